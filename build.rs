@@ -1,0 +1,40 @@
+//! Finds libtorch, compiles `src/native/`, and makes the binaries find libtorch from any folder.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=DOCS_RS");
+    println!("cargo:rerun-if-changed=src/native/native.cpp");
+    println!("cargo:rerun-if-changed=src/native/native.h");
+    if std::env::var_os("DOCS_RS").is_some() {
+        return;
+    }
+    let libtorch = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
+    let lib = libtorch.join("lib");
+    if !lib.join("libtorch_cpu.so").exists() {
+        eprintln!(
+            "no libtorch in {}: run scripts/download_libtorch.sh (or set LIBTORCH to a libtorch 2.13.0)",
+            libtorch.display()
+        );
+        std::process::exit(1);
+    }
+    println!("cargo:rerun-if-changed={}", libtorch.join("build-version").display());
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        .opt_level(3)
+        .flag("-fno-math-errno")
+        .warnings(false)
+        .include(libtorch.join("include"))
+        .include(libtorch.join("include/torch/csrc/api/include"))
+        .file("src/native/native.cpp")
+        .compile("bitfit_native");
+    // Found from any folder, with no LD_LIBRARY_PATH.
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop it, and a GPU machine would show no device.
+    if lib.join("libc10_cuda.so").exists() {
+        println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
+        println!("cargo:rustc-link-arg=-ltorch_cuda");
+    }
+}

@@ -1,0 +1,74 @@
+# Sourced by the other scripts: where things are, what is missing, and pinned files from PyPI.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${BITFIT_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/bitfit}/downloads
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# need COMMAND WHAT: stops, naming what to install, unless COMMAND runs.
+need() {
+    command -v "$1" >/dev/null || die "$1 is missing. $2"
+}
+
+need_python() {
+    need python3 "On Debian or Ubuntu: sudo apt-get install python3 python3-pip"
+    python3 -m pip --version >/dev/null 2>&1 \
+        || die "Python's pip is missing; it fetches pinned files from PyPI. On Debian or Ubuntu: sudo apt-get install python3-pip"
+}
+
+# need_space DIR MIB: stops unless DIR's file system has that much left.
+need_space() {
+    local free
+    free=$(df -Pm "$1" | awk 'NR == 2 {print $4}')
+    [ "$free" -ge "$2" ] || die "$1: $free MiB free, $2 needed"
+}
+
+# matches FILE SHA256
+matches() {
+    [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]
+}
+
+# fetch REQUIREMENT SHA256 FILE [FOLDER]: makes $cache/FILE that file, from FOLDER where it is given, else from PyPI.
+# Nothing is downloaded when the cache has it; an interrupted download leaves nothing behind that counts.
+fetch() {
+    local requirement=$1 sha=$2 file=$3 from=${4:-} part
+    mkdir -p "$cache"
+    if matches "$cache/$file" "$sha"; then return; fi
+    if [ -n "$from" ]; then
+        [ -f "$from/$file" ] || die "$from/$file: no such file; it is expected to be $requirement with SHA-256 $sha"
+        matches "$from/$file" "$sha" || die "$from/$file: its SHA-256 is not the pinned $sha"
+        cp "$from/$file" "$cache/.$file.$$" && mv "$cache/.$file.$$" "$cache/$file"
+        return
+    fi
+    need_python
+    say "downloading $requirement"
+    part=$(mktemp -d "$cache/.part.XXXXXX")
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$part'" EXIT
+    printf '%s --hash=sha256:%s\n' "$requirement" "$sha" >"$part/requirements.txt"
+    # A wheel is taken for the platform it is pinned for, whatever Python runs pip.
+    local -a options=(--only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none)
+    local glibc
+    for glibc in $(seq 28 -1 5); do options+=(--platform "manylinux_2_${glibc}_x86_64"); done
+    options+=(--platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux1_x86_64)
+    case $file in *.zip | *.tar.gz) options=(--no-binary=:all:) ;; esac
+    python3 -m pip --disable-pip-version-check download --quiet --no-deps --require-hashes --no-cache-dir \
+        "${options[@]}" --dest "$part" --requirement "$part/requirements.txt" >&2 \
+        || die "could not download $requirement. Behind a closed network, put $file into a folder and name the folder with --from"
+    [ -f "$part/$file" ] || die "$requirement came as $(ls "$part"), expected $file"
+    mv "$part/$file" "$cache/$file"
+    rm -rf "$part"
+    trap - EXIT
+}
+
+# unpack ZIP FOLDER [PREFIX]...: the members below the prefixes (all when none), unchanged.
+unpack() {
+    python3 - "$@" <<'PYTHON'
+import sys, zipfile
+archive, folder, *prefixes = sys.argv[1:]
+with zipfile.ZipFile(archive) as z:
+    z.extractall(folder, [n for n in z.namelist() if not prefixes or n.startswith(tuple(prefixes))])
+PYTHON
+}

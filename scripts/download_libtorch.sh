@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Puts the libtorch that this version of tch wants (2.13.0) under third_party/libtorch, where .cargo/config.toml looks.
+#
+#   scripts/download_libtorch.sh [--cpu|--cuda] [--from pypi|pytorch|FOLDER] [--sha256 HASH] [--dir FOLDER]
+#
+#   --cpu, --cuda     which one: without a GPU (the default; 0.5 GB to download), or for CUDA 13 (2.8 GB)
+#   --from pypi       the pinned wheels of scripts/libtorch.lock, from PyPI (the default)
+#   --from FOLDER     the same files, from a folder that holds them: for machines without a network
+#   --from pytorch    the zip of the PyTorch site; its hash is not pinned here, so name the one you trust with --sha256
+#   --dir FOLDER      put it elsewhere, and build with LIBTORCH=FOLDER/torch exported
+#
+# Downloads are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). It can be interrupted and run again, and
+# needs no root. Running it with the other variant switches over; cargo build then does what is needed.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+version=2.13.0
+variant=cpu from=pypi sha256= target=$root/third_party/libtorch
+while [ $# -gt 0 ]; do
+    case $1 in
+        --cpu | --cuda) variant=${1#--} ;;
+        --from | --sha256 | --dir)
+            [ $# -ge 2 ] || die "$1 wants a value; see --help"
+            case $1 in --from) from=$2 ;; --sha256) sha256=$2 ;; --dir) target=$2 ;; esac
+            shift
+            ;;
+        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
+        *) die "unknown argument $1; see --help" ;;
+    esac
+    shift
+done
+case $from in pypi | pytorch) ;; *) [ -d "$from" ] || die "--from $from: expected pypi, pytorch or a folder" ;; esac
+[ "$(uname -sm)" = "Linux x86_64" ] || die "this script knows Linux on x86-64 alone, and this is $(uname -sm): get libtorch $version yourself and export LIBTORCH"
+case $variant in cpu) build=$version+cpu ;; cuda) build=$version+cu130 ;; esac
+
+lock=$root/scripts/libtorch.lock
+# What is installed is what would be installed now: this script, the pins, the variant and the source.
+stamp=$(cat "$lock" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)\ $build\ $([ "$from" = pytorch ] && echo "pytorch $sha256" || echo wheels)
+
+mkdir -p "$cache" "$target"
+target=$(cd "$target" && pwd)
+exec 9>"$target/.lock"
+flock -n 9 || { say "waiting for another run of this script on $target"; flock 9; }
+if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] && [ "$(cat "$target/torch/build-version" 2>/dev/null)" = "$build" ]; then
+    say "libtorch $build is in $target"
+    exit
+fi
+
+new=$target/.new
+rm -rf "$new" "$target"/.old
+mkdir "$new"
+if [ "$from" = pytorch ]; then
+    need curl "On Debian or Ubuntu: sudo apt-get install curl"
+    need python3 "It unpacks the zip. On Debian or Ubuntu: sudo apt-get install python3"
+    case $variant in cpu) label=cpu ;; cuda) label=cu130 ;; esac
+    zip=libtorch-shared-with-deps-$version+$label.zip
+    if [ -z "$sha256" ] || ! matches "$cache/$zip" "$sha256"; then
+        curl --fail --location --retry 3 --continue-at - --output "$cache/$zip.part" \
+            "https://download.pytorch.org/libtorch/$label/${zip/+/%2B}" || die "could not download $zip"
+        found=$(sha256sum "$cache/$zip.part" | cut -d' ' -f1)
+        [ "$found" = "$sha256" ] || die "$cache/$zip.part has the SHA-256 $found, and --sha256 says '$sha256'. If you trust the file, run this again with --sha256 $found"
+        mv "$cache/$zip.part" "$cache/$zip"
+    fi
+    need_space "$target" 6000
+    unpack "$cache/$zip" "$new"
+    mv "$new/libtorch" "$new/torch"
+else
+    folder=
+    [ "$from" = pypi ] || folder=$(cd "$from" && pwd)
+    need_python
+    files=()
+    while read -r which requirement hash file; do
+        case $which in
+            both | "$variant")
+                fetch "$requirement" "$hash" "$file" "$folder"
+                files+=("$file")
+                ;;
+        esac
+    done < <(grep -v '^#' "$lock")
+    case $variant in cpu) need_space "$target" 1500 ;; cuda) need_space "$target" 6000 ;; esac
+    say "unpacking libtorch $build"
+    for file in "${files[@]}"; do
+        case $file in
+            torch-*) unpack "$cache/$file" "$new" torch/lib/ torch/include/ ;;
+            *) unpack "$cache/$file" "$new" nvidia/ ;;
+        esac
+    done
+    rm -f "$new/torch/lib/libtorch_python.so"
+    if [ "$variant" = cpu ]; then
+        (cd "$new/torch/lib" && rm -f libtorch_cuda*.so libc10_cuda.so libtorch_nvshmem.so libcaffe2_nvrtc.so)
+        # The wheel's libtorch.so is a stub that needs libtorch_cuda.so.
+        echo 'INPUT(-ltorch_cpu)' >"$new/torch/lib/libtorch.so"
+    fi
+fi
+# torch-sys decides once whether to link torch_cuda, when it is compiled (5 minutes). Under this name it always finds
+# something to link, so switching variants need not compile it again; build.rs looks at libc10_cuda.so.
+[ -e "$new/torch/lib/libtorch_cuda.so" ] || echo 'INPUT(-ltorch_cpu)' >"$new/torch/lib/libtorch_cuda.so"
+echo "incomplete (run scripts/download_libtorch.sh again)" >"$new/torch/build-version"
+echo "$stamp" >"$new/torch/stamp"
+
+mkdir "$target/.old"
+for part in torch nvidia; do
+    [ ! -e "$target/$part" ] || mv "$target/$part" "$target/.old/"
+    [ ! -e "$new/$part" ] || mv "$new/$part" "$target/"
+done
+echo "$build" >"$target/torch/build-version"
+rm -rf "$new" "$target/.old"
+# The repository has a placeholder there, so that a build without libtorch says what to run: the change is not git's business.
+if [ "$target" = "$root/third_party/libtorch" ]; then
+    git -C "$root" update-index --skip-worktree third_party/libtorch/torch/build-version 2>/dev/null || true
+fi
+say "libtorch $build is in $target"

@@ -1,0 +1,124 @@
+//! What can go wrong. Each variant names the file, key or tensor, what was found and what was expected.
+
+use std::path::{Path, PathBuf};
+
+/// What every fallible function of this library returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong; `Display` is the whole message that people read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration file that is not TOML, or has an unknown key or a value of the wrong type.
+    #[error("{}: {message}", path.display())]
+    Toml {
+        /// The configuration file.
+        path: PathBuf,
+        /// What is wrong, with line and column where they are known.
+        message: String,
+    },
+    /// A value that is well-formed but not allowed.
+    #[error("{}: {key}: found {found}, expected {expected}", path.display())]
+    Config {
+        /// The configuration file.
+        path: PathBuf,
+        /// The key, such as `training.learning_rate`.
+        key: String,
+        /// The value found.
+        found: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// `read`, `write`, `create`, ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A data file with something wrong in it.
+    #[error("{}{}: {problem}", path.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
+    Data {
+        /// The data file.
+        path: PathBuf,
+        /// The line, counted from 1, where there is one.
+        line: Option<usize>,
+        /// What is wrong and what is expected.
+        problem: String,
+    },
+    /// A tensor that is missing, unexpected, or of the wrong shape or dtype.
+    #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]
+    Tensor {
+        /// The weight file or delta.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What the model needs.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+    /// A file that is not what it should be: truncated, of another format, of another base.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what is expected.
+        problem: String,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {action}: {message}")]
+    Torch {
+        /// What was being done.
+        action: String,
+        /// The first line of libtorch's message.
+        message: String,
+    },
+    /// Arguments that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// A signal asked the run to end, and what is best so far was saved.
+    #[error("interrupted; {0}")]
+    Interrupted(String),
+    /// Something that cannot happen.
+    #[error("{0}. This is a bug.")]
+    Bug(String),
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used in `map_err`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { action, path: path.to_owned(), source }
+    }
+
+    /// An [`Error::File`] for `path`.
+    pub fn file(path: &Path, problem: impl Into<String>) -> Error {
+        Error::File { path: path.to_owned(), problem: problem.into() }
+    }
+
+    /// An [`Error::Data`] for `path`, at `line` where one is known.
+    pub fn data(path: &Path, line: impl Into<Option<usize>>, problem: impl Into<String>) -> Error {
+        Error::Data { path: path.to_owned(), line: line.into(), problem: problem.into() }
+    }
+
+    /// The process's exit code: 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Toml { .. } | Error::Config { .. } | Error::Usage(_) => 2,
+            Error::Interrupted(_) => 130,
+            _ => 1,
+        }
+    }
+}
+
+/// libtorch's messages carry some 25 lines of C++ backtrace: the first line is what people need.
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        let message = error.to_string();
+        let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
+        Error::Torch { action: "operation failed".into(), message: line.to_owned() }
+    }
+}

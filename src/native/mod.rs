@@ -1,0 +1,62 @@
+//! The C++ side: what libtorch can do and `tch` has no binding for. The only unsafe code of this crate.
+#![allow(unsafe_code)]
+
+use crate::error::{Error, Result};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use tch::Tensor;
+
+unsafe extern "C" {
+    fn bitfit_last_error() -> *const c_char;
+    fn bitfit_bind(piece: *mut c_void, flat: *mut c_void, gradient: *mut c_void, offset: i64) -> c_int;
+    fn bitfit_set_gradient(flat: *mut c_void, gradient: *mut c_void) -> c_int;
+    fn bitfit_dropout(out: *mut *mut c_void, x: *mut c_void, keys: *mut c_void, site: i64, probability: f64) -> c_int;
+}
+
+fn raw(tensor: &Tensor) -> *mut c_void {
+    tensor.as_ptr().cast_mut().cast()
+}
+
+fn check(code: c_int, action: &str) -> Result<()> {
+    if code == 0 {
+        return Ok(());
+    }
+    // SAFETY: the message is a NUL-terminated string of this thread, alive until its next failing call.
+    let message = unsafe { CStr::from_ptr(bitfit_last_error()) }.to_string_lossy();
+    Err(Error::Torch { action: action.into(), message: message.lines().next().unwrap_or("unknown error").into() })
+}
+
+/// Makes `piece` a view of `flat[offset .. offset + numel]` (keeping its values) and its gradient a view of the same
+/// place in `gradient`: what backward accumulates there, an optimizer of `flat` sees.
+pub fn bind(piece: &Tensor, flat: &Tensor, gradient: &Tensor, offset: i64) -> Result<()> {
+    // SAFETY: the pointers are live tensors for the duration of the call, and C++ checks the ranges.
+    check(unsafe { bitfit_bind(raw(piece), raw(flat), raw(gradient), offset) }, "binding a tensor to the flat vector")
+}
+
+/// Gives `flat` the gradient tensor `gradient`, of the same shape.
+pub fn set_gradient(flat: &Tensor, gradient: &Tensor) -> Result<()> {
+    // SAFETY: as in `bind`.
+    check(unsafe { bitfit_set_gradient(raw(flat), raw(gradient)) }, "setting the flat gradient")
+}
+
+/// Dropout of `x [.., R, C]` whose mask is a pure function of `keys [R]` (int64, one a row), `site`, the leading index and the column.
+///
+/// Kept entries are scaled by `1 / (1 - probability)`. Differentiable; the mask is computed again in backward, not stored.
+pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result<Tensor> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: as in `bind`; on success `out` is a new tensor that the caller owns.
+    check(unsafe { bitfit_dropout(&mut out, raw(x), raw(keys), site, probability) }, "dropout")?;
+    // SAFETY: as above.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// Peak resident memory of this process so far, in MiB.
+pub fn peak_rss_mib() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage fills the struct it is given; zeroed is a valid value of it should it fail.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    // Linux counts in KiB.
+    u64::try_from(usage.ru_maxrss).unwrap_or(0) / 1024
+}
