@@ -25,6 +25,7 @@ fn main() {
         .std("c++20")
         .opt_level(3)
         .flag("-fno-math-errno")
+        .flag("-fopenmp")
         .warnings(false)
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))

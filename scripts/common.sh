@@ -72,3 +72,12 @@ with zipfile.ZipFile(archive) as z:
     z.extractall(folder, [n for n in z.namelist() if not prefixes or n.startswith(tuple(prefixes))])
 PYTHON
 }
+
+# from_argument [--from FOLDER]: the folder, absolute; for scripts with no other option. --help prints the script's head.
+from_argument() {
+    [ $# -gt 0 ] || return 0
+    case $1 in
+        --from) [ $# -eq 2 ] && [ -d "$2" ] || die "--from wants a folder"; (cd "$2" && pwd) ;;
+        *) die "unknown argument $1; this script knows --from FOLDER" ;;
+    esac
+}

@@ -77,6 +77,16 @@ pub enum Error {
         /// The first line of libtorch's message.
         message: String,
     },
+    /// The loss is no number any more.
+    #[error(
+        "the loss is {loss} at step {step}; what was saved before is kept. A lower training.learning_rate usually helps"
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),

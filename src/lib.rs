@@ -1,3 +1,19 @@
 //! x
+pub mod base;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod delta;
 pub mod error;
+pub mod eval;
+pub mod files;
+pub mod freeze;
+pub mod logging;
+pub mod models;
 pub mod native;
+pub mod nn;
+pub mod optim;
+pub mod predict;
+pub mod train;
+pub mod weights;

@@ -1,2 +1,5 @@
-//! x
-fn main(){}
+//! `bitfit-train --config configs/movie-reviews.toml`
+
+fn main() -> std::process::ExitCode {
+    bitfit::cli::train_main()
+}

@@ -3,13 +3,26 @@
 
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
-use tch::Tensor;
+use std::time::Duration;
+use tch::{Device, Tensor};
 
 unsafe extern "C" {
     fn bitfit_last_error() -> *const c_char;
-    fn bitfit_bind(piece: *mut c_void, flat: *mut c_void, gradient: *mut c_void, offset: i64) -> c_int;
+    fn bitfit_bind(
+        piece: *mut c_void,
+        flat: *mut c_void,
+        gradient: *mut c_void,
+        offset: i64,
+    ) -> c_int;
     fn bitfit_set_gradient(flat: *mut c_void, gradient: *mut c_void) -> c_int;
-    fn bitfit_dropout(out: *mut *mut c_void, x: *mut c_void, keys: *mut c_void, site: i64, probability: f64) -> c_int;
+    fn bitfit_peak_gpu_bytes(out: *mut i64, index: i64) -> c_int;
+    fn bitfit_dropout(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        keys: *mut c_void,
+        site: i64,
+        probability: f64,
+    ) -> c_int;
 }
 
 fn raw(tensor: &Tensor) -> *mut c_void {
@@ -22,14 +35,20 @@ fn check(code: c_int, action: &str) -> Result<()> {
     }
     // SAFETY: the message is a NUL-terminated string of this thread, alive until its next failing call.
     let message = unsafe { CStr::from_ptr(bitfit_last_error()) }.to_string_lossy();
-    Err(Error::Torch { action: action.into(), message: message.lines().next().unwrap_or("unknown error").into() })
+    Err(Error::Torch {
+        action: action.into(),
+        message: message.lines().next().unwrap_or("unknown error").into(),
+    })
 }
 
 /// Makes `piece` a view of `flat[offset .. offset + numel]` (keeping its values) and its gradient a view of the same
 /// place in `gradient`: what backward accumulates there, an optimizer of `flat` sees.
 pub fn bind(piece: &Tensor, flat: &Tensor, gradient: &Tensor, offset: i64) -> Result<()> {
     // SAFETY: the pointers are live tensors for the duration of the call, and C++ checks the ranges.
-    check(unsafe { bitfit_bind(raw(piece), raw(flat), raw(gradient), offset) }, "binding a tensor to the flat vector")
+    check(
+        unsafe { bitfit_bind(raw(piece), raw(flat), raw(gradient), offset) },
+        "binding a tensor to the flat vector",
+    )
 }
 
 /// Gives `flat` the gradient tensor `gradient`, of the same shape.
@@ -59,4 +78,36 @@ pub fn peak_rss_mib() -> u64 {
     };
     // Linux counts in KiB.
     u64::try_from(usage.ru_maxrss).unwrap_or(0) / 1024
+}
+
+/// The most memory that tensors took on a CUDA device so far, in MiB; `None` on the CPU.
+pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
+    let Device::Cuda(index) = device else { return Ok(None) };
+    let mut bytes = 0;
+    let index = i64::try_from(index).unwrap_or(-1);
+    // SAFETY: `bytes` is written to during the call alone.
+    check(
+        unsafe { bitfit_peak_gpu_bytes(&mut bytes, index) },
+        "reading the device's memory statistics",
+    )?;
+    Ok(Some(bytes.unsigned_abs() >> 20))
+}
+
+/// How long ago this process started, loading its libraries included; zero where Linux's /proc does not say.
+pub fn process_age() -> Duration {
+    let age = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // Field 22, counted after the command's name, which is in parentheses and may hold anything.
+        let started: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        let uptime: f64 = std::fs::read_to_string("/proc/uptime")
+            .ok()?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()?;
+        // SAFETY: sysconf only reads a constant.
+        let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+        Duration::try_from_secs_f64(uptime - started / ticks).ok()
+    };
+    age().unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 #include "native.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/torch.h>
 
 #include <string>
@@ -139,6 +140,13 @@ int bitfit_bind(bitfit_tensor piece, bitfit_tensor flat, bitfit_tensor gradient,
 
 int bitfit_set_gradient(bitfit_tensor flat, bitfit_tensor gradient) {
   return guarded([&] { ref(flat).mutable_grad() = ref(gradient); });
+}
+
+int bitfit_peak_gpu_bytes(int64_t *out, int64_t index) {
+  return guarded([&] {
+    const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+    *out = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  });
 }
 
 int bitfit_dropout(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor keys, int64_t site, double probability) {

@@ -14,6 +14,9 @@ int bitfit_bind(bitfit_tensor piece, bitfit_tensor flat, bitfit_tensor gradient,
 // Sets flat's gradient itself; tch has a getter only.
 int bitfit_set_gradient(bitfit_tensor flat, bitfit_tensor gradient);
 
+// The most bytes that tensors took on a CUDA device so far.
+int bitfit_peak_gpu_bytes(int64_t *out, int64_t index);
+
 // Counter-based dropout of x [.., R, C]: what is dropped in row r, column c of block n depends on keys[r] (int64), site, n and c alone.
 int bitfit_dropout(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor keys, int64_t site, double probability);
 }

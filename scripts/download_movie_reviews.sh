@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Puts sentences from movie reviews, rated by people, under data/movie-reviews: train.tsv and eval.tsv with the columns
+# text and label (positive, negative).
+#
+#   scripts/download_movie_reviews.sh [--from FOLDER]
+#
+# They are the movie-review snippets that Hutto and Gilbert (ICWSM 2014) had rated from -4 to 4, in the PyPI package
+# vaderSentiment 0.5 (MIT), pinned; --from takes that file from a folder instead. Sentences rated beyond -1 and 1 are kept,
+# 9,171 of 10,605; one in ten, drawn by the hash of its text, is for evaluation. Run again, it does nothing.
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+from=$(from_argument "$@")
+
+archive=vaderSentiment-0.5.zip
+hash=5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a
+data=$root/data/movie-reviews
+if [ -f "$data/train.tsv" ] && [ -f "$data/eval.tsv" ]; then
+    say "the movie reviews are in $data"
+    exit
+fi
+need python3 "On Debian or Ubuntu: sudo apt-get install python3"
+fetch vaderSentiment==0.5 "$hash" "$archive" "$from"
+mkdir -p "$root/data"
+new=$(mktemp -d "$root/data/.new.XXXXXX")
+trap 'rm -rf "$new"' EXIT
+python3 - "$cache/$archive" "$new" <<'PYTHON'
+import hashlib, io, pathlib, sys, tarfile, zipfile
+
+archive, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+packed = zipfile.ZipFile(archive).read("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz")
+with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+    name = next(n for n in tar.getnames() if n.endswith("/movieReviewSnippets_GroundTruth.txt") and "/._" not in n)
+    lines = tar.extractfile(name).read().decode("utf-8", "replace").split("\n")
+parts = {"train": ["text\tlabel"], "eval": ["text\tlabel"]}
+for line in lines:
+    fields = line.rstrip("\r").split("\t")
+    if len(fields) < 3 or abs(float(fields[1])) < 1:
+        continue
+    text = " ".join(fields[2].split())
+    part = "eval" if hashlib.sha256(text.encode()).digest()[0] % 10 == 0 else "train"
+    parts[part].append(f"{text}\t{'positive' if float(fields[1]) > 0 else 'negative'}")
+for part, rows in parts.items():
+    (folder / f"{part}.tsv").write_text("\n".join(rows) + "\n", "utf-8")
+    print(f"{part}: {len(rows) - 1} sentences", file=sys.stderr)
+PYTHON
+rm -rf "$data"
+mv "$new" "$data"
+chmod 755 "$data"
+trap - EXIT
+say "the movie reviews are in $data"

@@ -1,0 +1,154 @@
+//! The base: a model directory, read into a `VarStore` and a classifier, with a new head where it has none.
+
+use crate::error::{Error, Result};
+use crate::models::{Classifier, Dropouts, ModelConfig};
+use crate::weights::{self, Weights};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor, nn};
+
+/// A base model on its device, ready to be frozen.
+#[derive(Debug)]
+pub struct Base {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The weight file that was read.
+    pub file: PathBuf,
+    /// The model's shape.
+    pub config: ModelConfig,
+    /// All tensors, under canonical names.
+    pub store: nn::VarStore,
+    /// The model over the store's tensors.
+    pub model: Classifier,
+    /// Of the encoder's tensors as they are in the base.
+    pub fingerprint: String,
+    /// The tensors that the base lacks, sorted.
+    pub new: Vec<String>,
+}
+
+/// A base directory read and checked, before the number of labels is known.
+#[derive(Debug)]
+pub struct BaseFiles {
+    dir: PathBuf,
+    /// The model's shape.
+    pub config: ModelConfig,
+    weights: Weights,
+}
+
+impl BaseFiles {
+    /// Reads `config.json` and the weights of `dir`; where several weight files are there, all must hold the same tensors.
+    pub fn read(dir: &Path, named: Option<&str>) -> Result<Self> {
+        let config = ModelConfig::read(dir)?;
+        let files = weights::find(dir, named)?;
+        let architecture = config.architecture;
+        // Hashing is most of the work, so each file has its thread.
+        let mut read = std::thread::scope(|scope| {
+            let threads: Vec<_> = files
+                .iter()
+                .map(|path| scope.spawn(move || Weights::read(architecture, path)))
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Weights>>| {
+                thread.join().unwrap_or_else(|_| {
+                    Err(Error::Bug("a thread that reads weights panicked".into()))
+                })
+            };
+            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+        })?
+        .into_iter();
+        let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))?;
+        for other in read {
+            let (fingerprint, found) = (&weights.fingerprint, &other.fingerprint);
+            if found != fingerprint {
+                let (first, other) = (weights.path.display(), other.path.display());
+                let problem = format!(
+                    "two weight files of different models: {first} has fingerprint {fingerprint}, {other} has {found}; \
+                     remove the wrong one, or name one with model.weights"
+                );
+                return Err(Error::file(dir, problem));
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), config, weights })
+    }
+
+    /// Builds the classifier for `num_labels` on `device`. What the base lacks is zero until [`Base::initialize`] or a delta.
+    pub fn build(
+        self,
+        num_labels: usize,
+        dropouts: Option<Dropouts>,
+        device: Device,
+    ) -> Result<Base> {
+        let Self { dir, mut config, weights } = self;
+        config.dropouts = dropouts.unwrap_or(config.dropouts);
+        let store = nn::VarStore::new(device);
+        let model = Classifier::new(&store.root(), &config, num_labels)?;
+        let mut new: Vec<String> = store.variables().into_keys().collect();
+        let pooler = format!("{}.pooler", config.architecture.prefix());
+        let has_pooler = weights.has_module(&pooler);
+        new.retain(|name| {
+            name.starts_with("classifier.") || (!has_pooler && name.starts_with(&pooler))
+        });
+        new.sort();
+        if !has_pooler {
+            tracing::warn!(
+                "{} has no pooler: it is new, trains whole, and is saved with the task",
+                weights.path.display()
+            );
+        }
+        let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
+        weights.fill(&store, &new)?;
+        Ok(Base { dir, file, config, store, model, fingerprint, new })
+    }
+}
+
+impl Base {
+    /// The shape of each tensor, by name.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<i64>> {
+        self.store.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> Device {
+        self.store.device()
+    }
+
+    /// Draws new weights as Hugging Face does, normal(0, initializer_range), biases zero; a function of the seed alone.
+    pub fn initialize(&mut self, seed: u64) -> Result<()> {
+        let variables = self.store.variables();
+        for (stream, name) in self.new.iter().enumerate() {
+            let Some(variable) = variables.get(name) else { continue };
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            random.set_stream(stream as u64);
+            let values: Vec<f32> = if name.ends_with(".bias") {
+                vec![0.0; variable.numel()]
+            } else {
+                (0..variable.numel())
+                    .map(|_| (normal(&mut random) * self.config.initializer_range) as f32)
+                    .collect()
+            };
+            set(variable, &Tensor::f_from_slice(&values)?.f_view(&variable.size()[..])?)?;
+        }
+        Ok(())
+    }
+
+    /// Copies `tensor` into the variable `name`.
+    pub fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let variables = self.store.variables();
+        let variable =
+            variables.get(name).ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
+        set(variable, tensor)
+    }
+}
+
+fn set(variable: &Tensor, tensor: &Tensor) -> Result<()> {
+    let _guard = tch::no_grad_guard();
+    Ok(variable.shallow_clone().f_copy_(tensor)?)
+}
+
+/// One standard normal number (Box and Muller, 1958).
+fn normal(random: &mut impl Rng) -> f64 {
+    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let (a, b) = (1.0 - uniform(), uniform());
+    (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}

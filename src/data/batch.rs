@@ -1,0 +1,103 @@
+//! A batch as plain vectors, and on its device.
+
+use super::{Encoded, Example};
+use crate::error::Result;
+use crate::nn::Packed;
+use tch::{Device, Tensor};
+
+/// What the dropout keys of a batch are made from.
+#[derive(Debug, Clone, Copy)]
+pub struct DropoutKeys {
+    /// The run's seed.
+    pub seed: u64,
+    /// The epoch, counted from 0.
+    pub epoch: u64,
+}
+
+/// A packed batch: the tokens of `B` sequences one after the other, without padding.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// `[T]`.
+    pub input_ids: Vec<i64>,
+    /// `[T]`.
+    pub position_ids: Vec<i64>,
+    /// `[T]`.
+    pub token_type_ids: Vec<i64>,
+    /// `[B + 1]`.
+    pub cu_seqlens: Vec<i64>,
+    /// Length of the longest sequence.
+    pub max_seqlen: usize,
+    /// `[B]`.
+    pub labels: Vec<i64>,
+    /// `[T]`, or empty when evaluating.
+    pub dropout_keys: Vec<i64>,
+}
+
+impl Batch {
+    /// Packs sequences without labels.
+    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a Encoded>) -> Self {
+        let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
+        sequences.into_iter().for_each(|sequence| batch.push(sequence));
+        batch
+    }
+
+    /// Packs the examples at `rows`; with `dropout`, for training.
+    pub fn of(examples: &[Example], rows: &[usize], dropout: Option<DropoutKeys>) -> Self {
+        let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
+        for &row in rows {
+            let example = &examples[row];
+            batch.push(&example.tokens);
+            batch.labels.push(example.label as i64);
+            if let Some(keys) = dropout {
+                // The row's own number, not its place in the batch: a split batch has the same masks.
+                let row_key = mix(mix(mix(keys.seed) ^ keys.epoch) ^ row as u64);
+                batch
+                    .dropout_keys
+                    .extend((0..example.tokens.ids.len() as u64).map(|i| mix(row_key ^ i) as i64));
+            }
+        }
+        batch
+    }
+
+    fn push(&mut self, sequence: &Encoded) {
+        let length = sequence.ids.len();
+        self.input_ids.extend(sequence.ids.iter().map(|&id| i64::from(id)));
+        self.position_ids.extend(0..length as i64);
+        self.token_type_ids.extend((0..length).map(|i| i64::from(i >= sequence.first)));
+        self.cu_seqlens.push(self.input_ids.len() as i64);
+        self.max_seqlen = self.max_seqlen.max(length);
+    }
+
+    /// Number of tokens, `T`.
+    pub fn tokens(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// The tensors, on `device`, and the labels `[B]`.
+    pub fn to_device(&self, device: Device) -> Result<(Packed, Tensor)> {
+        let tensor = |values: &[i64]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
+        };
+        let packed = Packed {
+            input_ids: tensor(&self.input_ids)?,
+            position_ids: tensor(&self.position_ids)?,
+            token_type_ids: tensor(&self.token_type_ids)?,
+            cu_seqlens: self.cu_seqlens.clone(),
+            first: tensor(&self.cu_seqlens[..self.cu_seqlens.len() - 1])?,
+            dropout_keys: if self.dropout_keys.is_empty() {
+                None
+            } else {
+                Some(tensor(&self.dropout_keys)?)
+            },
+        };
+        Ok((packed, tensor(&self.labels)?))
+    }
+}
+
+/// splitmix64's finalizer (Steele et al., 2014).
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,250 @@
+//! The task file: what a task adds to its base. A safetensors file under Hugging Face's names, with what is needed to use it.
+
+use crate::base::Base;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::models::canonical;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::Tensor;
+
+const SCHEMA_VERSION: &str = "1";
+
+/// What a delta says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The Hugging Face class, `BertForSequenceClassification`.
+    pub architecture: String,
+    /// The base directory's name.
+    pub base_name: String,
+    /// The fingerprint of the base's encoder.
+    pub base_fingerprint: String,
+    /// The fingerprint of the tokenizer that the task was trained with.
+    pub tokenizer_fingerprint: String,
+    /// `classification`.
+    pub task_type: String,
+    /// Label names, by class number.
+    pub labels: Vec<String>,
+    /// Tokens that a text was cut to, special tokens included.
+    pub max_length: usize,
+    /// The names of the tensors that trained, sorted.
+    pub freeze_plan: Vec<String>,
+    /// What the task reached on its evaluation data.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// A task: every tensor that differs from the base, fp32 on the CPU.
+#[derive(Debug)]
+pub struct Delta {
+    /// What it says of itself.
+    pub meta: Meta,
+    /// The tensors, by canonical name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl Delta {
+    /// Copies the tensors `names` out of the model.
+    pub fn take<'a>(
+        base: &Base,
+        names: impl IntoIterator<Item = &'a String>,
+        meta: Meta,
+    ) -> Result<Self> {
+        let variables = base.store.variables();
+        let mut tensors = BTreeMap::new();
+        for name in names {
+            let variable = variables
+                .get(name)
+                .ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
+            tensors.insert(name.clone(), variable.f_detach_copy()?.f_to_device(tch::Device::Cpu)?);
+        }
+        Ok(Self { meta, tensors })
+    }
+
+    /// The file's bytes: the same task gives the same ones.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        // Written here: the safetensors crate orders the metadata by a HashMap, differently each time.
+        let mut header = Map::new();
+        header.insert("__metadata__".into(), Value::Object(self.metadata()?));
+        let mut body = Vec::new();
+        for (name, tensor) in &self.tensors {
+            let (start, count) = (body.len(), tensor.numel());
+            body.resize(start + 4 * count, 0);
+            tensor.f_contiguous()?.f_copy_data_u8(&mut body[start..], count)?;
+            let info = json!({"dtype": "F32", "shape": tensor.size(), "data_offsets": [start, body.len()]});
+            header.insert(name.clone(), info);
+        }
+        let mut text = Value::Object(header).to_string();
+        // The data begins at a multiple of 8, as the format asks for.
+        text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
+        Ok([&(text.len() as u64).to_le_bytes(), text.as_bytes(), &body].concat())
+    }
+
+    fn metadata(&self) -> Result<Map<String, Value>> {
+        let Value::Object(fields) =
+            serde_json::to_value(&self.meta).map_err(|e| Error::Bug(e.to_string()))?
+        else {
+            return Err(Error::Bug("the metadata is no object".into()));
+        };
+        // The format knows strings alone: what is not one is written as JSON.
+        let mut strings: BTreeMap<String, String> = fields
+            .into_iter()
+            .map(|(key, value)| {
+                (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            })
+            .collect();
+        strings.insert("format".into(), "pt".into());
+        strings.insert("schema_version".into(), SCHEMA_VERSION.into());
+        strings.insert("tool_version".into(), env!("CARGO_PKG_VERSION").into());
+        Ok(strings.into_iter().map(|(key, value)| (key, Value::String(value))).collect())
+    }
+
+    /// Writes the file, beside and renamed.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        files::replace_with(path, &self.to_bytes()?)
+    }
+
+    /// Reads a file that [`Delta::write`] wrote.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (meta, tensors) = read_any(path)?;
+        match meta {
+            Some(meta) => Ok(Self { meta, tensors }),
+            None => Err(Error::file(
+                path,
+                "not a delta: a safetensors file without a delta's metadata (bitfit writes one as delta.safetensors)",
+            )),
+        }
+    }
+
+    /// Checks the delta against `base`, then copies its tensors in. A base that does not fit is left unchanged.
+    pub fn apply(&self, path: &Path, base: &mut Base) -> Result<()> {
+        let (class, meta) = (base.config.architecture.class(), &self.meta);
+        if meta.architecture != class {
+            return Err(Error::file(
+                path,
+                format!(
+                    "a delta of {}, and {} is a {class}",
+                    meta.architecture,
+                    base.dir.display()
+                ),
+            ));
+        }
+        if meta.base_fingerprint != base.fingerprint {
+            return Err(Error::file(
+                path,
+                format!(
+                    "a delta of another base: expected {} with fingerprint {}, found {} with fingerprint {}",
+                    meta.base_name,
+                    meta.base_fingerprint,
+                    base.file.display(),
+                    base.fingerprint
+                ),
+            ));
+        }
+        if let Some(name) = base.new.iter().find(|name| !self.tensors.contains_key(*name)) {
+            let expected = "a value, since the base has none".into();
+            return Err(Error::Tensor {
+                path: path.into(),
+                tensor: name.clone(),
+                expected,
+                found: "no such tensor".into(),
+            });
+        }
+        assign(path, &self.tensors, base)
+    }
+}
+
+/// Copies `tensors` into the model; all are checked first.
+fn assign(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> Result<()> {
+    let shapes = base.shapes();
+    for (name, tensor) in tensors {
+        let expected = match shapes.get(name) {
+            Some(shape) if *shape == tensor.size() => continue,
+            Some(shape) => format!("float32 {shape:?}"),
+            None => "no such tensor in this model".into(),
+        };
+        let found = format!("float32 {:?}", tensor.size());
+        return Err(Error::Tensor { path: path.into(), tensor: name.clone(), expected, found });
+    }
+    tensors.iter().try_for_each(|(name, tensor)| base.set(name, tensor))
+}
+
+/// Starts `base` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
+///
+/// A delta's head is left out where its labels are not `labels`: another task's classes mean nothing to this one.
+pub fn start_from(path: &Path, labels: &[String], base: &mut Base) -> Result<Vec<String>> {
+    let (meta, tensors) = read_any(path)?;
+    let architecture = base.config.architecture;
+    let mut tensors: BTreeMap<String, Tensor> = tensors
+        .into_iter()
+        .map(|(name, tensor)| (canonical(architecture, &name), tensor))
+        .collect();
+    if let Some(meta) = meta {
+        if meta.base_fingerprint != base.fingerprint {
+            let (expected, found) = (meta.base_fingerprint, &base.fingerprint);
+            let problem = format!(
+                "init_delta is of another base: expected fingerprint {expected}, found {found}"
+            );
+            return Err(Error::file(path, problem));
+        }
+        if meta.labels != labels {
+            tracing::info!(
+                "{}: its labels are {:?}, so its head is left out and a new one is drawn",
+                path.display(),
+                meta.labels
+            );
+            tensors.retain(|name, _| !name.starts_with("classifier."));
+        }
+    }
+    assign(path, &tensors, base)?;
+    Ok(tensors.into_keys().collect())
+}
+
+/// The tensors of a safetensors file, with the metadata when it is a delta.
+fn read_any(path: &Path) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let broken = |problem: &dyn std::fmt::Display| {
+        Error::file(path, format!("not a whole safetensors file: {problem}"))
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(&e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            let (expected, found) = ("float32".into(), format!("{:?}", view.dtype()));
+            return Err(Error::Tensor { path: path.into(), tensor: name.into(), expected, found });
+        }
+        let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
+        tensors.insert(
+            name.to_owned(),
+            Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?,
+        );
+    }
+    let Some(strings) = header.metadata().as_ref().filter(|m| m.contains_key("base_fingerprint"))
+    else {
+        return Ok((None, tensors));
+    };
+    let version = strings.get("schema_version").map_or("none", String::as_str);
+    if version != SCHEMA_VERSION {
+        let problem = format!(
+            "a delta of schema version {version}; this bitfit reads version {SCHEMA_VERSION}"
+        );
+        return Err(Error::file(path, problem));
+    }
+    const AS_JSON: [&str; 4] = ["labels", "max_length", "freeze_plan", "metrics"];
+    let mut fields = Map::new();
+    for (key, text) in strings {
+        let value = if AS_JSON.contains(&key.as_str()) {
+            serde_json::from_str(text)
+                .map_err(|e| Error::file(path, format!("metadata {key}: {e}")))?
+        } else {
+            Value::String(text.clone())
+        };
+        fields.insert(key.clone(), value);
+    }
+    let meta: Meta = serde_json::from_value(Value::Object(fields))
+        .map_err(|e| Error::file(path, format!("metadata: {e}")))?;
+    Ok((Some(meta), tensors))
+}

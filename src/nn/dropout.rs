@@ -1,0 +1,30 @@
+//! Dropout whose mask is a pure function of (token key, site): nothing random is stored, in memory or in a checkpoint.
+
+use crate::{error::Result, native};
+use tch::Tensor;
+
+/// Dropout at one place of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout {
+    /// The share of entries set to zero, `0 <= p < 1`.
+    pub probability: f64,
+    /// The number of this place, different at each.
+    pub site: i64,
+}
+
+impl Dropout {
+    /// Whether [`Dropout::forward`] would change anything.
+    pub fn active(self, keys: Option<&Tensor>) -> bool {
+        self.probability > 0.0 && keys.is_some()
+    }
+
+    /// `x [.., R, C]` with a key for each row, `keys [R]`; unchanged without keys.
+    pub fn forward(self, x: Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+        match keys {
+            Some(keys) if self.probability > 0.0 => {
+                native::dropout(&x, keys, self.site, self.probability)
+            }
+            _ => Ok(x),
+        }
+    }
+}

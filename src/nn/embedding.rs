@@ -1,0 +1,22 @@
+//! Lookup tables.
+
+use crate::error::Result;
+use tch::{Tensor, nn};
+
+/// A lookup table; checkpoint name `weight [V, H]`.
+#[derive(Debug)]
+pub struct Embedding {
+    weight: Tensor,
+}
+
+impl Embedding {
+    /// Places the table in the store at `path`.
+    pub fn new(path: nn::Path<'_>, entries: i64, size: i64) -> Result<Self> {
+        Ok(Self { weight: path.f_zeros("weight", &[entries, size])? })
+    }
+
+    /// `ids [T]` (int64, each below the number of entries) -> `[T, H]`.
+    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(self.weight.f_index_select(0, ids)?)
+    }
+}

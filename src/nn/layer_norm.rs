@@ -1,0 +1,29 @@
+//! Layer normalization over the last dimension.
+
+use super::Bias;
+use crate::error::Result;
+use tch::{Tensor, nn};
+
+/// Layer normalization; checkpoint names `weight [H]` and `bias [H]`.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Bias,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Places the layer's tensors in the store at `path`.
+    pub fn new(path: nn::Path<'_>, size: i64, eps: f64) -> Result<Self> {
+        Ok(Self {
+            weight: path.f_zeros("weight", &[size])?,
+            bias: Bias::Shared(path.f_zeros("bias", &[size])?),
+            eps,
+        })
+    }
+
+    /// `x [R, H]` -> `[R, H]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.bias.layer_norm(x, &self.weight, self.eps)
+    }
+}

@@ -1,0 +1,74 @@
+//! Layers over packed tokens: no padding, no attention mask.
+//!
+//! Shape suffixes, here and in `models/`: `T` tokens of the batch, `R` rows (tokens, or first tokens alone), `B` sequences,
+//! `H` hidden size, `N` heads, `D = H / N`, `I` intermediate size, `L` labels. So `x_TH` is `[T, H]`.
+
+mod activation;
+mod attention;
+mod bias;
+mod dropout;
+mod embedding;
+mod layer_norm;
+mod linear;
+
+pub use activation::Activation;
+pub use attention::Attention;
+pub use bias::Bias;
+pub use dropout::Dropout;
+pub use embedding::Embedding;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+
+use crate::error::Result;
+use tch::Tensor;
+
+/// A batch on its device: the tokens of all sequences, one after the other.
+#[derive(Debug)]
+pub struct Packed {
+    /// Vocabulary ids, int64 `[T]`.
+    pub input_ids: Tensor,
+    /// Position of each token in its sequence, int64 `[T]`.
+    pub position_ids: Tensor,
+    /// Segment of each token (0, or 1 in the second text of a pair), int64 `[T]`.
+    pub token_type_ids: Tensor,
+    /// Where each sequence begins, and at last `T`: `[B + 1]`, on the host.
+    pub cu_seqlens: Vec<i64>,
+    /// The rows of the first tokens, int64 `[B]`.
+    pub first: Tensor,
+    /// A dropout key for each token, int64 `[T]`; `None` when evaluating.
+    pub dropout_keys: Option<Tensor>,
+}
+
+/// The rows that a layer computes: their dropout keys and where each sequence's rows begin.
+pub struct Rows<'a> {
+    /// A key for each row, int64 `[R]`; `None` when evaluating.
+    pub keys: Option<Tensor>,
+    /// Where each sequence's rows begin, and at last `R`: `[B + 1]`.
+    pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
+}
+
+impl Packed {
+    /// Number of sequences, `B`.
+    pub fn sequences(&self) -> usize {
+        self.cu_seqlens.len() - 1
+    }
+
+    /// All tokens as rows.
+    pub fn all_rows(&self) -> Rows<'_> {
+        Rows {
+            keys: self.dropout_keys.as_ref().map(Tensor::shallow_clone),
+            cu_seqlens: std::borrow::Cow::Borrowed(&self.cu_seqlens),
+        }
+    }
+
+    /// The first tokens as rows.
+    pub fn first_rows(&self) -> Result<Rows<'_>> {
+        let keys = self
+            .dropout_keys
+            .as_ref()
+            .map(|keys| keys.f_index_select(0, &self.first))
+            .transpose()?;
+        let count = i64::try_from(self.sequences()).unwrap_or(i64::MAX);
+        Ok(Rows { keys, cu_seqlens: (0..=count).collect() })
+    }
+}

@@ -1,0 +1,149 @@
+//! AdamW over what trains, as one flat vector for each learning rate.
+//!
+//! libtorch's AdamW loops over its parameters one by one: a hundred biases would be a thousand small kernels a step. Here the
+//! biases are views of one vector and their gradients views of another: one norm, one clip, one optimizer step.
+
+use crate::error::{Error, Result};
+use crate::freeze::{FreezePlan, Group, Layout};
+use crate::native;
+use tch::nn::{self, OptimizerConfig};
+use tch::{COptimizer, Kind, Tensor};
+
+/// AdamW's settings (Loshchilov and Hutter, ICLR 2019).
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWSettings {
+    /// For the head, and for the biases too unless they have their own.
+    pub learning_rate: f64,
+    /// For the encoder's biases.
+    pub bias_learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// The gradient's norm is scaled down to this; 0: never.
+    pub max_grad_norm: f64,
+}
+
+struct FlatGroup {
+    layout: Layout,
+    values: Tensor,
+    gradient: Tensor,
+    optimizer: COptimizer,
+}
+
+/// The optimizer, and the storage of all that trains.
+pub struct AdamW {
+    groups: Vec<FlatGroup>,
+    max_grad_norm: f64,
+}
+
+impl AdamW {
+    /// Moves the tensors that train into flat vectors and builds an optimizer for each learning rate.
+    pub fn new(store: &nn::VarStore, plan: &FreezePlan, settings: &AdamWSettings) -> Result<Self> {
+        let split: &[(f64, fn(Group) -> bool)] =
+            if settings.bias_learning_rate == settings.learning_rate {
+                &[(settings.learning_rate, |_| true)]
+            } else {
+                &[
+                    (settings.learning_rate, |group| group == Group::Classifier),
+                    (settings.bias_learning_rate, |group| group != Group::Classifier),
+                ]
+            };
+        let mut groups = vec![];
+        for (rate, belongs) in split {
+            let layout = Layout::new(plan.trainable().filter(|p| belongs(p.group)));
+            if layout.length > 0 {
+                groups.push(FlatGroup::new(store, layout, *rate, settings)?);
+            }
+        }
+        Ok(Self { groups, max_grad_norm: settings.max_grad_norm })
+    }
+
+    /// Zeroes the gradients, in place: they stay the ones that backward adds to.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        self.groups.iter_mut().try_for_each(|group| Ok(group.gradient.f_zero_().map(drop)?))
+    }
+
+    /// Clips the gradient's norm over everything and takes a step. Returns the norm before clipping, a scalar on the device.
+    pub fn step(&mut self) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let norms = self
+            .groups
+            .iter()
+            .map(|group| group.gradient.f_norm())
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
+        if self.max_grad_norm > 0.0 {
+            // torch.nn.utils.clip_grad_norm_'s arithmetic, without waiting for the device.
+            let scale = norm
+                .f_add_scalar(1e-6)?
+                .f_reciprocal()?
+                .f_mul_scalar(self.max_grad_norm)?
+                .f_clamp_max(1.0)?;
+            for group in &mut self.groups {
+                let _ = group.gradient.f_mul_(&scale)?;
+            }
+        }
+        self.groups.iter().try_for_each(|group| group.optimizer.step())?;
+        Ok(norm)
+    }
+
+    /// Checks that the model's tensors and gradients still are the flat vectors' pieces; a broken link would train nothing.
+    pub fn check_bound(&self, store: &nn::VarStore) -> Result<()> {
+        let variables = store.variables();
+        for group in &self.groups {
+            for (name, offset, _) in &group.layout.pieces {
+                let variable = variables
+                    .get(name)
+                    .ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
+                let place = |flat: &Tensor| flat.data_ptr().wrapping_byte_add(4 * *offset as usize);
+                let gradient = variable.f_grad()?;
+                if variable.data_ptr() != place(&group.values)
+                    || !gradient.defined()
+                    || gradient.data_ptr() != place(&group.gradient)
+                {
+                    return Err(Error::Bug(format!(
+                        "{name} is no longer a piece of the flat vector"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FlatGroup {
+    fn new(
+        store: &nn::VarStore,
+        layout: Layout,
+        rate: f64,
+        settings: &AdamWSettings,
+    ) -> Result<Self> {
+        let options = (Kind::Float, store.device());
+        let values = Tensor::f_zeros([layout.length], options)?;
+        let gradient = Tensor::f_zeros([layout.length], options)?;
+        let variables = store.variables();
+        for (name, offset, _) in &layout.pieces {
+            let variable = variables
+                .get(name)
+                .ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
+            native::bind(variable, &values, &gradient, *offset)?;
+        }
+        let values = values.f_set_requires_grad(true)?;
+        native::set_gradient(&values, &gradient)?;
+        let adamw = nn::AdamW {
+            beta1: settings.beta1,
+            beta2: settings.beta2,
+            wd: settings.weight_decay,
+            eps: settings.epsilon,
+            amsgrad: false,
+        };
+        let mut optimizer = adamw.build_copt(rate)?;
+        optimizer.add_parameters(&values, 0)?;
+        Ok(Self { layout, values, gradient, optimizer })
+    }
+}

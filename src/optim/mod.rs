@@ -1,0 +1,5 @@
+//! `nn::AdamW` over flat vectors.
+
+mod adamw;
+
+pub use adamw::{AdamW, AdamWSettings};

@@ -1,0 +1,273 @@
+//! What the loop tells, and who listens: the terminal, metrics.jsonl.
+
+use super::{Prepared, Summary};
+use crate::error::{Error, Result};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What happens in a run.
+pub enum Event<'a> {
+    /// Model and data are read, and the first step follows.
+    Prepared(&'a Prepared),
+    /// A step was taken.
+    Step {
+        /// Counted from 1.
+        step: u64,
+        /// Of the run.
+        total: u64,
+        /// Mean loss of the batch, where it was read.
+        loss: Option<f64>,
+        /// Tokens in the batch.
+        tokens: usize,
+    },
+    /// A line of the log.
+    Record(&'a Record),
+    /// Part of an evaluation is done.
+    Evaluating {
+        /// Rows done.
+        done: usize,
+        /// Rows of the set.
+        total: usize,
+    },
+    /// A checkpoint was written.
+    Saved(&'a Path),
+    /// The run ended.
+    Finished(&'a Summary),
+}
+
+/// A line of metrics.jsonl.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Record {
+    /// A logged step.
+    Step {
+        /// Counted from 1.
+        step: u64,
+        /// Epochs so far.
+        epoch: f64,
+        /// Mean loss of the step's batch.
+        loss: f64,
+        /// The rate of the step.
+        learning_rate: f64,
+        /// Norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Real tokens for each second in steps, over the run so far.
+        tokens_per_second: f64,
+    },
+    /// An evaluation.
+    Evaluation {
+        /// Steps so far.
+        step: u64,
+        /// Epochs so far.
+        epoch: f64,
+        /// By name, each written as `eval_NAME`.
+        #[serde(flatten, serialize_with = "prefixed")]
+        metrics: BTreeMap<String, f64>,
+        /// Whether delta.safetensors now holds this state.
+        kept: bool,
+        /// How long it took.
+        seconds: f64,
+    },
+}
+
+fn prefixed<S: serde::Serializer>(
+    metrics: &BTreeMap<String, f64>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(metrics.iter().map(|(name, value)| (format!("eval_{name}"), value)))
+}
+
+/// Somebody who hears what happens.
+pub trait Listener {
+    /// Hears `event`; an error ends the run.
+    fn hear(&mut self, event: &Event<'_>) -> Result<()>;
+}
+
+/// Several listeners as one.
+pub struct Listeners(pub Vec<Box<dyn Listener>>);
+
+impl Listener for Listeners {
+    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+        self.0.iter_mut().try_for_each(|listener| listener.hear(event))
+    }
+}
+
+/// A bar, and lines for people, on stderr.
+pub struct Terminal {
+    bars: MultiProgress,
+    steps: ProgressBar,
+    evaluation: Option<ProgressBar>,
+    loss: f64,
+    metric: String,
+    tokens: usize,
+}
+
+impl Terminal {
+    /// Draws on `bars`.
+    pub fn new(bars: MultiProgress) -> Self {
+        Self {
+            bars,
+            steps: ProgressBar::hidden(),
+            evaluation: None,
+            loss: f64::NAN,
+            metric: String::new(),
+            tokens: 0,
+        }
+    }
+}
+
+impl Listener for Terminal {
+    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::Prepared(run) => {
+                // Through the bars, so that nothing is drawn over.
+                self.bars.suspend(|| {
+                    let names = run.labels.names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+                    let more = if run.labels.names.len() > 8 { ", ..." } else { "" };
+                    eprintln_lossy(&format!(
+                        "base         {} ({}), fingerprint {}\ndata         {} training rows, {} evaluation rows, {} labels: {names}{more}\ndevice       {}\n{}\n",
+                        run.base.dir.display(),
+                        run.base.file.file_name().unwrap_or_default().to_string_lossy(),
+                        &run.base.fingerprint[..16],
+                        run.train.len(),
+                        run.eval.len(),
+                        run.labels.names.len(),
+                        device_name(run.base.device()),
+                        run.plan.counts(),
+                    ));
+                });
+            }
+            Event::Step { step, total, loss, tokens } => {
+                if *step == 1 {
+                    self.steps = self.bars.add(ProgressBar::new(*total).with_style(style(
+                        "training   {bar:32} {pos}/{len} {elapsed} (left {eta}) {msg}",
+                    )));
+                }
+                self.tokens += tokens;
+                self.steps.set_position(*step);
+                let rate = self.tokens as f64 / self.steps.elapsed().as_secs_f64().max(1e-3);
+                if let Some(loss) = loss {
+                    self.loss = *loss;
+                }
+                self.steps.set_message(format!(
+                    "loss {:.4} {} {rate:.0} tokens/s",
+                    self.loss, self.metric
+                ));
+            }
+            Event::Record(Record::Step {
+                step, epoch, loss, grad_norm, tokens_per_second, ..
+            }) => {
+                tracing::info!(
+                    "step {step}, epoch {epoch:.2}: loss {loss:.4}, gradient {grad_norm:.3}, {tokens_per_second:.0} tokens/s"
+                );
+            }
+            Event::Evaluating { done, total } => {
+                let bar = self.evaluation.get_or_insert_with(|| {
+                    self.bars.add(
+                        ProgressBar::new(*total as u64)
+                            .with_style(style("evaluating {bar:32} {pos}/{len} (left {eta})")),
+                    )
+                });
+                bar.set_position(*done as u64);
+            }
+            Event::Record(Record::Evaluation { step, epoch, metrics, kept, .. }) => {
+                if let Some(bar) = self.evaluation.take() {
+                    bar.finish_and_clear();
+                }
+                let list = list(metrics);
+                self.metric.clone_from(&list);
+                tracing::info!(
+                    "step {step}, epoch {epoch:.2}: evaluation {list}{}",
+                    if *kept { " (kept)" } else { "" }
+                );
+            }
+            Event::Saved(path) => tracing::debug!("saved {}", path.display()),
+            Event::Finished(summary) => {
+                self.steps.finish_and_clear();
+                let at = summary.best_step.map_or(String::new(), |step| {
+                    format!(" at step {step}: {}", list(&summary.best))
+                });
+                tracing::info!(
+                    "{} steps in {:.1} s, {:.0} tokens/s, first step after {:.2} s, peak memory {} MiB; kept{at}",
+                    summary.steps,
+                    summary.seconds_in_steps,
+                    summary.tokens_per_second,
+                    summary.seconds_to_first_step,
+                    summary.peak_rss_mib,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `accuracy 0.8530, f1 0.8491, ...`
+pub fn list(metrics: &BTreeMap<String, f64>) -> String {
+    metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", ")
+}
+
+fn device_name(device: tch::Device) -> String {
+    match device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => format!("cpu, {} threads", tch::get_num_threads()),
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// To stderr; a closed stderr is no reason to end a run.
+fn eprintln_lossy(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// metrics.jsonl, and the same lines on stdout when a program reads along.
+pub struct MetricsFile {
+    path: PathBuf,
+    file: Option<std::fs::File>,
+    echo: bool,
+}
+
+impl MetricsFile {
+    /// For the run directory `output_dir`; with `echo`, on stdout too.
+    pub fn new(output_dir: &Path, echo: bool) -> Self {
+        Self { path: output_dir.join("metrics.jsonl"), file: None, echo }
+    }
+
+    fn write(&mut self, value: &impl Serialize, to_file: bool) -> Result<()> {
+        let line = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))? + "\n";
+        if to_file {
+            if self.file.is_none() {
+                self.file = Some(
+                    std::fs::File::create(&self.path).map_err(Error::io("create", &self.path))?,
+                );
+            }
+            if let Some(file) = &mut self.file {
+                file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))?;
+            }
+        }
+        if self.echo {
+            let mut out = std::io::stdout();
+            out.write_all(line.as_bytes())
+                .and_then(|()| out.flush())
+                .map_err(Error::io("write", Path::new("stdout")))?;
+        }
+        Ok(())
+    }
+}
+
+impl Listener for MetricsFile {
+    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::Record(record) => self.write(record, true),
+            Event::Finished(summary) => {
+                self.write(&serde_json::json!({ "summary": summary }), false)
+            }
+            _ => Ok(()),
+        }
+    }
+}

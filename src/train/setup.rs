@@ -1,0 +1,209 @@
+//! From a resolved configuration to everything that the loop needs.
+
+use crate::base::{Base, BaseFiles};
+use crate::config::Run;
+use crate::data::{self, Columns, Example, Labels, Row, Tokenizer};
+use crate::delta::{self, Delta, Meta};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::freeze::FreezePlan;
+use crate::optim::AdamW;
+use crate::predict::{examples, vocabulary_error};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A run, ready for its first step.
+pub struct Prepared {
+    /// The model, frozen but for what trains.
+    pub base: Base,
+    /// What trains.
+    pub plan: FreezePlan,
+    /// Its optimizer.
+    pub optimizer: AdamW,
+    /// The classes.
+    pub labels: Labels,
+    /// Training examples, in the file's order.
+    pub train: Vec<Example>,
+    /// Evaluation examples.
+    pub eval: Vec<Example>,
+    /// The run directory.
+    pub output_dir: PathBuf,
+    meta: Meta,
+    /// Every tensor that may differ from the base.
+    differs: BTreeSet<String>,
+}
+
+impl Prepared {
+    /// Reads base and data side by side, builds the model, freezes it, and begins the run directory.
+    pub fn new(run: &Run, overwrite: bool) -> Result<Self> {
+        let section = &run.config.model;
+        let dir = &section.model_name_or_path;
+        check_output(&run.config.training.output_dir, overwrite)?;
+        let (files, rows) = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| BaseFiles::read(dir, section.weights.as_deref()));
+            let rows = Rows::read(run).and_then(|rows| Ok((rows.encode(run, dir)?, rows.labels)));
+            let files = reader.join().unwrap_or_else(|_| {
+                Err(Error::Bug("the thread that reads the base panicked".into()))
+            });
+            // A missing base is reported before what the tokenizer made of it.
+            Ok::<_, Error>((files?, rows?))
+        })?;
+        let (encoded, labels) = rows;
+        let Encoded { tokenizer, train, eval } = encoded;
+        run.check_model(&files.config)?;
+        if tokenizer.vocab_size() > files.config.vocab_size {
+            return Err(vocabulary_error(dir, &tokenizer, &files));
+        }
+        let dropouts = run.dropouts(&files.config);
+        let mut base = files.build(labels.names.len(), Some(dropouts), run.device)?;
+        base.initialize(run.config.training.seed)?;
+        let mut differs: BTreeSet<String> = base.new.iter().cloned().collect();
+        if let Some(path) = &section.init_delta {
+            differs.extend(delta::start_from(path, &labels.names, &mut base)?);
+        }
+        let plan = FreezePlan::new(&base.shapes(), &base.new, &run.switches)?;
+        plan.apply(&mut base.store)?;
+        differs.extend(plan.trainable().map(|p| p.name.clone()));
+        let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
+        optimizer.check_bound(&base.store)?;
+        let meta = Meta {
+            architecture: base.config.architecture.class().into(),
+            base_name: dir
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            base_fingerprint: base.fingerprint.clone(),
+            tokenizer_fingerprint: tokenizer.fingerprint.clone(),
+            task_type: "classification".into(),
+            labels: labels.names.clone(),
+            max_length: run.config.data.max_length,
+            freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
+            metrics: BTreeMap::new(),
+        };
+        let output_dir = run.config.training.output_dir.clone();
+        begin_output(run, &output_dir, &tokenizer, overwrite)?;
+        Ok(Self { base, plan, optimizer, labels, train, eval, output_dir, meta, differs })
+    }
+
+    /// The task as it is now.
+    pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
+        Delta::take(
+            &self.base,
+            &self.differs,
+            Meta { metrics: metrics.clone(), ..self.meta.clone() },
+        )
+    }
+}
+
+/// Rows of both sets, before tokenizing.
+pub struct Rows {
+    /// For training.
+    pub train: Vec<Row>,
+    /// For evaluation.
+    pub eval: Vec<Row>,
+    /// The classes.
+    pub labels: Labels,
+}
+
+struct Encoded {
+    tokenizer: Tokenizer,
+    train: Vec<Example>,
+    eval: Vec<Example>,
+}
+
+impl Rows {
+    /// Reads the data, finds the classes, and splits an evaluation set off where there is none.
+    pub fn read(run: &Run) -> Result<Self> {
+        let section = &run.config.data;
+        let columns = columns(run);
+        let mut train = data::read(&section.train, &columns)?;
+        let labels = run.label_names().map_or_else(
+            || Labels::from_rows(&section.train, &train),
+            |names| Ok(Labels { names }),
+        )?;
+        let eval = match &section.eval {
+            Some(path) => data::read(path, &columns)?,
+            None => {
+                let (keep, take) = data::split_by_class(
+                    &labels.number(&train)?,
+                    section.eval_fraction,
+                    run.config.training.seed,
+                );
+                let pick =
+                    |rows: &[usize]| rows.iter().map(|&i| train[i].clone()).collect::<Vec<_>>();
+                let eval = pick(&take);
+                train = pick(&keep);
+                if eval.is_empty() || train.is_empty() {
+                    let problem = "too few rows to split an evaluation set off; expected two or more of a class, or data.eval";
+                    return Err(Error::data(&section.train, None, problem));
+                }
+                eval
+            }
+        };
+        Ok(Self { train, eval, labels })
+    }
+
+    fn encode(&self, run: &Run, dir: &Path) -> Result<Encoded> {
+        let tokenizer = Tokenizer::read(dir)?;
+        let encode = |rows| examples(&tokenizer, rows, &self.labels, run.config.data.max_length);
+        let (train, eval) = (encode(&self.train)?, encode(&self.eval)?);
+        if let Some(first) = train.first().map(|e| e.label)
+            && train.iter().all(|e| e.label == first)
+        {
+            let problem = format!(
+                "one class only, {:?}; a classifier needs rows of two or more",
+                self.labels.names[first]
+            );
+            return Err(Error::data(&run.config.data.train, None, problem));
+        }
+        Ok(Encoded { tokenizer, train, eval })
+    }
+}
+
+/// The columns that the configuration names.
+pub fn columns(run: &Run) -> Columns {
+    let section = &run.config.data;
+    Columns {
+        text: section.text_column.clone(),
+        text_pair: section.text_pair_column.clone(),
+        label: Some(section.label_column.clone()),
+    }
+}
+
+/// A directory that holds a run is not written over by accident.
+fn check_output(path: &Path, overwrite: bool) -> Result<()> {
+    let holds_run =
+        ["config.toml", "delta.safetensors"].iter().any(|name| path.join(name).exists());
+    if holds_run && !overwrite {
+        let path = path.display();
+        return Err(Error::Usage(format!(
+            "{path} holds a run already; name another directory with --set training.output_dir=DIR, or replace it with --overwrite"
+        )));
+    }
+    Ok(())
+}
+
+fn begin_output(run: &Run, path: &Path, tokenizer: &Tokenizer, overwrite: bool) -> Result<()> {
+    files::create_dir(path)?;
+    if overwrite {
+        for name in ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints"] {
+            let old = path.join(name);
+            let removed = if old.is_dir() {
+                std::fs::remove_dir_all(&old)
+            } else {
+                std::fs::remove_file(&old)
+            };
+            match removed {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &old)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    for file in &tokenizer.files {
+        let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
+        files::replace_with(&path.join(file.file_name().unwrap_or_default()), &bytes)?;
+    }
+    files::replace_with(&path.join("config.toml"), run.config.to_toml()?.as_bytes())
+}

@@ -1,0 +1,28 @@
+//! One optimizer step.
+
+use super::Prepared;
+use crate::data::{Batch, DropoutKeys};
+use crate::error::Result;
+use crate::models::cross_entropy;
+use tch::Tensor;
+
+/// What a step leaves, on the device.
+pub struct Taken {
+    /// Mean loss of the batch, before the step.
+    pub loss: Tensor,
+    /// Norm of the gradient, before clipping.
+    pub grad_norm: Tensor,
+    /// Tokens in the batch.
+    pub tokens: usize,
+}
+
+/// Batch, forward, backward, clip, AdamW.
+pub fn step(run: &mut Prepared, rows: &[usize], keys: DropoutKeys) -> Result<Taken> {
+    let batch = Batch::of(&run.train, rows, Some(keys));
+    let (packed, labels) = batch.to_device(run.base.device())?;
+    run.optimizer.zero_grad()?;
+    let loss = cross_entropy(&run.base.model.forward(&packed)?, &labels, rows.len())?;
+    loss.f_backward()?;
+    let grad_norm = run.optimizer.step()?;
+    Ok(Taken { loss: loss.f_detach()?, grad_norm, tokens: batch.tokens() })
+}

@@ -1,0 +1,278 @@
+//! A base's weight file into a `VarStore`, strictly: TorchScript archive, safetensors or a pickled dict.
+
+use crate::error::{Error, Result};
+use crate::models::{Architecture, Name, classify};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use tch::{Kind, Tensor, nn};
+
+/// The weight files of a model directory, in the order of preference.
+pub const FILES: [&str; 3] = ["model.ot", "model.safetensors", "pytorch_model.bin"];
+
+/// The tensor inside a TorchScript archive of ours that holds the fingerprint's 32 bytes.
+const FINGERPRINT: &str = "bitfit_fingerprint";
+
+/// A weight file's encoder tensors, fp32 on the CPU, by canonical name.
+#[derive(Debug)]
+pub struct Weights {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256, in hex, over the tensors by sorted canonical name: name, shape, fp32 bytes. Equal for every format of one base.
+    pub fingerprint: String,
+    tensors: BTreeMap<String, Tensor>,
+    /// The name that each tensor has in the file.
+    written: BTreeMap<String, String>,
+}
+
+/// The weight files that the base `dir` has, the preferred one first; or the one that the configuration names.
+pub fn find(dir: &Path, named: Option<&str>) -> Result<Vec<PathBuf>> {
+    if let Some(name) = named {
+        return Ok(vec![dir.join(name)]);
+    }
+    let found: Vec<_> =
+        FILES.iter().map(|name| dir.join(name)).filter(|path| path.exists()).collect();
+    if found.is_empty() {
+        let mut problem = format!("no weights there; expected {}", FILES.join(", "));
+        if dir.join("model.safetensors.index.json").exists() {
+            problem += " (weights in several shards are not supported: save the model in one file)";
+        }
+        return Err(Error::file(dir, problem));
+    }
+    Ok(found)
+}
+
+impl Weights {
+    /// Reads the encoder's tensors of `path`; its format goes by its ending.
+    pub fn read(architecture: Architecture, path: &Path) -> Result<Self> {
+        let (tensors, written) = (BTreeMap::new(), BTreeMap::new());
+        let mut weights =
+            Self { path: path.to_owned(), fingerprint: String::new(), tensors, written };
+        let mut recorded = None;
+        let mut take = |name: String, tensor: Tensor| {
+            if name == FINGERPRINT {
+                recorded = Some(Vec::<u8>::try_from(&tensor)?);
+                return Ok(());
+            }
+            weights.take(architecture, name, tensor)
+        };
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => read_safetensors(path, &mut take)?,
+            Some("bin" | "pt" | "pth") => {
+                read_pickle(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?
+            }
+            _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
+        }
+        weights.fingerprint = hex(&weights.digest()?);
+        if let Some(recorded) = recorded.map(|bytes| hex(&bytes))
+            && recorded != weights.fingerprint
+        {
+            let found = weights.fingerprint;
+            let problem = format!(
+                "damaged: its tensors have fingerprint {found}, and it was written with {recorded}"
+            );
+            return Err(Error::file(path, problem));
+        }
+        Ok(weights)
+    }
+
+    fn take(&mut self, architecture: Architecture, name: String, tensor: Tensor) -> Result<()> {
+        let Name::Encoder(canonical) = classify(architecture, &name) else { return Ok(()) };
+        let tensor = match tensor.f_kind()? {
+            Kind::Float => tensor.f_contiguous()?,
+            // Every half-precision number is an fp32 number.
+            Kind::Half | Kind::BFloat16 => tensor.f_to_kind(Kind::Float)?.f_contiguous()?,
+            kind => {
+                return Err(self.problem(
+                    &name,
+                    "float32, float16 or bfloat16".into(),
+                    format!("{kind:?}"),
+                ));
+            }
+        };
+        let tensor = tensor.f_detach()?.f_set_requires_grad(false)?;
+        self.tensors.insert(canonical.clone(), tensor);
+        if let Some(other) = self.written.insert(canonical, name.clone()) {
+            return Err(self.problem(
+                &name,
+                "one name for each tensor".into(),
+                format!("{other} as well"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn problem(&self, tensor: &str, expected: String, found: String) -> Error {
+        Error::Tensor { path: self.path.clone(), tensor: tensor.into(), expected, found }
+    }
+
+    fn digest(&self) -> Result<Vec<u8>> {
+        let mut hash = Sha256::new();
+        let mut bytes = Vec::new();
+        for (name, tensor) in &self.tensors {
+            hash.update(format!("{name} {:?}\n", tensor.size()));
+            let count = tensor.numel();
+            bytes.resize(4 * count, 0);
+            tensor.f_copy_data_u8(&mut bytes, count)?;
+            hash.update(&bytes);
+        }
+        Ok(hash.finalize().to_vec())
+    }
+
+    /// Whether the file has any tensor below the module `canonical`.
+    pub fn has_module(&self, canonical: &str) -> bool {
+        self.tensors
+            .keys()
+            .any(|name| name.strip_prefix(canonical).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// Moves the tensors into the store, whose variables must be these and no others, those in `new` aside.
+    pub fn fill(mut self, store: &nn::VarStore, new: &[String]) -> Result<()> {
+        for (name, mut variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
+            if new.contains(&name) {
+                continue;
+            }
+            let shape = variable.size();
+            let Some(tensor) = self.tensors.remove(&name) else {
+                return Err(self.problem(
+                    &name,
+                    format!("float32 {shape:?}"),
+                    "no such tensor".into(),
+                ));
+            };
+            if tensor.size() != shape {
+                let (expected, found) = (
+                    format!("float32 {shape:?} by config.json"),
+                    format!("float32 {:?}", tensor.size()),
+                );
+                return Err(self.problem(
+                    self.written.get(&name).unwrap_or(&name),
+                    expected,
+                    found,
+                ));
+            }
+            variable.set_data(&tensor.f_to_device(store.device())?);
+        }
+        match self.tensors.first_key_value() {
+            None => Ok(()),
+            Some((name, tensor)) => {
+                let found = format!("float32 {:?}", tensor.size());
+                Err(self.problem(
+                    self.written.get(name).unwrap_or(name),
+                    "no such tensor in this model".into(),
+                    found,
+                ))
+            }
+        }
+    }
+
+    /// Writes the tensors and their fingerprint as a TorchScript archive, for `VarStore` and `torch.jit.load`.
+    pub fn write_torchscript(&self, path: &Path) -> Result<()> {
+        let recorded = Tensor::f_from_slice(&self.digest()?)?;
+        let mut named: Vec<(&str, &Tensor)> =
+            self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        named.push((FINGERPRINT, &recorded));
+        crate::files::replace(path, |file| {
+            Tensor::save_multi_to_stream(&named, file)
+                .map_err(|e| Error::file(path, format!("cannot write: {e}")))
+        })
+    }
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn first_line(error: &dyn std::fmt::Display) -> String {
+    error
+        .to_string()
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("unknown error")
+        .to_owned()
+}
+
+fn must_exist(path: &Path) -> Result<()> {
+    std::fs::File::open(path).map(drop).map_err(Error::io("read", path))
+}
+
+fn read_torchscript(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    must_exist(path)?;
+    Tensor::load_multi(path).map_err(|e| {
+        Error::file(
+            path,
+            format!(
+                "not a whole TorchScript archive ({}); make it again with bitfit convert",
+                first_line(&e)
+            ),
+        )
+    })
+}
+
+fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    must_exist(path)?;
+    Tensor::loadz_multi(path).map_err(|e| {
+        let way_out = "libtorch reads only a plain dict of tensors here; in Python: \
+                       safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load(FILE).items()}, \"model.safetensors\")";
+        Error::file(path, format!("cannot be read ({}); {way_out}", first_line(&e)))
+    })
+}
+
+/// One tensor at a time, so that the file is never in memory twice.
+fn read_safetensors(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<()>) -> Result<()> {
+    let broken =
+        |problem: String| Error::file(path, format!("not a whole safetensors file: {problem}"));
+    let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let size = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| broken(format!("{size} bytes")))?;
+    let length = u64::from_le_bytes(length);
+    if length > size.saturating_sub(8) || length > 100_000_000 {
+        return Err(broken(format!("a header of {length} bytes in a file of {size}")));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(Error::io("read", path))?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|e| broken(format!("its header: {e}")))?;
+    let mut bytes = Vec::new();
+    for (name, info) in metadata.tensors() {
+        let (start, end) =
+            (8 + length + info.data_offsets.0 as u64, 8 + length + info.data_offsets.1 as u64);
+        if end > size {
+            return Err(broken(format!(
+                "tensor {name} ends at byte {end}, and the file has {size}"
+            )));
+        }
+        bytes.resize((end - start) as usize, 0);
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(Error::io("read", path))?;
+        let kind = match info.dtype {
+            Dtype::F32 => Kind::Float,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::F64 => Kind::Double,
+            // Position ids and the like; only their name matters.
+            Dtype::I64 => Kind::Int64,
+            Dtype::I32 => Kind::Int,
+            Dtype::U8 => Kind::Uint8,
+            dtype => {
+                let expected = "float32, float16 or bfloat16".into();
+                return Err(Error::Tensor {
+                    path: path.into(),
+                    tensor: name,
+                    expected,
+                    found: format!("{dtype:?}"),
+                });
+            }
+        };
+        let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
+        take(name, Tensor::f_from_data_size(&bytes, &shape, kind)?)?;
+    }
+    Ok(())
+}
