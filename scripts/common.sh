@@ -81,3 +81,16 @@ from_argument() {
         *) die "unknown argument $1; this script knows --from FOLDER" ;;
     esac
 }
+
+# set_up: what building, testing and the quickstart need, each part only where it is missing.
+set_up() {
+    need cargo "Install Rust from https://rustup.rs (or your distribution's packages, Rust 1.88 or newer)"
+    need c++ "It compiles the C++ side. On Debian or Ubuntu: sudo apt-get install g++"
+    if [ -z "${LIBTORCH:-}" ]; then
+        local variant=--cpu
+        case $(cat "$root/third_party/libtorch/torch/build-version") in *+cu*) variant=--cuda ;; esac
+        "$root/scripts/download_libtorch.sh" "$variant"
+    fi
+    "$root/scripts/download_model.sh"
+    "$root/scripts/download_movie_reviews.sh"
+}

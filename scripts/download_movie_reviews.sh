@@ -6,7 +6,7 @@
 #
 # They are the movie-review snippets that Hutto and Gilbert (ICWSM 2014) had rated from -4 to 4, in the PyPI package
 # vaderSentiment 0.5 (MIT), pinned; --from takes that file from a folder instead. Sentences rated beyond -1 and 1 are kept,
-# 9,171 of 10,605; one in ten, drawn by the hash of its text, is for evaluation. Run again, it does nothing.
+# 9,173 of 10,605; one in ten, drawn by the hash of its text, is for evaluation. Run again, it does nothing.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 from=$(from_argument "$@")
 

@@ -408,7 +408,8 @@ fn predict_to(
             rows.push((text.trim_end_matches(['\n', '\r']).to_owned(), None));
         }
         // Whoever waits at the other end of a pipe gets an answer as soon as nothing more is there to read.
-        if !more || rows.len() >= 32 * batch_size || !reader.buffer().contains(&b'\n') {
+        let waiting = stdin && !reader.buffer().contains(&b'\n');
+        if !more || rows.len() >= 32 * batch_size || waiting {
             predict(&rows)?;
             rows.clear();
         }
@@ -444,7 +445,7 @@ fn show_plan(run: &Run, json: bool) -> Result<()> {
     let files = BaseFiles::read(&section.model_name_or_path, section.weights.as_deref())?;
     run.check_model(&files.config)?;
     let base = files.build(labels.names.len(), None, Device::Cpu)?;
-    let plan = FreezePlan::new(&base.shapes(), &base.new, &run.switches)?;
+    let plan = run.plan(&base)?;
     if !json {
         print(&format!(
             "data         {} training rows, {} evaluation rows, labels {}",

@@ -1,7 +1,8 @@
 //! The run's configuration: [`RunConfig`] as it is written in TOML, [`Run`] resolved and checked.
 
+use crate::base::Base;
 use crate::error::{Error, Result};
-use crate::freeze::{Group, Switches};
+use crate::freeze::{FreezePlan, Group, Switches};
 use crate::models::{Dropouts, ModelConfig};
 use crate::optim::AdamWSettings;
 use serde::{Deserialize, Serialize};
@@ -558,6 +559,27 @@ impl Run {
             adamw,
             greater_is_better,
             config,
+        })
+    }
+
+    /// The configuration with everything that defaults, base and data decide, as it is written into the run directory.
+    pub fn resolved(&self, labels: &[String], dropouts: Dropouts) -> RunConfig {
+        let mut config = self.config.clone();
+        config.model.num_labels = Some(labels.len());
+        config.model.label_names = Some(labels.to_vec());
+        config.model.hidden_dropout_prob = Some(dropouts.hidden);
+        config.model.attention_probs_dropout_prob = Some(dropouts.attention);
+        config.model.classifier_dropout = Some(dropouts.classifier.unwrap_or(dropouts.hidden));
+        config.bitfit.bias_learning_rate = Some(self.adamw.bias_learning_rate);
+        config.training.greater_is_better = Some(self.greater_is_better);
+        config
+    }
+
+    /// Decides what trains; an error names the configuration.
+    pub fn plan(&self, base: &Base) -> Result<FreezePlan> {
+        FreezePlan::new(&base.shapes(), &base.new, &self.switches).map_err(|error| match error {
+            Error::Usage(message) => Error::Toml { path: self.path.clone(), message },
+            other => other,
         })
     }
 

@@ -1,4 +1,9 @@
-//! x
+//! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022).
+//!
+//! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
+//! [`weights`], [`base`], [`freeze`], [`delta`], [`data`], [`optim`], [`eval`], [`predict`], [`config`], [`checkpoint`], [`train`],
+//! [`logging`], [`cli`].
+
 pub mod base;
 pub mod checkpoint;
 pub mod cli;

@@ -22,7 +22,15 @@ pub struct Prediction {
     /// Its probability.
     pub score: f32,
     /// The probability of each label, in the order of class numbers.
-    pub scores: serde_json::Map<String, serde_json::Value>,
+    #[serde(serialize_with = "as_map")]
+    pub scores: Vec<(String, f32)>,
+}
+
+fn as_map<S: serde::Serializer>(
+    pairs: &[(String, f32)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, score)| (name, score)))
 }
 
 /// A model with a task applied.
@@ -108,7 +116,7 @@ impl Predictor {
             text_pair: text_pair.clone(),
             label: self.meta.labels[best].clone(),
             score: scores[best],
-            scores: named.map(|(name, &score)| (name.clone(), score.into())).collect(),
+            scores: named.map(|(name, &score)| (name.clone(), score)).collect(),
         }
     }
 

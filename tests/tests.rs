@@ -1,1 +1,14 @@
+//! The one test binary: each would link libtorch anew.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+mod config;
+mod data;
+mod delta;
+mod freeze;
+mod golden;
+mod metrics;
+mod native;
+mod policy;
+mod training;
+mod weights;

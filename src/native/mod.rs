@@ -68,16 +68,16 @@ pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Peak resident memory of this process so far, in MiB.
+/// Peak resident memory of this process so far, in MiB; zero where Linux's /proc does not say.
+///
+/// Not getrusage's figure, which starts from the parent's when a process is spawned.
 pub fn peak_rss_mib() -> u64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: getrusage fills the struct it is given; zeroed is a valid value of it should it fail.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    // Linux counts in KiB.
-    u64::try_from(usage.ru_maxrss).unwrap_or(0) / 1024
+    peak().unwrap_or(0) / 1024
 }
 
 /// The most memory that tensors took on a CUDA device so far, in MiB; `None` on the CPU.

@@ -44,20 +44,20 @@ pub struct AdamW {
 impl AdamW {
     /// Moves the tensors that train into flat vectors and builds an optimizer for each learning rate.
     pub fn new(store: &nn::VarStore, plan: &FreezePlan, settings: &AdamWSettings) -> Result<Self> {
-        let split: &[(f64, fn(Group) -> bool)] =
-            if settings.bias_learning_rate == settings.learning_rate {
-                &[(settings.learning_rate, |_| true)]
+        let rate_of = |group| {
+            if group == Group::Classifier {
+                settings.learning_rate
             } else {
-                &[
-                    (settings.learning_rate, |group| group == Group::Classifier),
-                    (settings.bias_learning_rate, |group| group != Group::Classifier),
-                ]
-            };
+                settings.bias_learning_rate
+            }
+        };
+        let mut rates = vec![settings.learning_rate, settings.bias_learning_rate];
+        rates.dedup();
         let mut groups = vec![];
-        for (rate, belongs) in split {
-            let layout = Layout::new(plan.trainable().filter(|p| belongs(p.group)));
+        for rate in rates {
+            let layout = Layout::new(plan.trainable().filter(|p| rate_of(p.group) == rate));
             if layout.length > 0 {
-                groups.push(FlatGroup::new(store, layout, *rate, settings)?);
+                groups.push(FlatGroup::new(store, layout, rate, settings)?);
             }
         }
         Ok(Self { groups, max_grad_norm: settings.max_grad_norm })

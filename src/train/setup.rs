@@ -61,7 +61,7 @@ impl Prepared {
         if let Some(path) = &section.init_delta {
             differs.extend(delta::start_from(path, &labels.names, &mut base)?);
         }
-        let plan = FreezePlan::new(&base.shapes(), &base.new, &run.switches)?;
+        let plan = run.plan(&base)?;
         plan.apply(&mut base.store)?;
         differs.extend(plan.trainable().map(|p| p.name.clone()));
         let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
@@ -81,7 +81,8 @@ impl Prepared {
             metrics: BTreeMap::new(),
         };
         let output_dir = run.config.training.output_dir.clone();
-        begin_output(run, &output_dir, &tokenizer, overwrite)?;
+        let resolved = run.resolved(&labels.names, dropouts).to_toml()?;
+        begin_output(&output_dir, &resolved, &tokenizer, overwrite)?;
         Ok(Self { base, plan, optimizer, labels, train, eval, output_dir, meta, differs })
     }
 
@@ -183,7 +184,7 @@ fn check_output(path: &Path, overwrite: bool) -> Result<()> {
     Ok(())
 }
 
-fn begin_output(run: &Run, path: &Path, tokenizer: &Tokenizer, overwrite: bool) -> Result<()> {
+fn begin_output(path: &Path, config: &str, tokenizer: &Tokenizer, overwrite: bool) -> Result<()> {
     files::create_dir(path)?;
     if overwrite {
         for name in ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints"] {
@@ -205,5 +206,5 @@ fn begin_output(run: &Run, path: &Path, tokenizer: &Tokenizer, overwrite: bool) 
         let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
         files::replace_with(&path.join(file.file_name().unwrap_or_default()), &bytes)?;
     }
-    files::replace_with(&path.join("config.toml"), run.config.to_toml()?.as_bytes())
+    files::replace_with(&path.join("config.toml"), config.as_bytes())
 }

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Format, clippy, tests, documentation. It sets up what it needs: libtorch, the small real model and the movie reviews.
+#
+#   scripts/test.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$root"
+[ $# -eq 0 ] || die "unknown argument $1; this script takes none (for single tests: cargo test --release NAME)"
+set_up
+
+say "format"
+cargo fmt --check
+say "clippy"
+# One profile for everything, the one people run: torch-sys takes 5 minutes to compile, once.
+cargo clippy --release --locked --all-targets --quiet -- -D warnings
+say "tests"
+cargo test --release --locked
+say "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --quiet
+say "all passed"

@@ -1,0 +1,151 @@
+//! What the tests share: golden files, small data, the binaries.
+
+use bitfit::base::{Base, BaseFiles};
+use bitfit::models::Dropouts;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tch::{Device, Tensor};
+
+pub const NO_DROPOUT: Dropouts = Dropouts { hidden: 0.0, attention: 0.0, classifier: None };
+
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+pub fn golden_dir() -> PathBuf {
+    root().join("tests/golden")
+}
+
+/// The tensors of a file of scripts/make_golden.py.
+pub fn golden(name: &str) -> HashMap<String, Tensor> {
+    Tensor::read_safetensors(golden_dir().join(name)).unwrap().into_iter().collect()
+}
+
+pub fn ints(tensor: &Tensor) -> Vec<i64> {
+    tensor.to_kind(tch::Kind::Int64).try_into().unwrap()
+}
+
+/// The random BERT of the golden files, without dropout, with its golden head.
+pub fn tiny_base() -> Base {
+    let mut base = BaseFiles::read(&golden_dir().join("tiny-bert"), None)
+        .unwrap()
+        .build(3, Some(NO_DROPOUT), Device::Cpu)
+        .unwrap();
+    let golden = golden("tiny-bert.safetensors");
+    for name in ["classifier.weight", "classifier.bias"] {
+        base.set(name, &golden[name]).unwrap();
+    }
+    base
+}
+
+/// A folder with a copy of the random BERT as `base`, and data as `train.tsv` and `eval.tsv`.
+pub struct Scratch {
+    folder: tempfile::TempDir,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        let scratch = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(scratch.path("base")).unwrap();
+        for entry in std::fs::read_dir(golden_dir().join("tiny-bert")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, scratch.path("base").join(path.file_name().unwrap())).unwrap();
+        }
+        scratch.write("train.tsv", reviews(96, 1));
+        scratch.write("eval.tsv", reviews(32, 2));
+        scratch.config("config.toml", "");
+        scratch
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    /// A configuration of a short run, with `more` lines at its end, in the section `[training]`.
+    pub fn config(&self, name: &str, more: &str) -> PathBuf {
+        let text = format!(
+            "[model]\nmodel_name_or_path = \"base\"\n[data]\ntrain = \"train.tsv\"\neval = \"eval.tsv\"\nmax_length = 32\n\
+             [training]\noutput_dir = \"run\"\nper_device_train_batch_size = 8\nlearning_rate = 1e-2\nnum_train_epochs = 2\n\
+             eval_steps = 8\nsave_steps = 8\nlogging_steps = 4\n{more}\n"
+        );
+        self.write(name, text)
+    }
+
+    pub fn train(&self, more: &[&str]) -> Output {
+        let config = self.path("config.toml");
+        let mut args = vec!["--config", config.to_str().unwrap()];
+        args.extend(more);
+        run(env!("CARGO_BIN_EXE_bitfit-train"), &args, self.folder.path(), "")
+    }
+
+    pub fn bitfit(&self, args: &[&str]) -> Output {
+        self.bitfit_with(args, "")
+    }
+
+    pub fn bitfit_with(&self, args: &[&str], stdin: &str) -> Output {
+        run(env!("CARGO_BIN_EXE_bitfit"), args, self.folder.path(), stdin)
+    }
+}
+
+/// A TSV of short reviews that a model can tell apart.
+pub fn reviews(rows: usize, seed: usize) -> String {
+    let good = ["very good", "great", "loved"];
+    let bad = ["very bad", "awful", "hated"];
+    let nouns = ["film", "plot", "acting"];
+    let mut text = String::from("text\tlabel\n");
+    for i in 0..rows {
+        let (words, label) = if i % 2 == 0 { (good, "positive") } else { (bad, "negative") };
+        let noun = nouns[(i + seed) % 3];
+        text += &format!(
+            "the {noun} was {} and it was {}\t{label}\n",
+            words[(i / 2) % 3],
+            words[(i / 3 + seed) % 3]
+        );
+    }
+    text
+}
+
+fn run(program: &str, args: &[&str], folder: &Path, stdin: &str) -> Output {
+    let mut child = Command::new(program)
+        .args(args)
+        .current_dir(folder)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), stdin.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Asserts that a command ended with `code` and that its message has every one of `parts`.
+#[track_caller]
+pub fn refused(output: &Output, code: i32, parts: &[&str]) {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "expected {part:?} in: {message}");
+    }
+    assert!(!message.contains("panicked") && !message.contains("RUST_BACKTRACE"), "{message}");
+}
+
+#[track_caller]
+pub fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", stderr(output));
+}

@@ -1,0 +1,182 @@
+//! The configuration: what is refused and how; what is shipped.
+
+use crate::common::{Scratch, refused, root, stderr, succeeded};
+use bitfit::config::{Run, RunConfig};
+
+#[test]
+fn wrong_values_name_file_key_found_and_allowed() {
+    let scratch = Scratch::new();
+    for (line, parts) in [
+        ("learning_rte = 1e-3", ["config.toml", "learning_rte", "did you mean `learning_rate`?"]),
+        ("weight_decay = \"fast\"", ["config.toml", "weight_decay = \"fast\"", "expected f64"]),
+        ("adam_epsilon = -1.0", ["config.toml", "training.adam_epsilon", "found -1"]),
+        ("seed = -3", ["config.toml", "seed = -3", "u64"]),
+        ("save_total_limit = 0", ["training.save_total_limit", "found 0", "1 or more"]),
+        ("metric_for_best_model = \"acuracy\"", ["acuracy", "did you mean `accuracy`?", "line"]),
+        ("adam_beta2 = 1.0", ["training.adam_beta2", "found 1", "below 1"]),
+        ("device = \"tpu\"", ["training.device", "found tpu", "cuda:N"]),
+        ("device = \"cuda:99\"", ["training.device", "found cuda:99", "CUDA"]),
+        ("precision = \"fp8\"", ["precision", "fp8", "fp32"]),
+        ("[data]\nmax_length = 8", ["config.toml", "duplicate", "data"]),
+        (
+            "[bitfit]\ntrain_bias_only = false",
+            ["bitfit.train_bias_only", "found false", "full fine-tuning"],
+        ),
+        ("[bitfit]\ninclude = [\"(\"]", ["config.toml: bitfit.include", "regular expression", "("]),
+        (
+            "[bitfit]\nexclude = [\"nothing.bias\"]",
+            ["config.toml: bitfit.exclude", "matches no bias", "such as bert."],
+        ),
+        ("[bitfti]\nexclude = []", ["bitfti", "did you mean `bitfit`?", "line"]),
+        ("= 3", ["config.toml", "line 15", "= 3"]),
+    ] {
+        scratch.config("config.toml", line);
+        let output = scratch.train(&[]);
+        refused(&output, 2, &parts);
+        assert!(!scratch.path("run").exists(), "nothing is written");
+    }
+}
+
+#[test]
+fn overrides_are_checked_and_named() {
+    let scratch = Scratch::new();
+    for (set, parts) in [
+        (
+            "training.learning_rte=1",
+            ["--set training.learning_rte=1", "did you mean `learning_rate`?"],
+        ),
+        ("learning_rate=1", ["SECTION.KEY=VALUE", "learning_rate=1"]),
+        ("training.seed", ["SECTION.KEY=VALUE", "training.seed"]),
+        ("training.seed=many", ["--set training.seed=many", "u64"]),
+    ] {
+        refused(&scratch.train(&["--set", set]), 2, &parts);
+    }
+    let config = scratch.path("config.toml");
+    let sets = [
+        "training.learning_rate=1",
+        "training.output_dir=elsewhere",
+        "model.label_names=[\"a\", \"b\"]",
+    ]
+    .map(String::from);
+    let read = RunConfig::read(&config, &sets).unwrap();
+    assert_eq!(read.training.learning_rate, 1.0);
+    assert_eq!(
+        read.training.output_dir,
+        std::env::current_dir().unwrap().join("elsewhere"),
+        "by the working directory"
+    );
+    assert_eq!(read.data.train, scratch.path("train.tsv"), "by the file's directory");
+    assert_eq!(read.model.label_names.unwrap(), ["a", "b"]);
+}
+
+#[test]
+fn missing_files_are_named() {
+    let scratch = Scratch::new();
+    refused(
+        &scratch.bitfit(&["train", "--config", "nowhere.toml"]),
+        1,
+        &["nowhere.toml", "No such file"],
+    );
+    refused(
+        &scratch.train(&["--set", "data.train=nowhere.tsv"]),
+        1,
+        &["nowhere.tsv", "No such file"],
+    );
+    refused(
+        &scratch.train(&["--set", "model.model_name_or_path=nowhere"]),
+        1,
+        &["nowhere", "no such directory"],
+    );
+    refused(
+        &scratch.train(&["--set", "model.init_delta=nowhere.safetensors"]),
+        1,
+        &["nowhere.safetensors", "No such file"],
+    );
+    refused(
+        &scratch.train(&["--set", "data.max_length=64"]),
+        2,
+        &["data.max_length", "found 64", "max_position_embeddings"],
+    );
+    scratch.write("empty.toml", "");
+    refused(
+        &scratch.bitfit(&["train", "--config", "empty.toml"]),
+        2,
+        &["model.model_name_or_path", "found nothing"],
+    );
+    scratch.write("latin.toml", b"# na\xefve");
+    refused(
+        &scratch.bitfit(&["train", "--config", "latin.toml"]),
+        1,
+        &["latin.toml:1", "not UTF-8"],
+    );
+}
+
+#[test]
+fn a_resolved_configuration_reads_as_itself() {
+    let scratch = Scratch::new();
+    let config = RunConfig::read(&scratch.path("config.toml"), &[]).unwrap();
+    let path = scratch.write("again.toml", config.to_toml().unwrap());
+    assert_eq!(RunConfig::read(&path, &[]).unwrap().to_toml().unwrap(), config.to_toml().unwrap());
+    Run::new(config, &path).unwrap();
+}
+
+#[test]
+fn shipped_configurations_are_right() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        let config = RunConfig::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+        Run::new(config, &path).unwrap_or_else(|e| panic!("{e}"));
+        count += 1;
+    }
+    assert!(count >= 1);
+}
+
+/// Every key is in README's reference, and README names no key that is not there.
+#[test]
+fn readme_knows_every_key() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let reference =
+        readme.split("\n## Configuration").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut documented: Vec<&str> =
+        reference.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    // Serialising leaves out what is not set, so everything is.
+    let mut config = RunConfig::default();
+    let model = &mut config.model;
+    (model.weights, model.init_delta) = (Some(String::new()), Some("x".into()));
+    (model.num_labels, model.label_names) = (Some(2), Some(vec![]));
+    (model.hidden_dropout_prob, model.attention_probs_dropout_prob, model.classifier_dropout) =
+        (Some(0.0), Some(0.0), Some(0.0));
+    config.bitfit.bias_learning_rate = Some(1.0);
+    (config.data.eval, config.data.text_pair_column) = (Some("x".into()), Some(String::new()));
+    config.training.greater_is_better = Some(true);
+    let table: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();
+    let keys: Vec<String> = table
+        .iter()
+        .flat_map(|(section, keys)| {
+            keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
+        })
+        .collect();
+    documented.sort_unstable();
+    assert_eq!(documented, keys);
+}
+
+#[test]
+fn the_help_teaches() {
+    let scratch = Scratch::new();
+    for args in [
+        &["train", "--help"][..],
+        &["predict", "--help"],
+        &["eval", "--help"],
+        &["inspect", "--help"],
+        &["convert", "--help"],
+    ] {
+        let output = scratch.bitfit(args);
+        succeeded(&output);
+        assert!(
+            crate::common::stdout(&output).contains("Example"),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+    }
+}

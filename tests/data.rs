@@ -1,0 +1,228 @@
+//! Rows, labels, tokens, order, batches.
+
+use crate::common::{Scratch, golden_dir};
+use bitfit::data::{
+    Batch, Columns, Encoded, Labels, Row, Tokenizer, epoch_order, read, split_by_class,
+};
+
+fn columns() -> Columns {
+    Columns { text: "text".into(), text_pair: None, label: Some("label".into()) }
+}
+
+fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
+    rows.iter().map(|row| (row.text.as_str(), row.label.as_deref().unwrap_or("-"))).collect()
+}
+
+#[test]
+fn every_format_gives_the_same_rows() {
+    let scratch = Scratch::new();
+    let expected = [("said \"yes\", twice", "a"), ("it's\u{2028}two words", "b")];
+    let csv = scratch.write(
+        "x.csv",
+        "\u{feff}id,label,text\r\n1,a,\"said \"\"yes\"\", twice\"\r\n2,b,it's\u{2028}two words\r\n",
+    );
+    assert_eq!(texts(&read(&csv, &columns()).unwrap()), expected);
+    // Quotes are letters in a TSV, and one that is not closed eats no rows.
+    let tsv = scratch.write(
+        "x.tsv",
+        "\u{feff}text\tlabel\r\nsaid \"yes\", twice\ta\r\n\r\nit's\u{2028}two words\tb",
+    );
+    let rows = read(&tsv, &columns()).unwrap();
+    assert_eq!(texts(&rows), expected);
+    assert_eq!(rows[1].place.line, Some(4));
+    let tsv = scratch.write("q.tsv", "text\tlabel\n\"open\ta\nnext\tb\n");
+    assert_eq!(read(&tsv, &columns()).unwrap().len(), 2);
+    let jsonl = scratch.write("x.jsonl", "{\"text\": \"said \\\"yes\\\", twice\", \"label\": \"a\"}\n\n{\"label\": \"b\", \"text\": \"it's\u{2028}two words\"}\n");
+    assert_eq!(texts(&read(&jsonl, &columns()).unwrap()), expected);
+    scratch.write("folder/a/1.txt", expected[0].0);
+    scratch.write("folder/b/1.txt", expected[1].0);
+    scratch.write("folder/b/notes.md", "not a row");
+    scratch.write("folder/README.txt", "not a row");
+    assert_eq!(texts(&read(&scratch.path("folder"), &columns()).unwrap()), expected);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_file_and_line() {
+    let scratch = Scratch::new();
+    let refuse = |name: &str, bytes: &[u8], parts: &[&str]| {
+        let error = read(&scratch.write(name, bytes), &columns()).unwrap_err().to_string();
+        for part in parts.iter().chain([&name]) {
+            assert!(error.contains(part), "expected {part:?} in: {error}");
+        }
+    };
+    refuse("few.tsv", b"text\tlabel\nfine\ta\nshort\n", &["few.tsv:3", "1 columns, expected 2"]);
+    refuse("few.csv", b"text,label\nfine,a\nshort\n", &["few.csv:3", "1 columns, expected 2"]);
+    refuse("many.csv", b"text,label\na,b,c\n", &["many.csv:2", "3 columns, expected 2"]);
+    refuse(
+        "column.csv",
+        b"sentence,label\na,b\n",
+        &["column.csv:1", "\"text\"", "data.text_column", "sentence, label"],
+    );
+    refuse(
+        "column.tsv",
+        b"text\tclass\na\tb\n",
+        &["\"label\"", "data.label_column", "text, class"],
+    );
+    refuse("latin.tsv", b"text\tlabel\nfine\ta\nna\xefve\tb\n", &["latin.tsv:3", "not UTF-8"]);
+    refuse("latin.csv", b"text,label\nfine,a\nna\xefve,b\n", &["latin.csv:3", "not UTF-8"]);
+    refuse("latin.jsonl", b"{\"text\": \"na\xefve\"}\n", &["latin.jsonl:1", "not UTF-8"]);
+    refuse(
+        "broken.jsonl",
+        b"{\"text\": \"a\", \"label\": 1}\n{\n",
+        &["broken.jsonl:2", "not JSON"],
+    );
+    refuse("array.jsonl", b"[1]\n", &["array.jsonl:1", "not a JSON object"]);
+    refuse(
+        "field.jsonl",
+        b"{\"text\": \"a\", \"class\": 1}\n",
+        &["field.jsonl:1", "\"label\"", "text, class"],
+    );
+    refuse(
+        "type.jsonl",
+        b"{\"text\": [\"a\"], \"label\": 1}\n",
+        &["type.jsonl:1", "\"text\"", "expected a string"],
+    );
+    for name in ["empty.csv", "empty.tsv"] {
+        refuse(name, b"", &["\"text\""]);
+    }
+    for (name, header) in
+        [("none.csv", "text,label\n"), ("none.tsv", "text\tlabel\n"), ("none.jsonl", "\n")]
+    {
+        refuse(name, header.as_bytes(), &["no rows"]);
+    }
+    refuse("data.xlsx", b"", &[".csv, .tsv, .jsonl"]);
+    std::fs::create_dir(scratch.path("void")).unwrap();
+    let error = read(&scratch.path("void"), &columns()).unwrap_err().to_string();
+    assert!(error.contains("folder for each class"), "{error}");
+    let error = read(&scratch.path("nowhere.csv"), &columns()).unwrap_err().to_string();
+    assert!(error.contains("nowhere.csv") && error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn labels_go_by_name_or_number() {
+    let scratch = Scratch::new();
+    let rows = |text: &str| {
+        read(&scratch.write("x.tsv", format!("text\tlabel\n{text}")), &columns()).unwrap()
+    };
+    let from = |text: &str| {
+        Labels::from_rows(&scratch.path("x.tsv"), &rows(text)).map(|labels| labels.names)
+    };
+    assert_eq!(from("a\tpos\nb\tneg\n").unwrap(), ["neg", "pos"]);
+    assert_eq!(
+        from("a\t10\nb\t9\nc\t2\n").unwrap(),
+        ["2", "9", "10"],
+        "numbers are sorted as numbers"
+    );
+    let error = from("a\tpos\nb\tpos\n").unwrap_err().to_string();
+    assert!(error.contains("one class only") && error.contains("pos"), "{error}");
+    let labels = Labels { names: ["neg", "pos"].map(String::from).into() };
+    assert_eq!(labels.number(&rows("a\tpos\nb\t0\n")).unwrap(), [1, 0]);
+    for wrong in ["2", "-1", "positive", ""] {
+        let error = labels.number(&rows(&format!("a\tpos\nb\t{wrong}\n"))).unwrap_err().to_string();
+        assert!(
+            error.contains("x.tsv:3") && error.contains("neg, pos") && error.contains("0 to 1"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn texts_become_ids_with_special_tokens_and_are_cut() {
+    let tokenizer = Tokenizer::read(&golden_dir().join("tiny-bert")).unwrap();
+    let id = |piece: &str| {
+        let vocabulary = std::fs::read_to_string(golden_dir().join("tiny-bert/vocab.txt")).unwrap();
+        vocabulary.lines().position(|line| line == piece).unwrap() as u32
+    };
+    let ids = |pieces: &[&str]| pieces.iter().map(|piece| id(piece)).collect::<Vec<_>>();
+    let plain = tokenizer.encode("The plot\u{2028}was GREAT!", None, 128);
+    assert_eq!(plain.ids, ids(&["[CLS]", "the", "plot", "was", "great", "!", "[SEP]"]));
+    assert_eq!(plain.first, 7);
+    assert_eq!(
+        tokenizer.encode("the plot was great", None, 4).ids,
+        ids(&["[CLS]", "the", "plot", "[SEP]"])
+    );
+    assert_eq!(tokenizer.encode("", None, 4).ids, ids(&["[CLS]", "[SEP]"]));
+    let pair = tokenizer.encode("the film", Some("was great"), 128);
+    assert_eq!(pair.ids, ids(&["[CLS]", "the", "film", "[SEP]", "was", "great", "[SEP]"]));
+    assert_eq!(pair.first, 4);
+    // Longest first, as Hugging Face's tokenizers cut: (tokens of a, of b, most) -> kept.
+    for (a, b, most, kept) in [
+        (5, 2, 8, (3, 2)),
+        (2, 5, 8, (2, 3)),
+        (5, 5, 8, (2, 3)),
+        (9, 1, 8, (4, 1)),
+        (5, 5, 3, (0, 0)),
+    ] {
+        let cut = tokenizer.encode(&"the ".repeat(a), Some(&"film ".repeat(b)), most);
+        assert_eq!((cut.first - 2, cut.ids.len() - cut.first - 1), kept, "{a} and {b} in {most}");
+    }
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_used_is_refused() {
+    let scratch = Scratch::new();
+    let refuse = |name: &str, text: &str, parts: &[&str]| {
+        let before = std::fs::read(scratch.path(name)).unwrap();
+        scratch.write(name, text);
+        let error = Tokenizer::read(&scratch.path("base")).err().unwrap().to_string();
+        for part in parts.iter().chain([&name]) {
+            assert!(error.contains(part), "expected {part:?} in: {error}");
+        }
+        scratch.write(name, before);
+    };
+    refuse("base/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[MASK]\nx\n", &["[SEP]"]);
+    refuse("base/vocab.txt", "", &["vocab"]);
+    refuse("base/tokenizer_config.json", "{\"do_lower_case\": 3}", &["bool"]);
+    refuse(
+        "base/tokenizer_config.json",
+        "{\"tokenize_chinese_chars\": false}",
+        &["tokenize_chinese_chars"],
+    );
+    let more = std::fs::read_to_string(scratch.path("base/vocab.txt")).unwrap()
+        + &"more\n".repeat(60).replace("more", "word");
+    scratch.write("base/vocab.txt", (0..40).fold(more, |text, i| text + &format!("word{i}\n")));
+    let output = scratch.train(&[]);
+    crate::common::refused(&output, 1, &["vocabulary of", "vocab_size = 120"]);
+}
+
+#[test]
+fn the_order_is_a_function_of_seed_and_epoch() {
+    let order = epoch_order(1000, 42, 0, true);
+    assert_eq!(order, epoch_order(1000, 42, 0, true));
+    assert_ne!(order, epoch_order(1000, 42, 1, true));
+    assert_ne!(order, epoch_order(1000, 43, 0, true));
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, epoch_order(1000, 42, 0, false));
+    assert_eq!(
+        epoch_order(10, 42, 0, true),
+        [9, 7, 2, 5, 0, 1, 4, 3, 8, 6],
+        "and of nothing else, in any version"
+    );
+}
+
+#[test]
+fn a_split_takes_its_share_of_each_class() {
+    let labels: Vec<usize> = (0..1000).map(|i| usize::from(i % 5 == 0)).chain([2, 3, 3]).collect();
+    let (train, eval) = split_by_class(&labels, 0.1, 7);
+    let count = |rows: &[usize], class| rows.iter().filter(|&&row| labels[row] == class).count();
+    assert_eq!(
+        (count(&eval, 0), count(&eval, 1), count(&eval, 2), count(&eval, 3)),
+        (80, 20, 0, 1)
+    );
+    let mut all = [train, eval].concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..labels.len()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_is_packed() {
+    let sequences =
+        [Encoded { ids: vec![2, 7, 3], first: 3 }, Encoded { ids: vec![2, 8, 3, 9, 3], first: 3 }];
+    let batch = Batch::new(&sequences);
+    assert_eq!(batch.input_ids, [2, 7, 3, 2, 8, 3, 9, 3]);
+    assert_eq!(batch.position_ids, [0, 1, 2, 0, 1, 2, 3, 4]);
+    assert_eq!(batch.token_type_ids, [0, 0, 0, 0, 0, 0, 1, 1]);
+    assert_eq!(batch.cu_seqlens, [0, 3, 8]);
+    assert_eq!(batch.max_seqlen, 5);
+}

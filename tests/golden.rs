@@ -1,0 +1,256 @@
+//! The model against PyTorch and transformers (scripts/make_golden.py).
+
+use crate::common::{NO_DROPOUT, golden, golden_dir, ints, root, tiny_base};
+use bitfit::base::BaseFiles;
+use bitfit::data::{Batch, Encoded, Example, Tokenizer};
+use bitfit::freeze::{FreezePlan, Switches};
+use bitfit::models::cross_entropy;
+use bitfit::optim::{AdamW, AdamWSettings};
+use std::collections::HashMap;
+use tch::{Device, Tensor};
+
+fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
+    let (ids, offsets) = (ints(&golden["input_ids"]), ints(&golden["cu_seqlens"]));
+    let types = golden.get("token_type_ids").map(ints);
+    offsets
+        .windows(2)
+        .map(|w| {
+            let range = w[0] as usize..w[1] as usize;
+            let first = types
+                .as_ref()
+                .map_or(range.len(), |t| t[range.clone()].iter().filter(|&&t| t == 0).count());
+            Encoded { ids: ids[range].iter().map(|&id| id as u32).collect(), first }
+        })
+        .collect()
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    largest(&(a - b))
+}
+
+/// The tiny model after forward and backward over the golden batch.
+fn trained() -> (bitfit::base::Base, FreezePlan, Tensor, Tensor) {
+    let golden = golden("tiny-bert.safetensors");
+    let mut base = tiny_base();
+    let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+    plan.apply(&mut base.store).unwrap();
+    let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
+    let logits = base.model.forward(&packed).unwrap();
+    let loss = cross_entropy(&logits, &golden["labels"], golden["labels"].numel()).unwrap();
+    loss.backward();
+    (base, plan, logits, loss)
+}
+
+#[test]
+fn tiny_bert_has_the_references_logits_and_gradients() {
+    let golden = golden("tiny-bert.safetensors");
+    let (base, plan, logits, loss) = trained();
+    let worst = difference(&logits, &golden["logits"]);
+    assert!(worst < 1e-5, "logits differ by {worst}");
+    assert!(difference(&loss, &golden["loss"]) < 1e-6);
+    let variables = base.store.variables();
+    let expected: Vec<&String> = golden.keys().filter(|name| name.starts_with("grad.")).collect();
+    assert_eq!(expected.len(), plan.trainable().count(), "what trains here and there");
+    let mut worst = 0f64;
+    for parameter in plan.trainable() {
+        // Zero but for rounding: a test of its own.
+        if parameter.name.ends_with("key.bias") {
+            continue;
+        }
+        let expected = &golden[&format!("grad.{}", parameter.name)];
+        let relative = difference(&variables[&parameter.name].grad(), expected) / largest(expected);
+        worst = worst.max(relative);
+        assert!(
+            relative < 1e-4,
+            "{}: gradient differs by {relative} of its largest entry",
+            parameter.name
+        );
+    }
+    println!("largest relative difference of a gradient: {worst:.1e}");
+}
+
+/// q.(k + b_k) = q.k + q.b_k adds the same number to the score of every key, and softmax ignores what all scores share. So
+/// the key bias has no effect and no gradient but rounding, here and in the reference.
+#[test]
+fn the_key_bias_has_no_gradient() {
+    let (base, _, logits, _) = trained();
+    let variables = base.store.variables();
+    for layer in 0..3 {
+        let gradient = |part: &str| {
+            variables[&format!("bert.encoder.layer.{layer}.attention.self.{part}.bias")].grad()
+        };
+        assert!(
+            largest(&gradient("query")) > 1e-4,
+            "the query's gradient must be there to compare with"
+        );
+        assert!(largest(&gradient("key")) < 1e-6 * largest(&gradient("query")).max(1.0));
+    }
+    let mut base = base;
+    for layer in 0..3 {
+        base.set(
+            &format!("bert.encoder.layer.{layer}.attention.self.key.bias"),
+            &(Tensor::ones([32], (tch::Kind::Float, Device::Cpu)) * 2.0),
+        )
+        .unwrap();
+    }
+    let (packed, _) =
+        Batch::new(&sequences(&golden("tiny-bert.safetensors"))).to_device(Device::Cpu).unwrap();
+    let moved = tch::no_grad(|| base.model.forward(&packed).unwrap());
+    assert!(difference(&moved, &logits) < 1e-4, "the key bias changes nothing");
+}
+
+#[test]
+fn nothing_frozen_receives_a_gradient() {
+    let (base, plan, _, _) = trained();
+    let variables = base.store.variables();
+    for parameter in plan.parameters() {
+        let variable = &variables[&parameter.name];
+        assert_eq!(variable.requires_grad(), parameter.trains, "{}", parameter.name);
+        assert_eq!(variable.grad().defined(), parameter.trains, "{}", parameter.name);
+    }
+}
+
+#[test]
+fn a_row_in_a_batch_gives_the_numbers_it_gives_alone() {
+    let base = tiny_base();
+    let sequences = sequences(&golden("tiny-bert.safetensors"));
+    let _guard = tch::no_grad_guard();
+    let (packed, _) = Batch::new(&sequences).to_device(Device::Cpu).unwrap();
+    let together = base.model.forward(&packed).unwrap();
+    for (i, sequence) in sequences.iter().enumerate() {
+        let (packed, _) = Batch::new([sequence]).to_device(Device::Cpu).unwrap();
+        let alone = base.model.forward(&packed).unwrap();
+        assert!(difference(&alone.get(0), &together.get(i as i64)) < 1e-5);
+    }
+}
+
+/// Dropout belongs to the row, not to its place in a batch: a batch cut in two has the same masks.
+#[test]
+fn dropout_does_not_depend_on_the_batch() {
+    let base = BaseFiles::read(&golden_dir().join("tiny-bert"), None)
+        .unwrap()
+        .build(3, None, Device::Cpu)
+        .unwrap();
+    let mut base = base;
+    base.initialize(1).unwrap();
+    let examples: Vec<Example> = sequences(&golden("tiny-bert.safetensors"))
+        .into_iter()
+        .map(|tokens| Example { tokens, label: 0 })
+        .collect();
+    let _guard = tch::no_grad_guard();
+    let logits = |rows: &[usize], seed, epoch| {
+        let keys = bitfit::data::DropoutKeys { seed, epoch };
+        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(Device::Cpu).unwrap();
+        base.model.forward(&packed).unwrap()
+    };
+    let whole = logits(&[0, 1, 2, 3, 4, 5, 6], 9, 2);
+    let parts = Tensor::cat(&[logits(&[0, 1, 2], 9, 2), logits(&[3, 4, 5, 6], 9, 2)], 0);
+    assert!(difference(&whole, &parts) < 1e-5);
+    assert!(
+        difference(&whole, &logits(&[0, 1, 2, 3, 4, 5, 6], 9, 3)) > 1e-2,
+        "another epoch, other masks"
+    );
+    assert!(
+        difference(&whole, &logits(&[0, 1, 2, 3, 4, 5, 6], 8, 2)) > 1e-2,
+        "another seed, other masks"
+    );
+}
+
+/// One flat parameter must take the steps that PyTorch's AdamW takes on each tensor: here against libtorch's own, tensor by tensor.
+#[test]
+fn the_flat_optimizer_takes_adamws_steps() {
+    use tch::nn::OptimizerConfig;
+    let golden = golden("tiny-bert.safetensors");
+    let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
+    let settings = AdamWSettings {
+        learning_rate: 1e-2,
+        bias_learning_rate: 2e-3,
+        weight_decay: 0.0,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        max_grad_norm: 1.0,
+    };
+    let losses = |flat: bool| -> Vec<f64> {
+        let mut base = tiny_base();
+        let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+        plan.apply(&mut base.store).unwrap();
+        let variables = base.store.variables();
+        let adamw = tch::nn::AdamW { wd: 0.0, ..Default::default() };
+        let mut single: Vec<_> = plan
+            .trainable()
+            .map(|p| {
+                let rate = if p.name.starts_with("classifier") { 1e-2 } else { 2e-3 };
+                let mut optimizer = adamw.build_copt(rate).unwrap();
+                optimizer.add_parameters(&variables[&p.name], 0).unwrap();
+                (optimizer, variables[&p.name].shallow_clone())
+            })
+            .collect();
+        let mut optimizer = flat.then(|| AdamW::new(&base.store, &plan, &settings).unwrap());
+        (0..10)
+            .map(|_| {
+                if let Some(optimizer) = &mut optimizer {
+                    optimizer.zero_grad().unwrap();
+                } else {
+                    single.iter().for_each(|(optimizer, _)| optimizer.zero_grad().unwrap());
+                }
+                let logits = base.model.forward(&packed).unwrap();
+                let loss = cross_entropy(&logits, &golden["labels"], 7).unwrap();
+                loss.backward();
+                if let Some(optimizer) = &mut optimizer {
+                    let _ = optimizer.step().unwrap();
+                    optimizer.check_bound(&base.store).unwrap();
+                } else {
+                    let norms: Vec<Tensor> =
+                        single.iter().map(|(_, variable)| variable.grad().norm()).collect();
+                    let scale =
+                        (1.0 / (Tensor::stack(&norms, 0).norm().double_value(&[]) + 1e-6)).min(1.0);
+                    for (optimizer, variable) in &mut single {
+                        let _ = variable.grad().g_mul_scalar_(scale);
+                        optimizer.step().unwrap();
+                    }
+                }
+                loss.double_value(&[])
+            })
+            .collect()
+    };
+    let (flat, single) = (losses(true), losses(false));
+    assert!(flat[9] < 0.7 * flat[0], "it learns: {flat:?}");
+    for (a, b) in flat.iter().zip(&single) {
+        assert!((a - b).abs() < 1e-5, "{flat:?} and {single:?}");
+    }
+}
+
+#[test]
+fn minilm_has_the_references_ids_and_logits_on_real_sentences() {
+    let model = root().join("models/all-MiniLM-L6-v2");
+    let data = root().join("data/movie-reviews/eval.tsv");
+    assert!(
+        model.exists() && data.exists(),
+        "run scripts/download_model.sh and scripts/download_movie_reviews.sh first"
+    );
+    let golden = golden("minilm.safetensors");
+    let tokenizer = Tokenizer::read(&model).unwrap();
+    let text = std::fs::read_to_string(data).unwrap();
+    let ours: Vec<Encoded> = text
+        .lines()
+        .skip(1)
+        .take(64)
+        .map(|line| tokenizer.encode(line.split('\t').next().unwrap(), None, 128))
+        .collect();
+    assert_eq!(ours, sequences(&golden));
+    let mut base =
+        BaseFiles::read(&model, None).unwrap().build(2, Some(NO_DROPOUT), Device::Cpu).unwrap();
+    for name in ["classifier.weight", "classifier.bias"] {
+        base.set(name, &golden[name]).unwrap();
+    }
+    let (packed, _) = Batch::new(&ours).to_device(Device::Cpu).unwrap();
+    let logits = tch::no_grad(|| base.model.forward(&packed).unwrap());
+    let worst = difference(&logits, &golden["logits"]);
+    println!("largest difference of a logit: {worst:.1e}");
+    assert!(worst < 2e-5, "logits differ by {worst}");
+}

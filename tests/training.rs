@@ -1,0 +1,433 @@
+//! Whole runs of the binaries on a tiny model.
+
+use crate::common::{Scratch, refused, stderr, stdout, succeeded};
+use bitfit::delta::Delta;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+fn summary(scratch: &Scratch, run: &str) -> Value {
+    json(&std::fs::read_to_string(scratch.path(&format!("{run}/summary.json"))).unwrap())
+}
+
+fn files(scratch: &Scratch, folder: &str) -> BTreeMap<String, Vec<u8>> {
+    std::fs::read_dir(scratch.path(folder))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|path| path.is_file())
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                std::fs::read(&path).unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
+    let scratch = Scratch::new();
+    let before = files(&scratch, "base");
+    // Dropout is much for so small a model and so short a run.
+    let sets = [
+        "model.hidden_dropout_prob=0",
+        "model.attention_probs_dropout_prob=0",
+        "training.num_train_epochs=3",
+        "training.eval_steps=12",
+        "training.save_steps=12",
+        "training.logging_steps=6",
+    ];
+    let output = scratch.train(&sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
+    succeeded(&output);
+    assert_eq!(before, files(&scratch, "base"), "the base is never written to");
+    for part in ["trainable", "positive", "evaluation accuracy", "36 steps"] {
+        assert!(stderr(&output).contains(part), "expected {part:?} in: {}", stderr(&output));
+    }
+    let summary = summary(&scratch, "run");
+    let accuracy = summary["best"]["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.9, "{summary}");
+    assert_eq!(
+        (summary["steps"].as_u64(), summary["interrupted"].as_bool()),
+        (Some(36), Some(false))
+    );
+    assert!(summary["trainable"].as_u64().unwrap() < summary["all"].as_u64().unwrap() / 10);
+
+    // 36 steps, a line every 6; an evaluation every 12.
+    let lines: Vec<Value> = std::fs::read_to_string(scratch.path("run/metrics.jsonl"))
+        .unwrap()
+        .lines()
+        .map(json)
+        .collect();
+    let steps = |key: &str| -> Vec<u64> {
+        lines.iter().filter(|l| l.get(key).is_some()).map(|l| l["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(steps("loss"), [6, 12, 18, 24, 30, 36]);
+    assert_eq!(steps("eval_loss"), [12, 24, 36]);
+    let saved: Vec<_> = ["step-000012", "step-000024", "step-000036"]
+        .map(|step| scratch.path(&format!("run/checkpoints/{step}/delta.safetensors")).exists())
+        .into();
+    assert_eq!(saved, [false, true, true], "the newest two are kept");
+
+    // The delta and the base give the very evaluation that chose the delta.
+    let eval = scratch.bitfit(&["eval", "--run", "run", "--json"]);
+    succeeded(&eval);
+    let metrics = json(&stdout(&eval));
+    assert_eq!(metrics["metrics"], summary["best"]);
+    assert_eq!(metrics["rows"], 32);
+    let same = [
+        "eval",
+        "--model",
+        "base",
+        "--delta",
+        "run/delta.safetensors",
+        "--data",
+        "eval.tsv",
+        "--json",
+    ];
+    assert_eq!(stdout(&scratch.bitfit(&same)), stdout(&eval));
+
+    // Predictions from arguments, a file, a table and standard input are the same.
+    let texts = ["the film was very good and it was great", "the plot was awful and it was hated"];
+    let predict = scratch.bitfit(&["predict", "--run", "run", texts[0], texts[1]]);
+    succeeded(&predict);
+    let rows: Vec<Value> = stdout(&predict).lines().map(json).collect();
+    assert_eq!(
+        rows.iter().map(|r| r["label"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["positive", "negative"]
+    );
+    for row in &rows {
+        let scores = row["scores"].as_object().unwrap();
+        assert_eq!(scores.keys().collect::<Vec<_>>(), ["negative", "positive"]);
+        assert!((scores.values().map(|s| s.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-5);
+        assert_eq!(row["score"], scores[row["label"].as_str().unwrap()]);
+    }
+    let lines = texts.join("\n");
+    scratch.write("texts.txt", &lines);
+    scratch.write("texts.csv", format!("id,text\n1,{}\n2,{}\n", texts[0], texts[1]));
+    for input in ["texts.txt", "texts.csv"] {
+        assert_eq!(
+            stdout(&scratch.bitfit(&["predict", "--run", "run", "--input", input])),
+            stdout(&predict),
+            "{input}"
+        );
+    }
+    // Standard input is answered as it comes, in other batches, whose rounding may differ.
+    let piped = stdout(&scratch.bitfit_with(&["predict", "--run", "run", "--input", "-"], &lines));
+    for (row, line) in rows.iter().zip(piped.lines().map(json)) {
+        assert_eq!((&row["text"], &row["label"]), (&line["text"], &line["label"]));
+        assert!((row["score"].as_f64().unwrap() - line["score"].as_f64().unwrap()).abs() < 1e-5);
+    }
+    assert_eq!(piped.lines().count(), 2);
+    succeeded(&scratch.bitfit(&[
+        "predict",
+        "--run",
+        "run",
+        "--input",
+        "texts.txt",
+        "--output",
+        "out.jsonl",
+    ]));
+    assert_eq!(std::fs::read_to_string(scratch.path("out.jsonl")).unwrap(), stdout(&predict));
+
+    // What `inspect` says of each.
+    let said = |args: &[&str]| json(&stdout(&scratch.bitfit(args)));
+    let trainable = &summary["trainable"];
+    assert_eq!(
+        said(&["inspect", "--config", "config.toml", "--json"])["counts"]["trainable"],
+        *trainable
+    );
+    assert_eq!(said(&["inspect", "--model", "base", "--json"])["counts"]["trainable"], *trainable);
+    let delta = said(&["inspect", "--delta", "run/delta.safetensors", "--json"]);
+    let sizes = delta["tensors"].as_object().unwrap().values();
+    let count: u64 = sizes
+        .map(|shape| shape.as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product::<u64>())
+        .sum();
+    assert_eq!(count, trainable.as_u64().unwrap());
+}
+
+#[test]
+fn the_same_run_gives_the_same_bytes_and_another_seed_others() {
+    let scratch = Scratch::new();
+    let run = |name: &str, seed: &str| {
+        let (dir, seed) = (format!("training.output_dir={name}"), format!("training.seed={seed}"));
+        succeeded(&scratch.train(&["--set", &dir, "--set", &seed]));
+        std::fs::read(scratch.path(&format!("{name}/delta.safetensors"))).unwrap()
+    };
+    let first = run("one", "5");
+    assert!(first == run("two", "5"), "the same run, the same bytes");
+    assert!(first != run("three", "6"));
+}
+
+#[test]
+fn a_run_is_not_written_over_by_accident() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
+    let before = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
+    refused(&scratch.train(&[]), 2, &["holds a run already", "--overwrite"]);
+    assert_eq!(before, std::fs::read(scratch.path("run/delta.safetensors")).unwrap());
+    // A run that cannot start loses nothing either.
+    refused(
+        &scratch.train(&["--overwrite", "--set", "data.train=nowhere.tsv"]),
+        1,
+        &["nowhere.tsv"],
+    );
+    assert_eq!(before, std::fs::read(scratch.path("run/delta.safetensors")).unwrap());
+    succeeded(&scratch.train(&["--overwrite", "--set", "training.max_steps=4"]));
+    assert_eq!(summary(&scratch, "run")["steps"], 4);
+    assert!(!scratch.path("run/checkpoints").exists(), "nothing of the old run is left");
+}
+
+#[test]
+fn switches_decide_what_changes() {
+    let scratch = Scratch::new();
+    let off = [
+        "train_attention_bias",
+        "train_feedforward_bias",
+        "train_other_bias",
+        "train_classifier_bias",
+        "train_classifier_weight",
+    ];
+    let sets: Vec<String> = off
+        .iter()
+        .map(|key| format!("bitfit.{key}=false"))
+        .chain(["training.max_steps=4".into()])
+        .collect();
+    succeeded(&scratch.train(&sets.iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>()));
+    let delta = Delta::read(&scratch.path("run/delta.safetensors")).unwrap();
+    assert!(delta.meta.freeze_plan.iter().all(|name| name.ends_with("LayerNorm.bias")));
+    assert_eq!(delta.meta.freeze_plan.len(), 7);
+    // The head did not train, and is in no base: it is there all the same.
+    assert_eq!(delta.tensors.len(), 9);
+    assert!(delta.tensors.contains_key("classifier.weight"));
+    succeeded(&scratch.bitfit(&["eval", "--run", "run"]));
+}
+
+#[test]
+fn another_runs_delta_is_a_start() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&[]));
+    let best = summary(&scratch, "run")["best"]["loss"].as_f64().unwrap();
+    let more = [
+        "--set",
+        "model.init_delta=run/delta.safetensors",
+        "--set",
+        "training.output_dir=more",
+        "--set",
+        "training.max_steps=1",
+    ];
+    let rate = ["--set", "training.learning_rate=1e-9"];
+    succeeded(&scratch.train(&[&more[..], &rate].concat()));
+    let started = summary(&scratch, "more")["best"]["loss"].as_f64().unwrap();
+    assert!((started - best).abs() < 1e-4, "{started} and {best}");
+}
+
+#[test]
+fn a_program_can_read_along() {
+    let scratch = Scratch::new();
+    let output = scratch.train(&["--json", "--set", "bitfit.bias_learning_rate=5e-3"]);
+    succeeded(&output);
+    let lines: Vec<Value> = stdout(&output).lines().map(json).collect();
+    assert_eq!(lines.len(), 6 + 3 + 1);
+    assert_eq!(lines.last().unwrap()["summary"]["steps"], 24);
+    stderr(&output).lines().for_each(|line| drop(json(line)));
+    let output = scratch.train(&["--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(json(&stderr(&output))["exit_code"], 2);
+    let output = scratch.train(&["--dry-run", "--json", "--set", "training.output_dir=dry"]);
+    succeeded(&output);
+    assert!(json(&stdout(&output))["counts"]["trainable"].as_u64().unwrap() > 0);
+    assert!(!scratch.path("dry").exists());
+}
+
+#[test]
+fn data_without_an_evaluation_file_is_split() {
+    let scratch = Scratch::new();
+    let config = std::fs::read_to_string(scratch.path("config.toml"))
+        .unwrap()
+        .replace("eval = \"eval.tsv\"", "eval_fraction = 0.25");
+    scratch.write("config.toml", config);
+    let output = scratch.train(&["--set", "training.max_steps=8"]);
+    succeeded(&output);
+    assert!(
+        stderr(&output).contains("72 training rows, 24 evaluation rows"),
+        "{}",
+        stderr(&output)
+    );
+    let eval = json(&stdout(&scratch.bitfit(&["eval", "--run", "run", "--json"])));
+    assert_eq!(eval["metrics"], summary(&scratch, "run")["best"], "eval draws the same rows");
+}
+
+/// Starts a long run and waits for its first line of metrics.
+fn long_run(
+    scratch: &Scratch,
+    sets: &[&str],
+) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit-train"));
+    command.arg("--config").arg(scratch.path("config.toml")).args([
+        "--json",
+        "--set",
+        "training.max_steps=1000000",
+    ]);
+    sets.iter().for_each(|set| {
+        command.arg("--set").arg(set);
+    });
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    (child, out)
+}
+
+fn signal(child: &std::process::Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_signal_ends_a_run_with_the_best_so_far() {
+    for (name, sets, best) in
+        [("-INT", "training.eval_steps=2", true), ("-TERM", "training.eval_strategy=no", false)]
+    {
+        let scratch = Scratch::new();
+        let (mut child, mut out) = long_run(&scratch, &[sets]);
+        signal(&child, name);
+        std::io::Read::read_to_end(&mut out, &mut vec![]).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        let summary = summary(&scratch, "run");
+        assert_eq!(summary["interrupted"], true);
+        assert_eq!(summary["best_step"].is_u64(), best, "{summary}");
+        succeeded(&scratch.bitfit(&["predict", "--run", "run", "the film was great"]));
+    }
+}
+
+#[test]
+fn bad_data_is_refused_before_anything_is_written() {
+    let scratch = Scratch::new();
+    for (text, parts) in [
+        ("", ["train.tsv:1", "no column"]),
+        ("text\tlabel\n", ["train.tsv", "no rows"]),
+        ("text\tlabel\na\tx\nb\tx\n", ["train.tsv", "one class only"]),
+        ("text\tlabel\na\tpositive\nb\n", ["train.tsv:3", "1 columns, expected 2"]),
+    ] {
+        scratch.write("train.tsv", text);
+        refused(&scratch.train(&[]), 1, &parts);
+        assert!(!scratch.path("run").exists());
+    }
+    scratch.write("train.tsv", "text\tlabel\na\t0\nb\t1\nc\t2\n");
+    refused(
+        &scratch.train(&["--set", "model.num_labels=2"]),
+        1,
+        &["train.tsv:4", "label \"2\"", "0 to 1"],
+    );
+    scratch.write("train.tsv", "text\tlabel\na\t0\nb\t0\n");
+    scratch.write("eval.tsv", "text\tlabel\na\t1\n");
+    refused(&scratch.train(&["--set", "model.num_labels=2"]), 1, &["train.tsv", "one class only"]);
+    // A label that training never saw.
+    let scratch = Scratch::new();
+    scratch.write("eval.tsv", "text\tlabel\na\tneutral\n");
+    refused(&scratch.train(&[]), 1, &["eval.tsv:2", "\"neutral\"", "negative, positive"]);
+}
+
+#[test]
+fn a_run_that_cannot_be_used_says_why() {
+    let scratch = Scratch::new();
+    refused(
+        &scratch.bitfit(&["predict", "--run", "nowhere", "text"]),
+        1,
+        &["nowhere", "not a run directory"],
+    );
+    refused(&scratch.bitfit(&["predict", "text"]), 2, &["--run"]);
+    refused(&scratch.bitfit(&["predict", "--run", "x"]), 2, &["TEXT"]);
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    refused(
+        &scratch.bitfit(&["predict", "--delta", "run/delta.safetensors", "text"]),
+        2,
+        &["--model"],
+    );
+    refused(
+        &scratch.bitfit(&["eval", "--model", "base", "--delta", "run/delta.safetensors"]),
+        2,
+        &["--data"],
+    );
+    refused(
+        &scratch.bitfit(&["predict", "--run", "run", "--input", "nowhere.txt"]),
+        1,
+        &["nowhere.txt"],
+    );
+    scratch.write("latin.txt", b"fine\nna\xefve\n");
+    refused(
+        &scratch.bitfit(&[
+            "predict",
+            "--run",
+            "run",
+            "--input",
+            "latin.txt",
+            "--output",
+            "out.jsonl",
+        ]),
+        1,
+        &["latin.txt:2", "not UTF-8"],
+    );
+    assert!(!scratch.path("out.jsonl").exists(), "an output appears whole or not at all");
+    refused(
+        &scratch.bitfit(&["convert", "--model", "base", "--output", "x.bin"]),
+        2,
+        &["--output", ".ot"],
+    );
+
+    // Another base: one bias moved by a hair.
+    let path = scratch.path("base/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    refused(
+        &scratch.bitfit(&["predict", "--run", "run", "text"]),
+        1,
+        &["delta.safetensors", "another base", "expected", "found"],
+    );
+    // Another vocabulary.
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    let vocabulary = std::fs::read_to_string(scratch.path("base/vocab.txt")).unwrap();
+    scratch.write("base/vocab.txt", vocabulary.replace("film", "movie"));
+    succeeded(&scratch.bitfit(&["predict", "--run", "run", "text"]));
+    refused(
+        &scratch.bitfit(&[
+            "predict",
+            "--model",
+            "base",
+            "--delta",
+            "run/delta.safetensors",
+            "text",
+        ]),
+        1,
+        &["another tokenizer"],
+    );
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run() {
+    let scratch = Scratch::new();
+    let output = scratch.train(&[
+        "--set",
+        "training.learning_rate=1e30",
+        "--set",
+        "training.max_grad_norm=0",
+        "--set",
+        "training.adam_epsilon=1e-30",
+    ]);
+    refused(&output, 1, &["the loss is", "at step", "learning_rate"]);
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let scratch = Scratch::new();
+    // /dev/full refuses every byte.
+    std::fs::create_dir(scratch.path("run")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", scratch.path("run/metrics.jsonl")).unwrap();
+    refused(&scratch.train(&[]), 1, &["metrics.jsonl", "No space left"]);
+    refused(&scratch.train(&["--set", "training.output_dir=/proc/run"]), 1, &["/proc/run"]);
+}
