@@ -148,7 +148,7 @@ struct Predict {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = false, id = "what", args = ["model", "config", "delta"])]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["model", "config", "delta"])))]
 struct Inspect {
     /// A base directory.
     #[arg(long, value_name = "DIR")]
