@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// What tch 0.26.0 is made for.
+const VERSION: &str = "2.13.0";
+
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
@@ -12,10 +15,22 @@ fn main() {
     }
     let libtorch = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
     let lib = libtorch.join("lib");
-    if !lib.join("libtorch_cpu.so").exists() {
+    // torch-sys looks at build-version alone, and only before it is compiled for the first time.
+    // Where it is in libtorch since 2.9, and before.
+    let headers =
+        ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
+    let text: String = headers
+        .iter()
+        .filter_map(|name| std::fs::read_to_string(libtorch.join(name)).ok())
+        .collect();
+    let part = |name| {
+        text.lines().find_map(|line| line.strip_prefix(&format!("#define TORCH_VERSION_{name} ")))
+    };
+    let found = ["MAJOR", "MINOR", "PATCH"].map(|name| part(name).unwrap_or("?").trim()).join(".");
+    if found != VERSION || !lib.join("libtorch_cpu.so").exists() {
+        let place = libtorch.display();
         eprintln!(
-            "no libtorch in {}: run scripts/download_libtorch.sh (or set LIBTORCH to a libtorch 2.13.0)",
-            libtorch.display()
+            "expected libtorch {VERSION} in {place}, found {found}: run scripts/download_libtorch.sh"
         );
         std::process::exit(1);
     }

@@ -53,11 +53,17 @@ if [ "$from" = pytorch ]; then
     need python3 "It unpacks the zip. On Debian or Ubuntu: sudo apt-get install python3"
     case $variant in cpu) label=cpu ;; cuda) label=cu130 ;; esac
     zip=libtorch-shared-with-deps-$version+$label.zip
-    if [ -z "$sha256" ] || ! matches "$cache/$zip" "$sha256"; then
-        curl --fail --location --retry 3 --continue-at - --output "$cache/$zip.part" \
-            "https://download.pytorch.org/libtorch/$label/${zip/+/%2B}" || die "could not download $zip"
+    url=https://download.pytorch.org/libtorch/$label/${zip/+/%2B}
+    [ -n "$sha256" ] || die "--from pytorch wants --sha256 HASH, of the file that you trust at $url"
+    if ! matches "$cache/$zip" "$sha256"; then
+        if ! matches "$cache/$zip.part" "$sha256"; then
+            curl --fail --location --retry 3 --continue-at - --output "$cache/$zip.part" "$url" || die "could not download $url"
+        fi
         found=$(sha256sum "$cache/$zip.part" | cut -d' ' -f1)
-        [ "$found" = "$sha256" ] || die "$cache/$zip.part has the SHA-256 $found, and --sha256 says '$sha256'. If you trust the file, run this again with --sha256 $found"
+        if [ "$found" != "$sha256" ]; then
+            rm -f "$cache/$zip.part"
+            die "$url has the SHA-256 $found, and --sha256 says $sha256"
+        fi
         mv "$cache/$zip.part" "$cache/$zip"
     fi
     need_space "$target" 6000

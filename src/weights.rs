@@ -61,9 +61,7 @@ impl Weights {
         };
         match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => read_safetensors(path, &mut take)?,
-            Some("bin" | "pt" | "pth") => {
-                read_pickle(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?
-            }
+            Some("bin") => read_pickle(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
             _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
         }
         weights.fingerprint = hex(&weights.digest()?);

@@ -158,6 +158,33 @@ fn texts_become_ids_with_special_tokens_and_are_cut() {
     }
 }
 
+/// A long text is not read to its end; what is kept must not depend on that.
+#[test]
+fn a_long_text_gives_the_ids_of_its_beginning() {
+    let tokenizer = Tokenizer::read(&golden_dir().join("tiny-bert")).unwrap();
+    let spaces = " ".repeat(3000);
+    let long = "film,".repeat(2000);
+    for text in [
+        "the plot was gr\u{e9}at ".repeat(1000),
+        format!("the{spaces}plot{spaces}was{spaces}great"),
+        format!("{long} {long}"),
+        format!("{}\u{e9} \u{301}x", "a".repeat(500)),
+        "\u{1f600}".repeat(2000),
+        "\u{4e00}\u{4e01} ".repeat(2000),
+    ] {
+        let whole = tokenizer.encode(&text, None, 1 << 20);
+        for most in [3, 16, 40] {
+            let cut = tokenizer.encode(&text, None, most);
+            let kept = most.min(whole.ids.len()) - 2;
+            assert_eq!(cut.ids[1..=kept], whole.ids[1..=kept]);
+            assert_eq!(cut.ids.len(), kept + 2);
+            // Both halves of a pair are cut alike.
+            let pair = tokenizer.encode(&text, Some(&text), most);
+            assert_eq!(pair.ids[1..pair.first - 1], whole.ids[1..pair.first - 1]);
+        }
+    }
+}
+
 #[test]
 fn a_tokenizer_that_cannot_be_used_is_refused() {
     let scratch = Scratch::new();

@@ -91,14 +91,15 @@ impl Tokenizer {
 
     /// Encodes a text, or a pair, cut to `max_length` ids as Hugging Face's `longest_first` does.
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoded {
-        let mut first = self.pieces(text);
         let Some(pair) = pair else {
-            first.truncate(max_length.saturating_sub(SPECIAL.0));
+            let first = self.pieces(text, max_length.saturating_sub(SPECIAL.0));
             let ids: Vec<u32> = [self.cls].into_iter().chain(first).chain([self.sep]).collect();
             return Encoded { first: ids.len(), ids };
         };
-        let mut second = self.pieces(pair);
-        let (a, b) = longest_first(first.len(), second.len(), max_length.saturating_sub(SPECIAL.1));
+        let most = max_length.saturating_sub(SPECIAL.1);
+        // What either has beyond `most` changes nothing for `longest_first`.
+        let (mut first, mut second) = (self.pieces(text, most), self.pieces(pair, most));
+        let (a, b) = longest_first(first.len(), second.len(), most);
         first.truncate(a);
         second.truncate(b);
         let ids = [self.cls]
@@ -130,7 +131,29 @@ impl Tokenizer {
             .collect()
     }
 
-    fn pieces(&self, text: &str) -> Vec<u32> {
+    /// The first `most` ids of a text.
+    ///
+    /// No token reaches over a space, so a long text is read up to a space that is likely far enough, and further where it
+    /// was not: the time and memory that a text takes go by what is kept of it.
+    fn pieces(&self, text: &str, most: usize) -> Vec<u32> {
+        let mut reach = 12 * most + 64;
+        loop {
+            let end = text
+                .as_bytes()
+                .iter()
+                .skip(reach)
+                .position(|&b| b == b' ')
+                .map_or(text.len(), |i| reach + i);
+            let mut ids = self.all_pieces(&text[..end]);
+            if ids.len() >= most || end == text.len() {
+                ids.truncate(most);
+                return ids;
+            }
+            reach = 2 * end;
+        }
+    }
+
+    fn all_pieces(&self, text: &str) -> Vec<u32> {
         // Word boundaries to Hugging Face's tokenizer, and nothing to this one.
         let mended;
         let text = if text.contains(['\u{2028}', '\u{2029}']) {
@@ -140,11 +163,8 @@ impl Tokenizer {
             text
         };
         let tokens = self.inner.tokenize(text);
-        self.inner
-            .convert_tokens_to_ids(&tokens)
-            .into_iter()
-            .map(|id| u32::try_from(id).unwrap_or(0))
-            .collect()
+        let ids = self.inner.convert_tokens_to_ids(&tokens);
+        ids.into_iter().map(|id| u32::try_from(id).unwrap_or(0)).collect()
     }
 }
 
