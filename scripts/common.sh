@@ -84,7 +84,7 @@ from_argument() {
 
 # set_up: what building, testing and the quickstart need, each part only where it is missing.
 set_up() {
-    need cargo "Install Rust from https://rustup.rs (or your distribution's packages, Rust 1.88 or newer)"
+    need cargo "Install Rust from https://rustup.rs (or your distribution's packages, Rust 1.89 or newer)"
     need c++ "It compiles the C++ side. On Debian or Ubuntu: sudo apt-get install g++"
     if [ -z "${LIBTORCH:-}" ]; then
         local variant=--cpu

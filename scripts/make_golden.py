@@ -8,7 +8,8 @@
 tiny-bert/              a random BERT with its vocabulary. initializer_range is 0.3 and every bias and LayerNorm is random: with
                         transformers' own 0.02 and zeros, attention is near uniform and a wrong one would pass.
 tiny-bert.safetensors   a batch (several lengths, both segments), the head, and what BertForSequenceClassification makes of
-                        them, padded there: logits, loss, and the gradient of everything that BitFit trains.
+                        them, padded there: logits (with other activations too), loss, and the gradient of everything that
+                        BitFit trains.
 minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head, logits of all-MiniLM-L6-v2.
 metrics.json            labels, predictions and what scikit-learn says of them.
 """
@@ -84,6 +85,13 @@ def tiny():
             tensors[name] = parameter.detach().clone()
         if parameter.grad is not None:
             tensors["grad." + name] = parameter.grad.clone()
+    model.eval()
+    for activation in ("gelu_new", "relu"):
+        config.hidden_act = activation
+        variant = BertForSequenceClassification(config).eval()
+        variant.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            tensors["logits." + activation] = variant(**pad(sequences, types)).logits
     save_file(tensors, golden / "tiny-bert.safetensors")
 
 

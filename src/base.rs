@@ -54,11 +54,21 @@ impl BaseFiles {
                     Err(Error::Bug("a thread that reads weights panicked".into()))
                 })
             };
-            threads.into_iter().map(join).collect::<Result<Vec<_>>>()
-        })?
+            threads.into_iter().map(join).collect::<Vec<_>>()
+        })
         .into_iter();
-        let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))?;
+        let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))??;
         for other in read {
+            let other = match other {
+                Ok(other) => other,
+                Err(error) => {
+                    tracing::warn!(
+                        "{} is used, though another is there: {error}",
+                        weights.path.display()
+                    );
+                    continue;
+                }
+            };
             let (fingerprint, found) = (&weights.fingerprint, &other.fingerprint);
             if found != fingerprint {
                 let (first, other) = (weights.path.display(), other.path.display());

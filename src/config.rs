@@ -1,6 +1,7 @@
 //! The run's configuration: [`RunConfig`] as it is written in TOML, [`Run`] resolved and checked.
 
 use crate::base::Base;
+use crate::data::Columns;
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Switches};
 use crate::models::{Dropouts, ModelConfig};
@@ -303,17 +304,29 @@ impl RunConfig {
     ///
     /// Relative paths in the file are made absolute by the file's directory, in overrides by the working directory.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = crate::files::read_text(path)?;
+        let text = crate::files::read_text(path).map_err(|error| {
+            let message = match error {
+                Error::Io { source, .. } => format!("cannot be read: {source}"),
+                Error::Data { line, problem, .. } => {
+                    format!("line {}: {problem}", line.unwrap_or(1))
+                }
+                other => other.to_string(),
+            };
+            Error::Toml { path: path.to_owned(), message }
+        })?;
         let mut config: RunConfig = toml::from_str(&text).map_err(|e| toml_error(path, &e))?;
-        let folder = std::path::absolute(path).map_err(Error::io("find", path))?;
-        config.for_each_path(|value| {
-            *value = plain(&folder.parent().unwrap_or(Path::new("/")).join(&*value))
-        });
+        let folder = std::fs::canonicalize(
+            path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        );
+        let folder = folder.map_err(Error::io("find", path))?;
+        config.for_each_path(|value| *value = plain(&folder.join(&*value)));
         if overrides.is_empty() {
             return Ok(config);
         }
         let here = std::env::current_dir().map_err(Error::io("find", Path::new(".")))?;
-        let mut table = toml::Table::try_from(&config).map_err(|e| Error::Bug(e.to_string()))?;
+        let mut table = toml::Table::try_from(&config).map_err(|e| {
+            Error::Usage(format!("{}: with --set, every path must be UTF-8 ({e})", path.display()))
+        })?;
         for text in overrides {
             override_key(&mut table, text)?;
             // Checked one by one, so that a message is about the right one.
@@ -323,6 +336,10 @@ impl RunConfig {
             })?;
         }
         config.for_each_path(|value| *value = plain(&here.join(&*value)));
+        // `--set data.eval=` takes it away.
+        config.data.eval = config.data.eval.filter(|path| !path.as_os_str().is_empty());
+        config.model.init_delta =
+            config.model.init_delta.filter(|path| !path.as_os_str().is_empty());
         Ok(config)
     }
 
@@ -343,7 +360,7 @@ impl RunConfig {
     /// The file as it was run: every key.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
-            .map_err(|e| Error::Bug(format!("the configuration cannot be written: {e}")))
+            .map_err(|e| Error::Usage(format!("the configuration cannot be written down: {e}")))
     }
 
     /// The bias switches.
@@ -424,11 +441,6 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<()> {
         .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
     let section_value =
         table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    // 1 stands for 1.0 in a file too.
-    let value = match (section_value.get(name), value) {
-        (Some(toml::Value::Float(_)), toml::Value::Integer(i)) => toml::Value::Float(i as f64),
-        (_, value) => value,
-    };
     section_value.as_table_mut().ok_or_else(usage)?.insert(name.to_owned(), value);
     Ok(())
 }
@@ -438,8 +450,7 @@ fn override_key(table: &mut toml::Table, text: &str) -> Result<()> {
 pub struct Run {
     /// As written, with absolute paths.
     pub config: RunConfig,
-    /// The file it came from, for messages.
-    pub path: PathBuf,
+    origin: Origin,
     /// Where to compute.
     pub device: Device,
     /// What trains.
@@ -451,9 +462,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// Checks `config`, which was read from `path`.
-    pub fn new(config: RunConfig, path: &Path) -> Result<Self> {
-        let check = Check { path };
+    /// Reads and checks the configuration at `path`, with overrides as in [`RunConfig::read`].
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::new(RunConfig::read(path, overrides)?, path, overrides)
+    }
+
+    /// Checks `config`, which came from `path` and `overrides`.
+    pub fn new(config: RunConfig, path: &Path, overrides: &[String]) -> Result<Self> {
+        let check = Origin { path: path.to_owned(), overrides: overrides.to_vec() };
         let (model, bitfit, data, training) =
             (&config.model, &config.bitfit, &config.data, &config.training);
         for (key, value) in [
@@ -553,7 +569,7 @@ impl Run {
         let device = device(&training.device)
             .map_err(|(found, expected)| check.error("training.device", &found, &expected))?;
         Ok(Self {
-            path: path.to_owned(),
+            origin: check,
             device,
             switches: config.switches(),
             adamw,
@@ -578,9 +594,20 @@ impl Run {
     /// Decides what trains; an error names the configuration.
     pub fn plan(&self, base: &Base) -> Result<FreezePlan> {
         FreezePlan::new(&base.shapes(), &base.new, &self.switches).map_err(|error| match error {
-            Error::Usage(message) => Error::Toml { path: self.path.clone(), message },
+            Error::Usage(message) => Error::Toml { path: self.origin.path.clone(), message },
             other => other,
         })
+    }
+
+    /// The columns that hold texts and labels, and the classes where they are known.
+    pub fn columns(&self) -> Columns {
+        let section = &self.config.data;
+        Columns {
+            text: section.text_column.clone(),
+            text_pair: section.text_pair_column.clone(),
+            label: Some(section.label_column.clone()),
+            classes: self.label_names(),
+        }
     }
 
     /// The class names that the configuration gives, or the numbers that it asks for.
@@ -594,11 +621,16 @@ impl Run {
         self.config.training.output_dir.join("delta.safetensors")
     }
 
+    /// An error about one of its keys.
+    pub fn error(&self, key: &str, found: &dyn std::fmt::Display, expected: &str) -> Error {
+        self.origin.error(key, found, expected)
+    }
+
     /// Checks what depends on the base.
     pub fn check_model(&self, model: &ModelConfig) -> Result<()> {
         let (found, most) = (self.config.data.max_length, model.max_position_embeddings);
         let expected = format!("3 to {most}, the base's max_position_embeddings");
-        Check { path: &self.path }.that(
+        self.origin.that(
             i64::try_from(found).is_ok_and(|n| n <= most),
             "data.max_length",
             &found,
@@ -617,11 +649,14 @@ impl Run {
     }
 }
 
-struct Check<'a> {
-    path: &'a Path,
+/// Where a configuration comes from, for messages.
+#[derive(Debug, Clone)]
+struct Origin {
+    path: PathBuf,
+    overrides: Vec<String>,
 }
 
-impl Check<'_> {
+impl Origin {
     fn that(
         &self,
         good: bool,
@@ -633,6 +668,11 @@ impl Check<'_> {
     }
 
     fn error(&self, key: &str, found: &dyn std::fmt::Display, expected: &str) -> Error {
+        let sets_it =
+            |text: &&String| text.split('=').next().is_some_and(|name| name.trim() == key);
+        if let Some(text) = self.overrides.iter().rev().find(sets_it) {
+            return Error::Usage(format!("--set {text}: found {found}, expected {expected}"));
+        }
         Error::Config {
             path: self.path.to_owned(),
             key: key.into(),
@@ -662,7 +702,7 @@ fn no_device(count: usize) -> String {
     if count > 0 {
         return format!("libtorch sees {count} CUDA device{}", if count == 1 { "" } else { "s" });
     }
-    if tch::utils::has_cuda() {
+    if tch::utils::has_cudart() {
         "libtorch sees no CUDA device on this machine (is the driver installed, and CUDA_VISIBLE_DEVICES right?)".into()
     } else {
         "this is a build without CUDA; scripts/download_libtorch.sh --cuda and a new build make one with it".into()

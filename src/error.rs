@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// The loss is no number any more.
     #[error(
-        "the loss is {loss} at step {step}; what was saved before is kept. A lower training.learning_rate usually helps"
+        "the loss is {loss} at step {step}, and nothing of that is saved; a lower training.learning_rate usually helps"
     )]
     Diverged {
         /// The step, counted from 1.

@@ -4,11 +4,22 @@ use crate::error::{Error, Result};
 use std::io::Write;
 use std::path::Path;
 
+/// What the name of a file begins with until it is whole.
+const UNFINISHED: &str = ".bitfit-";
+
 /// Writes `path` through `write`: into a sibling first, flushed to the disk, then renamed over it.
+///
+/// A link is followed, and what is no regular file, such as a pipe or `/dev/stdout`, is written to as it is.
 pub fn replace(path: &Path, write: impl FnOnce(&mut std::fs::File) -> Result<()>) -> Result<()> {
+    let resolved = std::fs::canonicalize(path);
+    let path = resolved.as_deref().unwrap_or(path);
+    if path.exists() && !path.is_file() {
+        let open = std::fs::OpenOptions::new().write(true).open(path);
+        return write(&mut open.map_err(Error::io("write", path))?);
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(".bitfit-")
+        .prefix(UNFINISHED)
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(folder)
         .map_err(Error::io("write", path))?;
@@ -17,6 +28,16 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut std::fs::File) -> Result<()>
     file.persist(path).map_err(|e| e.error).map_err(Error::io("write", path))?;
     // The rename itself must reach the disk too.
     std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("write", path))
+}
+
+/// Removes what killed processes left unfinished in `folder`.
+pub fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            std::fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// [`replace`] with these bytes.

@@ -9,6 +9,9 @@ use serde::Serialize;
 use std::path::Path;
 use tch::{Device, Kind};
 
+/// A text, or a pair of texts.
+pub type Text = (String, Option<String>);
+
 /// A text's label with its confidence.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prediction {
@@ -61,9 +64,7 @@ impl Predictor {
             return Err(Error::file(tokenizer, problem));
         }
         let files = BaseFiles::read(model, weights)?;
-        if reader.vocab_size() > files.config.vocab_size {
-            return Err(vocabulary_error(tokenizer, &reader, &files));
-        }
+        fits(tokenizer, &reader, &files, [])?;
         let most = usize::try_from(files.config.max_position_embeddings).unwrap_or(0);
         if task.meta.labels.len() < 2 || !(3..=most).contains(&task.meta.max_length) {
             let problem = format!(
@@ -80,11 +81,7 @@ impl Predictor {
     }
 
     /// Predicts, `batch_size` rows at a time, in the order given.
-    pub fn predict(
-        &self,
-        rows: &[(String, Option<String>)],
-        batch_size: usize,
-    ) -> Result<Vec<Prediction>> {
+    pub fn predict(&self, rows: &[Text], batch_size: usize) -> Result<Vec<Prediction>> {
         let _guard = tch::no_grad_guard();
         let encoded =
             self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.max_length);
@@ -104,11 +101,7 @@ impl Predictor {
         Ok(Vec::try_from(logits.f_softmax(-1, Kind::Float)?.f_to_device(Device::Cpu)?)?)
     }
 
-    fn prediction(
-        &self,
-        (text, text_pair): &(String, Option<String>),
-        scores: &[f32],
-    ) -> Prediction {
+    fn prediction(&self, (text, text_pair): &Text, scores: &[f32]) -> Prediction {
         let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
         let named = self.meta.labels.iter().zip(scores);
         Prediction {
@@ -153,13 +146,25 @@ pub fn examples(
     Ok(encoded.into_iter().zip(numbers).map(|(tokens, label)| Example { tokens, label }).collect())
 }
 
-/// For a tokenizer whose ids the base has no embeddings for.
-pub fn vocabulary_error(tokenizer: &Path, found: &Tokenizer, base: &BaseFiles) -> Error {
-    let (entries, expected) = (found.vocab_size(), base.config.vocab_size);
-    Error::file(
-        tokenizer,
-        format!(
+/// Checks that the base has an embedding for each id of the tokenizer, and for the second text of each pair in `tokens`.
+pub fn fits<'a>(
+    dir: &Path,
+    tokenizer: &Tokenizer,
+    base: &BaseFiles,
+    tokens: impl IntoIterator<Item = &'a Encoded>,
+) -> Result<()> {
+    let (entries, expected) = (tokenizer.vocab_size(), base.config.vocab_size);
+    if entries > expected {
+        let problem = format!(
             "a vocabulary of {entries} entries, and the base's config.json says vocab_size = {expected}"
-        ),
-    )
+        );
+        return Err(Error::file(dir, problem));
+    }
+    if base.config.type_vocab_size < 2 && tokens.into_iter().any(|t| t.first < t.ids.len()) {
+        return Err(Error::file(
+            dir,
+            "the data has pairs, and the base's config.json says type_vocab_size = 1",
+        ));
+    }
+    Ok(())
 }

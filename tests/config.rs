@@ -47,6 +47,7 @@ fn overrides_are_checked_and_named() {
         ),
         ("learning_rate=1", ["SECTION.KEY=VALUE", "learning_rate=1"]),
         ("training.seed", ["SECTION.KEY=VALUE", "training.seed"]),
+        ("training.learning_rate=-1", ["--set training.learning_rate=-1", "found -1"]),
         ("training.seed=many", ["--set training.seed=many", "u64"]),
     ] {
         refused(&scratch.train(&["--set", set]), 2, &parts);
@@ -74,7 +75,7 @@ fn missing_files_are_named() {
     let scratch = Scratch::new();
     refused(
         &scratch.bitfit(&["train", "--config", "nowhere.toml"]),
-        1,
+        2,
         &["nowhere.toml", "No such file"],
     );
     refused(
@@ -106,8 +107,8 @@ fn missing_files_are_named() {
     scratch.write("latin.toml", b"# na\xefve");
     refused(
         &scratch.bitfit(&["train", "--config", "latin.toml"]),
-        1,
-        &["latin.toml:1", "not UTF-8"],
+        2,
+        &["latin.toml", "line 1", "not UTF-8"],
     );
 }
 
@@ -117,7 +118,7 @@ fn a_resolved_configuration_reads_as_itself() {
     let config = RunConfig::read(&scratch.path("config.toml"), &[]).unwrap();
     let path = scratch.write("again.toml", config.to_toml().unwrap());
     assert_eq!(RunConfig::read(&path, &[]).unwrap().to_toml().unwrap(), config.to_toml().unwrap());
-    Run::new(config, &path).unwrap();
+    Run::new(config, &path, &[]).unwrap();
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn shipped_configurations_are_right() {
     for entry in std::fs::read_dir(root().join("configs")).unwrap() {
         let path = entry.unwrap().path();
         let config = RunConfig::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
-        Run::new(config, &path).unwrap_or_else(|e| panic!("{e}"));
+        Run::new(config, &path, &[]).unwrap_or_else(|e| panic!("{e}"));
         count += 1;
     }
     assert!(count >= 1);

@@ -6,7 +6,7 @@ use bitfit::data::{
 };
 
 fn columns() -> Columns {
-    Columns { text: "text".into(), text_pair: None, label: Some("label".into()) }
+    Columns { text: "text".into(), text_pair: None, label: Some("label".into()), classes: None }
 }
 
 fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
@@ -32,13 +32,31 @@ fn every_format_gives_the_same_rows() {
     assert_eq!(rows[1].place.line, Some(4));
     let tsv = scratch.write("q.tsv", "text\tlabel\n\"open\ta\nnext\tb\n");
     assert_eq!(read(&tsv, &columns()).unwrap().len(), 2);
+    // An empty line is a text where there is no other column.
+    let texts_alone = Columns { label: None, ..columns() };
+    let tsv = scratch.write("one.TSV", "text\na\n\nb\n");
+    assert_eq!(read(&tsv, &texts_alone).unwrap().len(), 3);
     let jsonl = scratch.write("x.jsonl", "{\"text\": \"said \\\"yes\\\", twice\", \"label\": \"a\"}\n\n{\"label\": \"b\", \"text\": \"it's\u{2028}two words\"}\n");
     assert_eq!(texts(&read(&jsonl, &columns()).unwrap()), expected);
     scratch.write("folder/a/1.txt", expected[0].0);
     scratch.write("folder/b/1.txt", expected[1].0);
     scratch.write("folder/b/notes.md", "not a row");
     scratch.write("folder/README.txt", "not a row");
+    scratch.write("folder/.git/1.txt", "not a row");
     assert_eq!(texts(&read(&scratch.path("folder"), &columns()).unwrap()), expected);
+    // Of aclImdb, the unlabelled reviews are no class; of any folder, those that are asked for.
+    for name in ["imdb/neg/0_1.txt", "imdb/pos/0_9.txt", "imdb/unsup/0_0.txt", "imdb/odd/0.txt"] {
+        scratch.write(name, "text");
+    }
+    let labels = |columns: &Columns| -> Vec<String> {
+        read(&scratch.path("imdb"), columns)
+            .unwrap()
+            .into_iter()
+            .filter_map(|row| row.label)
+            .collect()
+    };
+    assert_eq!(labels(&columns()), ["neg", "odd", "pos"]);
+    assert_eq!(labels(&Columns { classes: Some(vec!["pos".into()]), ..columns() }), ["pos"]);
 }
 
 #[test]
@@ -56,13 +74,9 @@ fn what_is_wrong_is_named_with_file_and_line() {
     refuse(
         "column.csv",
         b"sentence,label\na,b\n",
-        &["column.csv:1", "\"text\"", "data.text_column", "sentence, label"],
+        &["column.csv:1", "\"text\"", "text_column", "sentence, label"],
     );
-    refuse(
-        "column.tsv",
-        b"text\tclass\na\tb\n",
-        &["\"label\"", "data.label_column", "text, class"],
-    );
+    refuse("column.tsv", b"text\tclass\na\tb\n", &["\"label\"", "label_column", "text, class"]);
     refuse("latin.tsv", b"text\tlabel\nfine\ta\nna\xefve\tb\n", &["latin.tsv:3", "not UTF-8"]);
     refuse("latin.csv", b"text,label\nfine,a\nna\xefve,b\n", &["latin.csv:3", "not UTF-8"]);
     refuse("latin.jsonl", b"{\"text\": \"na\xefve\"}\n", &["latin.jsonl:1", "not UTF-8"]);
@@ -81,6 +95,14 @@ fn what_is_wrong_is_named_with_file_and_line() {
         "type.jsonl",
         b"{\"text\": [\"a\"], \"label\": 1}\n",
         &["type.jsonl:1", "\"text\"", "expected a string"],
+    );
+    refuse("label.tsv", b"text\tlabel\nfine\ta\nnone\t \n", &["label.tsv:3", "no label"]);
+    refuse("label.csv", b"text,label\nfine,\n", &["label.csv:2", "no label"]);
+    refuse("label.jsonl", b"{\"text\": \"a\", \"label\": \"\"}\n", &["label.jsonl:1", "no label"]);
+    refuse(
+        "twice.csv",
+        b"text,label,text\na,b,c\n",
+        &["twice.csv:1", "more than one column", "text"],
     );
     for name in ["empty.csv", "empty.tsv"] {
         refuse(name, b"", &["\"text\""]);
@@ -117,13 +139,18 @@ fn labels_go_by_name_or_number() {
     assert!(error.contains("one class only") && error.contains("pos"), "{error}");
     let labels = Labels { names: ["neg", "pos"].map(String::from).into() };
     assert_eq!(labels.number(&rows("a\tpos\nb\t0\n")).unwrap(), [1, 0]);
-    for wrong in ["2", "-1", "positive", ""] {
+    for wrong in ["2", "-1", "positive"] {
         let error = labels.number(&rows(&format!("a\tpos\nb\t{wrong}\n"))).unwrap_err().to_string();
         assert!(
             error.contains("x.tsv:3") && error.contains("neg, pos") && error.contains("0 to 1"),
             "{error}"
         );
     }
+    // Where names are numbers, a label is a name and nothing else; and it stays as it is written.
+    assert_eq!(from("a\t3\nb\t01\nc\t02\n").unwrap(), ["01", "02", "3"]);
+    let labels = Labels { names: ["1", "2"].map(String::from).into() };
+    let error = labels.number(&rows("a\t1\nb\t0\n")).unwrap_err().to_string();
+    assert!(error.contains("x.tsv:3") && error.ends_with("expected one of 1, 2"), "{error}");
 }
 
 #[test]
@@ -145,12 +172,22 @@ fn texts_become_ids_with_special_tokens_and_are_cut() {
     let pair = tokenizer.encode("the film", Some("was great"), 128);
     assert_eq!(pair.ids, ids(&["[CLS]", "the", "film", "[SEP]", "was", "great", "[SEP]"]));
     assert_eq!(pair.first, 4);
-    // Longest first, as Hugging Face's tokenizers cut: (tokens of a, of b, most) -> kept.
+    // Longest first; what transformers 4.57.6 keeps: (tokens of a, of b, most, kept of each).
     for (a, b, most, kept) in [
         (5, 2, 8, (3, 2)),
         (2, 5, 8, (2, 3)),
         (5, 5, 8, (2, 3)),
         (9, 1, 8, (4, 1)),
+        (5, 5, 4, (0, 1)),
+        (40, 35, 32, (15, 14)),
+        (35, 40, 32, (14, 15)),
+        (35, 35, 32, (14, 15)),
+        (40, 35, 31, (14, 14)),
+        (29, 40, 32, (14, 15)),
+        (40, 29, 32, (15, 14)),
+        (28, 40, 32, (14, 15)),
+        (40, 14, 32, (15, 14)),
+        (40, 13, 32, (16, 13)),
         (5, 5, 3, (0, 0)),
     ] {
         let cut = tokenizer.encode(&"the ".repeat(a), Some(&"film ".repeat(b)), most);

@@ -123,7 +123,7 @@ fn the_process_knows_its_age_and_its_memory() {
 #[test]
 fn cuda_is_used_where_there_is_a_device() {
     if tch::Cuda::device_count() == 0 {
-        eprintln!("SKIPPED: no CUDA device here (built with CUDA: {})", tch::utils::has_cuda());
+        eprintln!("SKIPPED: no CUDA device here (built with CUDA: {})", tch::utils::has_cudart());
         return;
     }
     let device = Device::Cuda(0);

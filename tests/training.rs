@@ -166,6 +166,13 @@ fn the_same_run_gives_the_same_bytes_and_another_seed_others() {
 #[test]
 fn a_run_is_not_written_over_by_accident() {
     let scratch = Scratch::new();
+    // What no run wrote is not replaced at all, and the base is not written to.
+    scratch.write("mine/checkpoints/x", "mine");
+    let mine = ["--overwrite", "--set", "training.output_dir=mine"];
+    refused(&scratch.train(&mine), 2, &["mine holds checkpoints", "not from a run"]);
+    assert!(scratch.path("mine/checkpoints/x").exists());
+    let base = ["--set", "training.output_dir=base"];
+    refused(&scratch.train(&base), 2, &["training.output_dir", "never written to"]);
     succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
     let before = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
     refused(&scratch.train(&[]), 2, &["holds a run already", "--overwrite"]);
@@ -303,6 +310,48 @@ fn a_signal_ends_a_run_with_the_best_so_far() {
     }
 }
 
+/// A reader that has seen enough, such as head, does not end a run.
+#[test]
+fn a_run_goes_on_when_nobody_reads_along() {
+    let scratch = Scratch::new();
+    let (mut child, out) = long_run(&scratch, &["training.max_steps=16"]);
+    drop(out);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(summary(&scratch, "run")["steps"], 16);
+}
+
+#[test]
+fn one_directory_is_one_runs() {
+    let scratch = Scratch::new();
+    let (mut child, _out) = long_run(&scratch, &[]);
+    refused(&scratch.train(&["--overwrite"]), 2, &["another run is writing"]);
+    signal(&child, "-KILL");
+    child.wait().unwrap();
+    succeeded(&scratch.train(&["--overwrite", "--set", "training.max_steps=1"]));
+}
+
+#[test]
+fn the_last_state_is_kept_where_it_is_asked_for() {
+    let scratch = Scratch::new();
+    let sets = [
+        "training.load_best_model_at_end=false",
+        "training.eval_steps=3",
+        "training.logging_steps=1",
+    ];
+    let (mut child, mut out) = long_run(&scratch, &sets);
+    // The second line of step 4 is out before the signal, so the run ends after step 5 or later.
+    for _ in 0..4 {
+        out.read_line(&mut String::new()).unwrap();
+    }
+    signal(&child, "-INT");
+    std::io::Read::read_to_end(&mut out, &mut vec![]).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let steps = summary(&scratch, "run")["steps"].as_u64().unwrap();
+    let best = summary(&scratch, "run")["best_step"].as_u64();
+    assert!(best.is_none_or(|step| step == steps), "{best:?} of {steps}");
+    succeeded(&scratch.bitfit(&["eval", "--run", "run"]));
+}
+
 #[test]
 fn bad_data_is_refused_before_anything_is_written() {
     let scratch = Scratch::new();
@@ -320,7 +369,7 @@ fn bad_data_is_refused_before_anything_is_written() {
     refused(
         &scratch.train(&["--set", "model.num_labels=2"]),
         1,
-        &["train.tsv:4", "label \"2\"", "0 to 1"],
+        &["train.tsv:4", "label \"2\"", "one of 0, 1"],
     );
     scratch.write("train.tsv", "text\tlabel\na\t0\nb\t0\n");
     scratch.write("eval.tsv", "text\tlabel\na\t1\n");
@@ -420,14 +469,22 @@ fn a_loss_that_is_no_number_ends_the_run() {
         "training.adam_epsilon=1e-30",
     ]);
     refused(&output, 1, &["the loss is", "at step", "learning_rate"]);
+    assert!(!scratch.path("run/delta.safetensors").exists(), "it is not kept");
 }
 
 #[test]
 fn a_full_disk_is_an_error() {
     let scratch = Scratch::new();
     // /dev/full refuses every byte.
-    std::fs::create_dir(scratch.path("run")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", scratch.path("run/metrics.jsonl")).unwrap();
-    refused(&scratch.train(&[]), 1, &["metrics.jsonl", "No space left"]);
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    let predict = ["predict", "--run", "run", "text", "--output", "/dev/full"];
+    refused(&scratch.bitfit(&predict), 1, &["/dev/full", "No space left"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit-train"));
+    command.arg("--config").arg(scratch.path("config.toml")).args(["--json", "--overwrite"]);
+    let output = command
+        .stdout(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    refused(&output, 1, &["stdout", "No space left"]);
     refused(&scratch.train(&["--set", "training.output_dir=/proc/run"]), 1, &["/proc/run"]);
 }

@@ -7,7 +7,7 @@ mod tokenize;
 
 pub use batch::{Batch, DropoutKeys};
 pub use sampler::{epoch_order, split_by_class};
-pub use source::{Columns, Labels, Place, Row, read};
+pub use source::{Columns, Labels, Place, Row, ending, read};
 pub use tokenize::{Encoded, Tokenizer};
 
 /// A tokenized row with its class.

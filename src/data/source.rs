@@ -43,19 +43,21 @@ pub struct Columns {
     pub text_pair: Option<String>,
     /// The label; `None`: not read.
     pub label: Option<String>,
+    /// The class folders to read; `None`: all.
+    pub classes: Option<Vec<String>>,
 }
 
 /// Reads all rows of `path`: a folder of class folders with `.txt` files, or a file whose ending says what it is.
 pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
     let rows = if path.is_dir() {
-        read_folder(path)?
+        read_folder(path, columns.classes.as_deref())?
     } else {
-        match path.extension().and_then(|e| e.to_str()) {
+        match ending(path).as_deref() {
             Some("csv") => read_csv(path, columns)?,
             Some("tsv") => read_tsv(path, columns)?,
             Some("jsonl" | "ndjson") => read_jsonl(path, columns)?,
             _ => {
-                must_exist(path)?;
+                std::fs::metadata(path).map_err(Error::io("read", path))?;
                 let problem = "cannot tell what it is by its ending; expected .csv, .tsv, .jsonl or a folder of class folders";
                 return Err(Error::data(path, None, problem));
             }
@@ -67,8 +69,9 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn must_exist(path: &Path) -> Result<()> {
-    std::fs::metadata(path).map(drop).map_err(Error::io("read", path))
+/// The file name's ending, in small letters: `csv`.
+pub fn ending(path: &Path) -> Option<String> {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }
 
 /// Which positions of a header the columns have.
@@ -82,13 +85,18 @@ struct Positions {
 impl Positions {
     fn find(path: &Path, header: &[&str], columns: &Columns) -> Result<Self> {
         let find = |key: &str, name: &String| {
-            header.iter().position(|h| h == name).ok_or_else(|| {
-                let problem = format!(
-                    "no column {name:?} (data.{key}); the header has {}",
-                    header.join(", ")
-                );
-                Error::data(path, 1, problem)
-            })
+            let mut found = header.iter().enumerate().filter(|(_, h)| *h == name).map(|(i, _)| i);
+            match (found.next(), found.next()) {
+                (Some(position), None) => Ok(position),
+                (Some(_), Some(_)) => {
+                    Err(Error::data(path, 1, format!("more than one column {name:?} ({key})")))
+                }
+                _ => {
+                    let problem =
+                        format!("no column {name:?} ({key}); the header has {}", header.join(", "));
+                    Err(Error::data(path, 1, problem))
+                }
+            }
         };
         Ok(Self {
             text: find("text_column", &columns.text)?,
@@ -112,9 +120,17 @@ impl Positions {
         Ok(Row {
             text: fields[self.text].to_owned(),
             text_pair: self.text_pair.map(|i| fields[i].to_owned()),
-            label: self.label.map(|i| fields[i].trim().to_owned()),
+            label: self.label.map(|i| label(fields[i], &place)).transpose()?,
             place,
         })
+    }
+}
+
+/// A label as it is compared: without space around it.
+fn label(written: &str, place: &Place) -> Result<String> {
+    match written.trim() {
+        "" => Err(place.error("no label")),
+        label => Ok(label.to_owned()),
     }
 }
 
@@ -156,7 +172,13 @@ fn read_tsv(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
         .map(|line| line.strip_suffix('\r').unwrap_or(line));
     let header: Vec<&str> = lines.next().unwrap_or_default().split('\t').collect();
     let positions = Positions::find(path, &header, columns)?;
-    let numbered = lines.enumerate().filter(|(_, line)| !line.is_empty());
+    // An empty line is a row only where a row is one column; what follows the last line's end never is.
+    let mut numbered: Vec<_> = lines.enumerate().collect();
+    if numbered.last().is_some_and(|(_, line)| line.is_empty()) {
+        numbered.pop();
+    }
+    let numbered =
+        numbered.into_iter().filter(|(_, line)| !line.is_empty() || positions.width == 1);
     numbered
         .map(|(i, line)| {
             let place = Place { path: file.clone(), line: Some(i + 2) };
@@ -183,11 +205,11 @@ fn read_jsonl(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
                 Ok(value.to_string())
             }
             Some(value) => Err(place.error(format!(
-                "field {name:?} (data.{key}): found {value}, expected a string or a number"
+                "field {name:?} ({key}): found {value}, expected a string or a number"
             ))),
             None => {
                 let there = object.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                Err(place.error(format!("no field {name:?} (data.{key}); there are {there}")))
+                Err(place.error(format!("no field {name:?} ({key}); there are {there}")))
             }
         };
         rows.push(Row {
@@ -197,19 +219,29 @@ fn read_jsonl(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
                 .as_ref()
                 .map(|name| field("text_pair_column", name))
                 .transpose()?,
-            label: columns.label.as_ref().map(|name| field("label_column", name)).transpose()?,
+            label: columns
+                .label
+                .as_ref()
+                .map(|name| label(&field("label_column", name)?, &place))
+                .transpose()?,
             place,
         });
     }
     Ok(rows)
 }
 
-/// `class/anything.txt`, in the order of the names.
-fn read_folder(path: &Path) -> Result<Vec<Row>> {
+/// `class/anything.txt`, in the order of the names. Hidden folders are no classes, nor are aclImdb's unlabelled reviews.
+fn read_folder(path: &Path, classes: Option<&[String]>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
+    let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
     for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
         let label =
             class.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let wanted = classes.is_none_or(|names| names.contains(&label));
+        if !wanted || label.starts_with('.') || (imdb && label == "unsup") {
+            tracing::info!("{}: not a class, passed over", class.display());
+            continue;
+        }
         for file in sorted_entries(&class)?
             .into_iter()
             .filter(|f| f.extension().is_some_and(|e| e == "txt"))
@@ -250,11 +282,8 @@ impl Labels {
     pub fn from_rows(path: &Path, rows: &[Row]) -> Result<Self> {
         let found: BTreeSet<&str> = rows.iter().filter_map(|row| row.label.as_deref()).collect();
         let mut names: Vec<String> = found.into_iter().map(str::to_owned).collect();
-        if let Ok(mut numbers) =
-            names.iter().map(|name| name.parse::<u64>()).collect::<std::result::Result<Vec<_>, _>>()
-        {
-            numbers.sort_unstable();
-            names = numbers.iter().map(u64::to_string).collect();
+        if names.iter().all(|name| name.parse::<u64>().is_ok()) {
+            names.sort_by_key(|name| name.parse::<u64>().ok());
         }
         const MOST: usize = 10_000;
         if names.len() > MOST {
@@ -271,34 +300,36 @@ impl Labels {
         Ok(Self { names })
     }
 
-    /// The class number of each row: a label is a name, or a number below the count of names.
+    /// The class number of each row. A label is a name; where no name is a number, it may be a class number too.
     pub fn number(&self, rows: &[Row]) -> Result<Vec<usize>> {
         let by_name: std::collections::HashMap<&str, usize> =
             self.names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
+        let by_number = self.names.iter().all(|name| name.parse::<u64>().is_err());
         rows.iter()
             .map(|row| {
                 let label = row.label.as_deref().ok_or_else(|| row.place.error("no label"))?;
-                if let Some(&i) = by_name.get(label) {
-                    return Ok(i);
-                }
-                match label.parse::<usize>() {
-                    Ok(i) if i < self.names.len() => Ok(i),
-                    _ => {
-                        let shown = self
-                            .names
-                            .iter()
-                            .take(20)
-                            .map(String::as_str)
-                            .collect::<Vec<_>>()
-                            .join(", ");
-                        let more = if self.names.len() > 20 { ", ..." } else { "" };
-                        let last = self.names.len() - 1;
-                        Err(row.place.error(format!(
-                            "label {label:?}: expected one of {shown}{more}, or 0 to {last}"
-                        )))
-                    }
-                }
+                let named = by_name.get(label).copied();
+                let numbered =
+                    label.parse().ok().filter(|&i: &usize| by_number && i < self.names.len());
+                named.or(numbered).ok_or_else(|| {
+                    let number = if by_number {
+                        format!(", or 0 to {}", self.names.len() - 1)
+                    } else {
+                        String::new()
+                    };
+                    row.place.error(format!("label {label:?}: expected one of {self}{number}"))
+                })
             })
             .collect()
+    }
+}
+
+/// The first names, for people.
+impl std::fmt::Display for Labels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 20;
+        let names: Vec<&str> = self.names.iter().take(SHOWN).map(String::as_str).collect();
+        let more = if self.names.len() > SHOWN { ", ..." } else { "" };
+        write!(f, "{}{more}", names.join(", "))
     }
 }

@@ -50,6 +50,10 @@ impl Tokenizer {
     /// Reads `vocab.txt` and, where it is there, `tokenizer_config.json` of `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
         let vocab_path = dir.join("vocab.txt");
+        if !vocab_path.exists() && dir.join("tokenizer.json").exists() {
+            let problem = "no vocab.txt there; a tokenizer.json alone is not read yet";
+            return Err(Error::file(dir, problem));
+        }
         let vocab_bytes = std::fs::read(&vocab_path).map_err(Error::io("read", &vocab_path))?;
         let vocab = BertVocab::from_file(&vocab_path)
             .map_err(|e| Error::file(&vocab_path, format!("not a BERT vocabulary: {e}")))?;
@@ -97,9 +101,13 @@ impl Tokenizer {
             return Encoded { first: ids.len(), ids };
         };
         let most = max_length.saturating_sub(SPECIAL.1);
-        // What either has beyond `most` changes nothing for `longest_first`.
         let (mut first, mut second) = (self.pieces(text, most), self.pieces(pair, most));
-        let (a, b) = longest_first(first.len(), second.len(), most);
+        // Lengths beyond `most` change what is kept only where both are: an odd token goes to the longer one.
+        let (a, b) = if first.len() == most && second.len() == most {
+            longest_first(self.all_pieces(text).len(), self.all_pieces(pair).len(), most)
+        } else {
+            longest_first(first.len(), second.len(), most)
+        };
         first.truncate(a);
         second.truncate(b);
         let ids = [self.cls]
@@ -136,7 +144,7 @@ impl Tokenizer {
     /// No token reaches over a space, so a long text is read up to a space that is likely far enough, and further where it
     /// was not: the time and memory that a text takes go by what is kept of it.
     fn pieces(&self, text: &str, most: usize) -> Vec<u32> {
-        let mut reach = 12 * most + 64;
+        let mut reach = most.saturating_mul(12).saturating_add(64);
         loop {
             let end = text
                 .as_bytes()
@@ -149,7 +157,7 @@ impl Tokenizer {
                 ids.truncate(most);
                 return ids;
             }
-            reach = 2 * end;
+            reach = end.saturating_mul(2);
         }
     }
 

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// What happens in a run.
 pub enum Event<'a> {
+    /// Base and data are being read.
+    Reading,
     /// Model and data are read, and the first step follows.
     Prepared(&'a Prepared),
     /// A step was taken.
@@ -101,20 +103,31 @@ pub struct Terminal {
     steps: ProgressBar,
     evaluation: Option<ProgressBar>,
     loss: f64,
-    metric: String,
+    /// What decides which state is best, and how it stands.
+    metric: (&'static str, String),
     tokens: usize,
 }
 
 impl Terminal {
-    /// Draws on `bars`.
-    pub fn new(bars: MultiProgress) -> Self {
+    /// Draws on `bars`; `metric` is shown beside the loss.
+    pub fn new(bars: MultiProgress, metric: &'static str) -> Self {
         Self {
             bars,
             steps: ProgressBar::hidden(),
             evaluation: None,
             loss: f64::NAN,
-            metric: String::new(),
+            metric: (metric, String::new()),
             tokens: 0,
+        }
+    }
+}
+
+/// However the run ends, no bar stays behind.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.steps.finish_and_clear();
+        if let Some(bar) = self.evaluation.take() {
+            bar.finish_and_clear();
         }
     }
 }
@@ -122,28 +135,21 @@ impl Terminal {
 impl Listener for Terminal {
     fn hear(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
+            Event::Reading => {
+                self.steps = self
+                    .bars
+                    .add(ProgressBar::new_spinner().with_message("reading the base and the data"));
+                self.steps.enable_steady_tick(std::time::Duration::from_millis(100));
+            }
             Event::Prepared(run) => {
+                self.steps.finish_and_clear();
                 // Through the bars, so that nothing is drawn over.
-                self.bars.suspend(|| {
-                    let names = run.labels.names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
-                    let more = if run.labels.names.len() > 8 { ", ..." } else { "" };
-                    eprintln_lossy(&format!(
-                        "base         {} ({}), fingerprint {}\ndata         {} training rows, {} evaluation rows, {} labels: {names}{more}\ndevice       {}\n{}\n",
-                        run.base.dir.display(),
-                        run.base.file.file_name().unwrap_or_default().to_string_lossy(),
-                        &run.base.fingerprint[..16],
-                        run.train.len(),
-                        run.eval.len(),
-                        run.labels.names.len(),
-                        device_name(run.base.device()),
-                        run.plan.counts(),
-                    ));
-                });
+                self.bars.suspend(|| eprintln_lossy(&format!("{run}\n")));
             }
             Event::Step { step, total, loss, tokens } => {
                 if *step == 1 {
                     self.steps = self.bars.add(ProgressBar::new(*total).with_style(style(
-                        "training   {bar:32} {pos}/{len} {elapsed} (left {eta}) {msg}",
+                        "training   {bar:24} {pos}/{len} {elapsed} (left {eta}) {msg}",
                     )));
                 }
                 self.tokens += tokens;
@@ -153,8 +159,8 @@ impl Listener for Terminal {
                     self.loss = *loss;
                 }
                 self.steps.set_message(format!(
-                    "loss {:.4} {} {rate:.0} tokens/s",
-                    self.loss, self.metric
+                    "loss {:.4}{}, {rate:.0} tokens/s",
+                    self.loss, self.metric.1
                 ));
             }
             Event::Record(Record::Step {
@@ -178,7 +184,9 @@ impl Listener for Terminal {
                     bar.finish_and_clear();
                 }
                 let list = list(metrics);
-                self.metric.clone_from(&list);
+                if let Some(value) = metrics.get(self.metric.0) {
+                    self.metric.1 = format!(", {} {value:.4}", self.metric.0);
+                }
                 tracing::info!(
                     "step {step}, epoch {epoch:.2}: evaluation {list}{}",
                     if *kept { " (kept)" } else { "" }
@@ -207,13 +215,6 @@ impl Listener for Terminal {
 /// `accuracy 0.8530, f1 0.8491, ...`
 pub fn list(metrics: &BTreeMap<String, f64>) -> String {
     metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", ")
-}
-
-fn device_name(device: tch::Device) -> String {
-    match device {
-        tch::Device::Cuda(index) => format!("cuda:{index}"),
-        _ => format!("cpu, {} threads", tch::get_num_threads()),
-    }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -252,9 +253,11 @@ impl MetricsFile {
         }
         if self.echo {
             let mut out = std::io::stdout();
-            out.write_all(line.as_bytes())
-                .and_then(|()| out.flush())
-                .map_err(Error::io("write", Path::new("stdout")))?;
+            match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+                // Whoever read along has seen enough; the run goes on.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => self.echo = false,
+                other => other.map_err(Error::io("write", Path::new("stdout")))?,
+            }
         }
         Ok(())
     }

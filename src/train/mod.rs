@@ -1,6 +1,7 @@
 //! Training: [`train`] is the whole run, and its loop is on one screen.
 
 mod events;
+pub mod output;
 mod policy;
 pub mod setup;
 mod step;
@@ -58,7 +59,10 @@ pub fn train(
     listener: &mut dyn Listener,
     stop: &AtomicBool,
 ) -> Result<Summary> {
-    let mut prepared = Prepared::new(run, overwrite)?;
+    output::check(run, overwrite)?;
+    listener.hear(&Event::Reading)?;
+    let mut prepared = Prepared::new(run)?;
+    let _ours_alone = output::begin(run, &prepared, overwrite)?;
     listener.hear(&Event::Prepared(&prepared))?;
     let mut progress = Progress::default();
     let outcome = run_steps(run, &mut prepared, &mut progress, listener, stop);
@@ -66,8 +70,13 @@ pub fn train(
     if !interrupted {
         outcome?;
     }
-    if progress.best.is_none() && progress.steps() > 0 {
+    // Interrupted before the first evaluation, or after it where the last state is asked for.
+    let last_asked = !run.config.training.load_best_model_at_end;
+    let behind =
+        progress.kept.as_ref().is_none_or(|(step, _)| last_asked && *step < progress.steps());
+    if behind && progress.steps() > 0 {
         prepared.delta(&BTreeMap::new())?.write(&run.delta_path())?;
+        progress.kept = None;
     }
     let summary = progress.summary(&prepared, interrupted)?;
     let path = run.config.training.output_dir.join("summary.json");
@@ -79,11 +88,11 @@ pub fn train(
     }
     let delta = run.delta_path().display().to_string();
     Err(Error::Interrupted(match summary.best_step {
-        Some(step) => format!("{delta} holds the best so far, of step {step}"),
-        None if summary.steps > 0 => {
-            format!("{delta} holds what was trained so far, {} steps", summary.steps)
+        Some(step) if !last_asked => format!("{delta} holds the best so far, of step {step}"),
+        _ if summary.steps > 0 => {
+            format!("{delta} holds what was trained in {} steps", summary.steps)
         }
-        None => "no step was taken, and nothing was saved".into(),
+        _ => "no step was taken, and nothing was saved".into(),
     }))
 }
 
@@ -101,6 +110,9 @@ fn run_steps(
         let order =
             data::epoch_order(prepared.train.len(), training.seed, epoch, run.config.data.shuffle);
         for rows in order.chunks(training.per_device_train_batch_size) {
+            if stop.load(Ordering::SeqCst) {
+                return Err(Error::Interrupted(String::new()));
+            }
             let began = Instant::now();
             progress.seconds_to_first_step.get_or_insert_with(native::process_age);
             let keys = data::DropoutKeys { seed: training.seed, epoch };
@@ -155,9 +167,6 @@ fn run_steps(
             if number == policy.total {
                 break 'epochs;
             }
-            if stop.load(Ordering::SeqCst) {
-                return Err(Error::Interrupted(String::new()));
-            }
         }
     }
     Ok(())
@@ -189,14 +198,17 @@ fn evaluate_and_keep(
         &mut hear,
     )?
     .metrics;
+    if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
+        return Err(Error::Diverged { step, loss });
+    }
     let key = training.metric_for_best_model.name();
     let value = *metrics.get(key).ok_or_else(|| Error::Bug(format!("no metric {key}")))?;
-    let best = progress.best.as_ref().and_then(|(_, metrics)| metrics.get(key).copied());
+    let best = progress.kept.as_ref().and_then(|(_, metrics)| metrics.get(key).copied());
     let keep =
         !training.load_best_model_at_end || policy::better(value, best, run.greater_is_better);
     if keep {
         prepared.delta(&metrics)?.write(&run.delta_path())?;
-        progress.best = Some((step, metrics.clone()));
+        progress.kept = Some((step, metrics.clone()));
     }
     let seconds = began.elapsed().as_secs_f64();
     listener.hear(&Event::Record(&Record::Evaluation {
@@ -217,7 +229,7 @@ struct Progress {
     step_times: Vec<Duration>,
     tokens: usize,
     /// Step and metrics of what `delta.safetensors` holds.
-    best: Option<(u64, BTreeMap<String, f64>)>,
+    kept: Option<(u64, BTreeMap<String, f64>)>,
     /// Step and metrics of the last evaluation.
     latest: Option<(u64, BTreeMap<String, f64>)>,
 }
@@ -250,7 +262,7 @@ impl Progress {
             .to_vec();
         times.sort();
         let (best_step, best) = self
-            .best
+            .kept
             .clone()
             .map_or((None, BTreeMap::new()), |(step, metrics)| (Some(step), metrics));
         Ok(Summary {

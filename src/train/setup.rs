@@ -1,16 +1,15 @@
 //! From a resolved configuration to everything that the loop needs.
 
 use crate::base::{Base, BaseFiles};
-use crate::config::Run;
-use crate::data::{self, Columns, Example, Labels, Row, Tokenizer};
+use crate::config::{Run, RunConfig};
+use crate::data::{self, Example, Labels, Row, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::freeze::FreezePlan;
 use crate::optim::AdamW;
-use crate::predict::{examples, vocabulary_error};
+use crate::predict::{examples, fits};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A run, ready for its first step.
 pub struct Prepared {
@@ -26,19 +25,20 @@ pub struct Prepared {
     pub train: Vec<Example>,
     /// Evaluation examples.
     pub eval: Vec<Example>,
-    /// The run directory.
-    pub output_dir: PathBuf,
+    /// The tokenizer, whose files go into the run directory.
+    pub tokenizer: Tokenizer,
+    /// The configuration, every key.
+    pub resolved: RunConfig,
     meta: Meta,
     /// Every tensor that may differ from the base.
     differs: BTreeSet<String>,
 }
 
 impl Prepared {
-    /// Reads base and data side by side, builds the model, freezes it, and begins the run directory.
-    pub fn new(run: &Run, overwrite: bool) -> Result<Self> {
+    /// Reads base and data side by side, builds the model and freezes it. Writes nothing.
+    pub fn new(run: &Run) -> Result<Self> {
         let section = &run.config.model;
         let dir = &section.model_name_or_path;
-        check_output(&run.config.training.output_dir, overwrite)?;
         let (files, rows) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| BaseFiles::read(dir, section.weights.as_deref()));
             let rows = Rows::read(run).and_then(|rows| Ok((rows.encode(run, dir)?, rows.labels)));
@@ -51,9 +51,7 @@ impl Prepared {
         let (encoded, labels) = rows;
         let Encoded { tokenizer, train, eval } = encoded;
         run.check_model(&files.config)?;
-        if tokenizer.vocab_size() > files.config.vocab_size {
-            return Err(vocabulary_error(dir, &tokenizer, &files));
-        }
+        fits(dir, &tokenizer, &files, train.iter().chain(&eval).map(|example| &example.tokens))?;
         let dropouts = run.dropouts(&files.config);
         let mut base = files.build(labels.names.len(), Some(dropouts), run.device)?;
         base.initialize(run.config.training.seed)?;
@@ -80,10 +78,8 @@ impl Prepared {
             freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
             metrics: BTreeMap::new(),
         };
-        let output_dir = run.config.training.output_dir.clone();
-        let resolved = run.resolved(&labels.names, dropouts).to_toml()?;
-        begin_output(&output_dir, &resolved, &tokenizer, overwrite)?;
-        Ok(Self { base, plan, optimizer, labels, train, eval, output_dir, meta, differs })
+        let resolved = run.resolved(&labels.names, dropouts);
+        Ok(Self { base, plan, optimizer, labels, train, eval, tokenizer, resolved, meta, differs })
     }
 
     /// The task as it is now.
@@ -93,6 +89,30 @@ impl Prepared {
             &self.differs,
             Meta { metrics: metrics.clone(), ..self.meta.clone() },
         )
+    }
+}
+
+/// What is printed before the first step.
+impl std::fmt::Display for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (base, labels) = (&self.base, &self.labels);
+        let file = base.file.file_name().unwrap_or_default().to_string_lossy();
+        writeln!(
+            f,
+            "base         {} ({file}), fingerprint {}",
+            base.dir.display(),
+            &base.fingerprint[..16]
+        )?;
+        let (train, eval, count) = (self.train.len(), self.eval.len(), labels.names.len());
+        writeln!(
+            f,
+            "data         {train} training rows, {eval} evaluation rows, {count} labels: {labels}"
+        )?;
+        match base.device() {
+            tch::Device::Cuda(index) => writeln!(f, "device       cuda:{index}")?,
+            _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
+        }
+        write!(f, "{}", self.plan.counts())
     }
 }
 
@@ -116,7 +136,7 @@ impl Rows {
     /// Reads the data, finds the classes, and splits an evaluation set off where there is none.
     pub fn read(run: &Run) -> Result<Self> {
         let section = &run.config.data;
-        let columns = columns(run);
+        let columns = run.columns();
         let mut train = data::read(&section.train, &columns)?;
         let labels = run.label_names().map_or_else(
             || Labels::from_rows(&section.train, &train),
@@ -159,52 +179,4 @@ impl Rows {
         }
         Ok(Encoded { tokenizer, train, eval })
     }
-}
-
-/// The columns that the configuration names.
-pub fn columns(run: &Run) -> Columns {
-    let section = &run.config.data;
-    Columns {
-        text: section.text_column.clone(),
-        text_pair: section.text_pair_column.clone(),
-        label: Some(section.label_column.clone()),
-    }
-}
-
-/// A directory that holds a run is not written over by accident.
-fn check_output(path: &Path, overwrite: bool) -> Result<()> {
-    let holds_run =
-        ["config.toml", "delta.safetensors"].iter().any(|name| path.join(name).exists());
-    if holds_run && !overwrite {
-        let path = path.display();
-        return Err(Error::Usage(format!(
-            "{path} holds a run already; name another directory with --set training.output_dir=DIR, or replace it with --overwrite"
-        )));
-    }
-    Ok(())
-}
-
-fn begin_output(path: &Path, config: &str, tokenizer: &Tokenizer, overwrite: bool) -> Result<()> {
-    files::create_dir(path)?;
-    if overwrite {
-        for name in ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints"] {
-            let old = path.join(name);
-            let removed = if old.is_dir() {
-                std::fs::remove_dir_all(&old)
-            } else {
-                std::fs::remove_file(&old)
-            };
-            match removed {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &old)(error));
-                }
-                _ => {}
-            }
-        }
-    }
-    for file in &tokenizer.files {
-        let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-        files::replace_with(&path.join(file.file_name().unwrap_or_default()), &bytes)?;
-    }
-    files::replace_with(&path.join("config.toml"), config.as_bytes())
 }

@@ -1,0 +1,120 @@
+//! `bitfit inspect`.
+
+use super::print;
+use crate::base::BaseFiles;
+use crate::config::Run;
+use crate::delta::Delta;
+use crate::error::{Error, Result};
+use crate::freeze::{FreezePlan, Group, Switches, thousands};
+use crate::logging;
+use crate::train::{Prepared, list};
+use clap::{ArgGroup, Args};
+use serde_json::{Map, json};
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+pub const EXAMPLES: &str = "Examples:
+  bitfit inspect --model models/all-MiniLM-L6-v2
+  bitfit inspect --config configs/movie-reviews.toml --set bitfit.train_attention_bias=false
+  bitfit inspect --delta runs/movie-reviews/delta.safetensors --json";
+
+#[derive(Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["model", "config", "delta"])))]
+pub struct Inspect {
+    /// A base directory.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// A configuration; its base and data are read too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A task's delta.safetensors.
+    #[arg(long, value_name = "FILE")]
+    delta: Option<PathBuf>,
+    /// Override a key of the configuration; may be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "config")]
+    overrides: Vec<String>,
+    /// The model's weight file [default: model.ot, model.safetensors or pytorch_model.bin].
+    #[arg(long, value_name = "NAME", requires = "model")]
+    weights: Option<String>,
+    /// Number of labels of the head that a model is shown with.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=10000))]
+    num_labels: u16,
+    /// Write it to stdout as one JSON object, every tensor listed.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Inspect {
+    pub fn run(&self) -> Result<()> {
+        logging::start(self.json);
+        match (&self.model, &self.config, &self.delta) {
+            (_, _, Some(path)) => show_delta(path, self.json),
+            (_, Some(path), _) => show_plan(&Run::read(path, &self.overrides)?, self.json),
+            (Some(dir), _, _) => self.show_model(dir),
+            _ => Err(Error::Bug("nothing to inspect".into())),
+        }
+    }
+
+    fn show_model(&self, dir: &Path) -> Result<()> {
+        let files = BaseFiles::read(dir, self.weights.as_deref())?;
+        let base = files.build(usize::from(self.num_labels), None, Device::Cpu)?;
+        let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default())?;
+        if self.json {
+            return print(&as_json(dir, &base.fingerprint, &plan).to_string());
+        }
+        print(&format!(
+            "base         {}, fingerprint {}\n{}",
+            dir.display(),
+            &base.fingerprint[..16],
+            plan.counts()
+        ))
+    }
+}
+
+/// What `run` would train, with everything read and checked.
+pub fn show_plan(run: &Run, json: bool) -> Result<()> {
+    let prepared = Prepared::new(run)?;
+    if json {
+        return print(
+            &as_json(&prepared.base.dir, &prepared.base.fingerprint, &prepared.plan).to_string(),
+        );
+    }
+    print(&prepared.to_string())
+}
+
+fn as_json(dir: &Path, fingerprint: &str, plan: &FreezePlan) -> serde_json::Value {
+    json!({"base": dir, "fingerprint": fingerprint, "counts": plan.counts(), "parameters": plan.parameters()})
+}
+
+fn show_delta(path: &Path, json: bool) -> Result<()> {
+    let delta = Delta::read(path)?;
+    let meta = &delta.meta;
+    if json {
+        let shapes =
+            delta.tensors.iter().map(|(name, tensor)| (name.clone(), json!(tensor.size())));
+        return print(&json!({"meta": meta, "tensors": shapes.collect::<Map<_, _>>()}).to_string());
+    }
+    let mut text = format!(
+        "base         {} ({}), fingerprint {}\nlabels       {}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
+        meta.base_name,
+        meta.architecture,
+        meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint),
+        meta.labels.join(", "),
+        meta.max_length,
+        if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },
+        "group",
+        "tensors",
+        "parameters",
+    );
+    let mut line = |name: &str, sizes: &[usize]| {
+        let (count, sum) = (sizes.len(), thousands(sizes.iter().sum::<usize>() as u64));
+        text += &format!("{name:<12} {count:>8} {sum:>13}\n");
+    };
+    for group in Group::ALL {
+        let of_group =
+            delta.tensors.iter().filter(|(name, _)| Group::of(name).is_ok_and(|g| g == group));
+        line(group.name(), &of_group.map(|(_, tensor)| tensor.numel()).collect::<Vec<_>>());
+    }
+    line("all", &delta.tensors.values().map(|tensor| tensor.numel()).collect::<Vec<_>>());
+    print(text.trim_end())
+}

@@ -1,0 +1,131 @@
+//! The commands: arguments in, exit code out.
+
+mod inspect;
+mod predict;
+mod train;
+
+use crate::base::BaseFiles;
+use crate::error::{Error, Result};
+use crate::logging;
+use crate::weights::{self, Weights};
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tch::Device;
+
+/// Fine-tunes a BERT classifier by training its biases and the new head alone (BitFit).
+#[derive(Parser)]
+#[command(name = "bitfit-train", version, after_help = train::EXAMPLES)]
+struct TrainProgram {
+    #[command(flatten)]
+    train: train::Train,
+}
+
+/// BitFit for BERT classifiers: one frozen base, one small file for each task.
+#[derive(Parser)]
+#[command(name = "bitfit", version)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a task, the same as bitfit-train.
+    #[command(after_help = train::EXAMPLES)]
+    Train(train::Train),
+    /// Evaluate a trained task on labelled data.
+    #[command(after_help = predict::EVAL_EXAMPLES)]
+    Eval(predict::Eval),
+    /// Predict labels with confidences: one JSON object a line on stdout.
+    #[command(after_help = predict::PREDICT_EXAMPLES)]
+    Predict(predict::Predict),
+    /// Show parameters by group: of a model, of what a configuration would train, or of what a delta holds.
+    #[command(after_help = inspect::EXAMPLES)]
+    Inspect(inspect::Inspect),
+    /// Write a base's weights as a TorchScript archive, its fingerprint inside.
+    #[command(
+        after_help = "Example:\n  bitfit convert --model models/all-MiniLM-L6-v2 --output models/all-MiniLM-L6-v2/model.ot"
+    )]
+    Convert(Convert),
+}
+
+#[derive(Args)]
+struct Convert {
+    /// The base directory.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// The archive to write; VarStore reads it by the ending .ot.
+    #[arg(long, value_name = "FILE.ot")]
+    output: PathBuf,
+    /// The weight file to convert [default: model.safetensors, or pytorch_model.bin].
+    #[arg(long, value_name = "NAME")]
+    weights: Option<String>,
+}
+
+/// `bitfit-train`.
+pub fn train_main() -> ExitCode {
+    run(Command::Train(TrainProgram::parse().train))
+}
+
+/// `bitfit`.
+pub fn main() -> ExitCode {
+    run(Program::parse().command)
+}
+
+fn run(command: Command) -> ExitCode {
+    let (result, json) = match command {
+        Command::Train(args) => (args.run(), args.json),
+        Command::Eval(args) => (args.run(), args.json),
+        Command::Predict(args) => (args.run(), false),
+        Command::Inspect(args) => (args.run(), args.json),
+        Command::Convert(args) => (args.run(), false),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let code = error.exit_code();
+    // A reader of stdout that went away, such as head, has what it wanted. (A training does not write there alone, and goes on.)
+    if matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+    {
+        return ExitCode::SUCCESS;
+    }
+    let message = if json {
+        json!({"error": error.to_string(), "exit_code": code}).to_string()
+    } else {
+        format!("error: {error}")
+    };
+    let _ = writeln!(std::io::stderr(), "{message}");
+    ExitCode::from(code)
+}
+
+impl Convert {
+    fn run(&self) -> Result<()> {
+        logging::start(false);
+        if self.output.extension().is_none_or(|e| e != "ot") {
+            let found = self.output.display();
+            return Err(Error::Usage(format!(
+                "--output: found {found}, expected a name that ends in .ot, by which VarStore reads it"
+            )));
+        }
+        // Not from an archive that is there already.
+        let found = weights::find(&self.model, self.weights.as_deref())?;
+        let file = found
+            .into_iter()
+            .find(|path| self.weights.is_some() || path.extension().is_some_and(|e| e != "ot"));
+        let missing = "nothing to convert; expected model.safetensors or pytorch_model.bin";
+        let file = file.ok_or_else(|| Error::file(&self.model, missing))?;
+        // Built once, so that what is written is a whole base.
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+        let base = BaseFiles::read(&self.model, name.as_deref())?.build(2, None, Device::Cpu)?;
+        Weights::read(base.config.architecture, &file)?.write_torchscript(&self.output)?;
+        let written = Weights::read(base.config.architecture, &self.output)?;
+        let (to, from) = (self.output.display(), file.display());
+        tracing::info!("{to} from {from}, fingerprint {}", &written.fingerprint[..16]);
+        Ok(())
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").map_err(Error::io("write", Path::new("stdout")))
+}

@@ -1,0 +1,269 @@
+//! `bitfit predict` and `bitfit eval`: what a trained task says.
+
+use super::print;
+use crate::config::{self, Run, RunConfig};
+use crate::data::{self, Columns};
+use crate::error::{Error, Result};
+use crate::predict::{Predictor, Text};
+use crate::train::{list, setup};
+use crate::{files, logging};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+pub const EVAL_EXAMPLES: &str = "Examples:
+  bitfit eval --run runs/movie-reviews
+  bitfit eval --model models/all-MiniLM-L6-v2 --delta task.safetensors --data test.tsv --json";
+
+pub const PREDICT_EXAMPLES: &str = "Examples:
+  bitfit predict --run runs/movie-reviews \"I loved it.\" \"What a bore.\"
+  bitfit predict --run runs/movie-reviews --input reviews.txt --output labels.jsonl
+  zcat texts.gz | bitfit predict --model models/all-MiniLM-L6-v2 --delta task.safetensors --input -";
+
+/// Which model and which task.
+#[derive(Args)]
+struct Task {
+    /// A run directory: its base, its delta and its data are taken.
+    #[arg(long, value_name = "DIR", required_unless_present = "delta")]
+    run: Option<PathBuf>,
+    /// The base directory; with --run, instead of the one the run names.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// The base's weight file [default: model.ot, model.safetensors or pytorch_model.bin].
+    #[arg(long, value_name = "NAME")]
+    weights: Option<String>,
+    /// The task's delta.safetensors; with --run, instead of the run's.
+    #[arg(long, value_name = "FILE")]
+    delta: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Rows in a batch [default: the run's per_device_eval_batch_size, or 32].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: Option<u32>,
+    /// Name of the text's column in CSV, TSV and JSONL [default: the run's, or text].
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// Name of the second text's column [default: the run's, or none].
+    #[arg(long, value_name = "NAME")]
+    text_pair_column: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Eval {
+    #[command(flatten)]
+    task: Task,
+    /// Labelled data: .csv, .tsv, .jsonl or a folder of class folders [default: the run's evaluation data].
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Name of the label's column [default: the run's, or label].
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+    /// Write the metrics to stdout as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Predict {
+    #[command(flatten)]
+    task: Task,
+    /// Texts to classify.
+    #[arg(value_name = "TEXT", required_unless_present = "input", conflicts_with = "input")]
+    texts: Vec<String>,
+    /// Texts from a file, one a line, or from the text column of a .csv, .tsv or .jsonl; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Write there instead of stdout; the file appears when all is done.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// A task, ready to be used.
+struct Loaded {
+    predictor: Predictor,
+    /// The run that it comes from, where it does.
+    run: Option<Run>,
+    /// Names of the columns, and the label's.
+    columns: Columns,
+    batch_size: usize,
+}
+
+impl Task {
+    fn load(&self) -> Result<Loaded> {
+        let usage = |(found, expected)| {
+            Error::Usage(format!("--device: found {found}, expected {expected}"))
+        };
+        let device = config::device(&self.device).map_err(usage)?;
+        let run = self.run.as_deref().map(|dir| self.read_run(dir)).transpose()?;
+        let model = match (&self.model, &run) {
+            (Some(dir), _) => dir,
+            (None, Some(run)) => &run.config.model.model_name_or_path,
+            (None, None) => {
+                return Err(Error::Usage(
+                    "--delta wants --model DIR, its base, or --run DIR".into(),
+                ));
+            }
+        };
+        if !model.exists() && self.model.is_none() {
+            return Err(Error::file(
+                model,
+                "the run's base is not there; say where it is with --model DIR",
+            ));
+        }
+        let in_run = self.run.as_ref().map(|dir| dir.join("delta.safetensors"));
+        let delta = self.delta.as_ref().or(in_run.as_ref());
+        let delta = delta.ok_or_else(|| Error::Bug("neither --run nor --delta".into()))?;
+        let of_run = run
+            .as_ref()
+            .filter(|_| self.model.is_none())
+            .and_then(|run| run.config.model.weights.as_deref());
+        let weights = self.weights.as_deref().or(of_run);
+        // The run's copy of the tokenizer goes with its delta.
+        let tokenizer = self.run.as_ref().filter(|_| self.delta.is_none()).unwrap_or(model);
+        let predictor = Predictor::load(model, weights, delta, tokenizer, device)?;
+        let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.config.clone());
+        let columns = Columns {
+            text: self.text_column.clone().unwrap_or(defaults.data.text_column),
+            text_pair: self.text_pair_column.clone().or(defaults.data.text_pair_column),
+            label: Some(defaults.data.label_column),
+            classes: Some(predictor.meta.labels.clone()),
+        };
+        let batch_size = self
+            .batch_size
+            .map_or(defaults.training.per_device_eval_batch_size, |size| size as usize);
+        Ok(Loaded { predictor, run, columns, batch_size })
+    }
+
+    /// The configuration of a run directory. The device is this command's: the run's may not be here.
+    fn read_run(&self, dir: &Path) -> Result<Run> {
+        let path = dir.join("config.toml");
+        if !path.exists() {
+            let problem =
+                "not a run directory: no config.toml there; expected the output_dir of a training";
+            return Err(Error::file(dir, problem));
+        }
+        let mut config = RunConfig::read(&path, &[])?;
+        config.training.device.clone_from(&self.device);
+        Run::new(config, &path, &[])
+    }
+}
+
+impl Eval {
+    pub fn run(&self) -> Result<()> {
+        let bars = logging::start(self.json);
+        let Loaded { predictor, run, mut columns, batch_size } = self.task.load()?;
+        columns.label = self.label_column.clone().or(columns.label);
+        let of_run = run.as_ref().and_then(|run| run.config.data.eval.as_ref());
+        let rows = match (self.data.as_ref().or(of_run), &run) {
+            (Some(path), _) => data::read(path, &columns)?,
+            (None, Some(run)) => setup::Rows::read(run)?.eval,
+            (None, None) => {
+                let problem = "--data PATH is needed where no --run says what to evaluate on";
+                return Err(Error::Usage(problem.into()));
+            }
+        };
+        let style = ProgressStyle::with_template("evaluating {bar:24} {pos}/{len} (left {eta})");
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = bars.add(ProgressBar::new(rows.len() as u64).with_style(style));
+        let mut progress = |done| {
+            bar.set_position(done as u64);
+            Ok(())
+        };
+        let metrics = predictor.evaluate(&rows, batch_size, &mut progress)?.metrics;
+        bar.finish_and_clear();
+        if self.json {
+            return print(&json!({"rows": rows.len(), "metrics": metrics}).to_string());
+        }
+        print(&format!("{} rows: {}", rows.len(), list(&metrics)))
+    }
+}
+
+impl Predict {
+    pub fn run(&self) -> Result<()> {
+        logging::start(false);
+        let task = self.task.load()?;
+        match self.output.as_deref().filter(|path| *path != Path::new("-")) {
+            None => self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout")),
+            Some(path) => files::replace(path, |file| {
+                self.predict(&task, &mut std::io::BufWriter::new(file), path)
+            }),
+        }
+    }
+
+    /// Predicts everything that is asked for; `name` is where `out` writes to.
+    fn predict(&self, task: &Loaded, out: &mut dyn Write, name: &Path) -> Result<()> {
+        let mut predict = |rows: &[Text]| {
+            for prediction in task.predictor.predict(rows, task.batch_size)? {
+                let line =
+                    serde_json::to_string(&prediction).map_err(|e| Error::Bug(e.to_string()))?;
+                writeln!(out, "{line}").map_err(Error::io("write", name))?;
+            }
+            out.flush().map_err(Error::io("write", name))
+        };
+        let table = |input: &&PathBuf| match data::ending(input).as_deref() {
+            Some("csv" | "tsv" | "jsonl" | "ndjson" | "json" | "parquet") => true,
+            _ => input.is_dir(),
+        };
+        if let Some(path) = self.input.as_ref().filter(table) {
+            let rows = data::read(path, &Columns { label: None, ..task.columns.clone() })?;
+            let rows: Vec<_> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
+            return rows.chunks(AT_ONCE * task.batch_size).try_for_each(predict);
+        }
+        if task.columns.text_pair.is_some() {
+            let problem = "this task is about pairs of texts; expected --input with a .csv, .tsv or .jsonl that has both columns";
+            return Err(Error::Usage(problem.into()));
+        }
+        match &self.input {
+            None => {
+                predict(&self.texts.iter().map(|text| (text.clone(), None)).collect::<Vec<_>>())
+            }
+            Some(path) if path == Path::new("-") => each_line(
+                std::io::stdin(),
+                Path::new("standard input"),
+                true,
+                AT_ONCE * task.batch_size,
+                &mut predict,
+            ),
+            Some(path) => {
+                let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+                each_line(file, path, false, AT_ONCE * task.batch_size, &mut predict)
+            }
+        }
+    }
+}
+
+/// Batches that are tokenized and predicted at once.
+const AT_ONCE: usize = 32;
+
+/// Hands the lines of `source` over, `most` at a time; or, when somebody `waits` for answers, as soon as no more are there to read.
+fn each_line(
+    source: impl Read,
+    name: &Path,
+    waits: bool,
+    most: usize,
+    take: &mut dyn FnMut(&[Text]) -> Result<()>,
+) -> Result<()> {
+    let mut reader = BufReader::with_capacity(1 << 16, source);
+    let (mut rows, mut number) = (vec![], 0);
+    loop {
+        let mut line = Vec::new();
+        let more = reader.read_until(b'\n', &mut line).map_err(Error::io("read", name))? > 0;
+        if more {
+            number += 1;
+            let text =
+                String::from_utf8(line).map_err(|_| Error::data(name, number, "not UTF-8"))?;
+            let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { &text };
+            rows.push((text.trim_end_matches(['\n', '\r']).to_owned(), None));
+        }
+        if !more || rows.len() >= most || (waits && !reader.buffer().contains(&b'\n')) {
+            take(&rows)?;
+            rows.clear();
+        }
+        if !more {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `bitfit-train`, `bitfit train`.
+
+use super::inspect::show_plan;
+use crate::config::Run;
+use crate::error::{Error, Result};
+use crate::logging;
+use crate::train::{self, Listeners, MetricsFile, Terminal, output};
+use clap::Args;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub const EXAMPLES: &str = "Examples:
+  bitfit-train --config configs/movie-reviews.toml
+  bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
+  bitfit-train --config configs/movie-reviews.toml --dry-run
+
+Exit codes: 0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
+RUST_LOG=debug says more, RUST_LOG=warn less.";
+
+#[derive(Args)]
+pub struct Train {
+    /// The configuration, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Override a key of the file; may be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Replace the run that training.output_dir holds.
+    #[arg(long)]
+    overwrite: bool,
+    /// Read and check everything, print what would train, and stop; nothing is written.
+    #[arg(long)]
+    dry_run: bool,
+    /// Write metrics and the summary to stdout, and logs to stderr, as JSON lines.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Train {
+    pub fn run(&self) -> Result<()> {
+        let bars = logging::start(self.json);
+        let run = Run::read(&self.config, &self.overrides)?;
+        if self.dry_run {
+            output::check(&run, self.overwrite)?;
+            return show_plan(&run, self.json);
+        }
+        let training = &run.config.training;
+        let mut listeners =
+            Listeners(vec![Box::new(MetricsFile::new(&training.output_dir, self.json))]);
+        if !self.json {
+            listeners.0.push(Box::new(Terminal::new(bars, training.metric_for_best_model.name())));
+        }
+        let stop = stop_on_signal()?;
+        train::train(&run, self.overwrite, &mut listeners, &stop).map(drop)
+    }
+}
+
+/// The first Ctrl-C or SIGTERM asks the run to end after its step; the second ends the process.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let heard = stop.clone();
+    let handler = move || {
+        if heard.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        let _ = writeln!(std::io::stderr(), "\nending after this step; again to end at once");
+    };
+    ctrlc::set_handler(handler)
+        .map_err(|e| Error::Bug(format!("signals cannot be handled: {e}")))?;
+    Ok(stop)
+}
