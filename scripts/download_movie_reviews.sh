@@ -5,21 +5,23 @@
 #   scripts/download_movie_reviews.sh [--from FOLDER]
 #
 # They are the movie-review snippets that Hutto and Gilbert (ICWSM 2014) had rated from -4 to 4, in the PyPI package
-# vaderSentiment 0.5 (MIT), pinned; --from takes that file from a folder instead. Sentences rated beyond -1 and 1 are kept,
+# vaderSentiment 0.5 (MIT), pinned; --from takes that file from a folder instead. Those rated -1 or lower, or 1 or higher, are kept,
 # 9,173 of 10,605; one in ten, drawn by the hash of its text, is for evaluation. Run again, it does nothing.
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-from=$(from_argument "$@")
+from_argument "${BASH_SOURCE[0]}" "$@"
 
 archive=vaderSentiment-0.5.zip
 hash=5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a
 data=$root/data/movie-reviews
+alone "$root/data"
 if [ -f "$data/train.tsv" ] && [ -f "$data/eval.tsv" ]; then
     say "the movie reviews are in $data"
     exit
 fi
-need python3 "On Debian or Ubuntu: sudo apt-get install python3"
+[ ! -e "$data" ] || die "$data is there and is not the whole data; move it away"
+need_python
 fetch vaderSentiment==0.5 "$hash" "$archive" "$from"
-mkdir -p "$root/data"
 new=$(mktemp -d "$root/data/.new.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 python3 - "$cache/$archive" "$new" <<'PYTHON'
@@ -42,8 +44,7 @@ for part, rows in parts.items():
     (folder / f"{part}.tsv").write_text("\n".join(rows) + "\n", "utf-8")
     print(f"{part}: {len(rows) - 1} sentences", file=sys.stderr)
 PYTHON
-rm -rf "$data"
-mv "$new" "$data"
-chmod 755 "$data"
+chmod 755 "$new"
+mv -T "$new" "$data"
 trap - EXIT
 say "the movie reviews are in $data"

@@ -5,7 +5,13 @@
 #
 # It downloads 0.6 GB and needs 3 GB of disk. The first build takes 5 to 10 minutes on 2 cores, the training another 5; a
 # second run only trains. On a GPU machine, run scripts/download_libtorch.sh --cuda first.
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+case ${1:-} in
+    '') ;;
+    -h | --help) usage "${BASH_SOURCE[0]}"; exit ;;
+    *) die "unknown argument $1; see --help" ;;
+esac
 cd "$root"
 set_up
 

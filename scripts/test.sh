@@ -2,10 +2,14 @@
 # Format, clippy, tests, documentation. It sets up what it needs: libtorch, the small real model and the movie reviews.
 #
 #   scripts/test.sh
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 [ $# -eq 0 ] || die "unknown argument $1; this script takes none (for single tests: cargo test --release NAME)"
 set_up
+for part in fmt clippy; do
+    cargo "$part" --version >/dev/null 2>&1 || die "cargo $part is missing: rustup component add rustfmt clippy"
+done
 
 say "format"
 cargo fmt --check

@@ -127,7 +127,7 @@ pub enum Interval {
     Steps,
     /// At the end of each epoch.
     Epoch,
-    /// At the end of the run alone.
+    /// Never on the way. (A run always ends with an evaluation.)
     No,
 }
 
