@@ -7,6 +7,7 @@
 
 tiny-bert/              a random BERT with its vocabulary. initializer_range is 0.3 and every bias and LayerNorm is random: with
                         transformers' own 0.02 and zeros, attention is near uniform and a wrong one would pass.
+tiny-bert.bin           its state dict as torch.save writes it: an OrderedDict, one tensor transposed.
 tiny-bert.safetensors   a batch (several lengths, both segments), the head, and what BertForSequenceClassification makes of
                         them, padded there: logits (with other activations too), loss, and the gradient of everything that
                         BitFit trains.
@@ -53,6 +54,10 @@ def tiny():
     folder.mkdir(parents=True, exist_ok=True)
     # The base as a Hub repository has it: the encoder alone. The dropout there is BERT's usual one, so that tests can turn it on.
     model.bert.save_pretrained(folder)
+    state = model.bert.state_dict()
+    # A view that is not contiguous, as state dicts may hold.
+    state["pooler.dense.weight"] = state["pooler.dense.weight"].t().contiguous().t()
+    torch.save(state, golden / "tiny-bert.bin")
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
     written = json.loads((folder / "config.json").read_text())
     written["hidden_dropout_prob"] = written["attention_probs_dropout_prob"] = 0.1

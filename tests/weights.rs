@@ -146,6 +146,15 @@ fn every_format_of_one_base_has_one_fingerprint() {
     for (name, tensor) in tensors() {
         assert_eq!(base.store.variables()[&format!("bert.{name}")], tensor, "{name}");
     }
+    // What torch.save made of it, beside the others.
+    std::fs::copy(golden_dir().join("tiny-bert.bin"), scratch.path("base/pytorch_model.bin"))
+        .unwrap();
+    assert_eq!(read("base/pytorch_model.bin"), read("base/model.safetensors"));
+    BaseFiles::read(&scratch.path("base"), None).unwrap();
+    // One that cannot be read is passed over where another is there.
+    scratch.write("base/pytorch_model.bin", "of PyTorch before 1.6");
+    BaseFiles::read(&scratch.path("base"), None).unwrap();
+    std::fs::remove_file(scratch.path("base/pytorch_model.bin")).unwrap();
     // Of two models, neither is taken.
     let mut other = tensors();
     let _ = other.get_mut("pooler.dense.bias").unwrap().g_add_scalar_(1e-3);
@@ -192,6 +201,20 @@ fn truncated_and_foreign_files_are_errors() {
         let ending = name.rsplit('.').next().unwrap();
         for length in [0, 4, 8, 100, whole.len() / 2, whole.len() - 1] {
             refuse(&format!("cut.{ending}"), &whole[..length]);
+        }
+    }
+    let pickled = std::fs::read(golden_dir().join("tiny-bert.bin")).unwrap();
+    for length in [0, 8, 100, pickled.len() / 2, pickled.len() - 1] {
+        refuse("cut.bin", &pickled[..length]);
+    }
+    // Whatever byte is wrong, it is refused or it is the same content.
+    let whole =
+        Weights::read(Architecture::Bert, &golden_dir().join("tiny-bert.bin")).unwrap().fingerprint;
+    for i in (0..pickled.len()).step_by(97) {
+        let mut bytes = pickled.clone();
+        bytes[i] ^= 0x55;
+        if let Ok(read) = Weights::read(Architecture::Bert, &scratch.write("flipped.bin", bytes)) {
+            assert_eq!(read.fingerprint, whole, "byte {i}");
         }
     }
     refuse("text.safetensors", b"no tensors here at all");

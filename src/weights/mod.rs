@@ -1,4 +1,6 @@
-//! A base's weight file into a `VarStore`, strictly: TorchScript archive, safetensors or a pickled dict.
+//! A base's weight file into a `VarStore`, strictly: TorchScript archive, safetensors or what `torch.save` wrote.
+
+mod pickle;
 
 use crate::error::{Error, Result};
 use crate::models::{Architecture, Name, classify};
@@ -61,7 +63,7 @@ impl Weights {
         };
         match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => read_safetensors(path, &mut take)?,
-            Some("bin") => read_pickle(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
+            Some("bin") => pickle::read(path, &mut take)?,
             _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
         }
         weights.fingerprint = hex(&weights.digest()?);
@@ -195,12 +197,8 @@ fn first_line(error: &dyn std::fmt::Display) -> String {
         .to_owned()
 }
 
-fn must_exist(path: &Path) -> Result<()> {
-    std::fs::File::open(path).map(drop).map_err(Error::io("read", path))
-}
-
 fn read_torchscript(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    must_exist(path)?;
+    std::fs::metadata(path).map_err(Error::io("read", path))?;
     Tensor::load_multi(path).map_err(|e| {
         Error::file(
             path,
@@ -209,15 +207,6 @@ fn read_torchscript(path: &Path) -> Result<Vec<(String, Tensor)>> {
                 first_line(&e)
             ),
         )
-    })
-}
-
-fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    must_exist(path)?;
-    Tensor::loadz_multi(path).map_err(|e| {
-        let way_out = "libtorch reads only a plain dict of tensors here; in Python: \
-                       safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load(FILE).items()}, \"model.safetensors\")";
-        Error::file(path, format!("cannot be read ({}); {way_out}", first_line(&e)))
     })
 }
 
