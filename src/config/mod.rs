@@ -1,0 +1,11 @@
+//! The run's configuration: [`RunConfig`] as it is written in TOML, [`Run`] resolved and checked.
+
+mod read;
+mod resolve;
+mod sections;
+
+pub use resolve::{Run, device};
+pub use sections::{
+    BitfitSection, DataSection, Interval, Metric, ModelSection, Precision, RunConfig, TaskType,
+    TrainingSection,
+};

@@ -1,0 +1,285 @@
+//! A configuration with everything checked that can be checked early.
+
+use super::{BitfitSection, Metric, RunConfig};
+use crate::base::Base;
+use crate::data::Columns;
+use crate::error::{Error, Result};
+use crate::freeze::{FreezePlan, Group, Switches};
+use crate::models::{Dropouts, ModelConfig};
+use crate::optim::AdamWSettings;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use tch::{Cuda, Device};
+
+/// A configuration with everything checked that can be checked without reading the model or the data.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// As written, with absolute paths.
+    pub config: RunConfig,
+    origin: Origin,
+    /// Where to compute.
+    pub device: Device,
+    /// The optimizer's settings.
+    pub adamw: AdamWSettings,
+    /// Whether more of the metric is better.
+    pub greater_is_better: bool,
+}
+
+impl Run {
+    /// Reads and checks the configuration at `path`, with overrides as in [`RunConfig::read`].
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::new(RunConfig::read(path, overrides)?, path, overrides)
+    }
+
+    /// Checks `config`, which came from `path` and `overrides`.
+    pub fn new(config: RunConfig, path: &Path, overrides: &[String]) -> Result<Self> {
+        let check = Origin { path: path.to_owned(), overrides: overrides.to_vec() };
+        let (model, bitfit, data, training) =
+            (&config.model, &config.bitfit, &config.data, &config.training);
+        for (key, value) in [
+            ("model.model_name_or_path", &model.model_name_or_path),
+            ("data.train", &data.train),
+            ("training.output_dir", &training.output_dir),
+        ] {
+            check.that(!value.as_os_str().is_empty(), key, &"nothing", "a path")?;
+        }
+        for (key, value) in [
+            ("bitfit.freeze_all_weights", bitfit.freeze_all_weights),
+            ("bitfit.train_bias_only", bitfit.train_bias_only),
+        ] {
+            check.that(
+                value,
+                key,
+                &value,
+                "true: training weights is another method, full fine-tuning, which this is not",
+            )?;
+        }
+        for (key, value) in [
+            ("model.hidden_dropout_prob", model.hidden_dropout_prob),
+            ("model.attention_probs_dropout_prob", model.attention_probs_dropout_prob),
+            ("model.classifier_dropout", model.classifier_dropout),
+        ] {
+            let value = value.unwrap_or(0.0);
+            check.that((0.0..1.0).contains(&value), key, &value, "a probability below 1")?;
+        }
+        if let Some(names) = &model.label_names {
+            let distinct = names.iter().collect::<BTreeSet<_>>().len();
+            check.that(
+                distinct == names.len() && distinct >= 2,
+                "model.label_names",
+                &format!("{names:?}"),
+                "two or more different names",
+            )?;
+            let count = model.num_labels.unwrap_or(distinct);
+            check.that(
+                count == distinct,
+                "model.num_labels",
+                &count,
+                &format!("{distinct}, the number of label_names"),
+            )?;
+        }
+        let labels = model.num_labels.unwrap_or(2);
+        check.that((2..=10_000).contains(&labels), "model.num_labels", &labels, "2 to 10000")?;
+        check.that(
+            data.eval.is_some() || (data.eval_fraction > 0.0 && data.eval_fraction < 1.0),
+            "data.eval_fraction",
+            &data.eval_fraction,
+            "more than 0 and less than 1",
+        )?;
+        check.that(data.max_length >= 3, "data.max_length", &data.max_length, "3 or more")?;
+        let positive = "a positive number";
+        for (key, value) in [
+            ("training.learning_rate", training.learning_rate),
+            ("bitfit.bias_learning_rate", bitfit.bias_learning_rate.unwrap_or(1.0)),
+            ("training.adam_epsilon", training.adam_epsilon),
+        ] {
+            check.that(value > 0.0 && value.is_finite(), key, &value, positive)?;
+        }
+        for (key, value) in [
+            ("training.weight_decay", training.weight_decay),
+            ("training.max_grad_norm", training.max_grad_norm),
+        ] {
+            check.that(value >= 0.0 && value.is_finite(), key, &value, "0 or a positive number")?;
+        }
+        for (key, value) in [
+            ("training.adam_beta1", training.adam_beta1),
+            ("training.adam_beta2", training.adam_beta2),
+        ] {
+            check.that((0.0..1.0).contains(&value), key, &value, "a number from 0 and below 1")?;
+        }
+        for (key, value) in [
+            ("training.num_train_epochs", training.num_train_epochs),
+            ("training.per_device_train_batch_size", training.per_device_train_batch_size as u64),
+            ("training.per_device_eval_batch_size", training.per_device_eval_batch_size as u64),
+            ("training.eval_steps", training.eval_steps),
+            ("training.save_steps", training.save_steps),
+            ("training.save_total_limit", training.save_total_limit as u64),
+            ("training.logging_steps", training.logging_steps),
+        ] {
+            check.that(value >= 1, key, &value, "1 or more")?;
+        }
+        let bias_learning_rate = bitfit.bias_learning_rate.unwrap_or(training.learning_rate);
+        let adamw = AdamWSettings {
+            learning_rate: training.learning_rate,
+            bias_learning_rate,
+            weight_decay: training.weight_decay,
+            beta1: training.adam_beta1,
+            beta2: training.adam_beta2,
+            epsilon: training.adam_epsilon,
+            max_grad_norm: training.max_grad_norm,
+        };
+        let greater_is_better =
+            training.greater_is_better.unwrap_or(training.metric_for_best_model != Metric::Loss);
+        let device = device(&training.device)
+            .map_err(|(found, expected)| check.error("training.device", &found, &expected))?;
+        Ok(Self { origin: check, device, adamw, greater_is_better, config })
+    }
+
+    /// The configuration with everything that defaults, base and data decide, as it is written into the run directory.
+    pub fn resolved(&self, labels: &[String], dropouts: Dropouts) -> RunConfig {
+        let mut config = self.config.clone();
+        config.model.num_labels = Some(labels.len());
+        config.model.label_names = Some(labels.to_vec());
+        config.model.hidden_dropout_prob = Some(dropouts.hidden);
+        config.model.attention_probs_dropout_prob = Some(dropouts.attention);
+        config.model.classifier_dropout = Some(dropouts.classifier.unwrap_or(dropouts.hidden));
+        config.bitfit.bias_learning_rate = Some(self.adamw.bias_learning_rate);
+        config.training.greater_is_better = Some(self.greater_is_better);
+        config
+    }
+
+    /// Decides what trains; an error names the configuration.
+    pub fn plan(&self, base: &Base) -> Result<FreezePlan> {
+        FreezePlan::new(&base.shapes(), &base.new, &switches(&self.config.bitfit)).map_err(
+            |error| match error {
+                Error::Usage(message) => Error::Toml { path: self.origin.path.clone(), message },
+                other => other,
+            },
+        )
+    }
+
+    /// The columns that hold texts and labels, and the classes where they are known.
+    pub fn columns(&self) -> Columns {
+        let section = &self.config.data;
+        Columns {
+            text: section.text_column.clone(),
+            text_pair: section.text_pair_column.clone(),
+            label: Some(section.label_column.clone()),
+            classes: self.label_names(),
+        }
+    }
+
+    /// The class names that the configuration gives, or the numbers that it asks for.
+    pub fn label_names(&self) -> Option<Vec<String>> {
+        let numbers = |count| (0..count).map(|i: usize| i.to_string()).collect();
+        self.config.model.label_names.clone().or_else(|| self.config.model.num_labels.map(numbers))
+    }
+
+    /// Where the task is written.
+    pub fn delta_path(&self) -> PathBuf {
+        self.config.training.output_dir.join("delta.safetensors")
+    }
+
+    /// An error about one of its keys.
+    pub fn error(&self, key: &str, found: &dyn std::fmt::Display, expected: &str) -> Error {
+        self.origin.error(key, found, expected)
+    }
+
+    /// Checks what depends on the base.
+    pub fn check_model(&self, model: &ModelConfig) -> Result<()> {
+        let (found, most) = (self.config.data.max_length, model.max_position_embeddings);
+        let expected = format!("3 to {most}, the base's max_position_embeddings");
+        self.origin.that(
+            i64::try_from(found).is_ok_and(|n| n <= most),
+            "data.max_length",
+            &found,
+            &expected,
+        )
+    }
+
+    /// Dropout probabilities: the base's, where the configuration has no others.
+    pub fn dropouts(&self, model: &ModelConfig) -> Dropouts {
+        let section = &self.config.model;
+        Dropouts {
+            hidden: section.hidden_dropout_prob.unwrap_or(model.dropouts.hidden),
+            attention: section.attention_probs_dropout_prob.unwrap_or(model.dropouts.attention),
+            classifier: section.classifier_dropout.or(model.dropouts.classifier),
+        }
+    }
+}
+
+fn switches(section: &BitfitSection) -> Switches {
+    let groups = [
+        (Group::Attention, section.train_attention_bias),
+        (Group::Feedforward, section.train_feedforward_bias),
+        (Group::LayerNorm, section.train_layer_norm_bias),
+        (Group::Classifier, section.train_classifier_bias),
+        (Group::Other, section.train_other_bias),
+    ];
+    Switches {
+        biases: groups.into_iter().filter(|(_, on)| *on).map(|(group, _)| group).collect(),
+        classifier_weight: section.train_classifier_weight,
+        include: section.include.clone(),
+        exclude: section.exclude.clone(),
+    }
+}
+
+/// Where a configuration comes from, for messages.
+#[derive(Debug, Clone)]
+struct Origin {
+    path: PathBuf,
+    overrides: Vec<String>,
+}
+
+impl Origin {
+    fn that(
+        &self,
+        good: bool,
+        key: &str,
+        found: &dyn std::fmt::Display,
+        expected: &str,
+    ) -> Result<()> {
+        if good { Ok(()) } else { Err(self.error(key, found, expected)) }
+    }
+
+    fn error(&self, key: &str, found: &dyn std::fmt::Display, expected: &str) -> Error {
+        let sets_it =
+            |text: &&String| text.split('=').next().is_some_and(|name| name.trim() == key);
+        if let Some(text) = self.overrides.iter().rev().find(sets_it) {
+            return Error::Usage(format!("--set {text}: found {found}, expected {expected}"));
+        }
+        Error::Config {
+            path: self.path.to_owned(),
+            key: key.into(),
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// The device that `auto`, `cpu`, `cuda` or `cuda:N` names; as an error, what was found and what was expected.
+pub fn device(name: &str) -> std::result::Result<Device, (String, String)> {
+    let count = Cuda::device_count().max(0) as usize;
+    let index = match name {
+        "auto" => return Ok(if count > 0 { Device::Cuda(0) } else { Device::Cpu }),
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => Some(0),
+        _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+    };
+    match index {
+        Some(index) if index < count => Ok(Device::Cuda(index)),
+        Some(_) => Err((name.into(), format!("auto or cpu: {}", no_device(count)))),
+        None => Err((name.into(), "auto, cpu, cuda or cuda:N".into())),
+    }
+}
+
+fn no_device(count: usize) -> String {
+    if count > 0 {
+        return format!("libtorch sees {count} CUDA device{}", if count == 1 { "" } else { "s" });
+    }
+    if tch::utils::has_cudart() {
+        "libtorch sees no CUDA device on this machine (is the driver installed, and CUDA_VISIBLE_DEVICES right?)".into()
+    } else {
+        "this is a build without CUDA; scripts/download_libtorch.sh --cuda and a new build make one with it".into()
+    }
+}

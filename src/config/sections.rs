@@ -1,0 +1,292 @@
+//! Every key with its default, as it is written: the paper's and the tutorial's settings.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A configuration file, as written. Every key has a default but the three paths that only the user knows.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// The base.
+    pub model: ModelSection,
+    /// What trains.
+    pub bitfit: BitfitSection,
+    /// What it learns from.
+    pub data: DataSection,
+    /// How.
+    pub training: TrainingSection,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// The base: a directory in Hugging Face layout.
+    pub model_name_or_path: PathBuf,
+    /// Its weight file's name; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// A delta, or a plain safetensors file under Hugging Face's names, to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_delta: Option<PathBuf>,
+    /// `classification`.
+    pub task_type: TaskType,
+    /// Number of classes; by default the labels in the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_labels: Option<usize>,
+    /// Class names by number; by default the labels in the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_names: Option<Vec<String>>,
+    /// By default the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_dropout_prob: Option<f64>,
+    /// By default the base's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_probs_dropout_prob: Option<f64>,
+    /// By default the base's, and where it has none, `hidden_dropout_prob`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
+}
+
+/// What the head predicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskType {
+    /// One class for each row.
+    #[default]
+    Classification,
+}
+
+/// `[bitfit]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BitfitSection {
+    /// Always true here.
+    pub freeze_all_weights: bool,
+    /// Always true here.
+    pub train_bias_only: bool,
+    /// The rate of the encoder's biases; by default `training.learning_rate`, which is then the head's alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_learning_rate: Option<f64>,
+    /// Query, key, value and the attention's output.
+    pub train_attention_bias: bool,
+    /// Both dense layers of the feedforward.
+    pub train_feedforward_bias: bool,
+    /// Every LayerNorm, the embeddings' included.
+    pub train_layer_norm_bias: bool,
+    /// The head's.
+    pub train_classifier_bias: bool,
+    /// The pooler's.
+    pub train_other_bias: bool,
+    /// The head's weight: random at first, and in no base.
+    pub train_classifier_weight: bool,
+    /// Biases that train in any case: regexes over whole names.
+    pub include: Vec<String>,
+    /// Biases that do not: regexes over whole names, after `include`.
+    pub exclude: Vec<String>,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSection {
+    /// `.csv`, `.tsv`, `.jsonl` or a folder of class folders.
+    pub train: PathBuf,
+    /// The same for evaluation; without it, `eval_fraction` of the training rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<PathBuf>,
+    /// The share of training rows, drawn by class, that is kept for evaluation where there is no `eval`.
+    pub eval_fraction: f64,
+    /// The text's column.
+    pub text_column: String,
+    /// The second text's, where there are pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_pair_column: Option<String>,
+    /// The label's.
+    pub label_column: String,
+    /// Another order in each epoch.
+    pub shuffle: bool,
+    /// Tokens that a text is cut to, special tokens included.
+    pub max_length: usize,
+}
+
+/// When to evaluate or save.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    /// Every `eval_steps`, `save_steps`.
+    #[default]
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+    /// Never on the way. (A run always ends with an evaluation.)
+    No,
+}
+
+/// What decides which evaluation is the best.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Share of rows predicted right.
+    #[default]
+    Accuracy,
+    /// F1 of class 1 where there are two classes, the mean over classes otherwise.
+    F1,
+    /// Matthews correlation.
+    Matthews,
+    /// Mean cross entropy.
+    Loss,
+}
+
+impl Metric {
+    /// Its name in metrics files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Accuracy => "accuracy",
+            Metric::F1 => "f1",
+            Metric::Matthews => "matthews",
+            Metric::Loss => "loss",
+        }
+    }
+}
+
+/// Arithmetic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit throughout.
+    #[default]
+    Fp32,
+}
+
+/// `[training]`: the keys of Hugging Face's `TrainingArguments`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingSection {
+    /// The run directory.
+    pub output_dir: PathBuf,
+    /// Passes over the training rows.
+    pub num_train_epochs: u64,
+    /// Steps; when positive, it wins over `num_train_epochs`.
+    pub max_steps: i64,
+    /// Rows in a step.
+    pub per_device_train_batch_size: usize,
+    /// Rows in a batch when evaluating.
+    pub per_device_eval_batch_size: usize,
+    /// AdamW's rate.
+    pub learning_rate: f64,
+    /// AdamW's weight decay.
+    pub weight_decay: f64,
+    /// AdamW's beta 1.
+    pub adam_beta1: f64,
+    /// AdamW's beta 2.
+    pub adam_beta2: f64,
+    /// AdamW's epsilon.
+    pub adam_epsilon: f64,
+    /// The gradient's norm is clipped to this; 0: never.
+    pub max_grad_norm: f64,
+    /// Of the new head, the order of the rows, dropout and the split.
+    pub seed: u64,
+    /// When to evaluate; a run always ends with an evaluation.
+    pub eval_strategy: Interval,
+    /// Steps between evaluations.
+    pub eval_steps: u64,
+    /// When to save what is trained so far under `checkpoints/`.
+    pub save_strategy: Interval,
+    /// Steps between saves.
+    pub save_steps: u64,
+    /// The newest checkpoints that are kept.
+    pub save_total_limit: usize,
+    /// Steps between lines of the log.
+    pub logging_steps: u64,
+    /// Whether `delta.safetensors` is the best evaluated, or the last.
+    pub load_best_model_at_end: bool,
+    /// What the best has the best of.
+    pub metric_for_best_model: Metric,
+    /// By default true, and false for the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greater_is_better: Option<bool>,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// `fp32`.
+    pub precision: Precision,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        Self {
+            model_name_or_path: PathBuf::new(),
+            weights: None,
+            init_delta: None,
+            task_type: TaskType::Classification,
+            num_labels: None,
+            label_names: None,
+            hidden_dropout_prob: None,
+            attention_probs_dropout_prob: None,
+            classifier_dropout: None,
+        }
+    }
+}
+
+impl Default for BitfitSection {
+    fn default() -> Self {
+        Self {
+            freeze_all_weights: true,
+            train_bias_only: true,
+            bias_learning_rate: None,
+            train_attention_bias: true,
+            train_feedforward_bias: true,
+            train_layer_norm_bias: true,
+            train_classifier_bias: true,
+            train_other_bias: true,
+            train_classifier_weight: true,
+            include: vec![],
+            exclude: vec![],
+        }
+    }
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        Self {
+            train: PathBuf::new(),
+            eval: None,
+            eval_fraction: 0.1,
+            text_column: "text".into(),
+            text_pair_column: None,
+            label_column: "label".into(),
+            shuffle: true,
+            max_length: 128,
+        }
+    }
+}
+
+impl Default for TrainingSection {
+    fn default() -> Self {
+        Self {
+            output_dir: PathBuf::new(),
+            num_train_epochs: 3,
+            max_steps: -1,
+            per_device_train_batch_size: 16,
+            per_device_eval_batch_size: 32,
+            learning_rate: 1e-3,
+            weight_decay: 0.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            seed: 42,
+            eval_strategy: Interval::Steps,
+            eval_steps: 100,
+            save_strategy: Interval::Steps,
+            save_steps: 100,
+            save_total_limit: 2,
+            logging_steps: 50,
+            load_best_model_at_end: true,
+            metric_for_best_model: Metric::Accuracy,
+            greater_is_better: None,
+            device: "auto".into(),
+            precision: Precision::Fp32,
+        }
+    }
+}
