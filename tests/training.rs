@@ -252,6 +252,39 @@ fn a_program_can_read_along() {
 }
 
 #[test]
+fn pairs_are_trained_and_predicted_from_two_columns() {
+    let scratch = Scratch::new();
+    let rows = "a\tb\tsame\nthe film\tthe film\tyes\nthe plot\tgreat acting\tno\ngreat\tgreat\tyes\nthe film\tawful\tno\n";
+    scratch.write("pairs.tsv", rows);
+    let config = std::fs::read_to_string(scratch.path("config.toml")).unwrap();
+    let columns =
+        "text_column = \"a\"\ntext_pair_column = \"b\"\nlabel_column = \"same\"\n[training]";
+    let config = config
+        .replace("train.tsv", "pairs.tsv")
+        .replace("eval.tsv", "pairs.tsv")
+        .replace("[training]", columns);
+    scratch.write("config.toml", config);
+    succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
+    let output = scratch.bitfit(&["predict", "--run", "run", "--input", "pairs.tsv"]);
+    succeeded(&output);
+    let first = json(stdout(&output).lines().next().unwrap());
+    assert_eq!((&first["text"], &first["text_pair"]), (&"the film".into(), &"the film".into()));
+    assert_eq!(stdout(&output).lines().count(), 4);
+    refused(
+        &scratch.bitfit(&["predict", "--run", "run", "one text"]),
+        2,
+        &["pairs of texts", "--input"],
+    );
+    // A base that knows one segment only.
+    let json = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
+    scratch.write(
+        "base/config.json",
+        json.replace("\"type_vocab_size\": 2", "\"type_vocab_size\": 1"),
+    );
+    refused(&scratch.train(&["--overwrite"]), 1, &["pairs", "type_vocab_size = 1"]);
+}
+
+#[test]
 fn data_without_an_evaluation_file_is_split() {
     let scratch = Scratch::new();
     let config = std::fs::read_to_string(scratch.path("config.toml"))
