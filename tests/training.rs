@@ -386,6 +386,29 @@ fn the_last_state_is_kept_where_it_is_asked_for() {
 }
 
 #[test]
+fn an_interrupted_prediction_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    scratch.write("out/texts.txt", "the film was great\n".repeat(2_000_000));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit"));
+    command.args(["predict", "--input"]).arg(scratch.path("out/texts.txt"));
+    command
+        .arg("--run")
+        .arg(scratch.path("run"))
+        .arg("--output")
+        .arg(scratch.path("out/labels.jsonl"));
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    let names = || files(&scratch, "out").into_keys().collect::<Vec<_>>();
+    while names().len() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(child.try_wait().unwrap().is_none(), "it ended before the signal");
+    }
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(names(), ["texts.txt"]);
+}
+
+#[test]
 fn bad_data_is_refused_before_anything_is_written() {
     let scratch = Scratch::new();
     for (text, parts) in [

@@ -13,6 +13,8 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
 /// Fine-tunes a BERT classifier by training its biases and the new head alone (BitFit).
@@ -128,4 +130,19 @@ impl Convert {
 
 fn print(text: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{text}").map_err(Error::io("write", Path::new("stdout")))
+}
+
+/// The first Ctrl-C or SIGTERM asks the work to end, and says how it will; the second ends the process.
+fn stop_on_signal(how: &'static str) -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let heard = stop.clone();
+    let handler = move || {
+        if heard.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        let _ = writeln!(std::io::stderr(), "\n{how}; again to end at once");
+    };
+    ctrlc::set_handler(handler)
+        .map_err(|e| Error::Bug(format!("signals cannot be handled: {e}")))?;
+    Ok(stop)
 }

@@ -1,6 +1,6 @@
 //! `bitfit predict` and `bitfit eval`: what a trained task says.
 
-use super::print;
+use super::{print, stop_on_signal};
 use crate::config::{self, Run, RunConfig};
 use crate::data::{self, Columns};
 use crate::error::{Error, Result};
@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 pub const EVAL_EXAMPLES: &str = "Examples:
   bitfit eval --run runs/movie-reviews
@@ -186,16 +187,34 @@ impl Predict {
         logging::start(false);
         let task = self.task.load()?;
         match self.output.as_deref().filter(|path| *path != Path::new("-")) {
-            None => self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout")),
-            Some(path) => files::replace(path, |file| {
-                self.predict(&task, &mut std::io::BufWriter::new(file), path)
-            }),
+            None => {
+                let go_on = || Ok(());
+                self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout"), &go_on)
+            }
+            Some(path) => {
+                // Ended at once, it would leave its unfinished file behind.
+                let stop = stop_on_signal("ending after this batch")?;
+                let go_on = || match stop.load(Ordering::SeqCst) {
+                    true => Err(Error::Interrupted(format!("{} is not written", path.display()))),
+                    false => Ok(()),
+                };
+                files::replace(path, |file| {
+                    self.predict(&task, &mut std::io::BufWriter::new(file), path, &go_on)
+                })
+            }
         }
     }
 
-    /// Predicts everything that is asked for; `name` is where `out` writes to.
-    fn predict(&self, task: &Loaded, out: &mut dyn Write, name: &Path) -> Result<()> {
+    /// Predicts everything that is asked for; `name` is where `out` writes to, and `go_on` is asked before each part.
+    fn predict(
+        &self,
+        task: &Loaded,
+        out: &mut dyn Write,
+        name: &Path,
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         let mut predict = |rows: &[Text]| {
+            go_on()?;
             for prediction in task.predictor.predict(rows, task.batch_size)? {
                 let line =
                     serde_json::to_string(&prediction).map_err(|e| Error::Bug(e.to_string()))?;

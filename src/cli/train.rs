@@ -1,15 +1,13 @@
 //! `bitfit-train`, `bitfit train`.
 
 use super::inspect::show_plan;
+use super::stop_on_signal;
 use crate::config::Run;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::logging;
 use crate::train::{self, Listeners, MetricsFile, Terminal, output};
 use clap::Args;
-use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit-train --config configs/movie-reviews.toml
@@ -52,22 +50,7 @@ impl Train {
         if !self.json {
             listeners.0.push(Box::new(Terminal::new(bars, training.metric_for_best_model.name())));
         }
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal("ending after this step")?;
         train::train(&run, self.overwrite, &mut listeners, &stop).map(drop)
     }
-}
-
-/// The first Ctrl-C or SIGTERM asks the run to end after its step; the second ends the process.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let heard = stop.clone();
-    let handler = move || {
-        if heard.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        let _ = writeln!(std::io::stderr(), "\nending after this step; again to end at once");
-    };
-    ctrlc::set_handler(handler)
-        .map_err(|e| Error::Bug(format!("signals cannot be handled: {e}")))?;
-    Ok(stop)
 }
