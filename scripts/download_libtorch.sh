@@ -80,7 +80,7 @@ else
                 files+=("$file")
                 ;;
         esac
-    done < <(grep -v '^#' "$lock")
+    done <"$lock"
     case $variant in cpu) need_space "$target" 1500 ;; cuda) need_space "$target" 6000 ;; esac
     say "unpacking libtorch $build"
     for file in "${files[@]}"; do
