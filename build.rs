@@ -15,8 +15,7 @@ fn main() {
     }
     let libtorch = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
     let lib = libtorch.join("lib");
-    // torch-sys looks at build-version alone, and only before it is compiled for the first time.
-    // Where it is in libtorch since 2.9, and before.
+    // torch-sys looks at the version only before it is compiled for the first time; here is where it stands since 2.9, and before.
     let headers =
         ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
     let text: String = headers

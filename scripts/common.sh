@@ -3,7 +3,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${BITFIT_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/bitfit}/downloads
+# An empty HOME is reported where a download needs it.
+cache=${BITFIT_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/bitfit}/downloads
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -25,7 +26,7 @@ need_pip() {
 
 # usage SCRIPT: its head, which is its --help.
 usage() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+    sed -n '2,/^[^#]/{/shellcheck/d;s/^# \{0,1\}//p}' "$1"
 }
 
 # alone FOLDER: waits until no other script writes there, and keeps others out until this one ends.
@@ -51,6 +52,7 @@ matches() {
 # Nothing is downloaded when the cache has it; an interrupted download leaves nothing behind that counts.
 fetch() {
     local requirement=$1 sha=$2 file=$3 from=${4:-} part
+    [ "$cache" != /.cache/bitfit/downloads ] || die "HOME is not set; say with BITFIT_CACHE where downloads are kept"
     mkdir -p "$cache"
     if matches "$cache/$file" "$sha"; then return; fi
     if [ -n "$from" ]; then
@@ -61,6 +63,8 @@ fetch() {
     fi
     need_pip
     say "downloading $requirement"
+    # What killed downloads left; a day is longer than any.
+    find "$cache" -maxdepth 1 -name '.part.*' -mmin +1440 -exec rm -rf {} +
     part=$(mktemp -d "$cache/.part.XXXXXX")
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$part'" EXIT

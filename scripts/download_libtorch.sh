@@ -37,7 +37,6 @@ lock=$root/scripts/libtorch.lock
 # What is installed is what would be installed now: this script, the pins, the variant and the source.
 stamp=$(cat "$lock" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)\ $build\ $([ "$from" = pytorch ] && echo "pytorch $sha256" || echo wheels)
 
-mkdir -p "$cache"
 alone "$target"
 target=$(cd "$target" && pwd)
 if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] && [ "$(cat "$target/torch/build-version" 2>/dev/null)" = "$build" ]; then
@@ -45,10 +44,17 @@ if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] && [ "$(cat "$targe
     exit
 fi
 
-new=$target/.new
-rm -rf "$new" "$target"/.old
-mkdir "$new"
+# What is there must be this script's (or the repository's placeholder), or it stays.
+for part in torch nvidia; do
+    if [ -e "$target/$part" ] && [ ! -f "$target/torch/stamp" ] && [ "$(ls -A "$target/$part")" != build-version ]; then
+        die "$target/$part is there, and this script did not put it there; move it away or choose another --dir"
+    fi
+done
+new=$target/.bitfit-new old=$target/.bitfit-old
+rm -rf "$new" "$old"
+mkdir "$new" "$old"
 if [ "$from" = pytorch ]; then
+    mkdir -p "$cache"
     need curl "On Debian or Ubuntu: sudo apt-get install curl"
     need_python
     case $variant in cpu) label=cpu ;; cuda) label=cu130 ;; esac
@@ -102,13 +108,12 @@ fi
 echo "incomplete (run scripts/download_libtorch.sh again)" >"$new/torch/build-version"
 echo "$stamp" >"$new/torch/stamp"
 
-mkdir "$target/.old"
 for part in torch nvidia; do
-    [ ! -e "$target/$part" ] || mv "$target/$part" "$target/.old/"
+    [ ! -e "$target/$part" ] || mv "$target/$part" "$old/"
     [ ! -e "$new/$part" ] || mv "$new/$part" "$target/"
 done
 echo "$build" >"$target/torch/build-version"
-rm -rf "$new" "$target/.old"
+rm -rf "$new" "$old"
 # The repository has a placeholder there, so that a build without libtorch says what to run: the change is not git's business.
 if [ "$target" = "$root/third_party/libtorch" ]; then
     git -C "$root" update-index --skip-worktree third_party/libtorch/torch/build-version 2>/dev/null || true

@@ -14,8 +14,9 @@ from_argument "${BASH_SOURCE[0]}" "$@"
 archive=vaderSentiment-0.5.zip
 hash=5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a
 data=$root/data/movie-reviews
-alone "$root/data"
-if [ -f "$data/train.tsv" ] && [ -f "$data/eval.tsv" ]; then
+there() { [ -f "$data/train.tsv" ] && [ -f "$data/eval.tsv" ]; }
+there || alone "$root/data"
+if there; then
     say "the movie reviews are in $data"
     exit
 fi

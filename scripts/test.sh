@@ -5,7 +5,11 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
-[ $# -eq 0 ] || die "unknown argument $1; this script takes none (for single tests: cargo test --release NAME)"
+case ${1:-} in
+    '') ;;
+    -h | --help) usage "${BASH_SOURCE[0]}"; exit ;;
+    *) die "unknown argument $1; this script takes none (for single tests: cargo test --release NAME)" ;;
+esac
 set_up
 for part in fmt clippy; do
     cargo "$part" --version >/dev/null 2>&1 || die "cargo $part is missing: rustup component add rustfmt clippy"

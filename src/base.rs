@@ -100,14 +100,14 @@ impl BaseFiles {
             name.starts_with("classifier.") || (!has_pooler && name.starts_with(&pooler))
         });
         new.sort();
+        let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
+        weights.fill(&store, &new)?;
         if !has_pooler {
             tracing::warn!(
                 "{} has no pooler: it is new, trains whole, and is saved with the task",
-                weights.path.display()
+                file.display()
             );
         }
-        let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
-        weights.fill(&store, &new)?;
         Ok(Base { dir, file, config, store, model, fingerprint, new })
     }
 }

@@ -87,6 +87,11 @@ pub enum Error {
         /// The loss.
         loss: f64,
     },
+    /// Numbers that are infinite or none.
+    #[error(
+        "{0} holds numbers that are infinite or none; a lower training.learning_rate usually helps"
+    )]
+    NotFinite(String),
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),

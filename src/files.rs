@@ -1,39 +1,76 @@
 //! Files written beside and renamed: a reader sees the old file or the whole new one.
 
 use crate::error::{Error, Result};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-/// What the name of a file begins with until it is whole.
-const UNFINISHED: &str = ".bitfit-";
+/// The file that [`replace`] is writing, for [`abandon`].
+static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Writes `path` through `write`: into a sibling first, flushed to the disk, then renamed over it.
 ///
 /// A link is followed, and what is no regular file, such as a pipe or `/dev/stdout`, is written to as it is.
-pub fn replace(path: &Path, write: impl FnOnce(&mut std::fs::File) -> Result<()>) -> Result<()> {
-    let resolved = std::fs::canonicalize(path);
-    let path = resolved.as_deref().unwrap_or(path);
-    if path.exists() && !path.is_file() {
-        let open = std::fs::OpenOptions::new().write(true).open(path);
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let target = std::fs::canonicalize(path)
+        .or_else(|_| std::fs::read_link(path).map(|link| folder_of(path).join(link)));
+    let path = target.as_deref().unwrap_or(path);
+    let there = std::fs::metadata(path).ok();
+    if there.as_ref().is_some_and(|file| !file.is_file()) {
+        let open = File::options().write(true).open(path);
         return write(&mut open.map_err(Error::io("write", path))?);
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mode = there.map_or(0o644, |file| file.permissions().mode() & 0o7777);
     let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)
+        .prefix(&unfinished_prefix(path))
+        .permissions(PermissionsExt::from_mode(mode))
+        .tempfile_in(folder_of(path))
         .map_err(Error::io("write", path))?;
-    write(file.as_file_mut())?;
-    file.as_file().sync_all().map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|e| e.error).map_err(Error::io("write", path))?;
+    note(Some(file.path().to_owned()));
+    let written = write(file.as_file_mut())
+        .and_then(|()| file.as_file().sync_all().map_err(Error::io("write", path)))
+        .and_then(|()| file.persist(path).map(drop).map_err(|e| Error::io("write", path)(e.error)));
+    note(None);
+    written?;
     // The rename itself must reach the disk too.
-    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("write", path))
+    File::open(folder_of(path))
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("write", path))
 }
 
-/// Removes what killed processes left unfinished in `folder`.
-pub fn remove_unfinished(folder: &Path) -> Result<()> {
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn unfinished_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+fn note(path: Option<PathBuf>) {
+    if let Ok(mut unfinished) = UNFINISHED.lock() {
+        *unfinished = path;
+    }
+}
+
+/// Removes what [`replace`] has not finished, for a process that is about to end.
+pub fn abandon() {
+    if let Some(path) = UNFINISHED.lock().ok().and_then(|mut unfinished| unfinished.take()) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Removes what a killed process left unfinished of `path`.
+pub fn remove_unfinished(path: &Path) -> Result<()> {
+    let (folder, prefix) = (folder_of(path), unfinished_prefix(path));
     for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+        let named = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
+        if named && entry.path().is_file() {
             std::fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
         }
     }

@@ -66,6 +66,11 @@ impl Predictor {
         let files = BaseFiles::read(model, weights)?;
         fits(tokenizer, &reader, &files, [])?;
         let most = usize::try_from(files.config.max_position_embeddings).unwrap_or(0);
+        if task.meta.task_type != "classification" {
+            let problem =
+                format!("task_type: found {}, expected classification", task.meta.task_type);
+            return Err(Error::file(delta, problem));
+        }
         if task.meta.labels.len() < 2 || !(3..=most).contains(&task.meta.max_length) {
             let problem = format!(
                 "metadata: {} labels and max_length {}; expected two or more, and 3 to {most}",
@@ -88,6 +93,9 @@ impl Predictor {
         let mut predictions = Vec::with_capacity(rows.len());
         for (texts, tokens) in rows.chunks(batch_size).zip(encoded.chunks(batch_size)) {
             for (text, scores) in texts.iter().zip(self.scores(tokens)?) {
+                if scores.iter().any(|score| !score.is_finite()) {
+                    return Err(Error::NotFinite("the task's prediction".into()));
+                }
                 predictions.push(self.prediction(text, &scores));
             }
         }

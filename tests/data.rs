@@ -6,7 +6,7 @@ use bitfit::data::{
 };
 
 fn columns() -> Columns {
-    Columns { text: "text".into(), text_pair: None, label: Some("label".into()), classes: None }
+    Columns { text: "text".into(), text_pair: None, label: Some("label".into()) }
 }
 
 fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
@@ -56,7 +56,6 @@ fn every_format_gives_the_same_rows() {
             .collect()
     };
     assert_eq!(labels(&columns()), ["neg", "odd", "pos"]);
-    assert_eq!(labels(&Columns { classes: Some(vec!["pos".into()]), ..columns() }), ["pos"]);
 }
 
 #[test]
@@ -150,7 +149,7 @@ fn labels_go_by_name_or_number() {
     assert_eq!(from("a\t3\nb\t01\nc\t02\n").unwrap(), ["01", "02", "3"]);
     let labels = Labels { names: ["1", "2"].map(String::from).into() };
     let error = labels.number(&rows("a\t1\nb\t0\n")).unwrap_err().to_string();
-    assert!(error.contains("x.tsv:3") && error.ends_with("expected one of 1, 2"), "{error}");
+    assert!(error.contains("x.tsv:3") && error.contains("expected one of 1, 2 ("), "{error}");
 }
 
 #[test]
@@ -242,8 +241,7 @@ fn a_tokenizer_that_cannot_be_used_is_refused() {
         "{\"tokenize_chinese_chars\": false}",
         &["tokenize_chinese_chars"],
     );
-    let more = std::fs::read_to_string(scratch.path("base/vocab.txt")).unwrap()
-        + &"more\n".repeat(60).replace("more", "word");
+    let more = std::fs::read_to_string(scratch.path("base/vocab.txt")).unwrap() + "word\n";
     scratch.write("base/vocab.txt", (0..40).fold(more, |text, i| text + &format!("word{i}\n")));
     let output = scratch.train(&[]);
     crate::common::refused(&output, 1, &["vocabulary of", "vocab_size = 120"]);

@@ -1,6 +1,6 @@
 //! Whole runs of the binaries on a tiny model.
 
-use crate::common::{Scratch, refused, stderr, stdout, succeeded};
+use crate::common::{Scratch, refused, reviews, stderr, stdout, succeeded};
 use bitfit::delta::Delta;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -171,12 +171,21 @@ fn a_run_is_not_written_over_by_accident() {
     let mine = ["--overwrite", "--set", "training.output_dir=mine"];
     refused(&scratch.train(&mine), 2, &["mine holds checkpoints", "not from a run"]);
     assert!(scratch.path("mine/checkpoints/x").exists());
+    scratch.write("model/vocab.txt", "another model's");
+    refused(
+        &scratch.train(&["--set", "training.output_dir=model"]),
+        2,
+        &["model holds vocab.txt", "not from a run"],
+    );
     let base = ["--set", "training.output_dir=base"];
     refused(&scratch.train(&base), 2, &["training.output_dir", "never written to"]);
     succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
     let before = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
     refused(&scratch.train(&[]), 2, &["holds a run already", "--overwrite"]);
     assert_eq!(before, std::fs::read(scratch.path("run/delta.safetensors")).unwrap());
+    // Nor is what a run starts from removed for it.
+    let start = ["--overwrite", "--set", "model.init_delta=run/delta.safetensors"];
+    refused(&scratch.train(&start), 2, &["training.output_dir", "init_delta"]);
     // A run that cannot start loses nothing either.
     refused(
         &scratch.train(&["--overwrite", "--set", "data.train=nowhere.tsv"]),
@@ -406,6 +415,43 @@ fn an_interrupted_prediction_leaves_nothing_behind() {
     signal(&child, "-INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(names(), ["texts.txt"]);
+}
+
+/// The second signal ends the process at once, in the middle of whatever libtorch is doing.
+#[test]
+fn a_second_signal_ends_a_run_at_once() {
+    let scratch = Scratch::new();
+    // An evaluation that takes long, so that the first signal is not yet heard when the second comes.
+    scratch.write("train.tsv", reviews(200_000, 1));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit-train"));
+    command.arg("--config").arg(scratch.path("config.toml")).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    signal(&child, "-INT");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// A run that is stopped before its first step has changed nothing: the run it was to replace is still there.
+#[test]
+fn a_signal_while_reading_changes_nothing() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    let before = files(&scratch, "run");
+    scratch.write("train.tsv", reviews(200_000, 1));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit-train"));
+    command
+        .arg("--config")
+        .arg(scratch.path("config.toml"))
+        .arg("--overwrite")
+        .stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    signal(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    refused(&output, 130, &["nothing was changed"]);
+    assert_eq!(before, files(&scratch, "run"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use bitfit::base::BaseFiles;
 use bitfit::models::{Architecture, Name, classify};
 use bitfit::weights::Weights;
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -207,16 +208,28 @@ fn truncated_and_foreign_files_are_errors() {
     for length in [0, 8, 100, pickled.len() / 2, pickled.len() - 1] {
         refuse("cut.bin", &pickled[..length]);
     }
-    // Whatever byte is wrong, it is refused or it is the same content.
-    let whole =
-        Weights::read(Architecture::Bert, &golden_dir().join("tiny-bert.bin")).unwrap().fingerprint;
-    for i in (0..pickled.len()).step_by(97) {
-        let mut bytes = pickled.clone();
-        bytes[i] ^= 0x55;
-        if let Ok(read) = Weights::read(Architecture::Bert, &scratch.write("flipped.bin", bytes)) {
-            assert_eq!(read.fingerprint, whole, "byte {i}");
+    // Whatever byte of the pickle is wrong, with the archive's checksums right: an error or other tensors, but no panic.
+    let pickle = member(&pickled, "data.pkl");
+    let mut refused = 0;
+    for i in 0..pickle.len() {
+        for flip in [0x01, 0x55, 0xff] {
+            let mut bytes = pickle.clone();
+            bytes[i] ^= flip;
+            let path = scratch.write("flipped.bin", with_member(&pickled, "data.pkl", &bytes));
+            refused += usize::from(Weights::read(Architecture::Bert, &path).is_err());
         }
     }
+    assert!(refused > pickle.len(), "most of them are errors: {refused} of {}", 3 * pickle.len());
+    let refuse_member = |name: &str, bytes: &[u8], part: &str| {
+        let error = refuse("member.bin", &with_member(&pickled, name, bytes));
+        assert!(error.contains(part), "expected {part:?} in: {error}");
+    };
+    refuse_member("byteorder", b"big", "little-endian");
+    refuse_member("data.pkl", &[b'N'; 5_000_000], "more than 4000000");
+    refuse_member("data.pkl", b"\x80\x02}X\x01\x00\x00\x00a}s.", "a is a dict");
+    refuse_member("data.pkl", b"\x80\x02}X\x01\x00\x00\x00aNs.", "not a dense tensor");
+    refuse_member("data.pkl", b"\x80\x02].", "not a dict");
+    refuse_member("other/data.pkl", b"\x80\x02}.", "more than one data.pkl");
     refuse("text.safetensors", b"no tensors here at all");
     refuse("huge.safetensors", &u64::MAX.to_le_bytes());
     let error = refuse("text.bin", b"no pickle");
@@ -277,4 +290,37 @@ fn a_config_json_that_is_not_a_bert_is_refused() {
         scratch.write("base/config.json", config.replacen(from, to, 1));
         refused(&scratch.bitfit(&["inspect", "--model", "base"]), 1, &parts);
     }
+}
+
+/// A member of a zip archive.
+fn member(archive: &[u8], name: &str) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();
+    let full = archive.file_names().find(|n| n.ends_with(&format!("/{name}"))).unwrap().to_owned();
+    let mut bytes = vec![];
+    archive.by_name(&full).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// The archive with one member replaced, or added.
+fn with_member(archive: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut old = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();
+    let mut new = zip::ZipWriter::new(std::io::Cursor::new(vec![]));
+    let options =
+        zip::write::FileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut replaced = false;
+    for i in 0..old.len() {
+        let mut entry = old.by_index(i).unwrap();
+        new.start_file(entry.name(), options).unwrap();
+        if entry.name().ends_with(&format!("/{name}")) {
+            replaced = true;
+            new.write_all(bytes).unwrap();
+        } else {
+            std::io::copy(&mut entry, &mut new).unwrap();
+        }
+    }
+    if !replaced {
+        new.start_file(name, options).unwrap();
+        new.write_all(bytes).unwrap();
+    }
+    new.finish().unwrap().into_inner()
 }

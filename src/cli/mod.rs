@@ -6,15 +6,13 @@ mod train;
 
 use crate::base::BaseFiles;
 use crate::error::{Error, Result};
-use crate::logging;
 use crate::weights::{self, Weights};
+use crate::{files, logging, native};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Device;
 
 /// Fine-tunes a BERT classifier by training its biases and the new head alone (BitFit).
@@ -104,6 +102,7 @@ fn run(command: Command) -> ExitCode {
 impl Convert {
     fn run(&self) -> Result<()> {
         logging::start(false);
+        end_on_signal()?;
         if self.output.extension().is_none_or(|e| e != "ot") {
             let found = self.output.display();
             return Err(Error::Usage(format!(
@@ -132,17 +131,14 @@ fn print(text: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{text}").map_err(Error::io("write", Path::new("stdout")))
 }
 
-/// The first Ctrl-C or SIGTERM asks the work to end, and says how it will; the second ends the process.
-fn stop_on_signal(how: &'static str) -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let heard = stop.clone();
-    let handler = move || {
-        if heard.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        let _ = writeln!(std::io::stderr(), "\n{how}; again to end at once");
-    };
-    ctrlc::set_handler(handler)
-        .map_err(|e| Error::Bug(format!("signals cannot be handled: {e}")))?;
-    Ok(stop)
+/// Ctrl-C or SIGTERM ends the process at once, without leaving an unfinished file.
+fn end_on_signal() -> Result<()> {
+    on_signal(|| {
+        files::abandon();
+        native::exit_now(130)
+    })
+}
+
+fn on_signal(handler: impl FnMut() + Send + 'static) -> Result<()> {
+    ctrlc::set_handler(handler).map_err(|e| Error::Bug(format!("signals cannot be handled: {e}")))
 }

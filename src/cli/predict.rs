@@ -1,6 +1,6 @@
 //! `bitfit predict` and `bitfit eval`: what a trained task says.
 
-use super::{print, stop_on_signal};
+use super::{end_on_signal, print};
 use crate::config::{self, Run, RunConfig};
 use crate::data::{self, Columns};
 use crate::error::{Error, Result};
@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 pub const EVAL_EXAMPLES: &str = "Examples:
   bitfit eval --run runs/movie-reviews
@@ -130,7 +129,6 @@ impl Task {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),
             text_pair: self.text_pair_column.clone().or(defaults.data.text_pair_column),
             label: Some(defaults.data.label_column),
-            classes: Some(predictor.meta.labels.clone()),
         };
         let batch_size = self
             .batch_size
@@ -160,7 +158,7 @@ impl Eval {
         let of_run = run.as_ref().and_then(|run| run.config.data.eval.as_ref());
         let rows = match (self.data.as_ref().or(of_run), &run) {
             (Some(path), _) => data::read(path, &columns)?,
-            (None, Some(run)) => setup::Rows::read(run)?.eval,
+            (None, Some(run)) => setup::Rows::read(run, &columns)?.eval,
             (None, None) => {
                 let problem = "--data PATH is needed where no --run says what to evaluate on";
                 return Err(Error::Usage(problem.into()));
@@ -185,36 +183,19 @@ impl Eval {
 impl Predict {
     pub fn run(&self) -> Result<()> {
         logging::start(false);
+        end_on_signal()?;
         let task = self.task.load()?;
         match self.output.as_deref().filter(|path| *path != Path::new("-")) {
-            None => {
-                let go_on = || Ok(());
-                self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout"), &go_on)
-            }
-            Some(path) => {
-                // Ended at once, it would leave its unfinished file behind.
-                let stop = stop_on_signal("ending after this batch")?;
-                let go_on = || match stop.load(Ordering::SeqCst) {
-                    true => Err(Error::Interrupted(format!("{} is not written", path.display()))),
-                    false => Ok(()),
-                };
-                files::replace(path, |file| {
-                    self.predict(&task, &mut std::io::BufWriter::new(file), path, &go_on)
-                })
-            }
+            None => self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout")),
+            Some(path) => files::replace(path, |file| {
+                self.predict(&task, &mut std::io::BufWriter::new(file), path)
+            }),
         }
     }
 
-    /// Predicts everything that is asked for; `name` is where `out` writes to, and `go_on` is asked before each part.
-    fn predict(
-        &self,
-        task: &Loaded,
-        out: &mut dyn Write,
-        name: &Path,
-        go_on: &dyn Fn() -> Result<()>,
-    ) -> Result<()> {
+    /// Predicts everything that is asked for; `name` is where `out` writes to.
+    fn predict(&self, task: &Loaded, out: &mut dyn Write, name: &Path) -> Result<()> {
         let mut predict = |rows: &[Text]| {
-            go_on()?;
             for prediction in task.predictor.predict(rows, task.batch_size)? {
                 let line =
                     serde_json::to_string(&prediction).map_err(|e| Error::Bug(e.to_string()))?;

@@ -1,13 +1,16 @@
 //! `bitfit-train`, `bitfit train`.
 
 use super::inspect::show_plan;
-use super::stop_on_signal;
+use super::on_signal;
 use crate::config::Run;
 use crate::error::Result;
-use crate::logging;
 use crate::train::{self, Listeners, MetricsFile, Terminal, output};
+use crate::{files, logging, native};
 use clap::Args;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit-train --config configs/movie-reviews.toml
@@ -50,7 +53,21 @@ impl Train {
         if !self.json {
             listeners.0.push(Box::new(Terminal::new(bars, training.metric_for_best_model.name())));
         }
-        let stop = stop_on_signal("ending after this step")?;
+        let stop = stop_on_signal()?;
         train::train(&run, self.overwrite, &mut listeners, &stop).map(drop)
     }
+}
+
+/// The first Ctrl-C or SIGTERM asks the run to end after its step; the second ends the process.
+fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let heard = stop.clone();
+    on_signal(move || {
+        if heard.swap(true, Ordering::SeqCst) {
+            files::abandon();
+            native::exit_now(130);
+        }
+        let _ = writeln!(std::io::stderr(), "\nending after this step; again to end at once");
+    })?;
+    Ok(stop)
 }

@@ -33,12 +33,8 @@ impl RunConfig {
             Error::Usage(format!("{}: with --set, every path must be UTF-8 ({e})", path.display()))
         })?;
         for text in overrides {
-            override_key(&mut table, text)?;
             // Checked one by one, so that a message is about the right one.
-            config = table.clone().try_into().map_err(|e| {
-                let message = with_suggestion(toml::de::Error::message(&e));
-                Error::Usage(format!("--set {text}: {message}"))
-            })?;
+            (table, config) = override_key(&table, text)?;
         }
         config.for_each_path(|value| *value = plain(&here.join(&*value)));
         // `--set data.eval=` takes it away.
@@ -109,21 +105,30 @@ fn with_suggestion(message: &str) -> String {
     }
 }
 
-fn override_key(table: &mut toml::Table, text: &str) -> Result<()> {
+fn override_key(table: &toml::Table, text: &str) -> Result<(toml::Table, RunConfig)> {
     let usage = || {
         Error::Usage(format!(
             "--set {text}: expected SECTION.KEY=VALUE, such as training.learning_rate=4e-4"
         ))
     };
-    let (key, value) = text.split_once('=').ok_or_else(usage)?;
+    let (key, written) = text.split_once('=').ok_or_else(usage)?;
     let (section, name) = key.trim().split_once('.').ok_or_else(usage)?;
-    // A bare word is a string, so that paths and names need no quotes within quotes.
-    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
-    let section_value =
-        table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    section_value.as_table_mut().ok_or_else(usage)?.insert(name.to_owned(), value);
-    Ok(())
+    let with = |value: toml::Value| {
+        let mut table = table.clone();
+        let section =
+            table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        section.as_table_mut().ok_or_else(usage)?.insert(name.to_owned(), value);
+        let config = table.clone().try_into().map_err(|e| {
+            let message = with_suggestion(toml::de::Error::message(&e));
+            Error::Usage(format!("--set {text}: {message}"))
+        })?;
+        Ok((table, config))
+    };
+    // What is no TOML is a string, and so is what must be one: paths and names need no quotes within quotes.
+    let bare = || with(toml::Value::String(written.trim().to_owned()));
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {written}"));
+    match parsed.ok().and_then(|mut parsed| parsed.remove("value")) {
+        Some(value) => with(value).or_else(|error| bare().map_err(|_| error)),
+        None => bare(),
+    }
 }

@@ -158,14 +158,13 @@ impl Run {
         )
     }
 
-    /// The columns that hold texts and labels, and the classes where they are known.
+    /// The columns that hold texts and labels.
     pub fn columns(&self) -> Columns {
         let section = &self.config.data;
         Columns {
             text: section.text_column.clone(),
             text_pair: section.text_pair_column.clone(),
             label: Some(section.label_column.clone()),
-            classes: self.label_names(),
         }
     }
 

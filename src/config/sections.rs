@@ -1,4 +1,4 @@
-//! Every key with its default, as it is written: the paper's and the tutorial's settings.
+//! Every key with its default, as it is written: the paper's settings, under Hugging Face's names.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -43,14 +43,12 @@ pub struct Columns {
     pub text_pair: Option<String>,
     /// The label; `None`: not read.
     pub label: Option<String>,
-    /// The class folders to read; `None`: all.
-    pub classes: Option<Vec<String>>,
 }
 
 /// Reads all rows of `path`: a folder of class folders with `.txt` files, or a file whose ending says what it is.
 pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
     let rows = if path.is_dir() {
-        read_folder(path, columns.classes.as_deref())?
+        read_folder(path)?
     } else {
         match ending(path).as_deref() {
             Some("csv") => read_csv(path, columns)?,
@@ -231,14 +229,13 @@ fn read_jsonl(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
 }
 
 /// `class/anything.txt`, in the order of the names. Hidden folders are no classes, nor are aclImdb's unlabelled reviews.
-fn read_folder(path: &Path, classes: Option<&[String]>) -> Result<Vec<Row>> {
+fn read_folder(path: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
     for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
         let label =
             class.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let wanted = classes.is_none_or(|names| names.contains(&label));
-        if !wanted || label.starts_with('.') || (imdb && label == "unsup") {
+        if label.starts_with('.') || (imdb && label == "unsup") {
             tracing::info!("{}: not a class, passed over", class.display());
             continue;
         }
@@ -317,7 +314,7 @@ impl Labels {
                     } else {
                         String::new()
                     };
-                    row.place.error(format!("label {label:?}: expected one of {self}{number}"))
+                    row.place.error(format!("label {label:?}: expected one of {self}{number} (the training data's, or model.label_names)"))
                 })
             })
             .collect()

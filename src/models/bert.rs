@@ -10,6 +10,7 @@ use tch::{Tensor, nn};
 pub struct Bert {
     embeddings: Embeddings,
     layers: Vec<Layer>,
+    last: Layer,
     pooler: Linear,
 }
 
@@ -17,33 +18,29 @@ impl Bert {
     /// Places the tensors in the store below `path`, in the checkpoint's order.
     pub fn new(path: nn::Path<'_>, config: &ModelConfig) -> Result<Self> {
         let embeddings = Embeddings::new(&path / "embeddings", config)?;
-        let layers = (0..config.num_hidden_layers)
+        let last = config.num_hidden_layers - 1;
+        let layers = (0..last)
             .map(|i| Layer::new(&path / "encoder" / "layer" / i, config, i))
             .collect::<Result<_>>()?;
+        let last = Layer::new(&path / "encoder" / "layer" / last, config, last)?;
         let pooler =
             Linear::new(path / "pooler" / "dense", config.hidden_size, config.hidden_size)?;
-        Ok(Self { embeddings, layers, pooler })
+        Ok(Self { embeddings, layers, last, pooler })
     }
 
-    /// The pooler's output, `[B, H]`.
+    /// The pooler's output, `[B, H]`; `first` are the batch's first tokens as rows.
     ///
     /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else
     /// for the first ones alone.
-    pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
+    pub fn forward(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
         let mut x = self.embeddings.forward(batch)?;
         let all = batch.all_rows();
-        let (last, before) = match self.layers.split_last() {
-            Some(split) => split,
-            None => {
-                return Ok(self.pooler.forward(&x.f_index_select(0, &batch.first)?)?.f_tanh()?);
-            }
-        };
-        for layer in before {
+        for layer in &self.layers {
             x = layer.forward(&x, &x, &all, &batch.cu_seqlens)?;
         }
-        let first = x.f_index_select(0, &batch.first)?;
-        let first = last.forward(&first, &x, &batch.first_rows()?, &batch.cu_seqlens)?;
-        Ok(self.pooler.forward(&first)?.f_tanh()?)
+        let first_tokens = x.f_index_select(0, &batch.first)?;
+        let first_tokens = self.last.forward(&first_tokens, &x, first, &batch.cu_seqlens)?;
+        Ok(self.pooler.forward(&first_tokens)?.f_tanh()?)
     }
 }
 

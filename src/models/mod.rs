@@ -33,7 +33,8 @@ impl Classifier {
 
     /// The logits, `[B, L]`.
     pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
-        let pooled = self.encoder.forward(batch)?;
-        self.head.forward(pooled, batch.first_rows()?.keys.as_ref())
+        let first = batch.first_rows()?;
+        let pooled = self.encoder.forward(batch, &first)?;
+        self.head.forward(pooled, first.keys.as_ref())
     }
 }

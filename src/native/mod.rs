@@ -93,6 +93,12 @@ pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
     Ok(Some(bytes.unsigned_abs() >> 20))
 }
 
+/// Ends the process at once. `std::process::exit` would run libtorch's destructors under threads that are computing.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit returns to nobody and runs no handlers.
+    unsafe { libc::_exit(code) }
+}
+
 /// How long ago this process started, loading its libraries included; zero where Linux's /proc does not say.
 pub fn process_age() -> Duration {
     let age = || {

@@ -115,7 +115,8 @@ struct Dropout : torch::autograd::Function<Dropout> {
     return dropped(x, keys, site, probability);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context, torch::autograd::variable_list gradient) {
-    auto x = dropped(gradient[0], context->saved_data["keys"].toTensor(), context->saved_data["site"].toInt(), context->saved_data["probability"].toDouble());
+    // Itself a dropout, so that second derivatives are right too.
+    auto x = apply(gradient[0], context->saved_data["keys"].toTensor(), context->saved_data["site"].toInt(), context->saved_data["probability"].toDouble());
     return {x, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };

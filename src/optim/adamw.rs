@@ -92,6 +92,17 @@ impl AdamW {
         Ok(norm)
     }
 
+    /// Checks that what trains still is numbers.
+    pub fn check_finite(&self) -> Result<()> {
+        for group in &self.groups {
+            if bool::try_from(group.values.f_isfinite()?.f_all()?)? {
+                continue;
+            }
+            return Err(Error::NotFinite("what was trained".into()));
+        }
+        Ok(())
+    }
+
     /// Checks that the model's tensors and gradients still are the flat vectors' pieces; a broken link would train nothing.
     pub fn check_bound(&self, store: &nn::VarStore) -> Result<()> {
         let variables = store.variables();

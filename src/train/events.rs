@@ -37,7 +37,12 @@ pub enum Event<'a> {
     /// A checkpoint was written.
     Saved(&'a Path),
     /// The run ended.
-    Finished(&'a Summary),
+    Finished {
+        /// What it was and what it cost.
+        summary: &'a Summary,
+        /// Its directory.
+        output_dir: &'a Path,
+    },
 }
 
 /// A line of metrics.jsonl.
@@ -193,7 +198,7 @@ impl Listener for Terminal {
                 );
             }
             Event::Saved(path) => tracing::debug!("saved {}", path.display()),
-            Event::Finished(summary) => {
+            Event::Finished { summary, output_dir } => {
                 self.steps.finish_and_clear();
                 let at = summary.best_step.map_or(String::new(), |step| {
                     format!(" at step {step}: {}", list(&summary.best))
@@ -206,6 +211,9 @@ impl Listener for Terminal {
                     summary.seconds_to_first_step,
                     summary.peak_rss_mib,
                 );
+                if !summary.interrupted {
+                    tracing::info!("try it: bitfit predict --run {} \"...\"", output_dir.display());
+                }
             }
         }
         Ok(())
@@ -267,7 +275,7 @@ impl Listener for MetricsFile {
     fn hear(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Record(record) => self.write(record, true),
-            Event::Finished(summary) => {
+            Event::Finished { summary, .. } => {
                 self.write(&serde_json::json!({ "summary": summary }), false)
             }
             _ => Ok(()),

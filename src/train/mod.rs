@@ -62,6 +62,9 @@ pub fn train(
     output::check(run, overwrite)?;
     listener.hear(&Event::Reading)?;
     let mut prepared = Prepared::new(run)?;
+    if stop.load(Ordering::SeqCst) {
+        return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
+    }
     let _ours_alone = output::begin(run, &prepared, overwrite)?;
     listener.hear(&Event::Prepared(&prepared))?;
     let mut progress = Progress::default();
@@ -82,7 +85,10 @@ pub fn train(
     let path = run.config.training.output_dir.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Bug(e.to_string()))?;
     files::replace_with(&path, (text + "\n").as_bytes())?;
-    listener.hear(&Event::Finished(&summary))?;
+    listener.hear(&Event::Finished {
+        summary: &summary,
+        output_dir: &run.config.training.output_dir,
+    })?;
     if !interrupted {
         return Ok(summary);
     }

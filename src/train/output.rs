@@ -7,9 +7,12 @@ use crate::files;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-/// What a run writes there, the copies of the tokenizer's files aside.
+/// What a run writes there, the copies of the tokenizer's files aside. The file that marks a run is the last to be removed.
 const WRITTEN: [&str; 5] =
-    ["config.toml", "delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints"];
+    ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints", "config.toml"];
+
+/// What a run would write over in a model's directory.
+const MODELS: [&str; 3] = ["config.json", "vocab.txt", "tokenizer_config.json"];
 
 /// How the config.toml of a run begins: what tells a run from anything else of these names.
 const MARK: &str = "# As it was run; written by bitfit";
@@ -22,7 +25,14 @@ pub fn check(run: &Run, overwrite: bool) -> Result<()> {
         let expected = "another directory than the base, which is never written to";
         return Err(run.error("training.output_dir", &path.display(), expected));
     }
-    let there: Vec<&str> = WRITTEN.into_iter().filter(|name| path.join(name).exists()).collect();
+    if let Some(start) =
+        run.config.model.init_delta.as_ref().filter(|start| real(start).starts_with(real(path)))
+    {
+        let expected = "another directory than the one that model.init_delta is in";
+        return Err(run.error("training.output_dir", &start.display(), expected));
+    }
+    let there: Vec<&str> =
+        WRITTEN.into_iter().chain(MODELS).filter(|name| path.join(name).exists()).collect();
     if there.is_empty() {
         return Ok(());
     }
@@ -47,7 +57,11 @@ pub fn begin(run: &Run, prepared: &Prepared, overwrite: bool) -> Result<File> {
     let path = &run.config.training.output_dir;
     files::create_dir(path)?;
     let lock_path = path.join(".lock");
-    let lock = File::create(&lock_path).map_err(Error::io("create", &lock_path))?;
+    let lock = File::options()
+        .create(true)
+        .append(true)
+        .open(&lock_path)
+        .map_err(Error::io("create", &lock_path))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -57,9 +71,9 @@ pub fn begin(run: &Run, prepared: &Prepared, overwrite: bool) -> Result<File> {
     }
     // Another run may have come and gone since the first look.
     check(run, overwrite)?;
-    files::remove_unfinished(path)?;
     for name in WRITTEN {
         let old = path.join(name);
+        files::remove_unfinished(&old)?;
         let removed =
             if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
         match removed {

@@ -2,7 +2,7 @@
 
 use crate::base::{Base, BaseFiles};
 use crate::config::{Run, RunConfig};
-use crate::data::{self, Example, Labels, Row, Tokenizer};
+use crate::data::{self, Columns, Example, Labels, Row, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::freeze::FreezePlan;
@@ -41,7 +41,8 @@ impl Prepared {
         let dir = &section.model_name_or_path;
         let (files, rows) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| BaseFiles::read(dir, section.weights.as_deref()));
-            let rows = Rows::read(run).and_then(|rows| Ok((rows.encode(run, dir)?, rows.labels)));
+            let rows = Rows::read(run, &run.columns())
+                .and_then(|rows| Ok((rows.encode(run, dir)?, rows.labels)));
             let files = reader.join().unwrap_or_else(|_| {
                 Err(Error::Bug("the thread that reads the base panicked".into()))
             });
@@ -84,6 +85,7 @@ impl Prepared {
 
     /// The task as it is now.
     pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
+        self.optimizer.check_finite()?;
         Delta::take(
             &self.base,
             &self.differs,
@@ -134,16 +136,15 @@ struct Encoded {
 
 impl Rows {
     /// Reads the data, finds the classes, and splits an evaluation set off where there is none.
-    pub fn read(run: &Run) -> Result<Self> {
+    pub fn read(run: &Run, columns: &Columns) -> Result<Self> {
         let section = &run.config.data;
-        let columns = run.columns();
-        let mut train = data::read(&section.train, &columns)?;
+        let mut train = data::read(&section.train, columns)?;
         let labels = run.label_names().map_or_else(
             || Labels::from_rows(&section.train, &train),
             |names| Ok(Labels { names }),
         )?;
         let eval = match &section.eval {
-            Some(path) => data::read(path, &columns)?,
+            Some(path) => data::read(path, columns)?,
             None => {
                 let (keep, take) = data::split_by_class(
                     &labels.number(&train)?,

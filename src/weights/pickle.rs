@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use std::io::Read;
 use std::path::Path;
+use std::rc::Rc;
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
 
@@ -23,16 +24,16 @@ enum Object {
     Global(String),
     Storage {
         kind: Kind,
-        key: String,
+        key: Rc<str>,
     },
-    Tensor(View),
+    Tensor(Rc<View>),
 }
 
 /// A tensor as a view of a storage.
 #[derive(Debug, Clone)]
 struct View {
     kind: Kind,
-    key: String,
+    key: Rc<str>,
     offset: i64,
     shape: Vec<i64>,
     strides: Vec<i64>,
@@ -50,10 +51,16 @@ pub fn read(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<()>) -> 
         )
     };
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let size = file.metadata().map_err(Error::io("read", path))?.len();
     let mut archive = ZipArchive::new(std::io::BufReader::new(file))
         .map_err(|e| broken(&format!("not a zip archive ({e})")))?;
-    let name = archive.file_names().find(|name| name.ends_with("/data.pkl")).map(str::to_owned);
-    let name = name.ok_or_else(|| broken("no data.pkl in it"))?;
+    let mut names =
+        archive.file_names().filter(|name| name.ends_with("/data.pkl")).map(str::to_owned);
+    let (name, more) = (names.next().ok_or_else(|| broken("no data.pkl in it"))?, names.next());
+    if more.is_some() {
+        return Err(broken("more than one data.pkl in it"));
+    }
+    drop(names);
     let folder = name.trim_end_matches("data.pkl").to_owned();
     let mut entry = |name: &str| -> Result<Vec<u8>> {
         let mut entry = archive.by_name(name).map_err(|e| broken(&format!("{name}: {e}")))?;
@@ -62,11 +69,18 @@ pub fn read(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<()>) -> 
         Ok(bytes)
     };
     let tensors = unpickle(&entry(&name)?).map_err(|problem| broken(&problem))?;
+    if entry(&format!("{folder}byteorder")).is_ok_and(|order| order != b"little") {
+        return Err(broken("its numbers are not little-endian"));
+    }
+    // A storage may be shared, as word embeddings are; not by a file's every tensor.
+    let mut left = 4 * size;
     for (name, view) in tensors {
         let bytes = entry(&format!("{folder}data/{}", view.key))?;
-        let tensor = view
-            .tensor(&bytes)?
-            .ok_or_else(|| broken(&format!("tensor {name} reaches out of its storage")))?;
+        let tensor = view.tensor(&bytes)?;
+        let tensor =
+            tensor.ok_or_else(|| broken(&format!("tensor {name} reaches out of its storage")))?;
+        let rest = left.checked_sub(bytes.len() as u64);
+        left = rest.ok_or_else(|| broken("its tensors are far larger than the file"))?;
         take(name, tensor)?;
     }
     Ok(())
@@ -83,11 +97,13 @@ impl View {
             }
             last += i128::from(size.max(1) - 1) * i128::from(stride);
         }
-        let numel: i128 = self.shape.iter().map(|&size| i128::from(size)).product();
+        let sizes = self.shape.iter().map(|&size| i128::from(size));
+        let numel = sizes.fold(1, i128::saturating_mul);
+        let fits = numel == 0 || last < count as i128;
         // A tensor that repeats its storage's numbers is not larger than a model: a hostile one could be.
         let inside = self.offset >= 0
             && self.shape.len() == self.strides.len()
-            && last < count as i128
+            && fits
             && numel <= count as i128;
         if !inside {
             return Ok(None);
@@ -103,19 +119,35 @@ impl View {
     }
 }
 
+/// Far above any model's: BERT-large's is 60 kB. An object takes some 50 bytes of memory for one in the file.
+const MOST_BYTES: usize = 4_000_000;
+
+/// Dimensions of a tensor.
+const MOST_DIMENSIONS: usize = 8;
+
 /// The named tensors of a pickled dict.
-fn unpickle(bytes: &[u8]) -> std::result::Result<Vec<(String, View)>, String> {
+fn unpickle(bytes: &[u8]) -> Step<Vec<(String, Rc<View>)>> {
+    if bytes.len() > MOST_BYTES {
+        return Err(format!("its pickle has {} bytes, more than {MOST_BYTES}", bytes.len()));
+    }
     let mut machine =
         Machine { bytes, at: 0, objects: vec![], stack: vec![], memo: Default::default() };
     let top = machine.run()?;
     let Object::Dict(items) = &machine.objects[top] else { return Err("not a dict".into()) };
-    let named =
-        |&(key, value): &(usize, usize)| match (&machine.objects[key], &machine.objects[value]) {
-            (Object::Text(name), Object::Tensor(view)) => Some((name.clone(), view.clone())),
-            // `_metadata` and the like.
-            _ => None,
-        };
-    Ok(items.iter().filter_map(named).collect())
+    let mut tensors = vec![];
+    for &(key, value) in items {
+        match (&machine.objects[key], &machine.objects[value]) {
+            (Object::Text(name), Object::Tensor(view)) => {
+                tensors.push((name.clone(), view.clone()))
+            }
+            (Object::Text(name), Object::Dict(_)) => {
+                return Err(format!("{name} is a dict, not a tensor; save that one"));
+            }
+            (Object::Text(name), _) => return Err(format!("{name} is not a dense tensor")),
+            _ => return Err("a key that is no text".into()),
+        }
+    }
+    Ok(tensors)
 }
 
 struct Machine<'a> {
@@ -313,6 +345,9 @@ impl Machine<'_> {
     }
 
     fn integers(&self, object: usize) -> Step<Vec<i64>> {
+        if self.items(object).len() > MOST_DIMENSIONS {
+            return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions"));
+        }
         let integer = |&i: &usize| match self.objects[i] {
             Object::Int(number) => Ok(number),
             _ => Err("a size that is no integer".into()),
@@ -341,7 +376,7 @@ impl Machine<'_> {
             "torch BoolStorage" => Kind::Bool,
             _ => return Err(format!("a storage of class {class}")),
         };
-        Ok(Object::Storage { kind, key: key.clone() })
+        Ok(Object::Storage { kind, key: key.as_str().into() })
     }
 
     fn call(&self, function: usize, arguments: usize) -> Step<Object> {
@@ -355,13 +390,8 @@ impl Machine<'_> {
                     return Err("a tensor without a storage".into());
                 };
                 let (shape, strides) = (self.integers(*shape)?, self.integers(*strides)?);
-                Ok(Object::Tensor(View {
-                    kind: *kind,
-                    key: key.clone(),
-                    offset: *offset,
-                    shape,
-                    strides,
-                }))
+                let (kind, key, offset) = (*kind, key.clone(), *offset);
+                Ok(Object::Tensor(Rc::new(View { kind, key, offset, shape, strides })))
             }
             ("torch._utils _rebuild_parameter", [tensor, ..]) => Ok(self.objects[*tensor].clone()),
             _ => Ok(Object::Other),
