@@ -212,7 +212,11 @@ impl Listener for Terminal {
                     summary.peak_rss_mib,
                 );
                 if !summary.interrupted {
-                    tracing::info!("try it: bitfit predict --run {} \"...\"", output_dir.display());
+                    // As it can be typed: the program stands beside this one.
+                    let program =
+                        std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
+                    let (program, run) = (program.display(), output_dir.display());
+                    tracing::info!("try it: {program} predict --run {run} \"...\"");
                 }
             }
         }
