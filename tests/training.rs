@@ -335,6 +335,18 @@ fn signal(child: &std::process::Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
+/// Waits until the process catches SIGINT, bit 1 of its mask, which it does before it reads anything.
+fn handles_signals(child: &std::process::Child) {
+    let caught = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() & 2 != 0
+    };
+    while !caught() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_signal_ends_a_run_with_the_best_so_far() {
     for (name, sets, best) in
@@ -426,7 +438,7 @@ fn a_second_signal_ends_a_run_at_once() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit-train"));
     command.arg("--config").arg(scratch.path("config.toml")).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    handles_signals(&child);
     signal(&child, "-INT");
     std::thread::sleep(std::time::Duration::from_millis(50));
     signal(&child, "-INT");
@@ -447,7 +459,7 @@ fn a_signal_while_reading_changes_nothing() {
         .arg("--overwrite")
         .stderr(Stdio::piped());
     let child = command.spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    handles_signals(&child);
     signal(&child, "-INT");
     let output = child.wait_with_output().unwrap();
     refused(&output, 130, &["nothing was changed"]);
