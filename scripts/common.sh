@@ -48,12 +48,16 @@ matches() {
     [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]
 }
 
+need_cache() {
+    [ "$cache" != /.cache/bitfit/downloads ] || die "HOME is not set; say with BITFIT_CACHE where downloads are kept"
+    mkdir -p "$cache"
+}
+
 # fetch REQUIREMENT SHA256 FILE [FOLDER]: makes $cache/FILE that file, from FOLDER where it is given, else from PyPI.
 # Nothing is downloaded when the cache has it; an interrupted download leaves nothing behind that counts.
 fetch() {
     local requirement=$1 sha=$2 file=$3 from=${4:-} part
-    [ "$cache" != /.cache/bitfit/downloads ] || die "HOME is not set; say with BITFIT_CACHE where downloads are kept"
-    mkdir -p "$cache"
+    need_cache
     if matches "$cache/$file" "$sha"; then return; fi
     if [ -n "$from" ]; then
         [ -f "$from/$file" ] || die "$from/$file: no such file; it is expected to be $requirement with SHA-256 $sha"
@@ -83,6 +87,39 @@ fetch() {
     mv "$part/$file" "$cache/$file"
     rm -rf "$part"
     trap - EXIT
+}
+
+# fetch_url URL SHA256 BYTES FILE: makes $cache/FILE the file at URL. A download that broke off is gone on with.
+fetch_url() {
+    local url=$1 sha=$2 bytes=$3 file=$4 part=$cache/$4.part tries=4
+    need_cache
+    if matches "$cache/$file" "$sha"; then return; fi
+    need curl "On Debian or Ubuntu: sudo apt-get install curl"
+    # Other scripts, of another copy of the repository, have the same cache.
+    exec 8>>"$part"
+    flock -n 8 || { say "waiting for another script that downloads $file"; flock 8; }
+    if matches "$cache/$file" "$sha"; then return; fi
+    need_space "$cache" $((bytes / 1048576 + 1))
+    say "downloading $url ($bytes bytes)"
+    # What is no part of the file cannot be gone on with.
+    if [ "$(stat -c %s "$part")" -ge "$bytes" ] && ! matches "$part" "$sha"; then : >"$part"; fi
+    until matches "$part" "$sha" || curl --fail --location --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 \
+        --continue-at - --output "$part" "$url"; do
+        # Broken off on the way: go on. 33: the server cannot, so all over again.
+        case $? in
+            18 | 28 | 52 | 55 | 56 | 92) sleep 2 ;;
+            33) : >"$part" ;;
+            *) tries=1 ;;
+        esac
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || die "could not download $url. Behind a closed network, name a copy at hand with --from"
+    done
+    if ! matches "$part" "$sha"; then
+        rm -f "$part"
+        die "what came from $url is not the pinned file: its SHA-256 is not $sha"
+    fi
+    mv "$part" "$cache/$file"
+    exec 8>&-
 }
 
 # unpack ZIP FOLDER [PREFIX]...: the members below the prefixes (all when none), unchanged.

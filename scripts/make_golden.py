@@ -5,30 +5,31 @@
     scripts/download_model.sh && scripts/download_movie_reviews.sh
     venv/bin/python scripts/make_golden.py
 
-tiny-bert/              a random BERT with its vocabulary. initializer_range is 0.3 and every bias and LayerNorm is random: with
-                        transformers' own 0.02 and zeros, attention is near uniform and a wrong one would pass.
+tiny-bert/              a random BERT with its vocabulary; tiny-distilbert/ and tiny-roberta/ likewise. initializer_range is 0.3 and
+                        every bias and LayerNorm is random: with transformers' own 0.02 and zeros, attention is near uniform
+                        and a wrong one would pass.
 tiny-bert.bin           its state dict as torch.save writes it: an OrderedDict, one tensor transposed.
-tiny-bert.safetensors   a batch (several lengths, both segments), the head, and what BertForSequenceClassification makes of
-                        them, padded there: logits (with other activations too), loss, and the gradient of everything that
-                        BitFit trains.
+tiny-*.safetensors      a batch (several lengths, both segments), the head, and what ...ForSequenceClassification makes of them,
+                        padded there: logits (with other activations too), losses, and the gradient of everything that BitFit
+                        trains.
 minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head, logits of all-MiniLM-L6-v2.
-metrics.json            labels, predictions and what scikit-learn says of them.
+metrics.json            labels, predictions and what scikit-learn and SciPy say of them.
 """
 import json, pathlib, random
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, DistilBertConfig, RobertaConfig, RobertaTokenizerFast
 
 root = pathlib.Path(__file__).resolve().parent.parent
 golden = root / "tests" / "golden"
-torch.manual_seed(11)
-
-
-def pad(sequences, types):
+def pad(sequences, types, filler):
     longest = max(map(len, sequences))
-    fill = lambda rows: torch.tensor([list(row) + [0] * (longest - len(row)) for row in rows])
-    return {"input_ids": fill(sequences), "token_type_ids": fill(types), "attention_mask": fill([[1] * len(s) for s in sequences])}
+    fill = lambda rows, value: torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows])
+    return {"input_ids": fill(sequences, filler), "attention_mask": fill([[1] * len(s) for s in sequences], 0)} | (
+        {"token_type_ids": fill(types, 0)} if types else {}
+    )
 
 
 def packed(sequences):
@@ -38,66 +39,116 @@ def packed(sequences):
     return torch.tensor([i for s in sequences for i in s]), torch.tensor(offsets)
 
 
-def tiny():
-    config = BertConfig(
-        vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
-        type_vocab_size=2, initializer_range=0.3, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    model = BertForSequenceClassification(config)
+def tiny(name, config, dropouts, ends, segments=False, activations=()):
+    torch.manual_seed(11)
+    model = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("bias"):
                 parameter.normal_(0, 0.3)
-            elif "LayerNorm" in name:
+            elif "LayerNorm" in parameter_name or "layer_norm" in parameter_name:
                 parameter.normal_(1, 0.3)
-    folder = golden / "tiny-bert"
+    folder = golden / name
     folder.mkdir(parents=True, exist_ok=True)
-    # The base as a Hub repository has it: the encoder alone. The dropout there is BERT's usual one, so that tests can turn it on.
-    model.bert.save_pretrained(folder)
+    # The base as a Hub repository has it: the encoder alone. The dropout there is the usual one, so that tests can turn it on.
+    model.base_model.save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text())
+    written |= dropouts
+    written["architectures"] = [type(model.base_model).__name__]
+    (folder / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+
+    draw = random.Random(3)
+    first, last, lowest = ends
+    lengths = [2, 17, 40, 5, 40, 9, 23]
+    sequences = [[first, *(draw.randrange(lowest, 120) for _ in range(n - 2)), last] for n in lengths]
+    types = [[int(i >= n - n // 3) if n % 2 and segments else 0 for i in range(n)] for n in lengths]
+    labels = torch.tensor([draw.randrange(3) for _ in lengths])
+    batch = pad(sequences, types if segments else None, config.pad_token_id)
+    head = lambda parameter_name: parameter_name.startswith(("classifier", "pre_classifier"))
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad = parameter_name.endswith("bias") or head(parameter_name)
+    model.train()
+    result = model(**batch, labels=labels)
+    result.loss.backward()
+    ids, offsets = packed(sequences)
+    tensors = {"input_ids": ids, "cu_seqlens": offsets, "token_type_ids": packed(types)[0], "labels": labels}
+    tensors |= {"logits": result.logits.detach(), "loss": result.loss.detach()}
+    for parameter_name, parameter in model.named_parameters():
+        if head(parameter_name):
+            tensors[parameter_name] = parameter.detach().clone()
+        if parameter.grad is not None:
+            tensors["grad." + parameter_name] = parameter.grad.clone()
+    model.eval()
+    several = torch.tensor([[float(draw.random() < 0.4) for _ in range(3)] for _ in lengths])
+    config.problem_type = "multi_label_classification"
+    with torch.no_grad():
+        tensors |= {"multi_label.targets": several, "multi_label.loss": model(**batch, labels=several).loss}
+    config.problem_type = None
+    for activation in activations:
+        config.hidden_act = activation
+        variant = AutoModelForSequenceClassification.from_config(config).eval()
+        variant.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            tensors["logits." + activation] = variant(**batch).logits
+    save_file(tensors, golden / f"{name}.safetensors")
+    return model
+
+
+def tiny_models():
+    sizes = {"initializer_range": 0.3, "num_labels": 3}
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    usual = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    bert = BertConfig(
+        vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
+        type_vocab_size=2, **sizes, **none,
+    )  # fmt: skip
+    model = tiny("tiny-bert", bert, usual, (2, 3, 5), True, ("gelu_new", "relu"))
     state = model.bert.state_dict()
     # A view that is not contiguous, as state dicts may hold.
     state["pooler.dense.weight"] = state["pooler.dense.weight"].t().contiguous().t()
     torch.save(state, golden / "tiny-bert.bin")
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
-    written = json.loads((folder / "config.json").read_text())
-    written["hidden_dropout_prob"] = written["attention_probs_dropout_prob"] = 0.1
-    written["architectures"] = ["BertModel"]
-    (folder / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    distilbert = DistilBertConfig(
+        vocab_size=120, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40, dropout=0.0, attention_dropout=0.0,
+        seq_classif_dropout=0.0, **sizes,
+    )  # fmt: skip
+    usual_distilbert = {"dropout": 0.1, "attention_dropout": 0.1, "seq_classif_dropout": 0.2}
+    tiny("tiny-distilbert", distilbert, usual_distilbert, (2, 3, 5))
+    for name, kind in (("tiny-bert", "BertTokenizer"), ("tiny-distilbert", "DistilBertTokenizer")):
+        word_pieces(golden / name, kind)
+    entries = byte_level(golden / "tiny-roberta")
+    roberta = RobertaConfig(
+        vocab_size=entries, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=42,
+        type_vocab_size=1, layer_norm_eps=1e-5, **sizes, **none,
+    )  # fmt: skip
+    tiny("tiny-roberta", roberta, usual, (0, 2, 4))
+
+
+def word_pieces(folder, tokenizer_class):
     words = "the a film was is not very good bad great awful plot acting and but it i loved hated ##ly ##ing ##ed ##s , . ! ? '".split()
     letters = [c for c in "abcdefghijklmnopqrstuvwxyz"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *("##" + c for c in letters)]
     vocabulary = list(dict.fromkeys(vocabulary))
     vocabulary += [str(digit) for digit in range(10)]
-    assert len(vocabulary) <= config.vocab_size, len(vocabulary)
+    assert len(vocabulary) <= 120, len(vocabulary)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": tokenizer_class}) + "\n")
 
-    draw = random.Random(3)
-    lengths = [2, 17, 40, 5, 40, 9, 23]
-    sequences = [[2, *(draw.randrange(5, 120) for _ in range(n - 2)), 3] for n in lengths]
-    types = [[int(i >= n - n // 3) if n % 2 else 0 for i in range(n)] for n in lengths]
-    labels = torch.tensor([draw.randrange(3) for _ in lengths])
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.endswith("bias") or name.startswith("classifier")
-    model.train()
-    result = model(**pad(sequences, types), labels=labels)
-    result.loss.backward()
-    ids, offsets = packed(sequences)
-    tensors = {"input_ids": ids, "cu_seqlens": offsets, "token_type_ids": packed(types)[0], "labels": labels}
-    tensors |= {"logits": result.logits.detach(), "loss": result.loss.detach()}
-    for name, parameter in model.named_parameters():
-        if name.startswith("classifier"):
-            tensors[name] = parameter.detach().clone()
-        if parameter.grad is not None:
-            tensors["grad." + name] = parameter.grad.clone()
-    model.eval()
-    for activation in ("gelu_new", "relu"):
-        config.hidden_act = activation
-        variant = BertForSequenceClassification(config).eval()
-        variant.load_state_dict(model.state_dict())
-        with torch.no_grad():
-            tensors["logits." + activation] = variant(**pad(sequences, types)).logits
-    save_file(tensors, golden / "tiny-bert.safetensors")
+
+def byte_level(folder):
+    """A BPE of 600 entries, learned from the movie reviews; saved as transformers saves it, and as RoBERTa's own two files."""
+    rows = (root / "data" / "movie-reviews" / "train.tsv").read_text("utf-8").split("\n")[1:]
+    texts = [row.split("\t")[0] for row in rows if row]
+    learned = ByteLevelBPETokenizer()
+    learned.train_from_iterator(texts, vocab_size=599, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    learned.save_model(str(folder))
+    vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
+    vocabulary["<mask>"] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+    tokenizer = RobertaTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}) + "\n")
+    return len(vocabulary)
 
 
 def minilm():
@@ -115,29 +166,84 @@ def minilm():
 
 
 def metrics():
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+    import warnings
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn.metrics import (
+        accuracy_score, confusion_matrix, f1_score, matthews_corrcoef, mean_absolute_error, mean_squared_error,
+        precision_recall_fscore_support,
+    )  # fmt: skip
 
+    # Cases without a class, or with one value only, are meant: no warnings.
+    warnings.simplefilter("ignore")
     draw = random.Random(5)
-    cases = [([0, 1, 1, 0], [1, 1, 1, 1], 2), ([0, 0, 0], [0, 0, 0], 2)]
-    for labels in (2, 2, 3, 5):
-        gold = [draw.randrange(labels) for _ in range(60)]
-        cases.append((gold, [g if draw.random() < 0.6 else draw.randrange(labels) for g in gold], labels))
-    # A class that the data never has.
-    cases.append(([0, 1, 0, 1, 1], [0, 1, 1, 1, 0], 4))
-    written = [
-        {
-            "labels": gold,
-            "predictions": guess,
-            "num_labels": count,
-            "accuracy": accuracy_score(gold, guess),
-            "f1": f1_score(gold, guess, average="binary" if count == 2 else "macro", zero_division=0),
-            "matthews": matthews_corrcoef(gold, guess),
-        }
-        for gold, guess, count in cases
-    ]
-    (golden / "metrics.json").write_text(json.dumps(written) + "\n")
+
+    def report(gold, guess, count, averages):
+        scores = lambda average: precision_recall_fscore_support(gold, guess, labels=range(count), average=average, zero_division=0)
+        keys = ("precision", "recall", "f1")
+        rows = zip(*(column.tolist() for column in scores(None)))
+        classes = [{"label": f"class {i}", **dict(zip((*keys, "support"), row))} for i, row in enumerate(rows)]
+        total = {"support": sum(row["support"] for row in classes)}
+        return {"classes": classes} | {name + "_avg": dict(zip(keys, map(float, scores(name)))) | total for name in averages}
+
+    def classification(gold, guess, count):
+        f1 = lambda average: f1_score(gold, guess, average=average, zero_division=0)
+        expected = {"accuracy": accuracy_score(gold, guess), "f1": f1("binary" if count == 2 else "macro")}
+        expected |= {"f1_micro": f1("micro"), "f1_macro": f1("macro"), "matthews": matthews_corrcoef(gold, guess)}
+        table = report(gold, guess, count, ("macro", "weighted"))
+        table["confusion"] = confusion_matrix(gold, guess, labels=range(count)).tolist()
+        return {"labels": gold, "predictions": guess, "num_labels": count, "metrics": expected, "report": table}
+
+    def multi_label(gold, guess):
+        f1 = lambda average: f1_score(gold, guess, average=average, zero_division=0)
+        expected = {"accuracy": accuracy_score(gold, guess), "f1_micro": f1("micro"), "f1_macro": f1("macro")}
+        table = report(gold, guess, len(gold[0]), ("micro", "macro", "weighted"))
+        return {"labels": gold, "predictions": guess, "metrics": expected, "report": table}
+
+    def regression(gold, guess):
+        expected = {"pearson": pearsonr(gold, guess).statistic, "spearman": spearmanr(gold, guess).statistic}
+        if len(set(gold)) == 1 or len(set(guess)) == 1:
+            # SciPy's NaN.
+            expected = {"pearson": 0.0, "spearman": 0.0}
+        expected |= {"mse": mean_squared_error(gold, guess), "mae": mean_absolute_error(gold, guess)}
+        return {"gold": gold, "predicted": guess, "metrics": {name: float(value) for name, value in expected.items()}}
+
+    classes = [([0, 1, 1, 0], [1, 1, 1, 1], 2), ([0, 0, 0], [0, 0, 0], 2), ([0, 1, 2, 2, 1], [1] * 5, 3)]
+    for count in (2, 2, 3, 5):
+        gold = [draw.randrange(count) for _ in range(60)]
+        classes.append((gold, [g if draw.random() < 0.6 else draw.randrange(count) for g in gold], count))
+    # Classes that the data never has, predicted and not.
+    classes.append(([0, 1, 0, 1, 1], [0, 1, 1, 1, 0], 4))
+    classes.append(([0, 1, 0, 1, 1], [0, 3, 1, 1, 3], 4))
+
+    columns = []
+    for rates in ((0.5, 0.5), (0.6, 0.3, 0.0, 0.1), (0.2, 0.2, 0.2, 0.2, 0.2)):
+        gold = [[int(draw.random() < rate) for rate in rates] for _ in range(40)]
+        guess = [[value if draw.random() < 0.8 else 1 - value for value in row] for row in gold]
+        # Rows without any label: in both, in one, in the other.
+        gold[0], guess[0], gold[1], guess[2] = ([0] * len(rates) for _ in range(4))
+        columns.append((gold, guess))
+    columns.append((gold, [[0] * len(rates) for _ in gold]))
+
+    # Few digits, which Rust's serde_json reads exactly: it may be off in the last bit of longer ones.
+    normal = lambda mean, spread, digits: [round(draw.gauss(mean, spread), digits) for _ in range(40)]
+    mixed = lambda values, spread, digits: [round(v + draw.gauss(0, spread), digits) for v in values]
+    gold = normal(0, 1, 4)
+    numbers = [(gold, normal(0, 1, 4)), (gold, mixed(gold, 0.5, 4)), (gold, mixed([-3 * v for v in gold], 1, 4))]
+    ties = normal(2, 1, 0)
+    numbers += [(ties, mixed(ties, 0.7, 0)), (ties, mixed(ties, 0.7, 3)), (gold, gold), (gold, [-v for v in gold])]
+    # Sums of 0.1 are not exact: a mean that is not 0.1 would leave something to correlate.
+    numbers += [(gold, [0.1] * 40), ([0.1] * 40, gold), ([0.1] * 3, [0.7] * 3)]
+    offset = normal(1e6, 1e-3, 6)
+    numbers += [(offset, mixed(offset, 1e-3, 6)), (gold, mixed([1e6 + 1e-3 * v for v in gold], 1e-3, 6))]
+
+    written = {
+        "classification": [classification(*case) for case in classes],
+        "multi_label": [multi_label(*case) for case in columns],
+        "regression": [regression(*case) for case in numbers],
+    }
+    (golden / "metrics.json").write_text(json.dumps(written, separators=(",", ":"), allow_nan=False) + "\n")
 
 
-tiny()
+tiny_models()
 minilm()
 metrics()

@@ -91,18 +91,22 @@ impl BaseFiles {
     ) -> Result<Base> {
         let Self { dir, mut config, weights } = self;
         config.dropouts = dropouts.unwrap_or(config.dropouts);
+        // Before anything is allocated: a config.json may say any size.
+        for (name, shape) in config.landmarks() {
+            weights.check(&name, &shape)?;
+        }
+        let architecture = config.architecture;
+        let lost = architecture.pooler().filter(|pooler| !weights.has_module(pooler));
         let store = nn::VarStore::new(device);
         let model = Classifier::new(&store.root(), &config, num_labels)?;
         let mut new: Vec<String> = store.variables().into_keys().collect();
-        let pooler = format!("{}.pooler", config.architecture.prefix());
-        let has_pooler = weights.has_module(&pooler);
         new.retain(|name| {
-            name.starts_with("classifier.") || (!has_pooler && name.starts_with(&pooler))
+            architecture.in_head(name) || lost.is_some_and(|pooler| name.starts_with(pooler))
         });
         new.sort();
         let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
         weights.fill(&store, &new)?;
-        if !has_pooler {
+        if lost.is_some() {
             tracing::warn!(
                 "{} has no pooler: it is new, trains whole, and is saved with the task",
                 file.display()

@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::models::canonical;
+use crate::models::{TaskType, canonical};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -24,9 +24,9 @@ pub struct Meta {
     pub base_fingerprint: String,
     /// The fingerprint of the tokenizer that the task was trained with.
     pub tokenizer_fingerprint: String,
-    /// `classification`.
-    pub task_type: String,
-    /// Label names, by class number.
+    /// What the head predicts.
+    pub task_type: TaskType,
+    /// Label names, by class number; none in a regression.
     pub labels: Vec<String>,
     /// Tokens that a text was cut to, special tokens included.
     pub max_length: usize,
@@ -174,7 +174,12 @@ fn assign(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> R
 /// Starts `base` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
 ///
 /// A delta's head is left out where its labels are not `labels`: another task's classes mean nothing to this one.
-pub fn start_from(path: &Path, labels: &[String], base: &mut Base) -> Result<Vec<String>> {
+pub fn start_from(
+    path: &Path,
+    task: TaskType,
+    labels: &[String],
+    base: &mut Base,
+) -> Result<Vec<String>> {
     let (meta, tensors) = read_any(path)?;
     let architecture = base.config.architecture;
     let mut tensors: BTreeMap<String, Tensor> = tensors
@@ -189,13 +194,14 @@ pub fn start_from(path: &Path, labels: &[String], base: &mut Base) -> Result<Vec
             );
             return Err(Error::file(path, problem));
         }
-        if meta.labels != labels {
+        if meta.labels != labels || meta.task_type != task {
             tracing::info!(
-                "{}: its labels are {:?}, so its head is left out and a new one is drawn",
+                "{}: a {} with labels {:?}, so its head is left out and a new one is drawn",
                 path.display(),
+                meta.task_type.name(),
                 meta.labels
             );
-            tensors.retain(|name, _| !name.starts_with("classifier."));
+            tensors.retain(|name, _| !architecture.in_head(name));
         }
     }
     assign(path, &tensors, base)?;

@@ -18,28 +18,40 @@ pub enum Group {
     Feedforward,
     /// Every LayerNorm, the embeddings' included.
     LayerNorm,
-    /// The new head.
+    /// The new head, its dense layer included.
     Classifier,
-    /// The pooler.
+    /// BERT's pooler.
     Other,
 }
 
-/// A pattern over whole names for each group. Anchored, so that `output` is not `attention.output`, and LayerNorm is itself alone.
-const GROUPS: [(Group, &str); 6] = [
-    (Group::Embeddings, r"^bert\.embeddings\.(word|position|token_type)_embeddings\.weight$"),
+/// Patterns over whole names for each group. Anchored, so that `output` is not `attention.output`, and LayerNorm is itself alone.
+const GROUPS: [(Group, &str); 9] = [
+    (
+        Group::Embeddings,
+        r"^(bert|roberta|distilbert)\.embeddings\.(word|position|token_type)_embeddings\.weight$",
+    ),
     (
         Group::Attention,
-        r"^bert\.encoder\.layer\.\d+\.attention\.(self\.(query|key|value)|output\.dense)\.(weight|bias)$",
+        r"^(bert|roberta)\.encoder\.layer\.\d+\.attention\.(self\.(query|key|value)|output\.dense)\.(weight|bias)$",
+    ),
+    (
+        Group::Attention,
+        r"^distilbert\.transformer\.layer\.\d+\.attention\.(q|k|v|out)_lin\.(weight|bias)$",
     ),
     (
         Group::Feedforward,
-        r"^bert\.encoder\.layer\.\d+\.(intermediate|output)\.dense\.(weight|bias)$",
+        r"^(bert|roberta)\.encoder\.layer\.\d+\.(intermediate|output)\.dense\.(weight|bias)$",
+    ),
+    (Group::Feedforward, r"^distilbert\.transformer\.layer\.\d+\.ffn\.lin[12]\.(weight|bias)$"),
+    (
+        Group::LayerNorm,
+        r"^(bert|roberta)\.(embeddings|encoder\.layer\.\d+\.(attention\.)?output)\.LayerNorm\.(weight|bias)$",
     ),
     (
         Group::LayerNorm,
-        r"^bert\.(embeddings|encoder\.layer\.\d+\.(attention\.)?output)\.LayerNorm\.(weight|bias)$",
+        r"^distilbert\.(embeddings\.LayerNorm|transformer\.layer\.\d+\.(sa|output)_layer_norm)\.(weight|bias)$",
     ),
-    (Group::Classifier, r"^classifier\.(weight|bias)$"),
+    (Group::Classifier, r"^(pre_classifier|classifier(\.(dense|out_proj))?)\.(weight|bias)$"),
     (Group::Other, r"^bert\.pooler\.dense\.(weight|bias)$"),
 ];
 

@@ -4,15 +4,20 @@ use crate::base::{Base, BaseFiles};
 use crate::data::{Batch, Encoded, Example, Labels, Row, Tokenizer};
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, evaluate};
+use crate::eval::{self, Evaluation, evaluate};
+use crate::models::TaskType;
 use serde::Serialize;
 use std::path::Path;
 use tch::{Device, Kind};
 
+/// The least that texts may be cut to: as many special tokens as the pairs of any model have.
+pub const MIN_LENGTH: usize = 4;
+
 /// A text, or a pair of texts.
 pub type Text = (String, Option<String>);
 
-/// A text's label with its confidence.
+/// What is predicted of a text: of a classification `label`, `score` and `scores`; of a multi-label one `labels` and `scores`; of
+/// a regression `score`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prediction {
     /// The text.
@@ -21,11 +26,16 @@ pub struct Prediction {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_pair: Option<String>,
     /// The most likely label.
-    pub label: String,
-    /// Its probability.
-    pub score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// The labels with a probability of a half or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
+    /// The label's probability, or the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
     /// The probability of each label, in the order of class numbers.
-    #[serde(serialize_with = "as_map")]
+    #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<(String, f32)>,
 }
 
@@ -65,21 +75,22 @@ impl Predictor {
         }
         let files = BaseFiles::read(model, weights)?;
         fits(tokenizer, &reader, &files, [])?;
-        let most = usize::try_from(files.config.max_position_embeddings).unwrap_or(0);
-        if task.meta.task_type != "classification" {
-            let problem =
-                format!("task_type: found {}, expected classification", task.meta.task_type);
-            return Err(Error::file(delta, problem));
-        }
-        if task.meta.labels.len() < 2 || !(3..=most).contains(&task.meta.max_length) {
+        let most = usize::try_from(files.config.max_length()).unwrap_or(0);
+        let (count, meta) = (task.meta.labels.len(), &task.meta);
+        let (enough, expected) = match meta.task_type {
+            TaskType::Classification => (count >= 2, "two or more"),
+            TaskType::MultiLabel => (count >= 1, "one or more"),
+            TaskType::Regression => (count == 0, "none"),
+        };
+        if !enough || !(MIN_LENGTH..=most).contains(&meta.max_length) {
             let problem = format!(
-                "metadata: {} labels and max_length {}; expected two or more, and 3 to {most}",
-                task.meta.labels.len(),
-                task.meta.max_length
+                "metadata: {count} labels and max_length {}; expected {expected} for {}, and {MIN_LENGTH} to {most}",
+                meta.max_length,
+                meta.task_type.name()
             );
             return Err(Error::file(delta, problem));
         }
-        let mut base = files.build(task.meta.labels.len(), None, device)?;
+        let mut base = files.build(meta.task_type.outputs(count), None, device)?;
         task.apply(delta, &mut base)?;
         base.store.freeze();
         Ok(Self { base, tokenizer: reader, meta: task.meta })
@@ -102,23 +113,33 @@ impl Predictor {
         Ok(predictions)
     }
 
-    /// Probabilities of a batch, a vector over the labels for each row.
+    /// Probabilities of a batch (of a regression, its numbers), a vector for each row.
     fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.base.device())?;
         let logits = self.base.model.forward(&packed)?;
-        Ok(Vec::try_from(logits.f_softmax(-1, Kind::Float)?.f_to_device(Device::Cpu)?)?)
+        eval::to_rows(&match self.meta.task_type {
+            TaskType::Classification => logits.f_softmax(-1, Kind::Float)?,
+            TaskType::MultiLabel => logits.f_sigmoid()?,
+            TaskType::Regression => logits,
+        })
     }
 
     fn prediction(&self, (text, text_pair): &Text, scores: &[f32]) -> Prediction {
-        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0);
-        let named = self.meta.labels.iter().zip(scores);
-        Prediction {
-            text: text.clone(),
-            text_pair: text_pair.clone(),
-            label: self.meta.labels[best].clone(),
-            score: scores[best],
-            scores: named.map(|(name, &score)| (name.clone(), score)).collect(),
-        }
+        let named = || self.meta.labels.iter().cloned().zip(scores.iter().copied());
+        let best = named().nth(eval::best(scores));
+        let (label, labels, score) = match self.meta.task_type {
+            TaskType::Classification => {
+                let (label, score) = best.unzip();
+                (label, None, score)
+            }
+            TaskType::MultiLabel => {
+                let has = named().filter(|(_, score)| *score >= 0.5).map(|(name, _)| name);
+                (None, Some(has.collect()), None)
+            }
+            TaskType::Regression => (None, None, scores.first().copied()),
+        };
+        let (text, text_pair) = (text.clone(), text_pair.clone());
+        Prediction { text, text_pair, label, labels, score, scores: named().collect() }
     }
 
     /// Evaluates on labelled rows.
@@ -129,15 +150,10 @@ impl Predictor {
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Evaluation> {
         let labels = Labels { names: self.meta.labels.clone() };
-        let examples = examples(&self.tokenizer, rows, &labels, self.meta.max_length)?;
-        evaluate(
-            &self.base.model,
-            self.base.device(),
-            &examples,
-            labels.names.len(),
-            batch_size,
-            progress,
-        )
+        let task = self.meta.task_type;
+        let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
+        let (model, device) = (&self.base.model, self.base.device());
+        evaluate(model, device, &examples, task, &labels, batch_size, progress)
     }
 }
 
@@ -145,13 +161,18 @@ impl Predictor {
 pub fn examples(
     tokenizer: &Tokenizer,
     rows: &[Row],
+    task: TaskType,
     labels: &Labels,
     max_length: usize,
 ) -> Result<Vec<Example>> {
-    let numbers = labels.number(rows)?;
+    let targets = labels.targets(task, rows)?;
     let encoded =
         tokenizer.encode_all(rows, |row| (&row.text, row.text_pair.as_deref()), max_length);
-    Ok(encoded.into_iter().zip(numbers).map(|(tokens, label)| Example { tokens, label }).collect())
+    Ok(encoded
+        .into_iter()
+        .zip(targets)
+        .map(|(tokens, target)| Example { tokens, target })
+        .collect())
 }
 
 /// Checks that the base has an embedding for each id of the tokenizer, and for the second text of each pair in `tokens`.

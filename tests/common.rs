@@ -26,29 +26,40 @@ pub fn ints(tensor: &Tensor) -> Vec<i64> {
     tensor.to_kind(tch::Kind::Int64).try_into().unwrap()
 }
 
-/// The random BERT of the golden files, without dropout, with its golden head.
-pub fn tiny_base() -> Base {
-    let mut base = BaseFiles::read(&golden_dir().join("tiny-bert"), None)
-        .unwrap()
-        .build(3, Some(NO_DROPOUT), Device::Cpu)
-        .unwrap();
-    let golden = golden("tiny-bert.safetensors");
-    for name in ["classifier.weight", "classifier.bias"] {
-        base.set(name, &golden[name]).unwrap();
+/// The random models of the golden files, one of each architecture.
+pub const TINY: [&str; 3] = ["tiny-bert", "tiny-distilbert", "tiny-roberta"];
+
+/// One of them, without dropout, with its golden head.
+pub fn tiny(name: &str) -> Base {
+    let files = BaseFiles::read(&golden_dir().join(name), None).unwrap();
+    let mut base = files.build(3, Some(NO_DROPOUT), Device::Cpu).unwrap();
+    let golden = golden(&format!("{name}.safetensors"));
+    for name in base.new.clone() {
+        base.set(&name, &golden[&name]).unwrap();
     }
     base
 }
 
-/// A folder with a copy of the random BERT as `base`, and data as `train.tsv` and `eval.tsv`.
+/// The random BERT.
+pub fn tiny_base() -> Base {
+    tiny("tiny-bert")
+}
+
+/// A folder with a copy of a random model as `base`, and data as `train.tsv` and `eval.tsv`.
 pub struct Scratch {
     folder: tempfile::TempDir,
 }
 
 impl Scratch {
     pub fn new() -> Self {
+        Self::of("tiny-bert")
+    }
+
+    /// The same with another of the random models.
+    pub fn of(name: &str) -> Self {
         let scratch = Self { folder: tempfile::tempdir().unwrap() };
         std::fs::create_dir(scratch.path("base")).unwrap();
-        for entry in std::fs::read_dir(golden_dir().join("tiny-bert")).unwrap() {
+        for entry in std::fs::read_dir(golden_dir().join(name)).unwrap() {
             let path = entry.unwrap().path();
             std::fs::copy(&path, scratch.path("base").join(path.file_name().unwrap())).unwrap();
         }

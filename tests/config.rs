@@ -1,7 +1,7 @@
 //! The configuration: what is refused and how; what is shipped.
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
-use bitfit::config::{Run, RunConfig};
+use bitfit::config::{Metric, Run, RunConfig};
 
 #[test]
 fn wrong_values_name_file_key_found_and_allowed() {
@@ -96,7 +96,7 @@ fn missing_files_are_named() {
     refused(
         &scratch.train(&["--set", "data.max_length=64"]),
         2,
-        &["data.max_length", "found 64", "max_position_embeddings"],
+        &["data.max_length", "found 64", "4 to 40", "positions"],
     );
     scratch.write("empty.toml", "");
     refused(
@@ -150,7 +150,11 @@ fn readme_knows_every_key() {
         (Some(0.0), Some(0.0), Some(0.0));
     config.bitfit.bias_learning_rate = Some(1.0);
     (config.data.eval, config.data.text_pair_column) = (Some("x".into()), Some(String::new()));
+    let data = &mut config.data;
+    (data.train_samples, data.eval_samples, data.seed) = (Some(1), Some(1), Some(1));
+    (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
     config.training.greater_is_better = Some(true);
+    config.training.metric_for_best_model = Some(Metric::F1);
     let table: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();
     let keys: Vec<String> = table
         .iter()

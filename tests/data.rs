@@ -2,15 +2,20 @@
 
 use crate::common::{Scratch, golden_dir};
 use bitfit::data::{
-    Batch, Columns, Encoded, Labels, Row, Tokenizer, epoch_order, read, split_by_class,
+    Batch, Columns, Encoded, LabelColumns, Labels, Row, Target, Tokenizer, epoch_order, read,
+    split_by_class,
 };
+use bitfit::models::TaskType;
 
 fn columns() -> Columns {
-    Columns { text: "text".into(), text_pair: None, label: Some("label".into()) }
+    let labels = LabelColumns::One { name: "label".into(), separator: None };
+    Columns { text: "text".into(), text_pair: None, labels, header: true, skip_bad_rows: false }
 }
 
 fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
-    rows.iter().map(|row| (row.text.as_str(), row.label.as_deref().unwrap_or("-"))).collect()
+    rows.iter()
+        .map(|row| (row.text.as_str(), row.labels().first().map_or("-", String::as_str)))
+        .collect()
 }
 
 #[test]
@@ -33,7 +38,7 @@ fn every_format_gives_the_same_rows() {
     let tsv = scratch.write("q.tsv", "text\tlabel\n\"open\ta\nnext\tb\n");
     assert_eq!(read(&tsv, &columns()).unwrap().len(), 2);
     // An empty line is a text where there is no other column.
-    let texts_alone = Columns { label: None, ..columns() };
+    let texts_alone = Columns { labels: LabelColumns::None, ..columns() };
     let tsv = scratch.write("one.TSV", "text\na\n\nb\n");
     assert_eq!(read(&tsv, &texts_alone).unwrap().len(), 3);
     let jsonl = scratch.write("x.jsonl", "{\"text\": \"said \\\"yes\\\", twice\", \"label\": \"a\"}\n\n{\"label\": \"b\", \"text\": \"it's\u{2028}two words\"}\n");
@@ -52,7 +57,7 @@ fn every_format_gives_the_same_rows() {
         read(&scratch.path("imdb"), columns)
             .unwrap()
             .into_iter()
-            .filter_map(|row| row.label)
+            .flat_map(|row| row.labels.unwrap())
             .collect()
     };
     assert_eq!(labels(&columns()), ["neg", "odd", "pos"]);
@@ -93,7 +98,7 @@ fn what_is_wrong_is_named_with_file_and_line() {
     refuse(
         "type.jsonl",
         b"{\"text\": [\"a\"], \"label\": 1}\n",
-        &["type.jsonl:1", "\"text\"", "expected a string"],
+        &["type.jsonl:1", "\"text\"", "expected a text"],
     );
     refuse("label.tsv", b"text\tlabel\nfine\ta\nnone\t \n", &["label.tsv:3", "no label"]);
     refuse("label.csv", b"text,label\nfine,\n", &["label.csv:2", "no label"]);
@@ -126,7 +131,8 @@ fn labels_go_by_name_or_number() {
         read(&scratch.write("x.tsv", format!("text\tlabel\n{text}")), &columns()).unwrap()
     };
     let from = |text: &str| {
-        Labels::from_rows(&scratch.path("x.tsv"), &rows(text)).map(|labels| labels.names)
+        Labels::from_rows(TaskType::Classification, &scratch.path("x.tsv"), &rows(text))
+            .map(|labels| labels.names)
     };
     assert_eq!(from("a\tpos\nb\tneg\n").unwrap(), ["neg", "pos"]);
     assert_eq!(
@@ -137,9 +143,12 @@ fn labels_go_by_name_or_number() {
     let error = from("a\tpos\nb\tpos\n").unwrap_err().to_string();
     assert!(error.contains("one class only") && error.contains("pos"), "{error}");
     let labels = Labels { names: ["neg", "pos"].map(String::from).into() };
-    assert_eq!(labels.number(&rows("a\tpos\nb\t0\n")).unwrap(), [1, 0]);
+    let targets =
+        |labels: &Labels, text: &str| labels.targets(TaskType::Classification, &rows(text));
+    let [one, zero] = [1, 0].map(Target::Class);
+    assert_eq!(targets(&labels, "a\tpos\nb\t0\n").unwrap(), [one, zero]);
     for wrong in ["2", "-1", "positive"] {
-        let error = labels.number(&rows(&format!("a\tpos\nb\t{wrong}\n"))).unwrap_err().to_string();
+        let error = targets(&labels, &format!("a\tpos\nb\t{wrong}\n")).unwrap_err().to_string();
         assert!(
             error.contains("x.tsv:3") && error.contains("neg, pos") && error.contains("0 to 1"),
             "{error}"
@@ -148,7 +157,7 @@ fn labels_go_by_name_or_number() {
     // Where names are numbers, a label is a name and nothing else; and it stays as it is written.
     assert_eq!(from("a\t3\nb\t01\nc\t02\n").unwrap(), ["01", "02", "3"]);
     let labels = Labels { names: ["1", "2"].map(String::from).into() };
-    let error = labels.number(&rows("a\t1\nb\t0\n")).unwrap_err().to_string();
+    let error = targets(&labels, "a\t1\nb\t0\n").unwrap_err().to_string();
     assert!(error.contains("x.tsv:3") && error.contains("expected one of 1, 2 ("), "{error}");
 }
 
@@ -238,8 +247,8 @@ fn a_tokenizer_that_cannot_be_used_is_refused() {
     refuse("base/tokenizer_config.json", "{\"do_lower_case\": 3}", &["bool"]);
     refuse(
         "base/tokenizer_config.json",
-        "{\"tokenize_chinese_chars\": false}",
-        &["tokenize_chinese_chars"],
+        "{\"tokenizer_class\": \"PhobertTokenizer\"}",
+        &["PhobertTokenizer", "supported: BertTokenizer, DistilBertTokenizer, RobertaTokenizer"],
     );
     let more = std::fs::read_to_string(scratch.path("base/vocab.txt")).unwrap() + "word\n";
     scratch.write("base/vocab.txt", (0..40).fold(more, |text, i| text + &format!("word{i}\n")));

@@ -3,6 +3,7 @@
 use crate::common::{Scratch, golden_dir, tiny_base};
 use bitfit::base::{Base, BaseFiles};
 use bitfit::delta::{Delta, Meta, start_from};
+use bitfit::models::TaskType;
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
 
@@ -12,7 +13,7 @@ fn meta(base: &Base) -> Meta {
         base_name: "tiny-bert".into(),
         base_fingerprint: base.fingerprint.clone(),
         tokenizer_fingerprint: "0".into(),
-        task_type: "classification".into(),
+        task_type: TaskType::Classification,
         labels: ["bad", "so-so", "\"good\""].map(String::from).into(),
         max_length: 32,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
@@ -139,10 +140,10 @@ fn a_run_can_start_from_one_or_from_pythons() {
     let base = tiny_base();
     let path = scratch.path("delta.safetensors");
     delta(&base).write(&path).unwrap();
-    let labels = delta(&base).meta.labels;
+    let (task, labels) = (TaskType::Classification, delta(&base).meta.labels);
     let mut other = other_base();
     assert_eq!(
-        start_from(&path, &labels, &mut other).unwrap(),
+        start_from(&path, task, &labels, &mut other).unwrap(),
         ["classifier.bias", "classifier.weight"]
     );
     assert_eq!(
@@ -151,7 +152,7 @@ fn a_run_can_start_from_one_or_from_pythons() {
     );
     // Another task's classes mean nothing here.
     let taken =
-        start_from(&path, &["x".into(), "y".into(), "z".into()], &mut other_base()).unwrap();
+        start_from(&path, task, &["x".into(), "y".into(), "z".into()], &mut other_base()).unwrap();
     assert!(taken.is_empty(), "{taken:?}");
     // What Python wrote has no metadata, and may say gamma and beta, with or without the prefix.
     let plain = scratch.path("plain.safetensors");
@@ -159,7 +160,7 @@ fn a_run_can_start_from_one_or_from_pythons() {
     Tensor::write_safetensors(&[("embeddings.LayerNorm.beta", &values)], &plain).unwrap();
     let mut other = other_base();
     assert_eq!(
-        start_from(&plain, &labels, &mut other).unwrap(),
+        start_from(&plain, task, &labels, &mut other).unwrap(),
         ["bert.embeddings.LayerNorm.bias"]
     );
     assert_eq!(other.store.variables()["bert.embeddings.LayerNorm.bias"], values);

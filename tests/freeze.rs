@@ -6,8 +6,11 @@ use bitfit::models::{Classifier, ModelConfig};
 use std::collections::BTreeMap;
 use tch::{Device, nn};
 
-/// The whole table for a BERT of one layer; more layers repeat it.
-const TABLE: [(&str, Group); 25] = [
+/// The whole table of each architecture with one layer; more layers repeat it.
+const TABLES: [(&str, &[(&str, Group)]); 3] =
+    [("bert", &BERT), ("distilbert", &DISTILBERT), ("roberta", &ROBERTA)];
+
+const BERT: [(&str, Group); 25] = [
     ("bert.embeddings.LayerNorm.bias", Group::LayerNorm),
     ("bert.embeddings.LayerNorm.weight", Group::LayerNorm),
     ("bert.embeddings.position_embeddings.weight", Group::Embeddings),
@@ -35,13 +38,77 @@ const TABLE: [(&str, Group); 25] = [
     ("classifier.weight", Group::Classifier),
 ];
 
-fn config(layers: i64, hidden: i64, inner: i64, vocabulary: i64) -> ModelConfig {
+const DISTILBERT: [(&str, Group); 24] = [
+    ("classifier.bias", Group::Classifier),
+    ("classifier.weight", Group::Classifier),
+    ("distilbert.embeddings.LayerNorm.bias", Group::LayerNorm),
+    ("distilbert.embeddings.LayerNorm.weight", Group::LayerNorm),
+    ("distilbert.embeddings.position_embeddings.weight", Group::Embeddings),
+    ("distilbert.embeddings.word_embeddings.weight", Group::Embeddings),
+    ("distilbert.transformer.layer.0.attention.k_lin.bias", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.k_lin.weight", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.out_lin.bias", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.out_lin.weight", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.q_lin.bias", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.q_lin.weight", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.v_lin.bias", Group::Attention),
+    ("distilbert.transformer.layer.0.attention.v_lin.weight", Group::Attention),
+    ("distilbert.transformer.layer.0.ffn.lin1.bias", Group::Feedforward),
+    ("distilbert.transformer.layer.0.ffn.lin1.weight", Group::Feedforward),
+    ("distilbert.transformer.layer.0.ffn.lin2.bias", Group::Feedforward),
+    ("distilbert.transformer.layer.0.ffn.lin2.weight", Group::Feedforward),
+    ("distilbert.transformer.layer.0.output_layer_norm.bias", Group::LayerNorm),
+    ("distilbert.transformer.layer.0.output_layer_norm.weight", Group::LayerNorm),
+    ("distilbert.transformer.layer.0.sa_layer_norm.bias", Group::LayerNorm),
+    ("distilbert.transformer.layer.0.sa_layer_norm.weight", Group::LayerNorm),
+    ("pre_classifier.bias", Group::Classifier),
+    ("pre_classifier.weight", Group::Classifier),
+];
+
+const ROBERTA: [(&str, Group); 25] = [
+    ("classifier.dense.bias", Group::Classifier),
+    ("classifier.dense.weight", Group::Classifier),
+    ("classifier.out_proj.bias", Group::Classifier),
+    ("classifier.out_proj.weight", Group::Classifier),
+    ("roberta.embeddings.LayerNorm.bias", Group::LayerNorm),
+    ("roberta.embeddings.LayerNorm.weight", Group::LayerNorm),
+    ("roberta.embeddings.position_embeddings.weight", Group::Embeddings),
+    ("roberta.embeddings.token_type_embeddings.weight", Group::Embeddings),
+    ("roberta.embeddings.word_embeddings.weight", Group::Embeddings),
+    ("roberta.encoder.layer.0.attention.output.LayerNorm.bias", Group::LayerNorm),
+    ("roberta.encoder.layer.0.attention.output.LayerNorm.weight", Group::LayerNorm),
+    ("roberta.encoder.layer.0.attention.output.dense.bias", Group::Attention),
+    ("roberta.encoder.layer.0.attention.output.dense.weight", Group::Attention),
+    ("roberta.encoder.layer.0.attention.self.key.bias", Group::Attention),
+    ("roberta.encoder.layer.0.attention.self.key.weight", Group::Attention),
+    ("roberta.encoder.layer.0.attention.self.query.bias", Group::Attention),
+    ("roberta.encoder.layer.0.attention.self.query.weight", Group::Attention),
+    ("roberta.encoder.layer.0.attention.self.value.bias", Group::Attention),
+    ("roberta.encoder.layer.0.attention.self.value.weight", Group::Attention),
+    ("roberta.encoder.layer.0.intermediate.dense.bias", Group::Feedforward),
+    ("roberta.encoder.layer.0.intermediate.dense.weight", Group::Feedforward),
+    ("roberta.encoder.layer.0.output.LayerNorm.bias", Group::LayerNorm),
+    ("roberta.encoder.layer.0.output.LayerNorm.weight", Group::LayerNorm),
+    ("roberta.encoder.layer.0.output.dense.bias", Group::Feedforward),
+    ("roberta.encoder.layer.0.output.dense.weight", Group::Feedforward),
+];
+
+fn config(kind: &str, layers: i64, hidden: i64, inner: i64, vocabulary: i64) -> ModelConfig {
     let folder = tempfile::tempdir().unwrap();
-    let text = format!(
-        r#"{{"model_type": "bert", "vocab_size": {vocabulary}, "hidden_size": {hidden}, "num_hidden_layers": {layers},
-            "num_attention_heads": 2, "intermediate_size": {inner}, "max_position_embeddings": 512}}"#
-    );
-    std::fs::write(folder.path().join("config.json"), text).unwrap();
+    let sizes = if kind == "distilbert" {
+        ["dim", "n_layers", "n_heads", "hidden_dim"]
+    } else {
+        ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+    };
+    let mut config = serde_json::json!({"model_type": kind, "vocab_size": vocabulary, "max_position_embeddings": 512});
+    for (key, size) in sizes.into_iter().zip([hidden, layers, 2, inner]) {
+        config[key] = size.into();
+    }
+    if kind == "roberta" {
+        config["max_position_embeddings"] = 514.into();
+        config["type_vocab_size"] = 1.into();
+    }
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     ModelConfig::read(folder.path()).unwrap()
 }
 
@@ -51,16 +118,23 @@ fn shapes(config: &ModelConfig) -> BTreeMap<String, Vec<i64>> {
     store.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
 }
 
-fn head() -> Vec<String> {
-    vec!["classifier.bias".into(), "classifier.weight".into()]
+/// The head's tensors, which no base has.
+fn head(config: &ModelConfig) -> Vec<String> {
+    shapes(config).into_keys().filter(|name| config.architecture.in_head(name)).collect()
+}
+
+fn small(kind: &str) -> ModelConfig {
+    config(kind, 1, 8, 16, 10)
 }
 
 #[test]
 fn every_parameter_is_in_the_group_its_name_says() {
-    let names: Vec<String> = shapes(&config(1, 8, 16, 10)).into_keys().collect();
-    assert_eq!(names, TABLE.map(|(name, _)| name));
-    for (name, group) in TABLE {
-        assert_eq!(Group::of(name).unwrap(), group, "{name}");
+    for (kind, table) in TABLES {
+        let names: Vec<String> = shapes(&small(kind)).into_keys().collect();
+        assert!(names.iter().eq(table.iter().map(|(name, _)| name)), "{kind}: {names:?}");
+        for (name, group) in table {
+            assert_eq!(Group::of(name).unwrap(), *group, "{name}");
+        }
     }
     // Patterns are anchored at both ends.
     for name in ["x.classifier.bias", "classifier.bias.x", "bert.encoder.layer.x.output.dense.bias"]
@@ -71,16 +145,18 @@ fn every_parameter_is_in_the_group_its_name_says() {
 
 #[test]
 fn published_models_have_their_published_counts() {
-    for (config, all, encoder_biases) in [
-        (config(2, 128, 512, 30522), 4_386_178, 3_072),
-        (config(6, 384, 1536, 30522), 22_713_986, 26_112),
-        (config(12, 768, 3072, 30522), 109_483_778, 102_912),
+    for (config, all, encoder_biases, head_size) in [
+        (config("bert", 2, 128, 512, 30522), 4_386_178, 3_072, 258),
+        (config("bert", 6, 384, 1536, 30522), 22_713_986, 26_112, 770),
+        (config("bert", 12, 768, 3072, 30522), 109_483_778, 102_912, 1_538),
+        (config("distilbert", 6, 768, 3072, 30522), 66_955_010, 51_456, 592_130),
+        (config("roberta", 12, 768, 3072, 50265), 124_647_170, 102_144, 592_130),
     ] {
-        let counts =
-            FreezePlan::new(&shapes(&config), &head(), &Switches::default()).unwrap().counts();
+        let counts = FreezePlan::new(&shapes(&config), &head(&config), &Switches::default())
+            .unwrap()
+            .counts();
         assert_eq!(counts.all, all);
-        assert_eq!(counts.bias, encoder_biases + 2);
-        assert_eq!(counts.trainable, encoder_biases + 2 * config.hidden_size as u64 + 2);
+        assert_eq!(counts.trainable, encoder_biases + head_size);
         assert_eq!(counts.frozen + counts.trainable, counts.all);
         assert_eq!(counts.bias + counts.weight, counts.all);
         assert_eq!(counts.groups.iter().map(|g| g.bias + g.weight).sum::<u64>(), counts.all);
@@ -91,7 +167,12 @@ fn published_models_have_their_published_counts() {
 }
 
 fn trained(switches: &Switches) -> Vec<String> {
-    let plan = FreezePlan::new(&shapes(&config(1, 8, 16, 10)), &head(), switches).unwrap();
+    trained_of("bert", switches)
+}
+
+fn trained_of(kind: &str, switches: &Switches) -> Vec<String> {
+    let config = small(kind);
+    let plan = FreezePlan::new(&shapes(&config), &head(&config), switches).unwrap();
     plan.trainable().map(|p| p.name.clone()).collect()
 }
 
@@ -102,15 +183,18 @@ fn switches_turn_groups_on() {
         classifier_weight: false,
         ..Switches::default()
     };
-    for (name, group) in TABLE {
-        let trains = trained(&Switches::default()).contains(&name.to_owned());
-        assert_eq!(trains, name.ends_with(".bias") || name == "classifier.weight", "{name}");
-        if group != Group::Embeddings {
-            assert_eq!(
-                trained(&only(group)).contains(&name.to_owned()),
-                name.ends_with(".bias"),
-                "{name}"
-            );
+    for (kind, table) in TABLES {
+        let all = trained_of(kind, &Switches::default());
+        for (name, group) in table {
+            let expected = name.ends_with(".bias") || *group == Group::Classifier;
+            assert_eq!(all.contains(&(*name).to_owned()), expected, "{name}");
+        }
+        for group in Group::ALL {
+            let biases = table.iter().filter(|(name, g)| *g == group && name.ends_with(".bias"));
+            let expected: Vec<&str> = biases.map(|(name, _)| *name).collect();
+            if !expected.is_empty() {
+                assert_eq!(trained_of(kind, &only(group)), expected);
+            }
         }
     }
     assert_eq!(trained(&only(Group::Other)), ["bert.pooler.dense.bias"]);
@@ -125,7 +209,9 @@ fn include_and_exclude_are_anchored() {
     let exclude = Switches { exclude: vec![r".*\.key\.bias".into()], ..Switches::default() };
     assert_eq!(trained(&exclude).len(), trained(&Switches::default()).len() - 1);
     let error = |switches: &Switches| {
-        FreezePlan::new(&shapes(&config(1, 8, 16, 10)), &head(), switches).unwrap_err().to_string()
+        FreezePlan::new(&shapes(&small("bert")), &head(&small("bert")), switches)
+            .unwrap_err()
+            .to_string()
     };
     let nothing = Switches { include: vec!["key.bias".into()], ..none.clone() };
     assert!(error(&nothing).contains("matches no bias"), "{}", error(&nothing));

@@ -1,10 +1,10 @@
 //! The model against PyTorch and transformers (scripts/make_golden.py).
 
-use crate::common::{NO_DROPOUT, Scratch, golden, golden_dir, ints, root, tiny_base};
+use crate::common::{NO_DROPOUT, Scratch, TINY, golden, golden_dir, ints, root, tiny, tiny_base};
 use bitfit::base::BaseFiles;
-use bitfit::data::{Batch, Encoded, Example, Tokenizer};
+use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
 use bitfit::freeze::{FreezePlan, Switches};
-use bitfit::models::cross_entropy;
+use bitfit::models::TaskType;
 use bitfit::optim::{AdamW, AdamWSettings};
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
@@ -32,10 +32,10 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
     largest(&(a - b))
 }
 
-/// The tiny model after forward and backward over the golden batch, in fp32 or fp64.
-fn trained(kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, Tensor) {
-    let golden = golden("tiny-bert.safetensors");
-    let mut base = tiny_base();
+/// A tiny model after forward and backward over its golden batch, in fp32 or fp64.
+fn trained(name: &str, kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, Tensor) {
+    let golden = golden(&format!("{name}.safetensors"));
+    let mut base = tiny(name);
     if kind == Kind::Double {
         base.store.double();
     }
@@ -43,25 +43,34 @@ fn trained(kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, Tensor) {
     plan.apply(&mut base.store).unwrap();
     let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
     let logits = base.model.forward(&packed).unwrap();
-    let loss = cross_entropy(&logits, &golden["labels"], golden["labels"].numel()).unwrap();
+    let rows = golden["labels"].numel();
+    let loss = TaskType::Classification.loss(&logits, &golden["labels"], rows).unwrap();
     loss.backward();
     (base, plan, logits, loss)
 }
 
 #[test]
-fn tiny_bert_has_the_references_logits_and_gradients() {
-    let golden = golden("tiny-bert.safetensors");
-    let (base, plan, logits, loss) = trained(Kind::Float);
+fn every_architecture_has_the_references_logits_and_gradients() {
+    for name in TINY {
+        logits_and_gradients_are_the_references(name);
+    }
+}
+
+fn logits_and_gradients_are_the_references(name: &str) {
+    let golden = golden(&format!("{name}.safetensors"));
+    let (base, plan, logits, loss) = trained(name, Kind::Float);
     let worst = difference(&logits, &golden["logits"]);
-    assert!(worst < 1e-5, "logits differ by {worst}");
+    assert!(worst < 1e-5, "{name}: logits differ by {worst}");
     assert!(difference(&loss, &golden["loss"]) < 1e-6);
+    let loss = TaskType::MultiLabel.loss(&logits, &golden["multi_label.targets"], 7).unwrap();
+    assert!(difference(&loss, &golden["multi_label.loss"]) < 1e-6);
     let variables = base.store.variables();
     let expected: Vec<&String> = golden.keys().filter(|name| name.starts_with("grad.")).collect();
     assert_eq!(expected.len(), plan.trainable().count(), "what trains here and there");
     let mut worst = 0f64;
     for parameter in plan.trainable() {
         // Zero but for rounding: a test of its own.
-        if parameter.name.ends_with("key.bias") {
+        if parameter.name.ends_with("key.bias") || parameter.name.ends_with("k_lin.bias") {
             continue;
         }
         let expected = &golden[&format!("grad.{}", parameter.name)];
@@ -73,7 +82,7 @@ fn tiny_bert_has_the_references_logits_and_gradients() {
             parameter.name
         );
     }
-    println!("largest relative difference of a gradient: {worst:.1e}");
+    println!("{name}: largest relative difference of a gradient: {worst:.1e}");
 }
 
 /// q.(k + b_k) = q.k + q.b_k adds the same number to the score of every key, and softmax ignores what all scores share. So
@@ -91,8 +100,8 @@ fn the_key_bias_has_no_gradient() {
         assert!(gradient("query") > 1e-3, "the query's gradient must be there to compare with");
         gradient("key") / gradient("query")
     };
-    let (base, _, logits, _) = trained(Kind::Float);
-    let (double, _, _, _) = trained(Kind::Double);
+    let (base, _, logits, _) = trained("tiny-bert", Kind::Float);
+    let (double, _, _, _) = trained("tiny-bert", Kind::Double);
     for layer in 0..3 {
         let (single, double) = (share(&base, layer), share(&double, layer));
         println!(
@@ -138,26 +147,30 @@ fn other_activations_are_the_references() {
 
 #[test]
 fn nothing_frozen_receives_a_gradient() {
-    let (base, plan, _, _) = trained(Kind::Float);
-    let variables = base.store.variables();
-    for parameter in plan.parameters() {
-        let variable = &variables[&parameter.name];
-        assert_eq!(variable.requires_grad(), parameter.trains, "{}", parameter.name);
-        assert_eq!(variable.grad().defined(), parameter.trains, "{}", parameter.name);
+    for name in TINY {
+        let (base, plan, _, _) = trained(name, Kind::Float);
+        let variables = base.store.variables();
+        for parameter in plan.parameters() {
+            let variable = &variables[&parameter.name];
+            assert_eq!(variable.requires_grad(), parameter.trains, "{}", parameter.name);
+            assert_eq!(variable.grad().defined(), parameter.trains, "{}", parameter.name);
+        }
     }
 }
 
 #[test]
 fn a_row_in_a_batch_gives_the_numbers_it_gives_alone() {
-    let base = tiny_base();
-    let sequences = sequences(&golden("tiny-bert.safetensors"));
     let _guard = tch::no_grad_guard();
-    let (packed, _) = Batch::new(&sequences).to_device(Device::Cpu).unwrap();
-    let together = base.model.forward(&packed).unwrap();
-    for (i, sequence) in sequences.iter().enumerate() {
-        let (packed, _) = Batch::new([sequence]).to_device(Device::Cpu).unwrap();
-        let alone = base.model.forward(&packed).unwrap();
-        assert!(difference(&alone.get(0), &together.get(i as i64)) < 1e-5);
+    for name in TINY {
+        let base = tiny(name);
+        let sequences = sequences(&golden(&format!("{name}.safetensors")));
+        let (packed, _) = Batch::new(&sequences).to_device(Device::Cpu).unwrap();
+        let together = base.model.forward(&packed).unwrap();
+        for (i, sequence) in sequences.iter().enumerate() {
+            let (packed, _) = Batch::new([sequence]).to_device(Device::Cpu).unwrap();
+            let alone = base.model.forward(&packed).unwrap();
+            assert!(difference(&alone.get(0), &together.get(i as i64)) < 1e-5, "{name}");
+        }
     }
 }
 
@@ -172,7 +185,7 @@ fn dropout_does_not_depend_on_the_batch() {
     base.initialize(1).unwrap();
     let examples: Vec<Example> = sequences(&golden("tiny-bert.safetensors"))
         .into_iter()
-        .map(|tokens| Example { tokens, label: 0 })
+        .map(|tokens| Example { tokens, target: Target::Class(0) })
         .collect();
     let _guard = tch::no_grad_guard();
     let logits = |rows: &[usize], seed, epoch| {
@@ -232,7 +245,7 @@ fn the_flat_optimizer_takes_adamws_steps() {
                     single.iter().for_each(|(optimizer, _)| optimizer.zero_grad().unwrap());
                 }
                 let logits = base.model.forward(&packed).unwrap();
-                let loss = cross_entropy(&logits, &golden["labels"], 7).unwrap();
+                let loss = TaskType::Classification.loss(&logits, &golden["labels"], 7).unwrap();
                 loss.backward();
                 if let Some(optimizer) = &mut optimizer {
                     let _ = optimizer.step().unwrap();

@@ -1,20 +1,186 @@
-//! Metrics against scikit-learn.
+//! Metrics and reports against scikit-learn and SciPy.
 
 use crate::common::golden_dir;
-use bitfit::eval::classification;
+use bitfit::eval::{Report, classification, multi_label, regression};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+fn cases(kind: &str, at_least: usize) -> Vec<Value> {
+    let text = std::fs::read_to_string(golden_dir().join("metrics.json")).unwrap();
+    let cases: Value = serde_json::from_str(&text).unwrap();
+    let cases = cases[kind].as_array().unwrap().clone();
+    assert!(cases.len() >= at_least, "{} cases of {kind}", cases.len());
+    cases
+}
+
+fn list<T: DeserializeOwned>(case: &Value, key: &str) -> Vec<T> {
+    serde_json::from_value(case[key].clone()).unwrap()
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|class| format!("class {class}")).collect()
+}
+
+fn bools(rows: &[Vec<u8>]) -> Vec<Vec<bool>> {
+    rows.iter().map(|row| row.iter().map(|&value| value == 1).collect()).collect()
+}
+
+/// The same keys, lists and strings, and the same numbers up to rounding.
+fn assert_close(ours: &Value, expected: &Value, place: &str) {
+    match (ours, expected) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys: [Vec<&String>; 2] = [a.keys().collect(), b.keys().collect()];
+            keys.iter_mut().for_each(|keys| keys.sort());
+            assert_eq!(keys[0], keys[1], "{place}");
+            a.iter()
+                .for_each(|(key, value)| assert_close(value, &b[key], &format!("{place}.{key}")));
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            assert_eq!(a.len(), b.len(), "{place}");
+            a.iter()
+                .zip(b)
+                .enumerate()
+                .for_each(|(i, (a, b))| assert_close(a, b, &format!("{place}[{i}]")));
+        }
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            assert!((a - b).abs() <= 1e-12 * b.abs(), "{place}: {a} and {b}");
+        }
+        _ => assert_eq!(ours, expected, "{place}"),
+    }
+}
 
 #[test]
-fn metrics_are_scikit_learns() {
-    let text = std::fs::read_to_string(golden_dir().join("metrics.json")).unwrap();
-    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-    assert!(cases.len() >= 6);
-    for case in cases {
-        let list = |key: &str| -> Vec<usize> { serde_json::from_value(case[key].clone()).unwrap() };
+fn classification_is_scikit_learns() {
+    for (i, case) in cases("classification", 9).iter().enumerate() {
+        let (labels, predictions) = (list(case, "labels"), list(case, "predictions"));
         let count = case["num_labels"].as_u64().unwrap() as usize;
-        let ours = classification(&list("labels"), &list("predictions"), count);
-        for name in ["accuracy", "f1", "matthews"] {
-            let expected = case[name].as_f64().unwrap();
-            assert!((ours[name] - expected).abs() < 1e-12, "{name}: {} and {expected}", ours[name]);
-        }
+        let metrics = classification(&labels, &predictions, count);
+        assert_close(&json!(metrics), &case["metrics"], &format!("metrics {i}"));
+        let report = Report::classification(&labels, &predictions, &names(count));
+        assert_close(&json!(report), &case["report"], &format!("report {i}"));
     }
+}
+
+#[test]
+fn multi_label_is_scikit_learns() {
+    for (i, case) in cases("multi_label", 4).iter().enumerate() {
+        let (labels, predictions) = (list(case, "labels"), list(case, "predictions"));
+        let (labels, predictions) = (bools(&labels), bools(&predictions));
+        assert_close(
+            &json!(multi_label(&labels, &predictions)),
+            &case["metrics"],
+            &format!("metrics {i}"),
+        );
+        let report = Report::multi_label(&labels, &predictions, &names(labels[0].len()));
+        assert_close(&json!(report), &case["report"], &format!("report {i}"));
+    }
+}
+
+#[test]
+fn regression_is_scipys() {
+    for (i, case) in cases("regression", 12).iter().enumerate() {
+        let metrics = regression(&list(case, "gold"), &list(case, "predicted"));
+        assert_close(&json!(metrics), &case["metrics"], &format!("metrics {i}"));
+    }
+}
+
+#[test]
+fn correlation_keeps_its_digits_in_extreme_ranges() {
+    let gold = [1.0, 2.0, 3.0, 5.0];
+    let expected = regression(&gold, &[2.0, 1.0, 4.0, 4.0]);
+    // Powers of two, which change no digit.
+    for scale in [2f64.powi(-1000), 2f64.powi(1000)] {
+        let ours = regression(&gold, &[2.0, 1.0, 4.0, 4.0].map(|value| value * scale));
+        assert_eq!(ours["pearson"], expected["pearson"]);
+        assert_eq!(ours["spearman"], expected["spearman"]);
+    }
+}
+
+#[test]
+fn the_table_is_scikit_learns() {
+    let names: Vec<String> =
+        ["bad", "größer als dreißig Zeichen ist dieser Name", "good"].map(String::from).into();
+    let report = Report::classification(&[0, 0, 1, 2, 2, 2], &[0, 1, 1, 2, 2, 0], &names);
+    let expected = "
+                                precision    recall        f1   support
+                           bad     0.5000    0.5000    0.5000         2
+größer als dreißig Zeichen is…     0.5000    1.0000    0.6667         1
+                          good     1.0000    0.6667    0.8000         3
+
+                      accuracy                         0.6667         6
+                     macro avg     0.6667    0.7222    0.6556         6
+                  weighted avg     0.7500    0.6667    0.6778         6
+
+confusion matrix (rows: true label, columns: predicted)
+                                      bad größer a…      good
+                           bad          1         1         0
+größer als dreißig Zeichen is…          0         1         0
+                          good          1         0         2";
+    assert_eq!(format!("\n{report}"), expected);
+
+    let rows = |rows: [[u8; 2]; 3]| bools(&rows.map(Vec::from));
+    let report = Report::multi_label(
+        &rows([[1, 0], [1, 1], [0, 0]]),
+        &rows([[1, 1], [0, 1], [0, 0]]),
+        &["a".into(), "b".into()],
+    );
+    let expected = "
+              precision    recall        f1   support
+           a     1.0000    0.5000    0.6667         2
+           b     0.5000    1.0000    0.6667         1
+
+   micro avg     0.6667    0.6667    0.6667         3
+   macro avg     0.7500    0.7500    0.6667         3
+weighted avg     0.8333    0.6667    0.6667         3";
+    assert_eq!(format!("\n{report}"), expected);
+}
+
+#[test]
+fn a_large_confusion_matrix_is_left_to_json() {
+    let classes: Vec<usize> = (0..21).collect();
+    let report = |count| Report::classification(&classes, &classes, &names(count)).to_string();
+    assert!(report(20).ends_with(" 1") && report(20).contains("rows: true label"));
+    assert!(report(21).ends_with("\n\nconfusion matrix: more than 20 classes, --json has it"));
+}
+
+#[test]
+fn odd_input_is_left_out_and_nothing_panics() {
+    for table in [
+        Report::classification(&[], &[], &[]).to_string(),
+        Report::classification(&[0, 7], &[1], &names(2)).to_string(),
+        Report::classification(&[0], &[1], &["a".into(), " ".into()]).to_string(),
+        Report::multi_label(&[], &[], &[]).to_string(),
+    ] {
+        assert!(table.lines().all(|line| line == line.trim_end()) && !table.ends_with('\n'));
+    }
+
+    assert!(classification(&[], &[], 0).values().all(|&value| value == 0.0));
+    assert!(multi_label(&[], &[]).values().all(|&value| value == 0.0));
+    assert!(regression(&[], &[1.0]).values().all(|&value| value == 0.0));
+
+    // The rows left are (0, 0) and (1, 0).
+    let (labels, predictions) = ([0, 1, 9, 1, 1], [0, 0, 1, usize::MAX]);
+    assert_eq!(classification(&labels, &predictions, 2), classification(&[0, 1], &[0, 0], 2));
+    assert_eq!(
+        Report::classification(&labels, &predictions, &names(2)),
+        Report::classification(&[0, 1], &[0, 0], &names(2)),
+    );
+
+    let (labels, predictions) =
+        ([vec![true], vec![true, false, true], vec![]], [vec![true], vec![true; 2]]);
+    assert_eq!(multi_label(&labels, &predictions)["accuracy"], 0.5);
+    let report = Report::multi_label(&labels, &predictions, &names(2));
+    assert_eq!((report.classes.len(), report.macro_avg.support), (2, 2));
+
+    let gold = [1.0, 2.0, 3.0];
+    let odd = [[f64::NAN; 3], [f64::NAN, 1.0, 2.0], [1.0, -f64::NAN, 2.0]];
+    for predicted in odd {
+        assert!(regression(&gold, &predicted).values().all(|value| value.is_nan()));
+    }
+    let infinite = regression(&gold, &[f64::NEG_INFINITY, f64::MAX, f64::INFINITY]);
+    assert_eq!(infinite["spearman"], 1.0);
+    // Zeros are equal whatever their sign.
+    assert_eq!(regression(&gold, &[0.0, -0.0, 1.0]), regression(&gold, &[0.0, 0.0, 1.0]));
+    assert_eq!(regression(&gold, &[4.0]), regression(&[1.0], &[4.0]));
 }

@@ -10,5 +10,6 @@ mod golden;
 mod metrics;
 mod native;
 mod policy;
+mod tokenize;
 mod training;
 mod weights;

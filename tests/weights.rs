@@ -269,15 +269,47 @@ fn a_config_json_that_is_not_a_bert_is_refused() {
     let scratch = Scratch::new();
     let config = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
     for (from, to, parts) in [
-        ("\"bert\"", "\"gpt2\"", ["model_type", "gpt2", "bert"]),
+        ("\"bert\"", "\"gpt2\"", ["model_type", "gpt2", "bert, distilbert, roberta"]),
+        ("\"bert\"", "\"xlm-roberta\"", ["model_type", "xlm-roberta", "XLM-R"]),
+        (
+            "{",
+            "{\"tokenizer_class\": \"PhobertTokenizer\",",
+            ["tokenizer_class", "PhobertTokenizer", "PhoBERT"],
+        ),
+        ("{", "{\"is_decoder\": true,", ["is_decoder", "true", "an encoder"]),
+        (
+            "\"hidden_dropout_prob\": 0.1",
+            "\"hidden_dropout_prob\": 1.5",
+            ["hidden_dropout_prob", "1.5", "below 1"],
+        ),
+        // Sizes that are allowed and absurd: the weights are compared before anything is allocated.
+        (
+            "\"vocab_size\": 120",
+            "\"vocab_size\": 16777216",
+            ["word_embeddings", "[16777216, 32]", "[120, 32]"],
+        ),
+        (
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 1000",
+            ["layer.999", "[48, 32]", "no such tensor"],
+        ),
+        (
+            "\"hidden_size\": 32",
+            "\"hidden_size\": 65536",
+            ["word_embeddings", "65536", "[120, 32]"],
+        ),
         ("\"hidden_size\": 32", "\"hidden_size\": 33", ["num_attention_heads", "4", "33"]),
         ("\"hidden_size\": 32", "\"hidden_size\": -1", ["hidden_size", "-1", "1 to"]),
         ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"swish\"", ["hidden_act", "swish", "gelu"]),
-        ("\"vocab_size\": 120", "\"vocab_size\": \"many\"", ["config.json", "many", "i64"]),
+        (
+            "\"vocab_size\": 120",
+            "\"vocab_size\": \"many\"",
+            ["config.json", "many", "a whole number from 1"],
+        ),
         (
             "\"vocab_size\": 120",
             "\"vocab_sizes\": 120",
-            ["config.json", "missing field", "vocab_size"],
+            ["config.json", "vocab_size", "found nothing"],
         ),
         (
             "\"absolute\"",

@@ -95,11 +95,16 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         return print(&json!({"meta": meta, "tensors": shapes.collect::<Map<_, _>>()}).to_string());
     }
     let mut text = format!(
-        "base         {} ({}), fingerprint {}\nlabels       {}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
+        "base         {} ({}), fingerprint {}\ntask         {}{}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
         meta.base_name,
         meta.architecture,
         meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint),
-        meta.labels.join(", "),
+        meta.task_type.name(),
+        if meta.labels.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", meta.labels.join(", "))
+        },
         meta.max_length,
         if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },
         "group",

@@ -1,9 +1,10 @@
 //! `bitfit predict` and `bitfit eval`: what a trained task says.
 
 use super::{end_on_signal, print};
-use crate::config::{self, Run, RunConfig};
-use crate::data::{self, Columns};
+use crate::config::{self, DataSection, Run, RunConfig};
+use crate::data::{self, Columns, LabelColumns};
 use crate::error::{Error, Result};
+use crate::eval::Evaluation;
 use crate::predict::{Predictor, Text};
 use crate::train::{list, setup};
 use crate::{files, logging};
@@ -43,25 +44,34 @@ struct Task {
     /// Rows in a batch [default: the run's per_device_eval_batch_size, or 32].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Name of the text's column in CSV, TSV and JSONL [default: the run's, or text].
+    /// Name of the text's column in CSV, TSV, JSONL and Parquet [default: the run's, or text].
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
     /// Name of the second text's column [default: the run's, or none].
     #[arg(long, value_name = "NAME")]
     text_pair_column: Option<String>,
+    /// The CSV or TSV has no header: columns are named by number, from 1 [default: the run's].
+    #[arg(long)]
+    no_header: bool,
 }
 
 #[derive(Args)]
 pub struct Eval {
     #[command(flatten)]
     task: Task,
-    /// Labelled data: .csv, .tsv, .jsonl or a folder of class folders [default: the run's evaluation data].
+    /// Labelled data: .csv, .tsv, .jsonl, .parquet or a folder of class folders [default: the run's evaluation data].
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Name of the label's column [default: the run's, or label].
     #[arg(long, value_name = "NAME")]
     label_column: Option<String>,
-    /// Write the metrics to stdout as one JSON object.
+    /// What stands between several labels of a row [default: the run's].
+    #[arg(long, value_name = "TEXT")]
+    label_separator: Option<String>,
+    /// A column of 0 or 1 for each label, instead of --label-column [default: the run's].
+    #[arg(long, value_name = "NAME,NAME...", value_delimiter = ',', conflicts_with_all = ["label_column", "label_separator"])]
+    label_columns: Option<Vec<String>>,
+    /// Write the metrics, with those of each class and the confusion matrix, to stdout as one JSON object.
     #[arg(long)]
     pub json: bool,
 }
@@ -73,7 +83,10 @@ pub struct Predict {
     /// Texts to classify.
     #[arg(value_name = "TEXT", required_unless_present = "input", conflicts_with = "input")]
     texts: Vec<String>,
-    /// Texts from a file, one a line, or from the text column of a .csv, .tsv or .jsonl; - is standard input.
+    /// The second text, where the task is about pairs: predict TEXT --text-pair TEXT.
+    #[arg(long, value_name = "TEXT", requires = "texts")]
+    text_pair: Option<String>,
+    /// Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl or .parquet; - is standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Write there instead of stdout; the file appears when all is done.
@@ -128,7 +141,9 @@ impl Task {
         let columns = Columns {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),
             text_pair: self.text_pair_column.clone().or(defaults.data.text_pair_column),
-            label: Some(defaults.data.label_column),
+            labels: run.as_ref().map_or(LabelColumns::None, |run| run.columns().labels),
+            header: !self.no_header && defaults.data.header,
+            skip_bad_rows: false,
         };
         let batch_size = self
             .batch_size
@@ -154,11 +169,13 @@ impl Eval {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
         let Loaded { predictor, run, mut columns, batch_size } = self.task.load()?;
-        columns.label = self.label_column.clone().or(columns.label);
-        let of_run = run.as_ref().and_then(|run| run.config.data.eval.as_ref());
-        let rows = match (self.data.as_ref().or(of_run), &run) {
+        self.set_labels(&mut columns);
+        let rows = match (&self.data, &run) {
             (Some(path), _) => data::read(path, &columns)?,
-            (None, Some(run)) => setup::Rows::read(run, &columns)?.eval,
+            (None, Some(run)) => {
+                columns.skip_bad_rows = run.config.data.skip_bad_rows;
+                setup::Rows::read_eval(run, &columns)?
+            }
             (None, None) => {
                 let problem = "--data PATH is needed where no --run says what to evaluate on";
                 return Err(Error::Usage(problem.into()));
@@ -171,12 +188,33 @@ impl Eval {
             bar.set_position(done as u64);
             Ok(())
         };
-        let metrics = predictor.evaluate(&rows, batch_size, &mut progress)?.metrics;
+        let Evaluation { metrics, report } =
+            predictor.evaluate(&rows, batch_size, &mut progress)?;
         bar.finish_and_clear();
+        let count = rows.len();
         if self.json {
-            return print(&json!({"rows": rows.len(), "metrics": metrics}).to_string());
+            let found = json!({"rows": count, "metrics": metrics, "report": report});
+            return print(&found.to_string());
         }
-        print(&format!("{} rows: {}", rows.len(), list(&metrics)))
+        let report = report.map(|report| format!("\n\n{report}")).unwrap_or_default();
+        print(&format!("{count} rows: {}{report}", list(&metrics)))
+    }
+
+    /// Where the labels are: as the arguments say, else the run, else in the column `label`.
+    fn set_labels(&self, columns: &mut Columns) {
+        if let Some(names) = &self.label_columns {
+            columns.labels = LabelColumns::Each(names.clone());
+            return;
+        }
+        let (name, separator) = match &columns.labels {
+            LabelColumns::One { name, separator } => (name.clone(), separator.clone()),
+            LabelColumns::Each(_) if self.label_column.is_none() => return,
+            _ => (DataSection::default().label_column, None),
+        };
+        columns.labels = LabelColumns::One {
+            name: self.label_column.clone().unwrap_or(name),
+            separator: self.label_separator.clone().or(separator),
+        };
     }
 }
 
@@ -208,17 +246,24 @@ impl Predict {
             _ => input.is_dir(),
         };
         if let Some(path) = self.input.as_ref().filter(table) {
-            let rows = data::read(path, &Columns { label: None, ..task.columns.clone() })?;
+            let rows =
+                data::read(path, &Columns { labels: LabelColumns::None, ..task.columns.clone() })?;
             let rows: Vec<_> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
             return rows.chunks(AT_ONCE * task.batch_size).try_for_each(predict);
         }
-        if task.columns.text_pair.is_some() {
-            let problem = "this task is about pairs of texts; expected --input with a .csv, .tsv or .jsonl that has both columns";
+        if self.text_pair.is_some() && self.texts.len() != 1 {
+            let found = self.texts.len();
+            let problem = format!("--text-pair: found {found} first texts, expected one");
+            return Err(Error::Usage(problem));
+        }
+        if task.columns.text_pair.is_some() && self.text_pair.is_none() {
+            let problem = "this task is about pairs of texts; expected TEXT --text-pair TEXT, or --input with a .csv, .tsv, .jsonl or .parquet that has both columns";
             return Err(Error::Usage(problem.into()));
         }
         match &self.input {
             None => {
-                predict(&self.texts.iter().map(|text| (text.clone(), None)).collect::<Vec<_>>())
+                let pair = |text: &String| (text.clone(), self.text_pair.clone());
+                predict(&self.texts.iter().map(pair).collect::<Vec<_>>())
             }
             Some(path) if path == Path::new("-") => each_line(
                 std::io::stdin(),

@@ -51,7 +51,7 @@ impl Train {
         let mut listeners =
             Listeners(vec![Box::new(MetricsFile::new(&training.output_dir, self.json))]);
         if !self.json {
-            listeners.0.push(Box::new(Terminal::new(bars, training.metric_for_best_model.name())));
+            listeners.0.push(Box::new(Terminal::new(bars, run.metric.name())));
         }
         let stop = stop_on_signal()?;
         train::train(&run, self.overwrite, &mut listeners, &stop).map(drop)

@@ -6,6 +6,6 @@ mod sections;
 
 pub use resolve::{Run, device};
 pub use sections::{
-    BitfitSection, DataSection, Interval, Metric, ModelSection, Precision, RunConfig, TaskType,
+    BitfitSection, DataSection, Interval, Metric, ModelSection, Precision, RunConfig,
     TrainingSection,
 };

@@ -2,11 +2,12 @@
 
 use super::{BitfitSection, Metric, RunConfig};
 use crate::base::Base;
-use crate::data::Columns;
+use crate::data::{Columns, LabelColumns};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Switches};
-use crate::models::{Dropouts, ModelConfig};
+use crate::models::{Dropouts, ModelConfig, TaskType};
 use crate::optim::AdamWSettings;
+use crate::predict::MIN_LENGTH;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
@@ -21,6 +22,8 @@ pub struct Run {
     pub device: Device,
     /// The optimizer's settings.
     pub adamw: AdamWSettings,
+    /// What decides which state is best.
+    pub metric: Metric,
     /// Whether more of the metric is better.
     pub greater_is_better: bool,
 }
@@ -62,31 +65,20 @@ impl Run {
             let value = value.unwrap_or(0.0);
             check.that((0.0..1.0).contains(&value), key, &value, "a probability below 1")?;
         }
-        if let Some(names) = &model.label_names {
-            let distinct = names.iter().collect::<BTreeSet<_>>().len();
-            check.that(
-                distinct == names.len() && distinct >= 2,
-                "model.label_names",
-                &format!("{names:?}"),
-                "two or more different names",
-            )?;
-            let count = model.num_labels.unwrap_or(distinct);
-            check.that(
-                count == distinct,
-                "model.num_labels",
-                &count,
-                &format!("{distinct}, the number of label_names"),
-            )?;
+        check.labels(&config)?;
+        for (key, samples) in
+            [("data.train_samples", data.train_samples), ("data.eval_samples", data.eval_samples)]
+        {
+            check.that(samples != Some(0), key, &0, "1 or more")?;
         }
-        let labels = model.num_labels.unwrap_or(2);
-        check.that((2..=10_000).contains(&labels), "model.num_labels", &labels, "2 to 10000")?;
         check.that(
             data.eval.is_some() || (data.eval_fraction > 0.0 && data.eval_fraction < 1.0),
             "data.eval_fraction",
             &data.eval_fraction,
             "more than 0 and less than 1",
         )?;
-        check.that(data.max_length >= 3, "data.max_length", &data.max_length, "3 or more")?;
+        let most = format!("{MIN_LENGTH} or more");
+        check.that(data.max_length >= MIN_LENGTH, "data.max_length", &data.max_length, &most)?;
         let positive = "a positive number";
         for (key, value) in [
             ("training.learning_rate", training.learning_rate),
@@ -128,22 +120,35 @@ impl Run {
             epsilon: training.adam_epsilon,
             max_grad_norm: training.max_grad_norm,
         };
-        let greater_is_better =
-            training.greater_is_better.unwrap_or(training.metric_for_best_model != Metric::Loss);
+        let metrics = Metric::of(model.task_type);
+        let metric = training.metric_for_best_model.unwrap_or(metrics[0]);
+        let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
+        let expected = format!("{} for task_type = {:?}", names.join(", "), model.task_type.name());
+        check.that(
+            metrics.contains(&metric),
+            "training.metric_for_best_model",
+            &metric.name(),
+            &expected,
+        )?;
+        let greater_is_better = training.greater_is_better.unwrap_or(!metric.is_error());
         let device = device(&training.device)
             .map_err(|(found, expected)| check.error("training.device", &found, &expected))?;
-        Ok(Self { origin: check, device, adamw, greater_is_better, config })
+        Ok(Self { origin: check, device, adamw, metric, greater_is_better, config })
     }
 
     /// The configuration with everything that defaults, base and data decide, as it is written into the run directory.
     pub fn resolved(&self, labels: &[String], dropouts: Dropouts) -> RunConfig {
         let mut config = self.config.clone();
-        config.model.num_labels = Some(labels.len());
-        config.model.label_names = Some(labels.to_vec());
+        if config.model.task_type != TaskType::Regression {
+            config.model.num_labels = Some(labels.len());
+            config.model.label_names = Some(labels.to_vec());
+        }
         config.model.hidden_dropout_prob = Some(dropouts.hidden);
         config.model.attention_probs_dropout_prob = Some(dropouts.attention);
         config.model.classifier_dropout = Some(dropouts.classifier.unwrap_or(dropouts.hidden));
         config.bitfit.bias_learning_rate = Some(self.adamw.bias_learning_rate);
+        config.data.seed = Some(self.data_seed());
+        config.training.metric_for_best_model = Some(self.metric);
         config.training.greater_is_better = Some(self.greater_is_better);
         config
     }
@@ -164,14 +169,32 @@ impl Run {
         Columns {
             text: section.text_column.clone(),
             text_pair: section.text_pair_column.clone(),
-            label: Some(section.label_column.clone()),
+            labels: match &section.label_columns {
+                Some(names) => LabelColumns::Each(names.clone()),
+                None => LabelColumns::One {
+                    name: section.label_column.clone(),
+                    separator: section.label_separator.clone(),
+                },
+            },
+            header: section.header,
+            skip_bad_rows: section.skip_bad_rows,
         }
+    }
+
+    /// The seed of the rows that are drawn.
+    pub fn data_seed(&self) -> u64 {
+        self.config.data.seed.unwrap_or(self.config.training.seed)
     }
 
     /// The class names that the configuration gives, or the numbers that it asks for.
     pub fn label_names(&self) -> Option<Vec<String>> {
+        let (model, data) = (&self.config.model, &self.config.data);
+        if model.task_type == TaskType::Regression {
+            return Some(vec![]);
+        }
         let numbers = |count| (0..count).map(|i: usize| i.to_string()).collect();
-        self.config.model.label_names.clone().or_else(|| self.config.model.num_labels.map(numbers))
+        let given = model.label_names.clone().or_else(|| data.label_columns.clone());
+        given.or_else(|| model.num_labels.map(numbers))
     }
 
     /// Where the task is written.
@@ -186,8 +209,9 @@ impl Run {
 
     /// Checks what depends on the base.
     pub fn check_model(&self, model: &ModelConfig) -> Result<()> {
-        let (found, most) = (self.config.data.max_length, model.max_position_embeddings);
-        let expected = format!("3 to {most}, the base's max_position_embeddings");
+        let (found, most) = (self.config.data.max_length, model.max_length());
+        let expected =
+            format!("{MIN_LENGTH} to {most}, the longest that the base has positions for");
         self.origin.that(
             i64::try_from(found).is_ok_and(|n| n <= most),
             "data.max_length",
@@ -231,6 +255,64 @@ struct Origin {
 }
 
 impl Origin {
+    /// Checks what is said of labels against the task.
+    fn labels(&self, config: &RunConfig) -> Result<()> {
+        let (model, data) = (&config.model, &config.data);
+        let task = format!("with task_type = {:?}", model.task_type.name());
+        if model.task_type == TaskType::Regression {
+            let names = model.label_names.as_ref();
+            let found = names.map(|names| format!("{names:?}")).unwrap_or_default();
+            self.that(names.is_none(), "model.label_names", &found, &format!("none {task}"))?;
+            let outputs = model.num_labels.unwrap_or(1);
+            self.that(outputs == 1, "model.num_labels", &outputs, &format!("1 {task}"))?;
+        }
+        let least = if model.task_type == TaskType::Classification { 2 } else { 1 };
+        for (key, names) in
+            [("model.label_names", &model.label_names), ("data.label_columns", &data.label_columns)]
+        {
+            let Some(names) = names else { continue };
+            let distinct = names.iter().collect::<BTreeSet<_>>().len() == names.len();
+            let found = format!("{names:?}");
+            let expected = format!("{least} or more different names");
+            self.that(distinct && names.len() >= least, key, &found, &expected)?;
+            let count = model.num_labels.unwrap_or(names.len());
+            let expected = format!("{}, the number of {key}", names.len());
+            self.that(count == names.len(), "model.num_labels", &count, &expected)?;
+        }
+        if let (Some(names), Some(columns)) = (&model.label_names, &data.label_columns) {
+            let expected = "the names of data.label_columns, in any order";
+            let same =
+                columns.iter().all(|column| names.contains(column)) && names.len() == columns.len();
+            self.that(same, "model.label_names", &format!("{names:?}"), expected)?;
+        }
+        for (key, given) in [
+            ("data.label_columns", data.label_columns.is_some()),
+            ("data.label_separator", data.label_separator.is_some()),
+        ] {
+            let good = !given || model.task_type == TaskType::MultiLabel;
+            self.that(
+                good,
+                key,
+                &model.task_type.name(),
+                "model.task_type = \"multi_label\" with it",
+            )?;
+        }
+        let separator = data.label_separator.as_deref();
+        self.that(
+            separator != Some(""),
+            "data.label_separator",
+            &"nothing",
+            "what stands between labels",
+        )?;
+        let labels = model.num_labels.unwrap_or(least);
+        let expected = if least == 2 {
+            "2 to 10000 (one output is task_type = \"regression\")"
+        } else {
+            "1 to 10000"
+        };
+        self.that((least..=10_000).contains(&labels), "model.num_labels", &labels, expected)
+    }
+
     fn that(
         &self,
         good: bool,

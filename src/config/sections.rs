@@ -1,5 +1,6 @@
 //! Every key with its default, as it is written: the paper's settings, under Hugging Face's names.
 
+use crate::models::TaskType;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -29,7 +30,7 @@ pub struct ModelSection {
     /// A delta, or a plain safetensors file under Hugging Face's names, to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_delta: Option<PathBuf>,
-    /// `classification`.
+    /// `classification`, `multi_label` or `regression`.
     pub task_type: TaskType,
     /// Number of classes; by default the labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,15 +47,6 @@ pub struct ModelSection {
     /// By default the base's, and where it has none, `hidden_dropout_prob`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classifier_dropout: Option<f64>,
-}
-
-/// What the head predicts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskType {
-    /// One class for each row.
-    #[default]
-    Classification,
 }
 
 /// `[bitfit]`
@@ -90,13 +82,26 @@ pub struct BitfitSection {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
-    /// `.csv`, `.tsv`, `.jsonl` or a folder of class folders.
+    /// `.csv`, `.tsv`, `.jsonl`, `.parquet` or a folder of class folders.
     pub train: PathBuf,
     /// The same for evaluation; without it, `eval_fraction` of the training rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<PathBuf>,
     /// The share of training rows, drawn by class, that is kept for evaluation where there is no `eval`.
     pub eval_fraction: f64,
+    /// So many of the training rows, drawn by class; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_samples: Option<usize>,
+    /// So many of the evaluation rows, drawn by class; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_samples: Option<usize>,
+    /// Of the rows that are drawn; by default `training.seed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Whether the first line of a CSV or TSV names the columns; if not, they are named by number, from 1.
+    pub header: bool,
+    /// Whether a row with something wrong in it is left out, with a warning, instead of ending the run.
+    pub skip_bad_rows: bool,
     /// The text's column.
     pub text_column: String,
     /// The second text's, where there are pairs.
@@ -104,6 +109,12 @@ pub struct DataSection {
     pub text_pair_column: Option<String>,
     /// The label's.
     pub label_column: String,
+    /// What stands between several labels of a row; JSONL and Parquet have lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_separator: Option<String>,
+    /// Instead of `label_column`: a column of 0 or 1 for each label, named by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_columns: Option<Vec<String>>,
     /// Another order in each epoch.
     pub shuffle: bool,
     /// Tokens that a text is cut to, special tokens included.
@@ -124,17 +135,28 @@ pub enum Interval {
 }
 
 /// What decides which evaluation is the best.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Share of rows predicted right.
-    #[default]
+    /// Share of rows predicted right; with several labels, in all of them.
     Accuracy,
     /// F1 of class 1 where there are two classes, the mean over classes otherwise.
     F1,
+    /// F1 over all decisions together.
+    F1Micro,
+    /// The mean of the classes' F1.
+    F1Macro,
     /// Matthews correlation.
     Matthews,
-    /// Mean cross entropy.
+    /// Pearson correlation.
+    Pearson,
+    /// Spearman's rank correlation.
+    Spearman,
+    /// Mean squared error.
+    Mse,
+    /// Mean absolute error.
+    Mae,
+    /// Mean loss.
     Loss,
 }
 
@@ -144,8 +166,29 @@ impl Metric {
         match self {
             Metric::Accuracy => "accuracy",
             Metric::F1 => "f1",
+            Metric::F1Micro => "f1_micro",
+            Metric::F1Macro => "f1_macro",
+            Metric::Pearson => "pearson",
+            Metric::Spearman => "spearman",
+            Metric::Mse => "mse",
+            Metric::Mae => "mae",
             Metric::Matthews => "matthews",
             Metric::Loss => "loss",
+        }
+    }
+
+    /// Whether less of it is better.
+    pub fn is_error(self) -> bool {
+        matches!(self, Metric::Loss | Metric::Mse | Metric::Mae)
+    }
+
+    /// Those that a task has, the default first.
+    pub fn of(task: TaskType) -> &'static [Metric] {
+        use Metric::*;
+        match task {
+            TaskType::Classification => &[Accuracy, F1, F1Micro, F1Macro, Matthews, Loss],
+            TaskType::MultiLabel => &[F1Micro, F1Macro, Accuracy, Loss],
+            TaskType::Regression => &[Pearson, Spearman, Mse, Mae, Loss],
         }
     }
 }
@@ -201,9 +244,10 @@ pub struct TrainingSection {
     pub logging_steps: u64,
     /// Whether `delta.safetensors` is the best evaluated, or the last.
     pub load_best_model_at_end: bool,
-    /// What the best has the best of.
-    pub metric_for_best_model: Metric,
-    /// By default true, and false for the loss.
+    /// What the best has the best of; by default the task's first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric_for_best_model: Option<Metric>,
+    /// By default true, and false for errors and the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -252,9 +296,16 @@ impl Default for DataSection {
             train: PathBuf::new(),
             eval: None,
             eval_fraction: 0.1,
+            train_samples: None,
+            eval_samples: None,
+            seed: None,
+            header: true,
+            skip_bad_rows: false,
             text_column: "text".into(),
             text_pair_column: None,
             label_column: "label".into(),
+            label_separator: None,
+            label_columns: None,
             shuffle: true,
             max_length: 128,
         }
@@ -283,7 +334,7 @@ impl Default for TrainingSection {
             save_total_limit: 2,
             logging_steps: 50,
             load_best_model_at_end: true,
-            metric_for_best_model: Metric::Accuracy,
+            metric_for_best_model: None,
             greater_is_better: None,
             device: "auto".into(),
             precision: Precision::Fp32,

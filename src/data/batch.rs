@@ -1,6 +1,6 @@
 //! A batch as plain vectors, and on its device.
 
-use super::{Encoded, Example};
+use super::{Encoded, Example, Target};
 use crate::error::Result;
 use crate::nn::Packed;
 use tch::{Device, Tensor};
@@ -27,8 +27,10 @@ pub struct Batch {
     pub cu_seqlens: Vec<i64>,
     /// Length of the longest sequence.
     pub max_seqlen: usize,
-    /// `[B]`.
-    pub labels: Vec<i64>,
+    /// Class numbers, `[B]`; empty where the targets are no classes.
+    pub classes: Vec<i64>,
+    /// Other targets, `[B, L]`.
+    pub values: Vec<f32>,
     /// `[T]`, or empty when evaluating.
     pub dropout_keys: Vec<i64>,
 }
@@ -47,7 +49,13 @@ impl Batch {
         for &row in rows {
             let example = &examples[row];
             batch.push(&example.tokens);
-            batch.labels.push(example.label as i64);
+            match &example.target {
+                Target::Class(class) => batch.classes.push(*class as i64),
+                Target::Labels(has) => {
+                    batch.values.extend(has.iter().map(|&has| f32::from(u8::from(has))))
+                }
+                Target::Number(number) => batch.values.push(*number),
+            }
             if let Some(keys) = dropout {
                 // The row's own number, not its place in the batch: a split batch has the same masks.
                 let row_key = mix(mix(mix(keys.seed) ^ keys.epoch) ^ row as u64);
@@ -73,7 +81,7 @@ impl Batch {
         self.input_ids.len()
     }
 
-    /// The tensors, on `device`, and the labels `[B]`.
+    /// The tensors, on `device`, and the targets: int64 `[B]` for classes, else fp32 `[B, L]`.
     pub fn to_device(&self, device: Device) -> Result<(Packed, Tensor)> {
         let tensor = |values: &[i64]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
@@ -90,7 +98,13 @@ impl Batch {
                 Some(tensor(&self.dropout_keys)?)
             },
         };
-        Ok((packed, tensor(&self.labels)?))
+        let targets = if self.values.is_empty() {
+            tensor(&self.classes)?
+        } else {
+            let rows = packed.sequences() as i64;
+            Tensor::f_from_slice(&self.values)?.f_view([rows, -1])?.f_to_device(device)?
+        };
+        Ok((packed, targets))
     }
 }
 

@@ -1,20 +1,22 @@
-//! From files to batches: rows, token ids, order, packed tensors.
+//! From files to batches: rows, targets, token ids, order, packed tensors.
 
 mod batch;
+mod labels;
 mod sampler;
 mod source;
 mod tokenize;
 
 pub use batch::{Batch, DropoutKeys};
-pub use sampler::{epoch_order, split_by_class};
-pub use source::{Columns, Labels, Place, Row, ending, read};
-pub use tokenize::{Encoded, Tokenizer};
+pub use labels::{Labels, Target};
+pub use sampler::{draw, epoch_order, split_by_class};
+pub use source::{Columns, FORMATS, LabelColumns, Place, Row, ending, read};
+pub use tokenize::{Encoded, TOKENIZER_FILES, Tokenizer};
 
-/// A tokenized row with its class.
+/// A tokenized row with its target.
 #[derive(Debug, Clone)]
 pub struct Example {
     /// Its token ids.
     pub tokens: Encoded,
-    /// Its class number.
-    pub label: usize,
+    /// What it is to be predicted as.
+    pub target: Target,
 }

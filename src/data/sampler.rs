@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The order in which an epoch visits `count` rows.
 pub fn epoch_order(count: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<usize> {
@@ -31,6 +31,35 @@ pub fn split_by_class(labels: &[usize], fraction: f64, seed: u64) -> (Vec<usize>
     first.sort_unstable();
     second.sort_unstable();
     (first, second)
+}
+
+/// Draws `count` of the rows at random, each class in proportion; in the rows' order. `classes` has each row's class, the same for
+/// all where there are none.
+pub fn draw(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
+    let total = classes.len().max(1);
+    let mut by_class: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (row, &class) in classes.iter().enumerate() {
+        by_class.entry(class).or_default().push(row);
+    }
+    // Largest remainders: whole parts first, then one each to the classes that lost most, the rarer one first.
+    let share = |rows: &Vec<usize>| rows.len() * count.min(total);
+    let left =
+        count.min(classes.len()) - by_class.values().map(|rows| share(rows) / total).sum::<usize>();
+    let mut by_remainder: Vec<_> =
+        by_class.iter().map(|(&c, rows)| (share(rows) % total, rows.len(), c)).collect();
+    by_remainder
+        .sort_by_key(|&(remainder, rows, class)| (std::cmp::Reverse(remainder), rows, class));
+    let more: BTreeSet<usize> =
+        by_remainder.into_iter().take(left).map(|(_, _, class)| class).collect();
+    let mut drawn = vec![];
+    for (class, mut rows) in by_class {
+        let take = share(&rows) / total + usize::from(more.contains(&class));
+        // Streams of its own, away from the epochs' and the split's.
+        permute(&mut rows, seed, (1 << 63) + class as u64);
+        drawn.extend_from_slice(&rows[..take.min(rows.len())]);
+    }
+    drawn.sort_unstable();
+    drawn
 }
 
 /// Fisher and Yates, spelled out: a library's shuffle may change with its version, and with it every run.

@@ -1,47 +1,185 @@
-//! Classification metrics, as scikit-learn defines them.
+//! Metrics, as scikit-learn and SciPy define them; what is undefined is 0 (scikit-learn's `zero_division=0`).
 
 use std::collections::BTreeMap;
+use std::iter::Sum;
 
-/// `accuracy`, `f1` (of class 1 where there are two classes, the unweighted mean over classes otherwise) and `matthews`.
+/// `accuracy`, `f1` (of class 1 where there are two classes, `f1_macro` otherwise), `f1_micro`, `f1_macro` and `matthews`.
+///
+/// `f1_macro` is the mean over the classes that occur in `labels` or `predictions`. Rows with a class of `num_labels` or more
+/// are left out.
 pub fn classification(
     labels: &[usize],
     predictions: &[usize],
     num_labels: usize,
 ) -> BTreeMap<String, f64> {
-    let mut right = 0.0;
-    let (mut true_count, mut guess_count, mut hits) =
-        (vec![0.0; num_labels], vec![0.0; num_labels], vec![0.0; num_labels]);
-    for (&label, &guess) in labels.iter().zip(predictions) {
-        true_count[label] += 1.0;
-        guess_count[guess] += 1.0;
-        if label == guess {
-            right += 1.0;
-            hits[label] += 1.0;
-        }
-    }
-    let rows = labels.len() as f64;
-    // scikit-learn's zero_division = 0: a class that neither occurs nor is predicted has F1 0, and is not averaged.
-    let f1 = |class: usize| ratio(2.0 * hits[class], true_count[class] + guess_count[class]);
-    let f1 = if num_labels == 2 {
-        f1(1)
-    } else {
-        let seen: Vec<usize> =
-            (0..num_labels).filter(|&c| true_count[c] + guess_count[c] > 0.0).collect();
-        ratio(seen.iter().map(|&c| f1(c)).sum(), seen.len() as f64)
+    let counts = count_classes(labels, predictions, num_labels);
+    let all: Counts = counts.iter().sum();
+    let f1_macro = mean(counts.iter().filter(|c| c.support + c.predicted > 0).map(Counts::f1));
+    let f1 = match &counts[..] {
+        [_, positive] => positive.f1(),
+        _ => f1_macro,
     };
     // Gorodkin's multi-class form (2004), of which the binary one is a case.
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-    let covariance = right * rows - dot(&true_count, &guess_count);
-    let spread = (rows * rows - dot(&guess_count, &guess_count))
-        * (rows * rows - dot(&true_count, &true_count));
-    let metrics = [
-        ("accuracy", ratio(right, rows)),
+    let sum = |product: fn(&Counts) -> f64| counts.iter().map(product).sum::<f64>();
+    let rows = all.support as f64;
+    let covariance =
+        all.hits as f64 * rows - sum(|c: &Counts| c.support as f64 * c.predicted as f64);
+    let spread = (rows * rows - sum(|c| (c.predicted as f64).powi(2)))
+        * (rows * rows - sum(|c| (c.support as f64).powi(2)));
+    named([
+        ("accuracy", all.recall()),
         ("f1", f1),
+        ("f1_micro", all.f1()),
+        ("f1_macro", f1_macro),
         ("matthews", ratio(covariance, spread.sqrt())),
-    ];
-    metrics.map(|(name, value)| (name.to_owned(), value)).into()
+    ])
 }
 
-fn ratio(part: f64, whole: f64) -> f64 {
+/// `accuracy` (of rows in which every label is right), `f1_micro`, and `f1_macro`: the mean over all columns.
+pub fn multi_label(labels: &[Vec<bool>], predictions: &[Vec<bool>]) -> BTreeMap<String, f64> {
+    let columns = labels.iter().map(Vec::len).max().unwrap_or(0);
+    let counts = count_columns(labels, predictions, columns);
+    let right = labels.iter().zip(predictions).filter(|(label, guess)| label == guess).count();
+    let rows = labels.len().min(predictions.len());
+    named([
+        ("accuracy", ratio(right as f64, rows as f64)),
+        ("f1_micro", counts.iter().sum::<Counts>().f1()),
+        ("f1_macro", mean(counts.iter().map(Counts::f1))),
+    ])
+}
+
+/// `pearson`, `spearman` (equal values share the mean of their ranks), `mse` and `mae`.
+///
+/// Where all values of one side are equal, no correlation is defined: SciPy says NaN, and this says 0. A value that is NaN makes
+/// everything NaN, and an infinite one may.
+pub fn regression(gold: &[f64], predicted: &[f64]) -> BTreeMap<String, f64> {
+    let rows = gold.len().min(predicted.len());
+    let (gold, predicted) = (&gold[..rows], &predicted[..rows]);
+    let errors = || gold.iter().zip(predicted).map(|(g, p)| g - p);
+    named([
+        ("pearson", pearson(gold, predicted)),
+        ("spearman", pearson(&ranks(gold), &ranks(predicted))),
+        ("mse", mean(errors().map(|error| error * error))),
+        ("mae", mean(errors().map(f64::abs))),
+    ])
+}
+
+/// What is counted of a class, or of several.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    hits: u64,
+    predicted: u64,
+    pub(super) support: u64,
+}
+
+impl Counts {
+    pub(super) fn precision(&self) -> f64 {
+        ratio(self.hits as f64, self.predicted as f64)
+    }
+
+    pub(super) fn recall(&self) -> f64 {
+        ratio(self.hits as f64, self.support as f64)
+    }
+
+    pub(super) fn f1(&self) -> f64 {
+        ratio(2.0 * self.hits as f64, (self.support + self.predicted) as f64)
+    }
+}
+
+impl<'a> Sum<&'a Counts> for Counts {
+    fn sum<I: Iterator<Item = &'a Counts>>(counts: I) -> Counts {
+        counts.fold(Counts::default(), |a, b| Counts {
+            hits: a.hits + b.hits,
+            predicted: a.predicted + b.predicted,
+            support: a.support + b.support,
+        })
+    }
+}
+
+/// The rows' true and predicted classes, where both are less than `num_labels`.
+pub(super) fn pairs(
+    labels: &[usize],
+    predictions: &[usize],
+    num_labels: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let pairs = labels.iter().copied().zip(predictions.iter().copied());
+    pairs.filter(move |&(label, guess)| label < num_labels && guess < num_labels)
+}
+
+pub(super) fn count_classes(
+    labels: &[usize],
+    predictions: &[usize],
+    num_labels: usize,
+) -> Vec<Counts> {
+    let mut counts = vec![Counts::default(); num_labels];
+    for (label, guess) in pairs(labels, predictions, num_labels) {
+        counts[label].support += 1;
+        counts[guess].predicted += 1;
+        counts[label].hits += u64::from(label == guess);
+    }
+    counts
+}
+
+pub(super) fn count_columns(
+    labels: &[Vec<bool>],
+    predictions: &[Vec<bool>],
+    columns: usize,
+) -> Vec<Counts> {
+    let mut counts = vec![Counts::default(); columns];
+    for (labels, guesses) in labels.iter().zip(predictions) {
+        for ((column, &label), &guess) in counts.iter_mut().zip(labels).zip(guesses) {
+            column.support += u64::from(label);
+            column.predicted += u64::from(guess);
+            column.hits += u64::from(label && guess);
+        }
+    }
+    counts
+}
+
+fn pearson(a: &[f64], b: &[f64]) -> f64 {
+    let (a, b) = (deviations(a), deviations(b));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    ratio(dot(&a, &b), (dot(&a, &a) * dot(&b, &b)).sqrt()).clamp(-1.0, 1.0)
+}
+
+/// How far each value is from the mean; of these, the largest is made 1, so that no square overflows or vanishes.
+fn deviations(values: &[f64]) -> Vec<f64> {
+    // From the first value, then from the mean: equal values give zeros exactly, and a large offset costs no digits.
+    let first = values.first().copied().unwrap_or(0.0);
+    let shifted: Vec<f64> = values.iter().map(|value| value - first).collect();
+    let center = mean(shifted.iter().copied());
+    let largest = shifted.iter().map(|value| (value - center).abs()).fold(0.0, f64::max);
+    // Zeros stay zeros, and NaN, which max() passes over, stays NaN.
+    let scale = largest.max(f64::MIN_POSITIVE);
+    shifted.iter().map(|value| (value - center) / scale).collect()
+}
+
+/// Each value's rank, counted from 1; NaN has none, and its rank is NaN.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut sorted: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
+    sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut ranks = vec![f64::NAN; values.len()];
+    let mut before = 0;
+    for equal in sorted.chunk_by(|a, b| a.1 == b.1) {
+        for &(row, value) in equal {
+            if !value.is_nan() {
+                ranks[row] = before as f64 + (equal.len() + 1) as f64 / 2.0;
+            }
+        }
+        before += equal.len();
+    }
+    ranks
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+    ratio(sum, count)
+}
+
+pub(super) fn ratio(part: f64, whole: f64) -> f64 {
     if whole == 0.0 { 0.0 } else { part / whole }
+}
+
+fn named<const N: usize>(metrics: [(&str, f64); N]) -> BTreeMap<String, f64> {
+    metrics.map(|(name, value)| (name.to_owned(), value)).into()
 }

@@ -1,22 +1,24 @@
 //! How good a model is on labelled examples.
 
 mod metrics;
+mod report;
 
-pub use metrics::classification;
+pub use metrics::{classification, multi_label, regression};
+pub use report::{Average, ClassReport, Report};
 
-use crate::data::{Batch, Example};
+use crate::data::{Batch, Example, Labels, Target};
 use crate::error::Result;
-use crate::models::{Classifier, cross_entropy};
+use crate::models::{Classifier, TaskType};
 use std::collections::BTreeMap;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// `loss`, `accuracy`, `f1`, `matthews`.
+    /// `loss`, and the task's metrics.
     pub metrics: BTreeMap<String, f64>,
-    /// The predicted class of each example.
-    pub predictions: Vec<usize>,
+    /// By class, where there are classes.
+    pub report: Option<Report>,
 }
 
 /// Runs `model` over `examples` in their order, `batch_size` at a time; `progress` hears how many are done, and may stop it.
@@ -24,27 +26,69 @@ pub fn evaluate(
     model: &Classifier,
     device: Device,
     examples: &[Example],
-    num_labels: usize,
+    task: TaskType,
+    labels: &Labels,
     batch_size: usize,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let (mut loss, mut predictions) = (0.0, Vec::with_capacity(examples.len()));
+    let (mut loss, mut outputs) = (0.0, Vec::with_capacity(examples.len()));
     for chunk in rows.chunks(batch_size) {
-        let (packed, labels) = Batch::of(examples, chunk, None).to_device(device)?;
+        let (packed, targets) = Batch::of(examples, chunk, None).to_device(device)?;
         let logits = model.forward(&packed)?;
-        loss += f64::try_from(&cross_entropy(&logits, &labels, 1)?)?;
-        predictions.extend(argmax(&logits)?);
-        progress(predictions.len())?;
+        loss += f64::try_from(&task.loss(&logits, &targets, 1)?)?;
+        outputs.extend(to_rows(&logits)?);
+        progress(outputs.len())?;
     }
-    let labels: Vec<usize> = examples.iter().map(|example| example.label).collect();
-    let mut metrics = classification(&labels, &predictions, num_labels);
+    let (mut metrics, report) = measure(examples, &outputs, task, labels);
     metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
-    Ok(Evaluation { metrics, predictions })
+    Ok(Evaluation { metrics, report })
 }
 
-fn argmax(logits: &Tensor) -> Result<Vec<usize>> {
-    let classes = Vec::<i64>::try_from(logits.f_argmax(-1, false)?.f_to_device(Device::Cpu)?)?;
-    Ok(classes.into_iter().map(|class| class as usize).collect())
+/// The metrics of a task, for the logits of each example.
+fn measure(
+    examples: &[Example],
+    outputs: &[Vec<f32>],
+    task: TaskType,
+    labels: &Labels,
+) -> (BTreeMap<String, f64>, Option<Report>) {
+    let names = &labels.names;
+    let targets = || examples.iter().map(|example| &example.target);
+    match task {
+        TaskType::Classification => {
+            let gold: Vec<usize> = targets()
+                .filter_map(|t| if let Target::Class(c) = t { Some(*c) } else { None })
+                .collect();
+            let guess: Vec<usize> = outputs.iter().map(|logits| best(logits)).collect();
+            let report = Report::classification(&gold, &guess, names);
+            (classification(&gold, &guess, names.len()), Some(report))
+        }
+        TaskType::MultiLabel => {
+            let gold: Vec<Vec<bool>> = targets()
+                .filter_map(|t| if let Target::Labels(has) = t { Some(has.clone()) } else { None })
+                .collect();
+            // A probability of a half or more.
+            let guess: Vec<Vec<bool>> =
+                outputs.iter().map(|logits| logits.iter().map(|&x| x >= 0.0).collect()).collect();
+            (multi_label(&gold, &guess), Some(Report::multi_label(&gold, &guess, names)))
+        }
+        TaskType::Regression => {
+            let gold: Vec<f64> = targets()
+                .filter_map(|t| if let Target::Number(x) = t { Some(f64::from(*x)) } else { None })
+                .collect();
+            let guess: Vec<f64> = outputs.iter().flatten().map(|&x| f64::from(x)).collect();
+            (regression(&gold, &guess), None)
+        }
+    }
+}
+
+/// The class with the largest value, the first of equals.
+pub fn best(values: &[f32]) -> usize {
+    (0..values.len()).rev().max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap_or(0)
+}
+
+/// `[B, L]` as a vector for each row.
+pub fn to_rows(values: &Tensor) -> Result<Vec<Vec<f32>>> {
+    Ok(Vec::try_from(values.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)?)
 }

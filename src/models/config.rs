@@ -1,43 +1,21 @@
 //! `config.json` of a Hugging Face model directory.
 
+use super::Architecture;
+use super::architecture::{Keys, Spec};
 use crate::error::{Error, Result};
 use crate::nn::Activation;
-use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::fmt::Display;
 use std::path::Path;
-
-/// The architectures that are supported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// `model_type = "bert"`.
-    Bert,
-}
-
-impl Architecture {
-    const SUPPORTED: &str = "bert";
-
-    /// What the encoder's tensor names start with.
-    pub fn prefix(self) -> &'static str {
-        match self {
-            Self::Bert => "bert",
-        }
-    }
-
-    /// The Hugging Face class of the classifier.
-    pub fn class(self) -> &'static str {
-        match self {
-            Self::Bert => "BertForSequenceClassification",
-        }
-    }
-}
 
 /// Dropout probabilities, each in `[0, 1)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropouts {
-    /// `hidden_dropout_prob`: after the embeddings and before each residual.
+    /// `hidden_dropout_prob`, or DistilBERT's `dropout`: after the embeddings and before residuals.
     pub hidden: f64,
-    /// `attention_probs_dropout_prob`.
+    /// `attention_probs_dropout_prob`, or DistilBERT's `attention_dropout`.
     pub attention: f64,
-    /// `classifier_dropout`; where there is none, the hidden one.
+    /// `classifier_dropout`, or DistilBERT's `seq_classif_dropout`; where there is none, the hidden one.
     pub classifier: Option<f64>,
 }
 
@@ -58,9 +36,11 @@ pub struct ModelConfig {
     pub intermediate_size: i64,
     /// The feedforward activation.
     pub hidden_act: Activation,
-    /// The longest sequence, special tokens included.
+    /// Entries of the position table.
     pub max_position_embeddings: i64,
-    /// Number of segments.
+    /// The first token's position: 0, or RoBERTa's, after the padding's.
+    pub first_position: i64,
+    /// Number of segments; as many as asked for where the model knows none.
     pub type_vocab_size: i64,
     /// LayerNorm's epsilon.
     pub layer_norm_eps: f64,
@@ -70,50 +50,6 @@ pub struct ModelConfig {
     pub initializer_range: f64,
 }
 
-#[derive(Deserialize)]
-struct Written {
-    model_type: Option<String>,
-    vocab_size: i64,
-    hidden_size: i64,
-    num_hidden_layers: i64,
-    num_attention_heads: i64,
-    intermediate_size: i64,
-    #[serde(default = "gelu")]
-    hidden_act: String,
-    max_position_embeddings: i64,
-    #[serde(default = "two")]
-    type_vocab_size: i64,
-    #[serde(default = "eps")]
-    layer_norm_eps: f64,
-    #[serde(default = "tenth")]
-    hidden_dropout_prob: f64,
-    #[serde(default = "tenth")]
-    attention_probs_dropout_prob: f64,
-    classifier_dropout: Option<f64>,
-    #[serde(default = "range")]
-    initializer_range: f64,
-    position_embedding_type: Option<String>,
-    #[serde(default)]
-    is_decoder: bool,
-}
-
-// The defaults of transformers' BertConfig.
-fn gelu() -> String {
-    "gelu".into()
-}
-fn two() -> i64 {
-    2
-}
-fn eps() -> f64 {
-    1e-12
-}
-fn tenth() -> f64 {
-    0.1
-}
-fn range() -> f64 {
-    0.02
-}
-
 impl ModelConfig {
     /// Reads and checks `config.json` of the model directory `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
@@ -121,99 +57,200 @@ impl ModelConfig {
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let what = if dir.is_dir() { "no config.json there" } else { "no such directory" };
-                return Err(Error::file(
-                    dir,
-                    format!(
-                        "{what}; expected a model directory in Hugging Face layout: config.json, weights and vocabulary"
-                    ),
-                ));
+                let problem = format!(
+                    "{what}; expected a model directory in Hugging Face layout: config.json, weights and vocabulary"
+                );
+                return Err(Error::file(dir, problem));
             }
             other => other.map_err(Error::io("read", path))?,
         };
-        let value: serde_json::Value =
+        let value: Map<String, Value> =
             serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
-        // Another model's file lacks BERT's keys too: say what it is first.
-        let found = value.get("model_type").and_then(|v| v.as_str()).map(str::to_owned);
-        if found.as_deref() != Some("bert") {
-            let found = found.unwrap_or_else(|| "none".into());
-            let problem =
-                format!("model_type: found {found}, supported: {}", Architecture::SUPPORTED);
-            return Err(Error::file(path, problem));
+        let fields = Fields { path, value };
+        fields.model(fields.architecture()?)
+    }
+
+    /// The longest sequence, in tokens, special ones included.
+    pub fn max_length(&self) -> i64 {
+        self.max_position_embeddings - self.first_position
+    }
+
+    /// Tensors of the encoder whose shapes, taken together, say every size that is read here.
+    pub fn landmarks(&self) -> Vec<(String, Vec<i64>)> {
+        let spec = self.architecture.spec();
+        let (prefix, hidden) = (spec.prefix, self.hidden_size);
+        let last = format!("{prefix}.{}.{}", spec.layers, self.num_hidden_layers - 1);
+        let table = |name| format!("{prefix}.embeddings.{name}.weight");
+        let mut landmarks = vec![
+            (table("word_embeddings"), vec![self.vocab_size, hidden]),
+            (table("position_embeddings"), vec![self.max_position_embeddings, hidden]),
+            (
+                format!("{last}.{}.weight", spec.layer.intermediate),
+                vec![self.intermediate_size, hidden],
+            ),
+        ];
+        if spec.token_types {
+            landmarks.push((table("token_type_embeddings"), vec![self.type_vocab_size, hidden]));
         }
-        let written: Written =
-            serde_json::from_value(value).map_err(|e| Error::file(path, e.to_string()))?;
-        written.check(path)
+        landmarks
     }
 }
 
-impl Written {
-    fn check(self, path: &Path) -> Result<ModelConfig> {
-        let bad = |key: &str, found: &dyn std::fmt::Display, expected: &str| {
-            Err(Error::file(path, format!("{key}: found {found}, expected {expected}")))
-        };
-        debug_assert_eq!(self.model_type.as_deref(), Some("bert"));
-        // Far above any published model; an absurd size must not become an allocation.
-        let sizes = [
-            ("vocab_size", self.vocab_size, 1 << 24),
-            ("hidden_size", self.hidden_size, 1 << 16),
-            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 10),
-            ("intermediate_size", self.intermediate_size, 1 << 18),
-            ("max_position_embeddings", self.max_position_embeddings, 1 << 20),
-            ("type_vocab_size", self.type_vocab_size, 1 << 10),
-        ];
-        for (key, found, most) in sizes {
-            if !(1..=most).contains(&found) {
-                return bad(key, &found, &format!("1 to {most}"));
-            }
+/// The keys of a `config.json`.
+struct Fields<'a> {
+    path: &'a Path,
+    value: Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn bad<T>(&self, key: &str, found: &dyn Display, expected: &str) -> Result<T> {
+        Err(Error::file(self.path, format!("{key}: found {found}, expected {expected}")))
+    }
+
+    /// The value of a key; `null` is as good as none.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&str>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => self.bad(key, other, "a string"),
         }
-        if self.hidden_size % self.num_attention_heads != 0 {
-            let expected = format!("a divisor of hidden_size, {}", self.hidden_size);
-            return bad("num_attention_heads", &self.num_attention_heads, &expected);
-        }
-        let probabilities = [
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
-            ("classifier_dropout", self.classifier_dropout.unwrap_or(0.0)),
-        ];
-        for (key, found) in probabilities {
-            if !(0.0..1.0).contains(&found) {
-                return bad(key, &found, "a probability below 1");
-            }
-        }
-        for (key, found) in
-            [("layer_norm_eps", self.layer_norm_eps), ("initializer_range", self.initializer_range)]
-        {
-            if !(found > 0.0 && found < 10.0) {
-                return bad(key, &found, "a small positive number");
-            }
-        }
-        let Some(hidden_act) = Activation::from_name(&self.hidden_act) else {
-            return bad("hidden_act", &self.hidden_act, Activation::NAMES);
-        };
-        if let Some(kind) = self.position_embedding_type.filter(|kind| kind != "absolute") {
-            return bad("position_embedding_type", &kind, "absolute");
-        }
-        if self.is_decoder {
-            return bad("is_decoder", &true, "false: an encoder");
-        }
-        Ok(ModelConfig {
-            architecture: Architecture::Bert,
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            intermediate_size: self.intermediate_size,
-            hidden_act,
-            max_position_embeddings: self.max_position_embeddings,
-            type_vocab_size: self.type_vocab_size,
-            layer_norm_eps: self.layer_norm_eps,
-            dropouts: Dropouts {
-                hidden: self.hidden_dropout_prob,
-                attention: self.attention_probs_dropout_prob,
-                classifier: self.classifier_dropout,
+    }
+
+    /// A size from 1 to `most`: an absurd one must not become an allocation.
+    fn size(&self, key: &str, default: Option<i64>, most: i64) -> Result<i64> {
+        let expected = || format!("a whole number from 1 to {most}");
+        match (self.get(key), default) {
+            (None, Some(default)) => Ok(default),
+            (None, None) => self.bad(key, &"nothing", &expected()),
+            (Some(value), _) => match value.as_i64() {
+                Some(size) if (1..=most).contains(&size) => Ok(size),
+                _ => self.bad(key, value, &expected()),
             },
-            initializer_range: self.initializer_range,
+        }
+    }
+
+    fn number(
+        &self,
+        key: &str,
+        default: f64,
+        good: impl Fn(f64) -> bool,
+        expected: &str,
+    ) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        match value.as_f64() {
+            Some(number) if good(number) => Ok(number),
+            _ => self.bad(key, value, expected),
+        }
+    }
+
+    fn probability(&self, key: &str, default: f64) -> Result<f64> {
+        self.number(key, default, |p| (0.0..1.0).contains(&p), "a probability below 1")
+    }
+
+    fn small(&self, key: &str, default: f64) -> Result<f64> {
+        self.number(key, default, |x| x > 0.0 && x < 10.0, "a small positive number")
+    }
+
+    /// Another model's file lacks the keys of those that are known: what it is, is said first.
+    fn architecture(&self) -> Result<Architecture> {
+        let supported = Architecture::ALL.map(|a| a.spec().model_type).join(", ");
+        let found = self.text("model_type")?.unwrap_or("none");
+        let of_type = |a: &Architecture| a.spec().model_type == found;
+        let Some(architecture) = Architecture::ALL.into_iter().find(of_type) else {
+            let why = match found {
+                "xlm-roberta" | "xlm-roberta-xl" => {
+                    " (XLM-R's SentencePiece tokenizer is not supported)"
+                }
+                _ => "",
+            };
+            return self.bad("model_type", &found, &format!("{supported}{why}"));
+        };
+        // A RoBERTa in its shapes alone: its texts must be cut into words by another program first.
+        let tokenizer = self.text("tokenizer_class")?.unwrap_or_default();
+        if ["Phobert", "Bertweet"].iter().any(|name| tokenizer.starts_with(name))
+            || (architecture == Architecture::Roberta
+                && self.path.with_file_name("bpe.codes").exists())
+        {
+            let found = if tokenizer.is_empty() { "bpe.codes beside it" } else { tokenizer };
+            let expected = "BERT's, DistilBERT's or RoBERTa's tokenizer (PhoBERT and BERTweet, with their own, are not supported)";
+            return self.bad("tokenizer_class", &found, expected);
+        }
+        Ok(architecture)
+    }
+
+    fn model(&self, architecture: Architecture) -> Result<ModelConfig> {
+        let spec: &Spec = architecture.spec();
+        let keys: &Keys = &spec.keys;
+        // Defaults are transformers'; sizes have none here, where a wrong one would only be noticed later.
+        let distil = architecture == Architecture::DistilBert;
+        let vocab_size = self.size("vocab_size", None, 1 << 24)?;
+        let hidden_size = self.size(keys.hidden_size, None, 1 << 16)?;
+        let num_hidden_layers = self.size(keys.num_hidden_layers, None, 1 << 10)?;
+        let num_attention_heads = self.size(keys.num_attention_heads, None, 1 << 10)?;
+        if hidden_size % num_attention_heads != 0 {
+            let expected = format!("a divisor of {}, {hidden_size}", keys.hidden_size);
+            return self.bad(keys.num_attention_heads, &num_attention_heads, &expected);
+        }
+        let name = self.text(keys.hidden_act)?.unwrap_or("gelu");
+        let Some(hidden_act) = Activation::from_name(name) else {
+            return self.bad(keys.hidden_act, &name, Activation::NAMES);
+        };
+        if let Some(kind) = self.text("position_embedding_type")?.filter(|kind| *kind != "absolute")
+        {
+            return self.bad("position_embedding_type", &kind, "absolute");
+        }
+        if self.get("is_decoder").is_some_and(|value| value != &Value::Bool(false)) {
+            return self.bad("is_decoder", &"true", "false: an encoder");
+        }
+        let max_position_embeddings = self.size("max_position_embeddings", None, 1 << 20)?;
+        let first_position = match architecture {
+            Architecture::Roberta => match self.get("pad_token_id") {
+                None => 2,
+                Some(value) => match value.as_i64() {
+                    Some(id) if (0..max_position_embeddings - 3).contains(&id) => id + 1,
+                    _ => {
+                        return self.bad(
+                            "pad_token_id",
+                            value,
+                            "an id below max_position_embeddings - 3",
+                        );
+                    }
+                },
+            },
+            _ => 0,
+        };
+        let type_vocab_size = if spec.token_types {
+            self.size("type_vocab_size", Some(2), 1 << 10)?
+        } else {
+            i64::MAX
+        };
+        let classifier = match (self.get(keys.classifier_dropout), distil) {
+            (None, false) => None,
+            _ => Some(self.probability(keys.classifier_dropout, 0.2)?),
+        };
+        Ok(ModelConfig {
+            architecture,
+            vocab_size,
+            hidden_size,
+            num_hidden_layers,
+            num_attention_heads,
+            intermediate_size: self.size(keys.intermediate_size, None, 1 << 18)?,
+            hidden_act,
+            max_position_embeddings,
+            first_position,
+            type_vocab_size,
+            // DistilBERT's is no key but a constant.
+            layer_norm_eps: if distil { 1e-12 } else { self.small("layer_norm_eps", 1e-12)? },
+            dropouts: Dropouts {
+                hidden: self.probability(keys.hidden_dropout, 0.1)?,
+                attention: self.probability(keys.attention_dropout, 0.1)?,
+                classifier,
+            },
+            initializer_range: self.small("initializer_range", 0.02)?,
         })
     }
 }

@@ -1,37 +1,95 @@
-//! Classification heads and the loss.
+//! From first tokens to logits, and from logits to the loss.
 
 use super::config::ModelConfig;
 use crate::error::Result;
-use crate::nn::{Dropout, Linear};
+use crate::nn::{Dropout, Linear, below};
+use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor, nn};
 
-/// BERT's head: dropout, then `classifier`, on the pooler's output.
+/// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`: every architecture's head has this shape; BERT's dense layer is the
+/// base's pooler.
 #[derive(Debug)]
 pub struct Head {
+    dropout_first: Option<Dropout>,
+    dense: Linear,
+    tanh: bool,
     dropout: Dropout,
-    classifier: Linear,
+    output: Linear,
 }
 
 impl Head {
-    /// Places `classifier.weight [L, H]` and `classifier.bias [L]` in the store.
+    /// Places the dense layer, `[H, H]`, and the output layer, `[L, H]`, in the store.
     pub fn new(root: &nn::Path<'_>, config: &ModelConfig, num_labels: usize) -> Result<Self> {
-        let labels = i64::try_from(num_labels).unwrap_or(i64::MAX);
-        let site = 3 * config.num_hidden_layers + 1;
+        let spec = &config.architecture.spec().head;
+        let (hidden, labels) = (config.hidden_size, i64::try_from(num_labels).unwrap_or(i64::MAX));
         let probability = config.dropouts.classifier.unwrap_or(config.dropouts.hidden);
+        let site = 3 * config.num_hidden_layers + 1;
         Ok(Self {
+            dropout_first: spec.dropout_first.then_some(Dropout { probability, site: site + 1 }),
+            dense: Linear::new(below(root, spec.dense), hidden, hidden)?,
+            tanh: spec.tanh,
             dropout: Dropout { probability, site },
-            classifier: Linear::new(root / "classifier", config.hidden_size, labels)?,
+            output: Linear::new(below(root, spec.output), hidden, labels)?,
         })
     }
 
-    /// `pooled_BH` -> logits `[B, L]`; `keys [B]` as in [`Dropout::forward`].
-    pub fn forward(&self, pooled: Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
-        self.classifier.forward(&self.dropout.forward(pooled, keys)?)
+    /// `first_BH` -> logits `[B, L]`; `keys [B]` as in [`Dropout::forward`].
+    pub fn forward(&self, mut first: Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+        if let Some(dropout) = self.dropout_first {
+            first = dropout.forward(first, keys)?;
+        }
+        let dense = self.dense.forward(&first)?;
+        let pooled = if self.tanh { dense.f_tanh()? } else { dense.f_relu()? };
+        self.output.forward(&self.dropout.forward(pooled, keys)?)
     }
 }
 
-/// Cross entropy summed over the rows, in nats, divided by `rows` (the batch's global count): `logits_BL`, `labels_B` int64.
-pub fn cross_entropy(logits: &Tensor, labels: &Tensor, rows: usize) -> Result<Tensor> {
-    let sum = logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, -100, 0.0)?;
-    Ok(sum.f_div_scalar(rows as f64)?)
+/// What a head predicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskType {
+    /// One class of several: cross entropy over `targets [B]`, int64 class numbers.
+    #[default]
+    #[serde(alias = "single_label_classification")]
+    Classification,
+    /// Any of the labels: binary cross entropy of each, over `targets [B, L]`, 0 or 1.
+    #[serde(alias = "multi_label_classification")]
+    MultiLabel,
+    /// A number: squared error of the one output, over `targets [B, 1]`.
+    Regression,
+}
+
+impl TaskType {
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification => "classification",
+            Self::MultiLabel => "multi_label",
+            Self::Regression => "regression",
+        }
+    }
+
+    /// `L`, the number of outputs for that many labels.
+    pub fn outputs(self, labels: usize) -> usize {
+        if self == Self::Regression { 1 } else { labels }
+    }
+
+    /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by `rows`, the batch's global count.
+    pub fn loss(self, logits: &Tensor, targets: &Tensor, rows: usize) -> Result<Tensor> {
+        let sum = match self {
+            Self::Classification => {
+                logits.f_cross_entropy_loss(targets, None::<&Tensor>, Reduction::Sum, -100, 0.0)?
+            }
+            Self::MultiLabel => {
+                // A row's loss is the mean over its labels, as BCEWithLogitsLoss has it.
+                let labels = logits.size().last().copied().unwrap_or(1) as f64;
+                let none = None::<&Tensor>;
+                logits
+                    .f_binary_cross_entropy_with_logits(targets, none, none, Reduction::Sum)?
+                    .f_div_scalar(labels)?
+            }
+            Self::Regression => logits.f_mse_loss(targets, Reduction::Sum)?,
+        };
+        Ok(sum.f_div_scalar(rows as f64)?)
+    }
 }

@@ -1,8 +1,8 @@
 //! A checkpoint's tensor names made canonical, and what each name is.
 //!
-//! Canonical are the names of `BertForSequenceClassification.state_dict()`: `bert.encoder.layer.0.output.dense.bias`.
+//! Canonical are the names of the classifier's `state_dict()`: `bert.encoder.layer.0.output.dense.bias`.
 
-use super::config::Architecture;
+use super::Architecture;
 
 /// What a tensor of a checkpoint is to a classifier.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,8 +17,7 @@ pub enum Name {
 pub fn classify(architecture: Architecture, name: &str) -> Name {
     let prefix = architecture.prefix();
     let bare = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
-    let unused = ["cls.", "classifier.", "qa_outputs."];
-    if unused.iter().any(|head| bare.starts_with(head)) || bare == "embeddings.position_ids" {
+    if architecture.spec().unused.iter().any(|unused| bare.starts_with(unused)) {
         return Name::Unused;
     }
     Name::Encoder(canonical(architecture, name))
@@ -27,17 +26,11 @@ pub fn classify(architecture: Architecture, name: &str) -> Name {
 /// The canonical form of a name of the encoder or of the head: with the architecture's prefix, and no `gamma` and `beta`.
 pub fn canonical(architecture: Architecture, name: &str) -> String {
     let prefix = architecture.prefix();
-    let modern = match name.strip_suffix("LayerNorm.gamma") {
-        Some(stem) => format!("{stem}LayerNorm.weight"),
-        None => match name.strip_suffix("LayerNorm.beta") {
-            Some(stem) => format!("{stem}LayerNorm.bias"),
-            None => name.to_owned(),
-        },
+    let modern = match (name.strip_suffix(".gamma"), name.strip_suffix(".beta")) {
+        (Some(stem), _) => format!("{stem}.weight"),
+        (_, Some(stem)) => format!("{stem}.bias"),
+        _ => name.to_owned(),
     };
     let prefixed = modern.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
-    if prefixed || modern.starts_with("classifier.") {
-        modern
-    } else {
-        format!("{prefix}.{modern}")
-    }
+    if prefixed || architecture.in_head(&modern) { modern } else { format!("{prefix}.{modern}") }
 }

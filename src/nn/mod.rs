@@ -20,7 +20,12 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 
 use crate::error::Result;
-use tch::Tensor;
+use tch::{Tensor, nn};
+
+/// The path of a module, such as `attention.self.query`, below another.
+pub fn below<'a>(path: &nn::Path<'a>, module: &str) -> nn::Path<'a> {
+    module.split('.').fold(path.clone(), |path, name| path / name)
+}
 
 /// A batch on its device: the tokens of all sequences, one after the other.
 #[derive(Debug)]

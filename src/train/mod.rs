@@ -189,7 +189,6 @@ fn evaluate_and_keep(
 ) -> Result<()> {
     let (training, base) = (&run.config.training, &prepared.base);
     let (step, total) = (progress.steps(), prepared.eval.len());
-    let labels = prepared.labels.names.len();
     let began = Instant::now();
     let mut hear = |done| {
         listener.hear(&Event::Evaluating { done, total })?;
@@ -199,7 +198,8 @@ fn evaluate_and_keep(
         &base.model,
         base.device(),
         &prepared.eval,
-        labels,
+        prepared.task_type,
+        &prepared.labels,
         training.per_device_eval_batch_size,
         &mut hear,
     )?
@@ -207,7 +207,7 @@ fn evaluate_and_keep(
     if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
         return Err(Error::Diverged { step, loss });
     }
-    let key = training.metric_for_best_model.name();
+    let key = run.metric.name();
     let value = *metrics.get(key).ok_or_else(|| Error::Bug(format!("no metric {key}")))?;
     let best = progress.kept.as_ref().and_then(|(_, metrics)| metrics.get(key).copied());
     let keep =

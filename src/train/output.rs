@@ -2,6 +2,7 @@
 
 use super::Prepared;
 use crate::config::Run;
+use crate::data::TOKENIZER_FILES;
 use crate::error::{Error, Result};
 use crate::files;
 use std::fs::{File, TryLockError};
@@ -12,7 +13,7 @@ const WRITTEN: [&str; 5] =
     ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints", "config.toml"];
 
 /// What a run would write over in a model's directory.
-const MODELS: [&str; 3] = ["config.json", "vocab.txt", "tokenizer_config.json"];
+const MODELS: [&str; 2] = ["config.json", "model.safetensors"];
 
 /// How the config.toml of a run begins: what tells a run from anything else of these names.
 const MARK: &str = "# As it was run; written by bitfit";
@@ -31,8 +32,12 @@ pub fn check(run: &Run, overwrite: bool) -> Result<()> {
         let expected = "another directory than the one that model.init_delta is in";
         return Err(run.error("training.output_dir", &start.display(), expected));
     }
-    let there: Vec<&str> =
-        WRITTEN.into_iter().chain(MODELS).filter(|name| path.join(name).exists()).collect();
+    let there: Vec<&str> = WRITTEN
+        .into_iter()
+        .chain(MODELS)
+        .chain(TOKENIZER_FILES)
+        .filter(|name| path.join(name).exists())
+        .collect();
     if there.is_empty() {
         return Ok(());
     }

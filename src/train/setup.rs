@@ -2,10 +2,11 @@
 
 use crate::base::{Base, BaseFiles};
 use crate::config::{Run, RunConfig};
-use crate::data::{self, Columns, Example, Labels, Row, Tokenizer};
+use crate::data::{self, Columns, Example, Labels, Row, Target, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::freeze::FreezePlan;
+use crate::models::TaskType;
 use crate::optim::AdamW;
 use crate::predict::{examples, fits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ pub struct Prepared {
     pub plan: FreezePlan,
     /// Its optimizer.
     pub optimizer: AdamW,
+    /// What the head predicts.
+    pub task_type: TaskType,
     /// The classes.
     pub labels: Labels,
     /// Training examples, in the file's order.
@@ -54,11 +57,13 @@ impl Prepared {
         run.check_model(&files.config)?;
         fits(dir, &tokenizer, &files, train.iter().chain(&eval).map(|example| &example.tokens))?;
         let dropouts = run.dropouts(&files.config);
-        let mut base = files.build(labels.names.len(), Some(dropouts), run.device)?;
+        let task_type = section.task_type;
+        let outputs = task_type.outputs(labels.names.len());
+        let mut base = files.build(outputs, Some(dropouts), run.device)?;
         base.initialize(run.config.training.seed)?;
         let mut differs: BTreeSet<String> = base.new.iter().cloned().collect();
         if let Some(path) = &section.init_delta {
-            differs.extend(delta::start_from(path, &labels.names, &mut base)?);
+            differs.extend(delta::start_from(path, task_type, &labels.names, &mut base)?);
         }
         let plan = run.plan(&base)?;
         plan.apply(&mut base.store)?;
@@ -73,14 +78,26 @@ impl Prepared {
                 .unwrap_or_default(),
             base_fingerprint: base.fingerprint.clone(),
             tokenizer_fingerprint: tokenizer.fingerprint.clone(),
-            task_type: "classification".into(),
+            task_type,
             labels: labels.names.clone(),
             max_length: run.config.data.max_length,
             freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
             metrics: BTreeMap::new(),
         };
         let resolved = run.resolved(&labels.names, dropouts);
-        Ok(Self { base, plan, optimizer, labels, train, eval, tokenizer, resolved, meta, differs })
+        Ok(Self {
+            base,
+            plan,
+            optimizer,
+            task_type,
+            labels,
+            train,
+            eval,
+            tokenizer,
+            resolved,
+            meta,
+            differs,
+        })
     }
 
     /// The task as it is now.
@@ -106,10 +123,12 @@ impl std::fmt::Display for Prepared {
             &base.fingerprint[..16]
         )?;
         let (train, eval, count) = (self.train.len(), self.eval.len(), labels.names.len());
-        writeln!(
-            f,
-            "data         {train} training rows, {eval} evaluation rows, {count} labels: {labels}"
-        )?;
+        write!(f, "data         {train} training rows, {eval} evaluation rows, ")?;
+        match self.task_type {
+            TaskType::Classification => writeln!(f, "{count} labels: {labels}")?,
+            TaskType::MultiLabel => writeln!(f, "any of {count} labels: {labels}")?,
+            TaskType::Regression => writeln!(f, "a number to predict")?,
+        }
         match base.device() {
             tch::Device::Cuda(index) => writeln!(f, "device       cuda:{index}")?,
             _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
@@ -135,26 +154,22 @@ struct Encoded {
 }
 
 impl Rows {
-    /// Reads the data, finds the classes, and splits an evaluation set off where there is none.
+    /// Reads the data, finds the classes, splits an evaluation set off where there is none, and draws the rows that are asked for.
     pub fn read(run: &Run, columns: &Columns) -> Result<Self> {
-        let section = &run.config.data;
+        let (section, task) = (&run.config.data, run.config.model.task_type);
         let mut train = data::read(&section.train, columns)?;
         let labels = run.label_names().map_or_else(
-            || Labels::from_rows(&section.train, &train),
+            || Labels::from_rows(task, &section.train, &train),
             |names| Ok(Labels { names }),
         )?;
-        let eval = match &section.eval {
+        let seed = run.data_seed();
+        let mut eval = match &section.eval {
             Some(path) => data::read(path, columns)?,
             None => {
-                let (keep, take) = data::split_by_class(
-                    &labels.number(&train)?,
-                    section.eval_fraction,
-                    run.config.training.seed,
-                );
-                let pick =
-                    |rows: &[usize]| rows.iter().map(|&i| train[i].clone()).collect::<Vec<_>>();
-                let eval = pick(&take);
-                train = pick(&keep);
+                let classes = classes(task, &labels, &train)?;
+                let (keep, take) = data::split_by_class(&classes, section.eval_fraction, seed);
+                let eval = pick(&train, &take);
+                train = pick(&train, &keep);
                 if eval.is_empty() || train.is_empty() {
                     let problem = "too few rows to split an evaluation set off; expected two or more of a class, or data.eval";
                     return Err(Error::data(&section.train, None, problem));
@@ -162,22 +177,64 @@ impl Rows {
                 eval
             }
         };
+        draw(run, "train_samples", &mut train, section.train_samples, task, &labels)?;
+        draw(run, "eval_samples", &mut eval, section.eval_samples, task, &labels)?;
         Ok(Self { train, eval, labels })
+    }
+
+    /// The evaluation rows of a run that has been resolved, its classes known.
+    pub fn read_eval(run: &Run, columns: &Columns) -> Result<Vec<Row>> {
+        let (section, task) = (&run.config.data, run.config.model.task_type);
+        let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
+            return Ok(Self::read(run, columns)?.eval);
+        };
+        let mut rows = data::read(path, columns)?;
+        draw(run, "eval_samples", &mut rows, section.eval_samples, task, &Labels { names })?;
+        Ok(rows)
     }
 
     fn encode(&self, run: &Run, dir: &Path) -> Result<Encoded> {
         let tokenizer = Tokenizer::read(dir)?;
-        let encode = |rows| examples(&tokenizer, rows, &self.labels, run.config.data.max_length);
+        let (task, length) = (run.config.model.task_type, run.config.data.max_length);
+        let encode = |rows| examples(&tokenizer, rows, task, &self.labels, length);
         let (train, eval) = (encode(&self.train)?, encode(&self.eval)?);
-        if let Some(first) = train.first().map(|e| e.label)
-            && train.iter().all(|e| e.label == first)
+        if let Some(Target::Class(first)) = train.first().map(|e| &e.target)
+            && train.iter().all(|e| e.target == Target::Class(*first))
         {
             let problem = format!(
                 "one class only, {:?}; a classifier needs rows of two or more",
-                self.labels.names[first]
+                self.labels.names[*first]
             );
             return Err(Error::data(&run.config.data.train, None, problem));
         }
         Ok(Encoded { tokenizer, train, eval })
     }
+}
+
+/// Keeps `samples` of the rows, where that many are asked for.
+fn draw(
+    run: &Run,
+    key: &str,
+    rows: &mut Vec<Row>,
+    samples: Option<usize>,
+    task: TaskType,
+    labels: &Labels,
+) -> Result<()> {
+    let Some(samples) = samples else { return Ok(()) };
+    if samples > rows.len() {
+        tracing::warn!("data.{key}: {samples} asked for, and all {} rows taken", rows.len());
+        return Ok(());
+    }
+    *rows = pick(rows, &data::draw(&classes(task, labels, rows)?, samples, run.data_seed()));
+    Ok(())
+}
+
+/// Each row's class, the same for all where the task has no classes.
+fn classes(task: TaskType, labels: &Labels, rows: &[Row]) -> Result<Vec<usize>> {
+    let class = |target| if let Target::Class(class) = target { class } else { 0 };
+    Ok(labels.targets(task, rows)?.into_iter().map(class).collect())
+}
+
+fn pick(rows: &[Row], numbers: &[usize]) -> Vec<Row> {
+    numbers.iter().map(|&i| rows[i].clone()).collect()
 }

@@ -3,7 +3,6 @@
 use super::Prepared;
 use crate::data::{Batch, DropoutKeys};
 use crate::error::Result;
-use crate::models::cross_entropy;
 use tch::Tensor;
 
 /// What a step leaves, on the device.
@@ -19,9 +18,10 @@ pub struct Taken {
 /// Batch, forward, backward, clip, AdamW.
 pub fn step(run: &mut Prepared, rows: &[usize], keys: DropoutKeys) -> Result<Taken> {
     let batch = Batch::of(&run.train, rows, Some(keys));
-    let (packed, labels) = batch.to_device(run.base.device())?;
+    let (packed, targets) = batch.to_device(run.base.device())?;
     run.optimizer.zero_grad()?;
-    let loss = cross_entropy(&run.base.model.forward(&packed)?, &labels, rows.len())?;
+    let logits = run.base.model.forward(&packed)?;
+    let loss = run.task_type.loss(&logits, &targets, rows.len())?;
     loss.f_backward()?;
     let grad_norm = run.optimizer.step()?;
     Ok(Taken { loss: loss.f_detach()?, grad_norm, tokens: batch.tokens() })

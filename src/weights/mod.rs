@@ -129,6 +129,20 @@ impl Weights {
             .any(|name| name.strip_prefix(canonical).is_some_and(|rest| rest.starts_with('.')))
     }
 
+    /// Checks that the tensor `name` is there, in this shape.
+    pub fn check(&self, name: &str, shape: &[i64]) -> Result<()> {
+        let Some(tensor) = self.tensors.get(name) else {
+            let expected = format!("float32 {shape:?}");
+            return Err(self.problem(name, expected, "no such tensor".into()));
+        };
+        if tensor.size() == shape {
+            return Ok(());
+        }
+        let written = self.written.get(name).map_or(name, String::as_str);
+        let expected = format!("float32 {shape:?} by config.json");
+        Err(self.problem(written, expected, format!("float32 {:?}", tensor.size())))
+    }
+
     /// Moves the tensors into the store, whose variables must be these and no others, those in `new` aside.
     pub fn fill(mut self, store: &nn::VarStore, new: &[String]) -> Result<()> {
         for (name, mut variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
@@ -136,24 +150,8 @@ impl Weights {
                 continue;
             }
             let shape = variable.size();
-            let Some(tensor) = self.tensors.remove(&name) else {
-                return Err(self.problem(
-                    &name,
-                    format!("float32 {shape:?}"),
-                    "no such tensor".into(),
-                ));
-            };
-            if tensor.size() != shape {
-                let (expected, found) = (
-                    format!("float32 {shape:?} by config.json"),
-                    format!("float32 {:?}", tensor.size()),
-                );
-                return Err(self.problem(
-                    self.written.get(&name).unwrap_or(&name),
-                    expected,
-                    found,
-                ));
-            }
+            self.check(&name, &shape)?;
+            let Some(tensor) = self.tensors.remove(&name) else { continue };
             variable.set_data(&tensor.f_to_device(store.device())?);
         }
         match self.tensors.first_key_value() {

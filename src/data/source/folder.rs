@@ -1,0 +1,48 @@
+//! `class/anything.txt`, as aclImdb has them.
+
+use super::{LabelColumns, Place, Row, Rows};
+use crate::error::{Error, Result};
+use crate::files::read_text;
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// Reads the classes' files in the order of their names. Hidden folders are no classes, nor are aclImdb's unlabelled reviews.
+pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
+    let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
+    let labelled = !matches!(rows.columns.labels, LabelColumns::None);
+    let mut files = vec![];
+    for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
+        let label =
+            class.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if label.starts_with('.') || (imdb && label == "unsup") {
+            continue;
+        }
+        let texts = sorted_entries(&class)?;
+        let texts = texts.into_iter().filter(|file| file.extension().is_some_and(|e| e == "txt"));
+        files.extend(texts.map(|file| (file, label.clone())));
+    }
+    // Tens of thousands of small files: most of the time goes into opening them.
+    let read: Vec<Result<Row>> = files
+        .into_par_iter()
+        .map(|(file, label)| {
+            let text = read_text(&file)?;
+            let place = Place { path: file.into(), line: None };
+            Ok(Row { text, text_pair: None, labels: labelled.then(|| vec![label]), place })
+        })
+        .collect();
+    read.into_iter().try_for_each(|row| rows.take(row))?;
+    if rows.rows.is_empty() {
+        let problem = "no rows: expected a folder for each class, with .txt files in it";
+        return Err(Error::data(path, None, problem));
+    }
+    Ok(())
+}
+
+fn sorted_entries(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(path).and_then(|entries| {
+        entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()
+    });
+    let mut entries = entries.map_err(Error::io("read", path))?;
+    entries.sort();
+    Ok(entries)
+}

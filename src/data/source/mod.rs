@@ -1,0 +1,246 @@
+//! Rows from a file, whose ending says what it is, or from a folder of class folders.
+
+mod folder;
+mod parquet;
+mod table;
+
+use crate::error::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where a row comes from, for messages.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The file.
+    pub path: Arc<Path>,
+    /// Its line, or in Parquet its row, counted from 1; `None` where the file is the row.
+    pub line: Option<usize>,
+}
+
+impl Place {
+    /// An error about the row.
+    pub fn error(&self, problem: impl Into<String>) -> Error {
+        Error::data(&self.path, self.line, problem)
+    }
+}
+
+/// A row as it is in the file.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The text.
+    pub text: String,
+    /// The second text of a pair.
+    pub text_pair: Option<String>,
+    /// The labels as written; `None` where they were not read.
+    pub labels: Option<Vec<String>>,
+    /// Where it comes from.
+    pub place: Place,
+}
+
+impl Row {
+    /// The labels that it has.
+    pub fn labels(&self) -> &[String] {
+        self.labels.as_deref().unwrap_or_default()
+    }
+}
+
+/// Which columns (CSV, TSV, Parquet) or fields (JSONL) are read.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// The text's.
+    pub text: String,
+    /// The second text's, where there are pairs.
+    pub text_pair: Option<String>,
+    /// The labels'.
+    pub labels: LabelColumns,
+    /// Whether the first line of a CSV or TSV names the columns; without it they are named by number, from 1.
+    pub header: bool,
+    /// Whether a row with something wrong in it is left out, with a warning, instead of ending the run.
+    pub skip_bad_rows: bool,
+}
+
+/// Where a row's labels are.
+#[derive(Debug, Clone)]
+pub enum LabelColumns {
+    /// They are not read.
+    None,
+    /// In one column.
+    One {
+        /// Its name.
+        name: String,
+        /// What stands between several labels.
+        separator: Option<String>,
+    },
+    /// A column of 0 or 1 for each label.
+    Each(Vec<String>),
+}
+
+impl Columns {
+    /// Every column that is read, with the configuration's key for it.
+    fn named(&self) -> Vec<(&'static str, &str)> {
+        let mut named = vec![("text_column", self.text.as_str())];
+        named.extend(self.text_pair.as_deref().map(|name| ("text_pair_column", name)));
+        match &self.labels {
+            LabelColumns::None => {}
+            LabelColumns::One { name, .. } => named.push(("label_column", name)),
+            LabelColumns::Each(names) => {
+                named.extend(names.iter().map(|name| ("label_columns", name.as_str())));
+            }
+        }
+        named
+    }
+
+    /// A row from the values of the columns, in the order of [`Columns::named`].
+    fn row(&self, values: Vec<Cell>, place: Place) -> Result<Row> {
+        let mut values = values.into_iter().zip(self.named());
+        let mut text = || match values.next() {
+            Some((Cell::Text(text), _)) => Ok(text),
+            Some((cell, (key, name))) => {
+                Err(place.error(format!("column {name:?} ({key}): found {cell}, expected a text")))
+            }
+            None => Err(Error::Bug("a row without its columns".into())),
+        };
+        let (first, text_pair) = (text()?, self.text_pair.is_some().then(&mut text).transpose()?);
+        let labels = match &self.labels {
+            LabelColumns::None => None,
+            LabelColumns::One { separator, .. } => {
+                let mut labels = vec![];
+                for (cell, (key, name)) in values {
+                    labels.extend(match (cell, separator) {
+                        (Cell::Texts(texts), _) => texts,
+                        (Cell::Text(text), Some(separator)) => {
+                            text.split(separator.as_str()).map(str::to_owned).collect()
+                        }
+                        (Cell::Null, Some(_)) => vec![],
+                        (Cell::Null, None) => return Err(place.error("no label")),
+                        (Cell::Text(text), None) if text.trim().is_empty() => {
+                            return Err(place.error("no label"));
+                        }
+                        (Cell::Text(text), None) => vec![text],
+                        (cell @ Cell::Other(_), _) => {
+                            let problem =
+                                format!("column {name:?} ({key}): found {cell}, expected a label");
+                            return Err(place.error(problem));
+                        }
+                    });
+                }
+                // As they are compared: without space around them.
+                let trimmed = labels.iter().map(|label| label.trim().to_owned());
+                Some(trimmed.filter(|label| !label.is_empty()).collect())
+            }
+            LabelColumns::Each(_) => {
+                let mut labels = vec![];
+                for (cell, (key, name)) in values {
+                    match &cell {
+                        Cell::Text(text) if ["1", "1.0", "true"].contains(&text.trim()) => {
+                            labels.push(name.to_owned())
+                        }
+                        Cell::Text(text) if ["0", "0.0", "false"].contains(&text.trim()) => {}
+                        _ => {
+                            return Err(place.error(format!(
+                                "column {name:?} ({key}): found {cell}, expected 0 or 1"
+                            )));
+                        }
+                    }
+                }
+                Some(labels)
+            }
+        };
+        Ok(Row { text: first, text_pair, labels, place })
+    }
+}
+
+/// A value of a column.
+enum Cell {
+    /// A text, or a number or a truth value as one.
+    Text(String),
+    /// Several.
+    Texts(Vec<String>),
+    /// Nothing there.
+    Null,
+    /// Something else, as it is shown in messages.
+    Other(String),
+}
+
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Texts(texts) => write!(f, "{texts:?}"),
+            Self::Null => write!(f, "nothing"),
+            Self::Other(text) => write!(f, "{text}"),
+        }
+    }
+}
+
+/// The rows read so far, and those left out.
+struct Rows<'a> {
+    columns: &'a Columns,
+    rows: Vec<Row>,
+    skipped: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(columns: &'a Columns) -> Self {
+        Self { columns, rows: vec![], skipped: 0 }
+    }
+
+    /// Takes a row, or what is wrong with it.
+    fn take(&mut self, row: Result<Row>) -> Result<()> {
+        match row {
+            Ok(row) => self.rows.push(row),
+            Err(error @ Error::Data { .. }) if self.columns.skip_bad_rows => {
+                if self.skipped == 0 {
+                    tracing::warn!("left out: {error}");
+                }
+                self.skipped += 1;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn finish(self, path: &Path) -> Vec<Row> {
+        if self.skipped > 0 {
+            let (skipped, kept) = (self.skipped, self.rows.len());
+            tracing::warn!(
+                "{}: {skipped} rows left out (data.skip_bad_rows), {kept} read",
+                path.display()
+            );
+        }
+        self.rows
+    }
+}
+
+/// What [`read`] can read, for messages.
+pub const FORMATS: &str = ".csv, .tsv, .jsonl, .parquet or a folder of class folders";
+
+/// Reads all rows of `path`.
+pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
+    let mut rows = Rows::new(columns);
+    if path.is_dir() {
+        folder::read(path, &mut rows)?;
+    } else {
+        match ending(path).as_deref() {
+            Some("csv") => table::read_csv(path, &mut rows)?,
+            Some("tsv") => table::read_tsv(path, &mut rows)?,
+            Some("jsonl" | "ndjson") => table::read_jsonl(path, &mut rows)?,
+            Some("parquet") => parquet::read(path, &mut rows)?,
+            _ => {
+                std::fs::metadata(path).map_err(Error::io("read", path))?;
+                let problem = format!("cannot tell what it is by its ending; expected {FORMATS}");
+                return Err(Error::data(path, None, problem));
+            }
+        }
+    }
+    let rows = rows.finish(path);
+    if rows.is_empty() {
+        return Err(Error::data(path, None, "no rows"));
+    }
+    Ok(rows)
+}
+
+/// The file name's ending, in small letters: `csv`.
+pub fn ending(path: &Path) -> Option<String> {
+    path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
+}

@@ -1,0 +1,262 @@
+//! Texts to token ids, as Hugging Face's tokenizers make them: special tokens and truncation here, words in `wordpiece.rs` and
+//! `bpe.rs`, what a directory says of it in `files.rs`.
+
+mod added;
+mod bpe;
+mod files;
+mod wordpiece;
+
+pub use files::FILES as TOKENIZER_FILES;
+
+use crate::error::{Error, Result};
+use crate::weights::hex;
+use added::{Finder, Piece};
+use bpe::Bpe;
+use files::{Description, Kind};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use wordpiece::WordPiece;
+
+/// A text or a pair as the encoder reads it: BERT's `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, RoBERTa's `<s> a </s>` or
+/// `<s> a </s></s> b </s>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Vocabulary ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Number of ids in segment 0; the rest, BERT's second text, is segment 1.
+    pub first: usize,
+}
+
+enum Words {
+    WordPiece(WordPiece),
+    Bpe(Bpe),
+}
+
+/// The tokenizer of a base.
+pub struct Tokenizer {
+    words: Words,
+    /// Added tokens that are looked for in the text as it is, and in the normalized one.
+    raw: Option<Finder>,
+    normalized: Option<Finder>,
+    cls: u32,
+    sep: u32,
+    /// One more than the highest id.
+    entries: i64,
+    /// The files it was read from.
+    pub files: Vec<PathBuf>,
+    /// SHA-256, in hex, of what decides the ids: vocabulary, merges, options, special and added tokens.
+    pub fingerprint: String,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of the directory `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let description = Description::read(dir)?;
+        let fingerprint = fingerprint(&description);
+        let path = description.vocab_file.clone();
+        let special = |token: &str| {
+            description
+                .id(token)
+                .ok_or_else(|| Error::file(&path, format!("no {token} in the vocabulary")))
+        };
+        let (cls, sep) = (special(&description.cls)?, special(&description.sep)?);
+        let added_ids = description.added.iter().map(|token| token.id);
+        let entries = description
+            .vocab
+            .values()
+            .copied()
+            .chain(added_ids)
+            .max()
+            .map_or(0, |id| i64::from(id) + 1);
+        let words = match &description.kind {
+            Kind::WordPiece(options) => {
+                special(&description.unk)?;
+                Words::WordPiece(WordPiece::new(description.vocab, &description.unk, *options))
+            }
+            Kind::Bpe { merges, add_prefix_space } => Words::Bpe(
+                Bpe::new(&description.vocab, merges, &description.unk, *add_prefix_space)
+                    .map_err(|problem| Error::file(&path, problem))?,
+            ),
+        };
+        let (late, early) = description.added.into_iter().partition(|token| token.normalized);
+        let mut tokenizer = Self {
+            words,
+            raw: Finder::new(early, |token| token.content.clone())?,
+            normalized: None,
+            cls,
+            sep,
+            entries,
+            files: description.files,
+            fingerprint,
+        };
+        tokenizer.normalized =
+            Finder::new(late, |token| tokenizer.normalize(&token.content).into_owned())?;
+        Ok(tokenizer)
+    }
+
+    /// Number of vocabulary entries, the highest id plus one.
+    pub fn vocab_size(&self) -> i64 {
+        self.entries
+    }
+
+    /// Encodes a text, or a pair, cut to `max_length` ids as Hugging Face's `longest_first` does.
+    pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoded {
+        let roberta = matches!(self.words, Words::Bpe(_));
+        let Some(pair) = pair else {
+            let first = self.pieces(text, max_length.saturating_sub(2));
+            let ids: Vec<u32> = [self.cls].into_iter().chain(first).chain([self.sep]).collect();
+            return Encoded { first: ids.len(), ids };
+        };
+        let between = if roberta { 2 } else { 1 };
+        let most = max_length.saturating_sub(2 + between);
+        let (mut first, mut second) = (self.pieces(text, most), self.pieces(pair, most));
+        // Lengths beyond `most` change what is kept only where both are: an odd token goes to the longer one.
+        let (a, b) = if first.len() == most && second.len() == most {
+            let all = |text| self.pieces(text, usize::MAX).len();
+            longest_first(all(text), all(pair), most)
+        } else {
+            longest_first(first.len(), second.len(), most)
+        };
+        first.truncate(a);
+        second.truncate(b);
+        let mut ids = vec![self.cls];
+        ids.extend(first);
+        ids.extend(std::iter::repeat_n(self.sep, between));
+        ids.extend(second);
+        ids.push(self.sep);
+        Encoded { first: if roberta { ids.len() } else { a + 2 }, ids }
+    }
+
+    /// Encodes many texts on all cores, in order.
+    pub fn encode_all<'a, T>(
+        &self,
+        texts: &'a [T],
+        of: impl Fn(&'a T) -> (&'a str, Option<&'a str>) + Sync,
+        max_length: usize,
+    ) -> Vec<Encoded>
+    where
+        T: Sync,
+    {
+        texts
+            .par_iter()
+            .map(|item| {
+                let (text, pair) = of(item);
+                self.encode(text, pair, max_length)
+            })
+            .collect()
+    }
+
+    /// The first `most` ids of a text.
+    ///
+    /// A long text is read up to the end of a word that is likely far enough, and further where it was not: the time and
+    /// memory that a text takes go by what is kept of it.
+    fn pieces(&self, text: &str, most: usize) -> Vec<u32> {
+        let spaced =
+            [&self.raw, &self.normalized].into_iter().flatten().any(Finder::reaches_over_spaces);
+        let mut reach =
+            if spaced { text.len() } else { most.saturating_mul(12).saturating_add(64) };
+        loop {
+            // No token reaches over the space after a letter or digit, and none before it depends on what follows.
+            let word_ends = |pair: &[u8]| pair[0].is_ascii_alphanumeric() && pair[1] == b' ';
+            let from = reach.min(text.len());
+            let end = text.as_bytes()[from..]
+                .windows(2)
+                .position(word_ends)
+                .map_or(text.len(), |i| from + i + 1);
+            let mut ids = Vec::new();
+            if most > 0 {
+                self.pieces_of(&text[..end], &mut |id| {
+                    ids.push(id);
+                    ids.len() < most
+                });
+            }
+            if ids.len() >= most || end == text.len() {
+                return ids;
+            }
+            reach = end.saturating_mul(2);
+        }
+    }
+
+    /// The ids of a text, in order, until `each` says that it has enough.
+    fn pieces_of(&self, text: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
+        let plain = |text: &str, each: &mut dyn FnMut(u32) -> bool| {
+            let normalized = self.normalize(text);
+            match &self.normalized {
+                Some(finder) => finder.split(&normalized, &mut |piece| match piece {
+                    Piece::Token(id) => each(id),
+                    Piece::Text(text) => self.words(text, each),
+                }),
+                None => self.words(&normalized, each),
+            }
+        };
+        match &self.raw {
+            Some(finder) => finder.split(text, &mut |piece| match piece {
+                Piece::Token(id) => each(id),
+                Piece::Text(text) => plain(text, each),
+            }),
+            None => plain(text, each),
+        }
+    }
+
+    fn normalize<'a>(&self, text: &'a str) -> std::borrow::Cow<'a, str> {
+        match &self.words {
+            Words::WordPiece(words) => words.normalize(text).into(),
+            Words::Bpe(_) => text.into(),
+        }
+    }
+
+    fn words(&self, text: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
+        match &self.words {
+            Words::WordPiece(words) => words.pieces(text, each),
+            Words::Bpe(words) => words.pieces(text, each),
+        }
+    }
+}
+
+/// The same for the same tokenizer, whichever files describe it.
+fn fingerprint(description: &Description) -> String {
+    let mut hash = Sha256::new();
+    let mut line = |text: String| hash.update(format!("{}:{text}\n", text.len()));
+    match &description.kind {
+        Kind::WordPiece(options) => {
+            let strip = options.strip_accents.unwrap_or(options.do_lower_case);
+            let (clean, chinese) = (options.clean_text, options.tokenize_chinese_chars);
+            line(format!("WordPiece {clean} {chinese} {strip} {}", options.do_lower_case));
+        }
+        Kind::Bpe { merges, add_prefix_space } => {
+            line(format!("BPE {add_prefix_space}"));
+            merges.iter().for_each(|(a, b)| line(format!("{a} {b}")));
+        }
+    }
+    line(format!("{} {} {}", description.cls, description.sep, description.unk));
+    let mut entries: Vec<_> = description.vocab.iter().map(|(token, id)| (id, token)).collect();
+    entries.sort();
+    entries.into_iter().for_each(|(id, token)| line(format!("{id} {token}")));
+    let mut added: Vec<_> = description.added.iter().collect();
+    added.sort_by_key(|token| token.id);
+    for token in added {
+        let (single, left, right) = (token.single_word, token.lstrip, token.rstrip);
+        line(format!(
+            "{} {} {single} {left} {right} {}",
+            token.id, token.content, token.normalized
+        ));
+    }
+    hex(&hash.finalize())
+}
+
+/// How many tokens of a pair are kept, of `a` and `b`, when `most` may be: Hugging Face `tokenizers`' `LongestFirst`.
+fn longest_first(a: usize, b: usize, most: usize) -> (usize, usize) {
+    if a + b <= most {
+        return (a, b);
+    }
+    let (short, long) = (a.min(b), a.max(b));
+    let (mut keep_short, mut keep_long) =
+        (short, if short > most { short } else { short.max(most - short) });
+    if keep_short + keep_long > most {
+        keep_short = most / 2;
+        keep_long = keep_short + most % 2;
+    }
+    let (keep_short, keep_long) = (keep_short.min(short), keep_long.min(long));
+    if a <= b { (keep_short, keep_long) } else { (keep_long, keep_short) }
+}

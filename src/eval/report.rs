@@ -1,0 +1,184 @@
+//! How good a model is at each class.
+
+use super::metrics::{Counts, count_classes, count_columns, pairs, ratio};
+use serde::Serialize;
+use std::{fmt, iter};
+
+/// Precision, recall and F1 of each class, as scikit-learn's `classification_report`; `Display` is its table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Every class in the order of its number, with those that do not occur.
+    pub classes: Vec<ClassReport>,
+    /// The scores of all decisions together, for several labels a row. With one label a row all three are the accuracy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_avg: Option<Average>,
+    /// The unweighted mean over `classes`. Unlike the metric `f1_macro`, it includes the classes that do not occur.
+    pub macro_avg: Average,
+    /// The mean over `classes`, weighted by support.
+    pub weighted_avg: Average,
+    /// Rows are true classes, columns predicted ones; for one label a row only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confusion: Option<Vec<Vec<u64>>>,
+}
+
+/// The scores of one class.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClassReport {
+    /// The class's name.
+    pub label: String,
+    /// The share of those predicted that are right.
+    pub precision: f64,
+    /// The share of those there are that are predicted.
+    pub recall: f64,
+    /// The harmonic mean of both.
+    pub f1: f64,
+    /// How many rows truly are of this class.
+    pub support: u64,
+}
+
+/// Scores over all classes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Average {
+    /// The average precision.
+    pub precision: f64,
+    /// The average recall.
+    pub recall: f64,
+    /// The average F1.
+    pub f1: f64,
+    /// The support of all classes together.
+    pub support: u64,
+}
+
+impl Report {
+    /// For one label a row. Rows with a class that has no name are left out.
+    pub fn classification(labels: &[usize], predictions: &[usize], names: &[String]) -> Report {
+        let mut confusion = vec![vec![0; names.len()]; names.len()];
+        for (label, guess) in pairs(labels, predictions, names.len()) {
+            confusion[label][guess] += 1;
+        }
+        let counts = count_classes(labels, predictions, names.len());
+        Report { confusion: Some(confusion), ..Report::of(&counts, names) }
+    }
+
+    /// For any number of labels a row. Columns without a name are left out.
+    pub fn multi_label(
+        labels: &[Vec<bool>],
+        predictions: &[Vec<bool>],
+        names: &[String],
+    ) -> Report {
+        let counts = count_columns(labels, predictions, names.len());
+        let all: Counts = counts.iter().sum();
+        let micro_avg = Average {
+            precision: all.precision(),
+            recall: all.recall(),
+            f1: all.f1(),
+            support: all.support,
+        };
+        Report { micro_avg: Some(micro_avg), ..Report::of(&counts, names) }
+    }
+
+    fn of(counts: &[Counts], names: &[String]) -> Report {
+        let average = |weight: fn(&Counts) -> f64| {
+            let whole = counts.iter().map(weight).sum();
+            let mean = |score: fn(&Counts) -> f64| {
+                ratio(counts.iter().map(|c| weight(c) * score(c)).sum(), whole)
+            };
+            Average {
+                precision: mean(Counts::precision),
+                recall: mean(Counts::recall),
+                f1: mean(Counts::f1),
+                support: counts.iter().map(|c| c.support).sum(),
+            }
+        };
+        let class = |(name, counts): (&String, &Counts)| ClassReport {
+            label: name.clone(),
+            precision: counts.precision(),
+            recall: counts.recall(),
+            f1: counts.f1(),
+            support: counts.support,
+        };
+        Report {
+            classes: names.iter().zip(counts).map(class).collect(),
+            micro_avg: None,
+            macro_avg: average(|_| 1.0),
+            weighted_avg: average(|counts| counts.support as f64),
+            confusion: None,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MATRIX: usize = 20;
+        let labels: Vec<String> = self.classes.iter().map(|c| cut(&c.label, 30)).collect();
+        let width = longest(labels.iter()).max("weighted avg".len());
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, scores: [f64; 3], support: u64| {
+            let [precision, recall, f1] = scores;
+            write!(f, "\n{name:>width$}  {precision:>9.4} {recall:>9.4} {f1:>9.4} {support:>9}")
+        };
+        write!(
+            f,
+            "{:>width$}  {:>9} {:>9} {:>9} {:>9}",
+            "", "precision", "recall", "f1", "support"
+        )?;
+        for (label, class) in labels.iter().zip(&self.classes) {
+            row(f, label, [class.precision, class.recall, class.f1], class.support)?;
+        }
+        writeln!(f)?;
+        if self.confusion.is_some() {
+            // What is right of each class, weighted by its size, is what is right of all.
+            let Average { recall, support, .. } = self.weighted_avg;
+            write!(f, "\n{:>width$}  {:>9} {:>9} {recall:>9.4} {support:>9}", "accuracy", "", "")?;
+        }
+        let averages = [
+            ("micro avg", self.micro_avg.as_ref()),
+            ("macro avg", Some(&self.macro_avg)),
+            ("weighted avg", Some(&self.weighted_avg)),
+        ];
+        for (name, average) in averages {
+            if let Some(average) = average {
+                let scores = [average.precision, average.recall, average.f1];
+                row(f, name, scores, average.support)?;
+            }
+        }
+
+        match &self.confusion {
+            Some(rows) if rows.len() > MATRIX => {
+                write!(f, "\n\nconfusion matrix: more than {MATRIX} classes, --json has it")
+            }
+            Some(rows) if !rows.is_empty() => {
+                f.write_str("\n\nconfusion matrix (rows: true label, columns: predicted)")?;
+                // Columns have the order of the rows, so that short names are clear enough.
+                let heads = self.classes.iter().map(|c| cut(&c.label, 9)).collect();
+                let text = |row: &Vec<u64>| row.iter().map(u64::to_string).collect();
+                let lines: Vec<Vec<String>> =
+                    iter::once(heads).chain(rows.iter().map(text)).collect();
+                let cell = longest(lines.iter().flatten());
+                for (name, cells) in
+                    iter::once("").chain(labels.iter().map(String::as_str)).zip(lines)
+                {
+                    let cells: String =
+                        cells.iter().map(|text| format!(" {text:>cell$}")).collect();
+                    let line = format!("{name:>width$} {cells}");
+                    // A name may be empty.
+                    write!(f, "\n{}", line.trim_end())?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `label` with at most `length` characters, the last of them an ellipsis where some are left out.
+fn cut(label: &str, length: usize) -> String {
+    if label.chars().count() <= length {
+        return label.to_owned();
+    }
+    label.chars().take(length - 1).chain(['…']).collect()
+}
+
+/// The length of the longest of `texts`, in characters.
+fn longest<'a>(texts: impl Iterator<Item = &'a String>) -> usize {
+    texts.map(|text| text.chars().count()).max().unwrap_or(0)
+}

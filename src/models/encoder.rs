@@ -1,0 +1,174 @@
+//! The encoder that all architectures share: embeddings, then layers of attention and feedforward, each half ending in
+//! a residual and LayerNorm.
+
+use super::architecture::Spec;
+use super::config::ModelConfig;
+use crate::error::Result;
+use crate::nn::{
+    Activation, Attention, Dropout, Embedding, LayerNorm, Linear, Packed, Rows, below,
+};
+use tch::{Tensor, nn};
+
+/// An encoder.
+#[derive(Debug)]
+pub struct Encoder {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    last: Layer,
+}
+
+impl Encoder {
+    /// Places the tensors in the store below the architecture's prefix.
+    pub fn new(root: &nn::Path<'_>, config: &ModelConfig) -> Result<Self> {
+        let spec = config.architecture.spec();
+        let path = root / spec.prefix;
+        let embeddings = Embeddings::new(&path / "embeddings", spec, config)?;
+        let layer = |index| Layer::new(below(&path, spec.layers) / index, spec, config, index);
+        let last = config.num_hidden_layers - 1;
+        let layers = (0..last).map(layer).collect::<Result<_>>()?;
+        Ok(Self { embeddings, layers, last: layer(last)? })
+    }
+
+    /// The last layer's output for each sequence's first token, `[B, H]`; `first` are these tokens as rows.
+    ///
+    /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else
+    /// for the first ones alone.
+    pub fn forward(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
+        let mut x = self.embeddings.forward(batch)?;
+        let all = batch.all_rows();
+        for layer in &self.layers {
+            x = layer.forward(&x, &x, &all, &batch.cu_seqlens)?;
+        }
+        let first_tokens = x.f_index_select(0, &batch.first)?;
+        self.last.forward(&first_tokens, &x, first, &batch.cu_seqlens)
+    }
+}
+
+#[derive(Debug)]
+struct Embeddings {
+    word_embeddings: Embedding,
+    position_embeddings: Embedding,
+    first_position: i64,
+    token_type_embeddings: Option<Embedding>,
+    layer_norm: LayerNorm,
+    dropout: Dropout,
+}
+
+impl Embeddings {
+    fn new(path: nn::Path<'_>, spec: &Spec, config: &ModelConfig) -> Result<Self> {
+        let table = |name, entries| Embedding::new(&path / name, entries, config.hidden_size);
+        Ok(Self {
+            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
+            first_position: config.first_position,
+            token_type_embeddings: spec
+                .token_types
+                .then(|| table("token_type_embeddings", config.type_vocab_size))
+                .transpose()?,
+            layer_norm: LayerNorm::new(
+                &path / "LayerNorm",
+                config.hidden_size,
+                config.layer_norm_eps,
+            )?,
+            dropout: Dropout { probability: config.dropouts.hidden, site: 0 },
+        })
+    }
+
+    fn forward(&self, batch: &Packed) -> Result<Tensor> {
+        let mut x = self.word_embeddings.forward(&batch.input_ids)?;
+        if let Some(types) = &self.token_type_embeddings {
+            x = x.f_add(&types.forward(&batch.token_type_ids)?)?;
+        }
+        let positions = match self.first_position {
+            0 => self.position_embeddings.forward(&batch.position_ids)?,
+            first => self.position_embeddings.forward(&batch.position_ids.f_add_scalar(first)?)?,
+        };
+        let x = self.layer_norm.forward(&x.f_add(&positions)?)?;
+        self.dropout.forward(x, batch.dropout_keys.as_ref())
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attention: Attention,
+    attention_output: Output,
+    intermediate: Linear,
+    activation: Activation,
+    output: Output,
+}
+
+impl Layer {
+    fn new(path: nn::Path<'_>, spec: &Spec, config: &ModelConfig, index: i64) -> Result<Self> {
+        let (hidden, inner, names) = (config.hidden_size, config.intermediate_size, &spec.layer);
+        let site = 3 * index + 1;
+        let linear = |name, inputs, outputs| Linear::new(below(&path, name), inputs, outputs);
+        let output = |dense, norm, inputs, probability, site| -> Result<Output> {
+            Ok(Output {
+                dense: linear(dense, inputs, hidden)?,
+                dropout: Dropout { probability, site },
+                layer_norm: LayerNorm::new(below(&path, norm), hidden, config.layer_norm_eps)?,
+            })
+        };
+        let attention_dropout =
+            if spec.attention_output_dropout { config.dropouts.hidden } else { 0.0 };
+        Ok(Self {
+            query: linear(names.query, hidden, hidden)?,
+            key: linear(names.key, hidden, hidden)?,
+            value: linear(names.value, hidden, hidden)?,
+            attention: Attention {
+                heads: config.num_attention_heads,
+                dropout: Dropout { probability: config.dropouts.attention, site },
+            },
+            attention_output: output(
+                names.attention_output,
+                names.attention_norm,
+                hidden,
+                attention_dropout,
+                site + 1,
+            )?,
+            intermediate: linear(names.intermediate, hidden, inner)?,
+            activation: config.hidden_act,
+            output: output(
+                names.output,
+                names.output_norm,
+                inner,
+                config.dropouts.hidden,
+                site + 2,
+            )?,
+        })
+    }
+
+    /// `x_RH`, the rows to compute, of the sequences `all_TH` -> `[R, H]`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        all: &Tensor,
+        rows: &Rows<'_>,
+        cu_seqlens: &[i64],
+    ) -> Result<Tensor> {
+        let query = self.query.forward(x)?;
+        let (key, value) = (self.key.forward(all)?, self.value.forward(all)?);
+        let context = self.attention.forward(&query, &key, &value, rows, cu_seqlens)?;
+        let x = self.attention_output.forward(&context, x, rows)?;
+        let inner = self.activation.forward(&self.intermediate.forward(&x)?)?;
+        self.output.forward(&inner, &x, rows)
+    }
+}
+
+/// Dense, dropout, residual, LayerNorm: how both halves of a layer end.
+#[derive(Debug)]
+struct Output {
+    dense: Linear,
+    dropout: Dropout,
+    layer_norm: LayerNorm,
+}
+
+impl Output {
+    fn forward(&self, x: &Tensor, residual: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        let x = self.dropout.forward(self.dense.forward(x)?, rows.keys.as_ref())?;
+        self.layer_norm.forward(&x.f_add(residual)?)
+    }
+}

@@ -1,0 +1,26 @@
+//! RoBERTa (Liu et al., 2019): BERT's encoder with positions that start after the padding's, one segment, and a head of its own
+//! in the place of the pooler.
+
+use super::architecture::{HeadSpec, Spec};
+use super::bert;
+
+pub(super) const SPEC: Spec = Spec {
+    model_type: "roberta",
+    class: "RobertaForSequenceClassification",
+    prefix: "roberta",
+    head: HeadSpec {
+        dropout_first: true,
+        dense: "classifier.dense",
+        tanh: true,
+        output: "classifier.out_proj",
+    },
+    unused: &[
+        "lm_head.",
+        "classifier.",
+        "qa_outputs.",
+        "pooler.",
+        "embeddings.position_ids",
+        "embeddings.token_type_ids",
+    ],
+    ..bert::SPEC
+};
