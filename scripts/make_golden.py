@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/golden/ with PyTorch and Hugging Face transformers: what this project's numbers are tested against.
 
-    python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors scikit-learn
+    python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors scikit-learn datasets==4.4.1
     scripts/download_model.sh && scripts/download_movie_reviews.sh
     venv/bin/python scripts/make_golden.py
 
@@ -13,6 +13,7 @@ tiny-*.safetensors      a batch (several lengths, both segments), the head, and 
                         padded there: logits (with other activations too), losses, and the gradient of everything that BitFit
                         trains.
 minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head, logits of all-MiniLM-L6-v2.
+hub.parquet             four rows as Hugging Face's datasets writes them, class names in the metadata.
 metrics.json            labels, predictions and what scikit-learn and SciPy say of them.
 """
 import json, pathlib, random
@@ -165,6 +166,32 @@ def minilm():
     save_file({"input_ids": ids.int(), "cu_seqlens": offsets.int(), "logits": logits, **head}, golden / "minilm.safetensors")
 
 
+def hub_data():
+    """A data set as the Hub has them: class numbers, whose names are in the file's metadata; and lists of them."""
+    from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+    topics = ClassLabel(names=["sport", "science", "arts"])
+    features = Features(
+        {
+            "text": Value("string"),
+            "label": ClassLabel(names=["neg", "pos"]),
+            "topics": Sequence(topics),
+            "score": Value("float32"),
+            "id": Value("int64"),
+            "ratings": {"first": Value("int32")},
+        }
+    )
+    rows = {
+        "text": ["very good", "awful \u2603 plot", "great", "hated it"],
+        "label": [1, 0, 1, 0],
+        "topics": [[0, 2], [], [1], [2]],
+        "score": [4.5, 0.1, 3.0, 1.25],
+        "id": [1, 2, 3, 4],
+        "ratings": [{"first": i} for i in range(4)],
+    }
+    Dataset.from_dict(rows, features=features).to_parquet(golden / "hub.parquet")
+
+
 def metrics():
     import warnings
     from scipy.stats import pearsonr, spearmanr
@@ -246,4 +273,5 @@ def metrics():
 
 tiny_models()
 minilm()
+hub_data()
 metrics()

@@ -2,6 +2,7 @@
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
 use bitfit::config::{Metric, Run, RunConfig};
+use bitfit::train::setup::Rows;
 
 #[test]
 fn wrong_values_name_file_key_found_and_allowed() {
@@ -124,13 +125,98 @@ fn a_resolved_configuration_reads_as_itself() {
 #[test]
 fn shipped_configurations_are_right() {
     let mut count = 0;
-    for entry in std::fs::read_dir(root().join("configs")).unwrap() {
-        let path = entry.unwrap().path();
-        let config = RunConfig::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
-        Run::new(config, &path, &[]).unwrap_or_else(|e| panic!("{e}"));
-        count += 1;
+    for folder in ["configs", "configs/glue"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
+            let config = RunConfig::read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+            Run::new(config, &path, &[]).unwrap_or_else(|e| panic!("{e}"));
+            count += 1;
+        }
     }
-    assert!(count >= 1);
+    assert_eq!(count, 11);
+}
+
+/// Files with the official headers, two rows each: every configuration finds the texts and the labels in them.
+#[test]
+fn glues_configurations_find_glues_columns() {
+    let nli = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label";
+    let scratch = Scratch::new();
+    for (task, header, rows, pairs, labels) in [
+        ("cola", "", ["s\t1\t\tA", "s\t0\t*\tA"], false, ["0", "1"].to_vec()),
+        ("sst2", "sentence\tlabel", ["A\t1", "A\t0"], false, vec!["0", "1"]),
+        (
+            "mrpc",
+            "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+            ["1\t7\t8\tA\tB", "0\t7\t8\tA\tB"],
+            true,
+            vec!["0", "1"],
+        ),
+        (
+            "stsb",
+            "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+            ["0\tg\tf\ty\t1\tnone\tnone\tA\tB\t5.000", "1\tg\tf\ty\t1\tnone\tnone\tA\tB\t0.250"],
+            true,
+            vec![],
+        ),
+        (
+            "qqp",
+            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+            ["1\t2\t3\tA\tB\t0", "1\t2\t3\tA\tB\t1"],
+            true,
+            vec!["0", "1"],
+        ),
+        (
+            "mnli",
+            nli,
+            [
+                "0\tp\tq\tg\t(\t(\t(\t(\tA\tB\tneutral\tneutral",
+                "0\tp\tq\tg\t(\t(\t(\t(\tA\tB\tx\tcontradiction",
+            ],
+            true,
+            vec!["entailment", "neutral", "contradiction"],
+        ),
+        (
+            "qnli",
+            "index\tquestion\tsentence\tlabel",
+            ["0\tA\tB\tentailment", "1\tA\tB\tnot_entailment"],
+            true,
+            vec!["entailment", "not_entailment"],
+        ),
+        (
+            "rte",
+            "index\tsentence1\tsentence2\tlabel",
+            ["0\tA\tB\tnot_entailment", "1\tA\tB\tentailment"],
+            true,
+            vec!["entailment", "not_entailment"],
+        ),
+        (
+            "wnli",
+            "index\tsentence1\tsentence2\tlabel",
+            ["0\tA\tB\t1", "1\tA\tB\t0"],
+            true,
+            vec!["0", "1"],
+        ),
+    ] {
+        let lines: Vec<&str> =
+            [header].into_iter().chain(rows).filter(|line| !line.is_empty()).collect();
+        let data = scratch.write("glue.tsv", lines.join("\n"));
+        let sets = ["data.train", "data.eval"].map(|key| format!("{key}={}", data.display()));
+        let run = Run::read(&root().join(format!("configs/glue/{task}.toml")), &sets).unwrap();
+        let read = Rows::read(&run, &run.columns()).unwrap();
+        assert_eq!(read.labels.names, labels, "{task}");
+        for row in read.train.iter().chain(&read.eval) {
+            assert_eq!(
+                (row.text.as_str(), row.text_pair.as_deref()),
+                ("A", pairs.then_some("B")),
+                "{task}"
+            );
+        }
+        read.labels.targets(run.config.model.task_type, &read.train).unwrap();
+        assert_eq!(read.train.len(), 2);
+    }
 }
 
 /// Every key is in README's reference, and README names no key that is not there.

@@ -353,3 +353,27 @@ fn long_texts_cost_what_is_kept_of_them() {
         assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     }
 }
+
+#[test]
+fn zz_local_lines() {
+    let Ok(file) = std::env::var("LINES_FILE") else { return };
+    let lines: Vec<String> =
+        std::fs::read_to_string(file).unwrap().split('\n').map(str::to_owned).collect();
+    for dir in std::env::var("LINES_DIRS").unwrap().split(':') {
+        let oracle = oracle(Path::new(dir));
+        let began = std::time::Instant::now();
+        let ours = Tokenizer::read(Path::new(dir)).unwrap();
+        let n: usize = lines.par_iter().map(|l| ours.encode(l, None, usize::MAX).ids.len()).sum();
+        let a = began.elapsed();
+        let began = std::time::Instant::now();
+        let m: usize = lines.par_iter().map(|l| ids_of(&oracle, l).len()).sum();
+        println!(
+            "{dir}: {} lines, {n} {m} tokens, ours {a:?}, theirs {:?}",
+            lines.len(),
+            began.elapsed()
+        );
+        same(&ours, &oracle, &lines);
+        same(&ours, &oracle, &corpus(100_000, &words_of(Path::new(dir))));
+        println!("same");
+    }
+}

@@ -1,6 +1,6 @@
 //! Whole runs of the binaries on a tiny model.
 
-use crate::common::{Scratch, refused, reviews, stderr, stdout, succeeded};
+use crate::common::{Scratch, TINY, refused, reviews, stderr, stdout, succeeded};
 use bitfit::delta::Delta;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -282,8 +282,18 @@ fn pairs_are_trained_and_predicted_from_two_columns() {
     refused(
         &scratch.bitfit(&["predict", "--run", "run", "one text"]),
         2,
-        &["pairs of texts", "--input"],
+        &["pairs of texts", "--text-pair", "--input"],
     );
+    let output =
+        scratch.bitfit(&["predict", "--run", "run", "the film", "--text-pair", "the film"]);
+    assert_eq!(json(&stdout(&output))["label"], first["label"]);
+    refused(
+        &scratch.bitfit(&["predict", "--run", "run", "a", "b", "--text-pair", "c"]),
+        2,
+        &["--text-pair", "found 2"],
+    );
+    let wrong = ["--overwrite", "--set", "data.text_pair_column=c"];
+    refused(&scratch.train(&wrong), 1, &["pairs.tsv:1", "\"c\" (text_pair_column)", "a, b, same"]);
     // A base that knows one segment only.
     let json = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
     scratch.write(
@@ -291,6 +301,196 @@ fn pairs_are_trained_and_predicted_from_two_columns() {
         json.replace("\"type_vocab_size\": 2", "\"type_vocab_size\": 1"),
     );
     refused(&scratch.train(&["--overwrite"]), 1, &["pairs", "type_vocab_size = 1"]);
+}
+
+/// Without dropout, which is much for so small a model and so short a run, and four epochs.
+const STILL: [&str; 8] = [
+    "--set",
+    "model.hidden_dropout_prob=0",
+    "--set",
+    "model.attention_probs_dropout_prob=0",
+    "--set",
+    "model.classifier_dropout=0",
+    "--set",
+    "training.num_train_epochs=4",
+];
+
+/// The whole way for each architecture: learn, evaluate, predict, the base untouched; and the same from its TorchScript archive.
+#[test]
+fn every_architecture_learns_and_can_be_used() {
+    for name in TINY {
+        let scratch = Scratch::of(name);
+        let before = files(&scratch, "base");
+        succeeded(&scratch.train(&STILL));
+        assert_eq!(files(&scratch, "base"), before, "{name}");
+        let best = &summary(&scratch, "run")["best"];
+        assert!(best["accuracy"].as_f64().unwrap() > 0.85, "{name}: {best}");
+        let delta = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
+        let predict = ["predict", "--run", "run", "--input", "eval.tsv"];
+        let output = scratch.bitfit(&predict);
+        succeeded(&output);
+        let convert = ["convert", "--model", "base", "--output", "base/model.ot"];
+        succeeded(&scratch.bitfit(&convert));
+        std::fs::remove_file(scratch.path("base/model.safetensors")).unwrap();
+        assert_eq!(stdout(&scratch.bitfit(&predict)), stdout(&output), "{name}");
+        succeeded(&scratch.train(&[&STILL[..], &["--overwrite"]].concat()));
+        assert_eq!(std::fs::read(scratch.path("run/delta.safetensors")).unwrap(), delta, "{name}");
+        // What the run directory has is a tokenizer, whichever files that takes.
+        for file in std::fs::read_dir(scratch.path("base")).unwrap() {
+            let file = file.unwrap().path();
+            let kept = ["vocab", "merges", "tokenizer"]
+                .iter()
+                .any(|kind| file.file_name().unwrap().to_string_lossy().starts_with(kind));
+            if kept {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+        assert_eq!(stdout(&scratch.bitfit(&predict)), stdout(&output), "{name}");
+        succeeded(&scratch.bitfit(&["inspect", "--delta", "run/delta.safetensors"]));
+    }
+}
+
+#[test]
+fn a_number_is_learned_measured_and_predicted() {
+    let scratch = Scratch::new();
+    let scored = |text: String| text.replace("positive", "4.5").replace("negative", "0.5");
+    scratch.write("train.tsv", scored(crate::common::reviews(96, 1)));
+    scratch.write("eval.tsv", scored(crate::common::reviews(32, 2)));
+    let regression =
+        ["--set", "model.task_type=regression", "--set", "training.num_train_epochs=10"];
+    let regression = [&STILL[..], &regression].concat();
+    succeeded(&scratch.train(&regression));
+    let best = &summary(&scratch, "run")["best"];
+    assert!(
+        best["pearson"].as_f64().unwrap() > 0.8 && best["spearman"].as_f64().unwrap() > 0.7,
+        "{best}"
+    );
+    assert!(
+        (best["mse"].as_f64().unwrap() - best["loss"].as_f64().unwrap()).abs() < 1e-5,
+        "{best}"
+    );
+    let config = std::fs::read_to_string(scratch.path("run/config.toml")).unwrap();
+    assert!(
+        config.contains("task_type = \"regression\"")
+            && config.contains("metric_for_best_model = \"pearson\""),
+        "{config}"
+    );
+    let output = scratch.bitfit(&["eval", "--run", "run", "--json"]);
+    assert_eq!(json(&stdout(&output))["metrics"], *best);
+    let output = scratch.bitfit(&[
+        "predict",
+        "--run",
+        "run",
+        "the film was great and it was loved",
+        "the film was awful and it was hated",
+    ]);
+    let scores: Vec<Value> = stdout(&output).lines().map(json).collect();
+    assert!(
+        scores[0]["score"].as_f64().unwrap() > scores[1]["score"].as_f64().unwrap() + 1.0,
+        "{scores:?}"
+    );
+    assert_eq!(scores[0].as_object().unwrap().keys().collect::<Vec<_>>(), ["text", "score"]);
+    // A label that is no number; a metric, a count of labels or names that a number does not have.
+    let set =
+        |more: &[&'static str]| scratch.train(&[&regression[..], &["--overwrite"], more].concat());
+    refused(
+        &set(&["--set", "training.metric_for_best_model=f1"]),
+        2,
+        &["found f1", "pearson, spearman", "regression"],
+    );
+    refused(&set(&["--set", "model.num_labels=2"]), 2, &["num_labels", "found 2", "expected 1"]);
+    refused(
+        &set(&["--set", "model.label_names=[\"a\"]"]),
+        2,
+        &["label_names", "none with task_type"],
+    );
+    scratch.write("train.tsv", "text\tlabel\na\t1\nb\tgood\n");
+    refused(&set(&[]), 1, &["train.tsv:3", "label \"good\"", "expected a number"]);
+}
+
+#[test]
+fn several_labels_are_learned_measured_and_predicted() {
+    let scratch = Scratch::new();
+    let tagged = |text: String| {
+        let rows = text.lines().skip(1).map(|line| {
+            let (text, label) = line.split_once('\t').unwrap();
+            let about = if text.contains("film") { " film" } else { "" };
+            format!("{text}\t{}{about}\n", if label == "positive" { "good" } else { "" })
+        });
+        format!("text\tlabel\n{}", rows.collect::<String>())
+    };
+    scratch.write("train.tsv", tagged(crate::common::reviews(96, 1)));
+    scratch.write("eval.tsv", tagged(crate::common::reviews(32, 2)));
+    let task = ["--set", "model.task_type=multi_label", "--set", "data.label_separator=' '"];
+    let task = [&STILL[..], &["--set", "training.num_train_epochs=20"], &task].concat();
+    succeeded(&scratch.train(&task));
+    let best = &summary(&scratch, "run")["best"];
+    assert!(best["f1_micro"].as_f64().unwrap() > 0.85, "{best}");
+    let output = scratch.bitfit(&["eval", "--run", "run", "--json"]);
+    let found = json(&stdout(&output));
+    assert_eq!(found["metrics"], *best);
+    assert_eq!(found["report"]["classes"][0]["label"], "film");
+    let output = scratch.bitfit(&[
+        "predict",
+        "--run",
+        "run",
+        "the film was great and it was loved",
+        "the plot was awful and it was hated",
+    ]);
+    let rows: Vec<Value> = stdout(&output).lines().map(json).collect();
+    assert_eq!(rows[0]["labels"], serde_json::json!(["film", "good"]));
+    assert_eq!(rows[1]["labels"], serde_json::json!([]));
+    assert_eq!(rows[0]["scores"].as_object().unwrap().keys().collect::<Vec<_>>(), ["film", "good"]);
+    assert!(rows[0].get("label").is_none() && rows[0].get("score").is_none());
+    // A delta of several labels says so.
+    let output = scratch.bitfit(&["inspect", "--delta", "run/delta.safetensors"]);
+    assert!(
+        stdout(&output).contains("task         multi_label: film, good"),
+        "{}",
+        stdout(&output)
+    );
+    refused(
+        &scratch.train(&["--overwrite", "--set", "data.label_separator=' '"]),
+        2,
+        &["label_separator", "multi_label"],
+    );
+    refused(
+        &scratch.train(
+            &[&task[..], &["--overwrite", "--set", "training.metric_for_best_model=matthews"]]
+                .concat(),
+        ),
+        2,
+        &["f1_micro, f1_macro"],
+    );
+}
+
+#[test]
+fn rows_can_be_drawn_and_the_evaluation_knows_which() {
+    let scratch = Scratch::new();
+    let draw =
+        ["--set", "data.train_samples=40", "--set", "data.eval_samples=10", "--set", "data.seed=5"];
+    let output = scratch.train(&draw);
+    succeeded(&output);
+    assert!(
+        stderr(&output).contains("40 training rows, 10 evaluation rows"),
+        "{}",
+        stderr(&output)
+    );
+    let eval = json(&stdout(&scratch.bitfit(&["eval", "--run", "run", "--json"])));
+    assert_eq!(eval["rows"], 10);
+    assert_eq!(eval["metrics"], summary(&scratch, "run")["best"]);
+    let output = scratch.train(&["--dry-run", "--overwrite", "--set", "data.train_samples=1000"]);
+    succeeded(&output);
+    assert!(
+        stderr(&output).contains("1000 asked for, and all 96 rows taken"),
+        "{}",
+        stderr(&output)
+    );
+    refused(
+        &scratch.train(&["--overwrite", "--set", "data.train_samples=0"]),
+        2,
+        &["train_samples", "1 or more"],
+    );
 }
 
 #[test]

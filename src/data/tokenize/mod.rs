@@ -29,8 +29,8 @@ pub struct Encoded {
 }
 
 enum Words {
-    WordPiece(WordPiece),
-    Bpe(Bpe),
+    WordPiece(Box<WordPiece>),
+    Bpe(Box<Bpe>),
 }
 
 /// The tokenizer of a base.
@@ -72,12 +72,16 @@ impl Tokenizer {
         let words = match &description.kind {
             Kind::WordPiece(options) => {
                 special(&description.unk)?;
-                Words::WordPiece(WordPiece::new(description.vocab, &description.unk, *options))
+                Words::WordPiece(Box::new(WordPiece::new(
+                    description.vocab,
+                    &description.unk,
+                    *options,
+                )))
             }
-            Kind::Bpe { merges, add_prefix_space } => Words::Bpe(
-                Bpe::new(&description.vocab, merges, &description.unk, *add_prefix_space)
-                    .map_err(|problem| Error::file(&path, problem))?,
-            ),
+            Kind::Bpe { merges, add_prefix_space } => {
+                let bpe = Bpe::new(&description.vocab, merges, &description.unk, *add_prefix_space);
+                Words::Bpe(Box::new(bpe.map_err(|problem| Error::file(&path, problem))?))
+            }
         };
         let (late, early) = description.added.into_iter().partition(|token| token.normalized);
         let mut tokenizer = Self {
