@@ -420,7 +420,7 @@ fn several_labels_are_learned_measured_and_predicted() {
         format!("text\tlabel\n{}", rows.collect::<String>())
     };
     scratch.write("train.tsv", tagged(crate::common::reviews(96, 1)));
-    scratch.write("eval.tsv", tagged(crate::common::reviews(32, 2)));
+    scratch.write("eval.tsv", tagged(crate::common::reviews(48, 1)));
     let task = ["--set", "model.task_type=multi_label", "--set", "data.label_separator=' '"];
     let task = [&STILL[..], &["--set", "training.num_train_epochs=20"], &task].concat();
     succeeded(&scratch.train(&task));
