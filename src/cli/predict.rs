@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 
 pub const EVAL_EXAMPLES: &str = "Examples:
   bitfit eval --run runs/movie-reviews
+  bitfit eval --run runs/glue/cola --data more.tsv --text-column 4 --label-column 2 --no-header
   bitfit eval --model models/all-MiniLM-L6-v2 --delta task.safetensors --data test.tsv --json";
 
 pub const PREDICT_EXAMPLES: &str = "Examples:
   bitfit predict --run runs/movie-reviews \"I loved it.\" \"What a bore.\"
   bitfit predict --run runs/movie-reviews --input reviews.txt --output labels.jsonl
+  bitfit predict --run runs/glue/rte \"A man sleeps.\" --text-pair \"A man is awake.\"
   zcat texts.gz | bitfit predict --model models/all-MiniLM-L6-v2 --delta task.safetensors --input -";
 
 /// Which model and which task.

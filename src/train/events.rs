@@ -111,6 +111,8 @@ pub struct Terminal {
     /// What decides which state is best, and how it stands.
     metric: (&'static str, String),
     tokens: usize,
+    /// Whether the task is about pairs of texts.
+    pairs: bool,
 }
 
 impl Terminal {
@@ -123,6 +125,7 @@ impl Terminal {
             loss: f64::NAN,
             metric: (metric, String::new()),
             tokens: 0,
+            pairs: false,
         }
     }
 }
@@ -148,6 +151,7 @@ impl Listener for Terminal {
             }
             Event::Prepared(run) => {
                 self.steps.finish_and_clear();
+                self.pairs = run.resolved.data.text_pair_column.is_some();
                 // Through the bars, so that nothing is drawn over.
                 self.bars.suspend(|| eprintln_lossy(&format!("{run}\n")));
             }
@@ -216,7 +220,8 @@ impl Listener for Terminal {
                     let program =
                         std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
                     let (program, run) = (program.display(), output_dir.display());
-                    tracing::info!("try it: {program} predict --run {run} \"...\"");
+                    let pair = if self.pairs { " --text-pair \"...\"" } else { "" };
+                    tracing::info!("try it: {program} predict --run {run} \"...\"{pair}");
                 }
             }
         }

@@ -181,18 +181,10 @@ fn specials(
     vocab: &HashMap<String, u32>,
     defaults: [&str; 5],
 ) -> ([String; 5], Vec<AddedToken>) {
-    let named = [
-        &config.cls_token,
-        &config.sep_token,
-        &config.unk_token,
-        &config.pad_token,
-        &config.mask_token,
-    ];
-    let mut i = 0;
-    let names = named.map(|token| {
-        i += 1;
-        token.as_ref().map_or(defaults[i - 1], Special::content).to_owned()
-    });
+    let Config { cls_token, sep_token, unk_token, pad_token, mask_token, .. } = config;
+    let given = [cls_token, sep_token, unk_token, pad_token, mask_token];
+    let name = |i: usize| given[i].as_ref().map_or(defaults[i], Special::content).to_owned();
+    let names: [String; 5] = std::array::from_fn(name);
     let mut added: Vec<AddedToken> = vec![];
     for name in &names {
         if let Some(&id) = vocab.get(name)
