@@ -5,7 +5,7 @@ use crate::data::{Batch, Encoded, Example, Labels, Row, Tokenizer};
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate};
-use crate::models::TaskType;
+use crate::models::{ModelConfig, TaskType};
 use serde::Serialize;
 use std::path::Path;
 use tch::{Device, Kind};
@@ -74,7 +74,7 @@ impl Predictor {
             return Err(Error::file(tokenizer, problem));
         }
         let files = BaseFiles::read(model, weights)?;
-        fits(tokenizer, &reader, &files, [])?;
+        fits(tokenizer, &reader, &files.config)?;
         let most = usize::try_from(files.config.max_length()).unwrap_or(0);
         let (count, meta) = (task.meta.labels.len(), &task.meta);
         let (enough, expected) = match meta.task_type {
@@ -101,6 +101,7 @@ impl Predictor {
         let _guard = tch::no_grad_guard();
         let encoded =
             self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.max_length);
+        has_segments(&self.base.dir, &self.base.config, &encoded)?;
         let mut predictions = Vec::with_capacity(rows.len());
         for (texts, tokens) in rows.chunks(batch_size).zip(encoded.chunks(batch_size)) {
             for (text, scores) in texts.iter().zip(self.scores(tokens)?) {
@@ -152,6 +153,8 @@ impl Predictor {
         let labels = Labels { names: self.meta.labels.clone() };
         let task = self.meta.task_type;
         let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
+        let tokens = examples.iter().map(|example| &example.tokens);
+        has_segments(&self.base.dir, &self.base.config, tokens)?;
         let (model, device) = (&self.base.model, self.base.device());
         evaluate(model, device, &examples, task, &labels, batch_size, progress)
     }
@@ -175,25 +178,27 @@ pub fn examples(
         .collect())
 }
 
-/// Checks that the base has an embedding for each id of the tokenizer, and for the second text of each pair in `tokens`.
-pub fn fits<'a>(
+/// Checks that the base has an embedding for each id of the tokenizer of `dir`.
+pub fn fits(dir: &Path, tokenizer: &Tokenizer, base: &ModelConfig) -> Result<()> {
+    let (entries, expected) = (tokenizer.vocab_size(), base.vocab_size);
+    if entries <= expected {
+        return Ok(());
+    }
+    let problem = format!(
+        "a vocabulary of {entries} entries, and the base's config.json says vocab_size = {expected}"
+    );
+    Err(Error::file(dir, problem))
+}
+
+/// Checks that the base `dir` has an embedding for the second texts in `tokens`.
+pub fn has_segments<'a>(
     dir: &Path,
-    tokenizer: &Tokenizer,
-    base: &BaseFiles,
+    base: &ModelConfig,
     tokens: impl IntoIterator<Item = &'a Encoded>,
 ) -> Result<()> {
-    let (entries, expected) = (tokenizer.vocab_size(), base.config.vocab_size);
-    if entries > expected {
-        let problem = format!(
-            "a vocabulary of {entries} entries, and the base's config.json says vocab_size = {expected}"
-        );
+    if base.type_vocab_size < 2 && tokens.into_iter().any(|t| t.first < t.ids.len()) {
+        let problem = "the data has pairs, and the base's config.json says type_vocab_size = 1";
         return Err(Error::file(dir, problem));
-    }
-    if base.config.type_vocab_size < 2 && tokens.into_iter().any(|t| t.first < t.ids.len()) {
-        return Err(Error::file(
-            dir,
-            "the data has pairs, and the base's config.json says type_vocab_size = 1",
-        ));
     }
     Ok(())
 }

@@ -445,6 +445,8 @@ fn tokenizer_json_of_another_kind_is_refused() {
     );
     refuse(&|v| v["normalizer"] = serde_json::json!({"type": "NFKC"}), &["normalizer NFKC"]);
     refuse(&|v| v["post_processor"] = serde_json::Value::Null, &["post_processor none"]);
+    refuse(&|v| v["model"]["dropout"] = 0.1.into(), &["model.dropout", "0.1", "null"]);
+    refuse(&|v| v["model"]["vocab"]["Ġt"] = "x".into(), &["model.vocab[\"Ġt\"]", "\"x\"", "an id"]);
     refuse(
         &|v| v["post_processor"]["type"] = "Sequence".into(),
         &["post_processor.type", "Sequence"],
@@ -474,7 +476,65 @@ fn tokenizer_json_of_another_kind_is_refused() {
     );
     scratch.write("base/merges.txt", "#version: 0.2\nĠ t\nbroken\n");
     let error = Tokenizer::read(&scratch.path("base")).err().unwrap().to_string();
-    assert!(error.contains("merges.txt:3") && error.contains("two tokens"), "{error}");
+    assert!(
+        error.contains("merges.txt:3") && error.contains("\"broken\", expected two tokens"),
+        "{error}"
+    );
+    scratch.write("base/merges.txt", "#version: 0.2\nĠ t\nzeb ra\n");
+    let error = Tokenizer::read(&scratch.path("base")).err().unwrap().to_string();
+    assert!(error.contains("merges.txt:3") && error.contains("\"zeb ra\""), "{error}");
+}
+
+/// What the files beside the vocabulary say, as transformers 4.57.6 takes it.
+#[test]
+fn a_tokenizers_settings_are_obeyed() {
+    let scratch = Scratch::new();
+    let whole =
+        |text: &str| Tokenizer::read(&scratch.path("base")).unwrap().encode(text, None, 99).ids;
+    let vocab = std::fs::read_to_string(scratch.path("base/vocab.txt")).unwrap();
+    let id = |piece: &str| vocab.lines().position(|line| line == piece).unwrap() as u32;
+    let config = |text: &str| scratch.write("base/tokenizer_config.json", text);
+    let [cls, sep] = ["[CLS]", "[SEP]"].map(id);
+    let pieces = |texts: &[&str]| -> Vec<u32> {
+        [cls].into_iter().chain(texts.iter().map(|piece| id(piece))).chain([sep]).collect()
+    };
+    assert_eq!(whole("badfilm [MASK]"), pieces(&["bad", "##f", "##i", "##l", "##m", "[MASK]"]));
+    // Special tokens of any name are found in the midst of words, and in the case that they are written in.
+    config(
+        "{\"additional_special_tokens\": [\"film\"], \"bos_token\": {\"content\": \"plot\", \"lstrip\": true}}",
+    );
+    assert_eq!(whole("badfilm Film  plot"), pieces(&["bad", "film", "film", "plot"]));
+    assert_eq!(whole("badFilm"), pieces(&["bad", "##f", "##i", "##l", "##m"]));
+    // special_tokens_map.json is later than tokenizer_config.json, unless that lists all added tokens itself.
+    scratch.write("base/special_tokens_map.json", "{\"cls_token\": \"plot\"}");
+    assert_eq!(whole("bad"), [id("plot"), id("bad"), sep]);
+    config("{\"added_tokens_decoder\": {\"7\": {\"content\": \"film\", \"special\": true}}}");
+    assert_eq!(whole("badfilm"), [cls, id("bad"), 7, sep]);
+    std::fs::remove_file(scratch.path("base/special_tokens_map.json")).unwrap();
+    // added_tokens.json: found after normalizing, and new ids count.
+    config("{}");
+    scratch.write("base/added_tokens.json", "{\"Brand\": 119}");
+    assert_eq!(whole("a bRAND!"), [cls, id("a"), 119, id("!"), sep]);
+    // One that normalizes to nothing is never found.
+    scratch.write("base/added_tokens.json", "{\"\u{200d}\": 119}");
+    assert_eq!(whole("a \u{436}"), [cls, id("a"), id("[UNK]"), sep]);
+    std::fs::remove_file(scratch.path("base/added_tokens.json")).unwrap();
+    // An empty line at a vocabulary's end is no token.
+    scratch.write("base/vocab.txt", format!("{vocab}\n\n"));
+    assert_eq!(
+        Tokenizer::read(&scratch.path("base")).unwrap().vocab_size(),
+        vocab.lines().count() as i64
+    );
+    // The class may be named beside the model's shape.
+    let shape = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
+    scratch.write(
+        "base/config.json",
+        shape.replacen('{', "{\"tokenizer_class\": \"BertJapaneseTokenizer\",", 1),
+    );
+    let error = Tokenizer::read(&scratch.path("base")).err().unwrap().to_string();
+    assert!(error.contains("config.json") && error.contains("BertJapaneseTokenizer"), "{error}");
+    config("{\"tokenizer_class\": \"BertTokenizerFast\"}");
+    Tokenizer::read(&scratch.path("base")).unwrap();
 }
 
 #[test]

@@ -291,7 +291,7 @@ fn a_config_json_that_is_not_a_bert_is_refused() {
         (
             "\"num_hidden_layers\": 3",
             "\"num_hidden_layers\": 1000",
-            ["layer.999", "[48, 32]", "no such tensor"],
+            ["layer.3.", "[32, 32]", "no such tensor"],
         ),
         (
             "\"hidden_size\": 32",

@@ -38,8 +38,8 @@ pub struct ModelConfig {
     pub hidden_act: Activation,
     /// Entries of the position table.
     pub max_position_embeddings: i64,
-    /// The first token's position: 0, or RoBERTa's, after the padding's.
-    pub first_position: i64,
+    /// The id of RoBERTa's padding, which its positions are counted from; `None`: they are counted from 0.
+    pub padding: Option<i64>,
     /// Number of segments; as many as asked for where the model knows none.
     pub type_vocab_size: i64,
     /// LayerNorm's epsilon.
@@ -72,25 +72,25 @@ impl ModelConfig {
 
     /// The longest sequence, in tokens, special ones included.
     pub fn max_length(&self) -> i64 {
-        self.max_position_embeddings - self.first_position
+        self.max_position_embeddings - self.padding.map_or(0, |id| id + 1)
     }
 
-    /// Tensors of the encoder whose shapes, taken together, say every size that is read here.
+    /// Tensors of the encoder with the shapes that they must have. A file with all of these is not much smaller than the model.
     pub fn landmarks(&self) -> Vec<(String, Vec<i64>)> {
         let spec = self.architecture.spec();
         let (prefix, hidden) = (spec.prefix, self.hidden_size);
-        let last = format!("{prefix}.{}.{}", spec.layers, self.num_hidden_layers - 1);
         let table = |name| format!("{prefix}.embeddings.{name}.weight");
         let mut landmarks = vec![
             (table("word_embeddings"), vec![self.vocab_size, hidden]),
             (table("position_embeddings"), vec![self.max_position_embeddings, hidden]),
-            (
-                format!("{last}.{}.weight", spec.layer.intermediate),
-                vec![self.intermediate_size, hidden],
-            ),
         ];
         if spec.token_types {
             landmarks.push((table("token_type_embeddings"), vec![self.type_vocab_size, hidden]));
+        }
+        for layer in 0..self.num_hidden_layers {
+            let weight = |module| format!("{prefix}.{}.{layer}.{module}.weight", spec.layers);
+            landmarks.push((weight(spec.layer.query), vec![hidden, hidden]));
+            landmarks.push((weight(spec.layer.intermediate), vec![self.intermediate_size, hidden]));
         }
         landmarks
     }
@@ -152,7 +152,7 @@ impl Fields<'_> {
     }
 
     fn small(&self, key: &str, default: f64) -> Result<f64> {
-        self.number(key, default, |x| x > 0.0 && x < 10.0, "a small positive number")
+        self.number(key, default, |x| x > 0.0 && x < 10.0, "a positive number below 10")
     }
 
     /// Another model's file lacks the keys of those that are known: what it is, is said first.
@@ -175,7 +175,8 @@ impl Fields<'_> {
             || (architecture == Architecture::Roberta
                 && self.path.with_file_name("bpe.codes").exists())
         {
-            let found = if tokenizer.is_empty() { "bpe.codes beside it" } else { tokenizer };
+            let found =
+                if tokenizer.is_empty() { "none, and bpe.codes beside it" } else { tokenizer };
             let expected = "BERT's, DistilBERT's or RoBERTa's tokenizer (PhoBERT and BERTweet, with their own, are not supported)";
             return self.bad("tokenizer_class", &found, expected);
         }
@@ -203,26 +204,29 @@ impl Fields<'_> {
         {
             return self.bad("position_embedding_type", &kind, "absolute");
         }
-        if self.get("is_decoder").is_some_and(|value| value != &Value::Bool(false)) {
-            return self.bad("is_decoder", &"true", "false: an encoder");
+        if let Some(value) = self.get("is_decoder").filter(|value| **value != Value::Bool(false)) {
+            return self.bad("is_decoder", value, "false: an encoder");
         }
         let max_position_embeddings = self.size("max_position_embeddings", None, 1 << 20)?;
-        let first_position = match architecture {
-            Architecture::Roberta => match self.get("pad_token_id") {
-                None => 2,
-                Some(value) => match value.as_i64() {
-                    Some(id) if (0..max_position_embeddings - 3).contains(&id) => id + 1,
-                    _ => {
-                        return self.bad(
-                            "pad_token_id",
-                            value,
-                            "an id below max_position_embeddings - 3",
-                        );
-                    }
-                },
+        let padding = match (architecture, self.get("pad_token_id")) {
+            (Architecture::Roberta, None) => Some(1),
+            (Architecture::Roberta, Some(value)) => match value.as_i64() {
+                Some(id) if (0..vocab_size).contains(&id) => Some(id),
+                _ => {
+                    return self.bad(
+                        "pad_token_id",
+                        value,
+                        &format!("an id from 0 to {}", vocab_size - 1),
+                    );
+                }
             },
-            _ => 0,
+            _ => None,
         };
+        let least = 4 + padding.map_or(0, |id| id + 1);
+        if max_position_embeddings < least {
+            let expected = format!("{least} or more");
+            return self.bad("max_position_embeddings", &max_position_embeddings, &expected);
+        }
         let type_vocab_size = if spec.token_types {
             self.size("type_vocab_size", Some(2), 1 << 10)?
         } else {
@@ -241,7 +245,7 @@ impl Fields<'_> {
             intermediate_size: self.size(keys.intermediate_size, None, 1 << 18)?,
             hidden_act,
             max_position_embeddings,
-            first_position,
+            padding,
             type_vocab_size,
             // DistilBERT's is no key but a constant.
             layer_norm_eps: if distil { 1e-12 } else { self.small("layer_norm_eps", 1e-12)? },

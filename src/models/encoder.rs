@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::nn::{
     Activation, Attention, Dropout, Embedding, LayerNorm, Linear, Packed, Rows, below,
 };
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 /// An encoder.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Encoder {
 struct Embeddings {
     word_embeddings: Embedding,
     position_embeddings: Embedding,
-    first_position: i64,
+    /// The padding's id, where positions are counted from it.
+    padding: Option<i64>,
     token_type_embeddings: Option<Embedding>,
     layer_norm: LayerNorm,
     dropout: Dropout,
@@ -60,7 +61,7 @@ impl Embeddings {
         Ok(Self {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
             position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
-            first_position: config.first_position,
+            padding: config.padding,
             token_type_embeddings: spec
                 .token_types
                 .then(|| table("token_type_embeddings", config.type_vocab_size))
@@ -79,13 +80,26 @@ impl Embeddings {
         if let Some(types) = &self.token_type_embeddings {
             x = x.f_add(&types.forward(&batch.token_type_ids)?)?;
         }
-        let positions = match self.first_position {
-            0 => self.position_embeddings.forward(&batch.position_ids)?,
-            first => self.position_embeddings.forward(&batch.position_ids.f_add_scalar(first)?)?,
+        let positions = match self.padding {
+            None => self.position_embeddings.forward(&batch.position_ids)?,
+            Some(padding) => self.position_embeddings.forward(&after_padding(batch, padding)?)?,
         };
         let x = self.layer_norm.forward(&x.f_add(&positions)?)?;
         self.dropout.forward(x, batch.dropout_keys.as_ref())
     }
+}
+
+/// RoBERTa's positions, int64 `[T]`: tokens count from the one after the padding's id, and a padding token, which a text may
+/// spell out, is at that id itself and is not counted.
+fn after_padding(batch: &Packed, padding: i64) -> Result<Tensor> {
+    let ids = &batch.input_ids;
+    let counted = ids.f_ne(padding)?.f_to_kind(Kind::Int64)?;
+    let through = counted.f_cumsum(0, Kind::Int64)?;
+    // What was counted in the sequences before: the sum at each one's first token, without that token.
+    let starts = Tensor::f_arange(ids.numel() as i64, (Kind::Int64, ids.device()))?;
+    let starts = starts.f_sub(&batch.position_ids)?;
+    let before = through.f_sub(&counted)?.f_index_select(0, &starts)?;
+    Ok(through.f_sub(&before)?.f_mul(&counted)?.f_add_scalar(padding)?)
 }
 
 #[derive(Debug)]

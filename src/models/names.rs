@@ -11,16 +11,26 @@ pub enum Name {
     Encoder(String),
     /// A buffer, or another task's head: expected in checkpoints and not used.
     Unused,
+    /// Outside the encoder, and not known: not used either, but worth a word.
+    Unknown,
 }
 
 /// Classifies a checkpoint's name; a name that may or may not start with the architecture's prefix is taken either way.
 pub fn classify(architecture: Architecture, name: &str) -> Name {
-    let prefix = architecture.prefix();
+    let spec = architecture.spec();
+    let prefix = spec.prefix;
     let bare = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
-    if architecture.spec().unused.iter().any(|unused| bare.starts_with(unused)) {
+    if spec.unused.iter().any(|unused| bare.starts_with(unused)) {
         return Name::Unused;
     }
-    Name::Encoder(canonical(architecture, name))
+    // What stands outside the encoder's modules is somebody's addition.
+    let inside =
+        ["embeddings.", spec.layers, "pooler."].iter().any(|module| bare.starts_with(module));
+    if bare.len() < name.len() || inside {
+        Name::Encoder(canonical(architecture, name))
+    } else {
+        Name::Unknown
+    }
 }
 
 /// The canonical form of a name of the encoder or of the head: with the architecture's prefix, and no `gamma` and `beta`.

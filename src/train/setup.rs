@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::freeze::FreezePlan;
 use crate::models::TaskType;
 use crate::optim::AdamW;
-use crate::predict::{examples, fits};
+use crate::predict::{examples, fits, has_segments};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -55,7 +55,8 @@ impl Prepared {
         let (encoded, labels) = rows;
         let Encoded { tokenizer, train, eval } = encoded;
         run.check_model(&files.config)?;
-        fits(dir, &tokenizer, &files, train.iter().chain(&eval).map(|example| &example.tokens))?;
+        fits(dir, &tokenizer, &files.config)?;
+        has_segments(dir, &files.config, train.iter().chain(&eval).map(|example| &example.tokens))?;
         let dropouts = run.dropouts(&files.config);
         let task_type = section.task_type;
         let outputs = task_type.outputs(labels.names.len());

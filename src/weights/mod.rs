@@ -28,6 +28,8 @@ pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     /// The name that each tensor has in the file.
     written: BTreeMap<String, String>,
+    /// Tensors outside the encoder that nobody expected.
+    left_aside: Vec<String>,
 }
 
 /// The weight files that the base `dir` has, the preferred one first; or the one that the configuration names.
@@ -50,9 +52,13 @@ pub fn find(dir: &Path, named: Option<&str>) -> Result<Vec<PathBuf>> {
 impl Weights {
     /// Reads the encoder's tensors of `path`; its format goes by its ending.
     pub fn read(architecture: Architecture, path: &Path) -> Result<Self> {
-        let (tensors, written) = (BTreeMap::new(), BTreeMap::new());
-        let mut weights =
-            Self { path: path.to_owned(), fingerprint: String::new(), tensors, written };
+        let mut weights = Self {
+            path: path.to_owned(),
+            fingerprint: String::new(),
+            tensors: BTreeMap::new(),
+            written: BTreeMap::new(),
+            left_aside: vec![],
+        };
         let mut recorded = None;
         let mut take = |name: String, tensor: Tensor| {
             if name == FINGERPRINT {
@@ -65,6 +71,12 @@ impl Weights {
             Some("safetensors") => read_safetensors(path, &mut take)?,
             Some("bin") => pickle::read(path, &mut take)?,
             _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
+        }
+        if let Some(first) = weights.left_aside.iter().min() {
+            let (path, count) = (path.display(), weights.left_aside.len());
+            tracing::warn!(
+                "{path}: {count} tensors outside the encoder are not used, such as {first}"
+            );
         }
         weights.fingerprint = hex(&weights.digest()?);
         if let Some(recorded) = recorded.map(|bytes| hex(&bytes))
@@ -80,7 +92,14 @@ impl Weights {
     }
 
     fn take(&mut self, architecture: Architecture, name: String, tensor: Tensor) -> Result<()> {
-        let Name::Encoder(canonical) = classify(architecture, &name) else { return Ok(()) };
+        let canonical = match classify(architecture, &name) {
+            Name::Encoder(canonical) => canonical,
+            Name::Unused => return Ok(()),
+            Name::Unknown => {
+                self.left_aside.push(name);
+                return Ok(());
+            }
+        };
         let tensor = match tensor.f_kind()? {
             Kind::Float => tensor.f_contiguous()?,
             // Every half-precision number is an fp32 number.
@@ -160,7 +179,7 @@ impl Weights {
                 let found = format!("float32 {:?}", tensor.size());
                 Err(self.problem(
                     self.written.get(name).unwrap_or(name),
-                    "no such tensor in this model".into(),
+                    "only tensors that a model of this config.json has".into(),
                     found,
                 ))
             }

@@ -64,6 +64,10 @@ pub fn read(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<()>) -> 
     let folder = name.trim_end_matches("data.pkl").to_owned();
     let mut entry = |name: &str| -> Result<Vec<u8>> {
         let mut entry = archive.by_name(name).map_err(|e| broken(&format!("{name}: {e}")))?;
+        // torch.save does not compress, and what does not may not grow.
+        if entry.compression() != zip::CompressionMethod::Stored {
+            return Err(broken(&format!("{name} is compressed")));
+        }
         let mut bytes = vec![];
         entry.read_to_end(&mut bytes).map_err(|e| broken(&format!("{name}: {e}")))?;
         Ok(bytes)
@@ -135,7 +139,11 @@ fn unpickle(bytes: &[u8]) -> Step<Vec<(String, Rc<View>)>> {
     let top = machine.run()?;
     let Object::Dict(items) = &machine.objects[top] else { return Err("not a dict".into()) };
     let mut tensors = vec![];
+    let mut keys = std::collections::HashSet::new();
     for &(key, value) in items {
+        if !keys.insert(key) {
+            return Err("a key that is there twice".into());
+        }
         match (&machine.objects[key], &machine.objects[value]) {
             (Object::Text(name), Object::Tensor(view)) => {
                 tensors.push((name.clone(), view.clone()))
@@ -393,7 +401,10 @@ impl Machine<'_> {
                 let (kind, key, offset) = (*kind, key.clone(), *offset);
                 Ok(Object::Tensor(Rc::new(View { kind, key, offset, shape, strides })))
             }
-            ("torch._utils _rebuild_parameter", [tensor, ..]) => Ok(self.objects[*tensor].clone()),
+            ("torch._utils _rebuild_parameter", [tensor, ..]) => match &self.objects[*tensor] {
+                Object::Tensor(view) => Ok(Object::Tensor(view.clone())),
+                _ => Ok(Object::Other),
+            },
             _ => Ok(Object::Other),
         }
     }

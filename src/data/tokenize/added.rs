@@ -46,31 +46,34 @@ pub enum Piece<'a> {
 pub struct Finder {
     automaton: AhoCorasick,
     tokens: Vec<AddedToken>,
+    /// Whether a token has white space in it.
+    pub reaches_over_spaces: bool,
     word_end: Regex,
     word_start: Regex,
 }
 
 impl Finder {
-    /// For `tokens`, each looked for as `looks` says.
+    /// For `tokens`, each looked for as `looks` says; one that looks like nothing is never found.
     pub fn new(
         tokens: Vec<AddedToken>,
         looks: impl Fn(&AddedToken) -> String,
     ) -> Result<Option<Self>> {
+        let looks =
+            |token: AddedToken| Some((looks(&token), token)).filter(|(look, _)| !look.is_empty());
+        let (patterns, tokens): (Vec<_>, Vec<_>) = tokens.into_iter().filter_map(looks).unzip();
         if tokens.is_empty() {
             return Ok(None);
         }
         let bug = |e: &dyn std::fmt::Display| Error::Bug(format!("added tokens: {e}"));
+        let reaches_over_spaces =
+            patterns.iter().any(|look: &String| look.contains(char::is_whitespace));
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(tokens.iter().map(looks))
+            .build(patterns)
             .map_err(|e| bug(&e))?;
         let regex = |pattern| Regex::new(pattern).map_err(|e| bug(&e));
-        Ok(Some(Self { automaton, tokens, word_end: regex(r"\w$")?, word_start: regex(r"^\w")? }))
-    }
-
-    /// Whether a token has white space in it.
-    pub fn reaches_over_spaces(&self) -> bool {
-        self.tokens.iter().any(|token| token.content.contains(char::is_whitespace))
+        let (word_end, word_start) = (regex(r"\w$")?, regex(r"^\w")?);
+        Ok(Some(Self { automaton, tokens, reaches_over_spaces, word_end, word_start }))
     }
 
     /// Calls `each` with the pieces of `text`, in order, until it says that it has enough.

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap};
 pub struct Bpe {
     pattern: Regex,
     add_prefix_space: bool,
-    /// The id of each byte's character; what a vocabulary lacks is unknown, or nothing where that has no id.
+    /// The id of each byte's character; what a vocabulary lacks is the unknown token, or nothing where there is none.
     bytes: [Option<u32>; 256],
     /// Rank and result of the pairs that merge.
     merges: HashMap<(u32, u32), (u32, u32)>,
@@ -21,10 +21,10 @@ impl Bpe {
     pub fn new(
         vocab: &HashMap<String, u32>,
         merges: &[(String, String)],
-        unk: &str,
+        unk: Option<&str>,
         add_prefix_space: bool,
     ) -> std::result::Result<Self, String> {
-        let unknown = vocab.get(unk).copied();
+        let unknown = unk.and_then(|unk| vocab.get(unk).copied());
         let characters = byte_characters();
         let bytes =
             characters.map(|c| vocab.get(c.encode_utf8(&mut [0; 4]) as &str).copied().or(unknown));
@@ -47,7 +47,7 @@ impl Bpe {
 
     /// The ids of a text, in order, until `each` says that it has enough.
     pub fn pieces(&self, text: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
-        if self.add_prefix_space && !text.starts_with(' ') {
+        if self.add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
             return self.words(&format!(" {text}"), each);
         }
         self.words(text, each)

@@ -22,20 +22,18 @@ pub const FILES: [&str; 7] = [
 
 /// A tokenizer as it is described.
 pub struct Description {
-    /// The files that were read.
-    pub files: Vec<PathBuf>,
     /// The file that holds the vocabulary, for messages.
     pub vocab_file: PathBuf,
     /// Ids by token, added tokens aside.
     pub vocab: HashMap<String, u32>,
     /// How words become tokens.
     pub kind: Kind,
-    /// What stands for the unknown.
-    pub unk: String,
+    /// What stands for the unknown; where there is none, the unknown is left out.
+    pub unk: Option<String>,
     /// The token before a text.
-    pub cls: String,
+    pub cls: u32,
     /// The token after it.
-    pub sep: String,
+    pub sep: u32,
     /// Tokens that are found in a text as they are.
     pub added: Vec<AddedToken>,
 }
@@ -66,7 +64,7 @@ pub struct BertOptions {
     pub do_lower_case: bool,
 }
 
-/// `tokenizer_config.json`, and `special_tokens_map.json` where that is silent.
+/// `tokenizer_config.json`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Config {
@@ -75,12 +73,23 @@ struct Config {
     strip_accents: Option<bool>,
     tokenize_chinese_chars: Option<bool>,
     add_prefix_space: Option<bool>,
+    #[serde(flatten)]
+    specials: Specials,
+    added_tokens_decoder: BTreeMap<u32, AddedToken>,
+}
+
+/// Special tokens, in `tokenizer_config.json` or `special_tokens_map.json`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Specials {
     cls_token: Option<Special>,
     sep_token: Option<Special>,
     unk_token: Option<Special>,
     pad_token: Option<Special>,
     mask_token: Option<Special>,
-    added_tokens_decoder: BTreeMap<u32, AddedToken>,
+    bos_token: Option<Special>,
+    eos_token: Option<Special>,
+    additional_special_tokens: Option<Vec<Special>>,
 }
 
 /// A special token, as a string or as an object.
@@ -88,18 +97,69 @@ struct Config {
 #[serde(untagged)]
 enum Special {
     Text(String),
-    Token { content: String },
+    Token(AddedToken),
 }
 
 impl Special {
-    fn content(&self) -> &str {
+    fn token(&self) -> AddedToken {
         match self {
-            Self::Text(content) | Self::Token { content } => content,
+            Self::Text(content) => AddedToken::new(content.clone(), false),
+            Self::Token(token) => token.clone(),
         }
     }
 }
 
-/// Classes of `tokenizer_config.json`, with and without `Fast`; what a `PreTrainedTokenizerFast` is, its tokenizer.json says.
+impl Specials {
+    /// What `other` has, over what is here.
+    fn overlaid(self, other: Self) -> Self {
+        Self {
+            cls_token: other.cls_token.or(self.cls_token),
+            sep_token: other.sep_token.or(self.sep_token),
+            unk_token: other.unk_token.or(self.unk_token),
+            pad_token: other.pad_token.or(self.pad_token),
+            mask_token: other.mask_token.or(self.mask_token),
+            bos_token: other.bos_token.or(self.bos_token),
+            eos_token: other.eos_token.or(self.eos_token),
+            additional_special_tokens: other
+                .additional_special_tokens
+                .or(self.additional_special_tokens),
+        }
+    }
+
+    /// With the defaults of BERT's or RoBERTa's class in transformers: cls, sep, unk, and then all of them.
+    fn named(&self, roberta: bool) -> ([String; 3], Vec<AddedToken>) {
+        let defaults = if roberta {
+            ["<s>", "</s>", "<unk>", "<pad>"]
+        } else {
+            ["[CLS]", "[SEP]", "[UNK]", "[PAD]"]
+        };
+        let given = [&self.cls_token, &self.sep_token, &self.unk_token, &self.pad_token];
+        let token = |i: usize| match given[i] {
+            Some(special) => special.token(),
+            None => AddedToken::new(defaults[i].to_owned(), false),
+        };
+        let [cls, sep, unk, pad] = std::array::from_fn(token);
+        let mask = match &self.mask_token {
+            Some(Special::Token(token)) => token.clone(),
+            given => {
+                let content = match given {
+                    Some(Special::Text(content)) => content.as_str(),
+                    _ if roberta => "<mask>",
+                    _ => "[MASK]",
+                };
+                // RoBERTa's takes the space before it along.
+                AddedToken { lstrip: roberta, ..AddedToken::new(content.to_owned(), false) }
+            }
+        };
+        let names = [&cls, &sep, &unk].map(|token| token.content.clone());
+        let more = self.additional_special_tokens.iter().flatten();
+        let more = [&self.bos_token, &self.eos_token].into_iter().flatten().chain(more);
+        let all = [cls, sep, unk, pad, mask].into_iter().chain(more.map(Special::token)).collect();
+        (names, all)
+    }
+}
+
+/// Classes of tokenizers, each with `Fast` or without; the last two are whatever their tokenizer.json says.
 const CLASSES: [&str; 5] = [
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -108,62 +168,85 @@ const CLASSES: [&str; 5] = [
     "TokenizersBackend",
 ];
 
+/// Everything beside the vocabulary that has a say.
+struct Settings {
+    /// `None` where there is no tokenizer_config.json.
+    config: Option<Config>,
+    /// Whether the class has no defaults of its own.
+    generic: bool,
+    specials: Specials,
+    /// Tokens with their ids, from tokenizer_config.json, or else added_tokens.json.
+    added: Vec<AddedToken>,
+}
+
+impl Settings {
+    fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("tokenizer_config.json");
+        let mut config: Option<Config> = read_json(&path)?;
+        // The class may be named beside the model's shape instead.
+        let model: Option<Config> = read_json(&dir.join("config.json"))?;
+        let mut named =
+            config.as_ref().and_then(|config| config.tokenizer_class.clone()).map(|c| (c, path));
+        if named.is_none() {
+            let class = model.and_then(|model| model.tokenizer_class);
+            named = class.map(|class| (class, dir.join("config.json")));
+        }
+        let class = named.as_ref().map(|(class, _)| class.strip_suffix("Fast").unwrap_or(class));
+        if let (Some(found), Some((_, path))) = (class.filter(|c| !CLASSES.contains(c)), &named) {
+            let supported = CLASSES.join(", ");
+            let problem = format!(
+                "tokenizer_class: found {found}, supported: {supported} (each with Fast or without)"
+            );
+            return Err(Error::file(path, problem));
+        }
+        let generic = class.is_some_and(|class| CLASSES[3..].contains(&class));
+        let mut specials = Specials::default();
+        let mut added = vec![];
+        if let Some(config) = &mut config {
+            specials = std::mem::take(&mut config.specials);
+            let decoder = std::mem::take(&mut config.added_tokens_decoder);
+            added = decoder.into_iter().map(|(id, token)| AddedToken { id, ..token }).collect();
+        }
+        // The files of older versions of transformers, which newer ones leave unread.
+        if added.is_empty() {
+            let map: Option<Specials> = read_json(&dir.join("special_tokens_map.json"))?;
+            specials = specials.overlaid(map.unwrap_or_default());
+            let ids: Option<BTreeMap<String, u32>> = read_json(&dir.join("added_tokens.json"))?;
+            let (_, known) = specials.named(false);
+            for (content, id) in ids.unwrap_or_default() {
+                let special = known.iter().find(|token| token.content == content).cloned();
+                let token = special.unwrap_or_else(|| AddedToken::new(content, true));
+                added.push(AddedToken { id, ..token });
+            }
+        }
+        Ok(Self { config, generic, specials, added })
+    }
+
+    /// An option of the tokenizer: tokenizer_config.json's, which has its class's default where it is silent; where there is no
+    /// such file, or the class has no defaults, what was `saved` in tokenizer.json.
+    fn option<T>(&self, said: impl Fn(&Config) -> Option<T>, default: T, saved: T) -> T {
+        match &self.config {
+            Some(config) if !self.generic => said(config).unwrap_or(default),
+            _ => saved,
+        }
+    }
+}
+
 impl Description {
     /// Reads the directory `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
         let there = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
-        let files: Vec<PathBuf> = FILES.iter().filter_map(|name| there(name)).collect();
-        let config_path = dir.join("tokenizer_config.json");
-        let mut config: Config = read_json(&config_path)?.unwrap_or_default();
-        let map: Config = read_json(&dir.join("special_tokens_map.json"))?.unwrap_or_default();
-        config.cls_token = config.cls_token.or(map.cls_token);
-        config.sep_token = config.sep_token.or(map.sep_token);
-        config.unk_token = config.unk_token.or(map.unk_token);
-        config.pad_token = config.pad_token.or(map.pad_token);
-        config.mask_token = config.mask_token.or(map.mask_token);
-        if let Some(class) = &config.tokenizer_class
-            && !CLASSES.contains(&class.strip_suffix("Fast").unwrap_or(class))
-        {
-            let problem = format!(
-                "tokenizer_class: found {class}, supported: {} (each with Fast or without)",
-                CLASSES[..3].join(", ")
-            );
-            return Err(Error::file(&config_path, problem));
-        }
-        let mut description = if let Some(path) = there("tokenizer.json") {
-            from_json(path, &config)?
+        let settings = Settings::read(dir)?;
+        if let Some(path) = there("tokenizer.json") {
+            from_json(path, &settings)
         } else if let Some(path) = there("vocab.txt") {
-            from_vocab_txt(path, &config)?
+            from_vocab_txt(path, &settings)
         } else if let (Some(vocab), Some(merges)) = (there("vocab.json"), there("merges.txt")) {
-            from_merges(vocab, &merges, &config)?
+            from_merges(vocab, &merges, &settings)
         } else {
             let expected = "tokenizer.json, or vocab.txt (BERT, DistilBERT), or vocab.json and merges.txt (RoBERTa)";
-            return Err(Error::file(dir, format!("no tokenizer there; expected {expected}")));
-        };
-        if !description.vocab_file.ends_with("tokenizer.json") {
-            let added: Option<BTreeMap<String, u32>> = read_json(&dir.join("added_tokens.json"))?;
-            description.add(config.added_tokens_decoder);
-            let plain = |(content, id)| (id, AddedToken::new(content, true));
-            description.add(added.unwrap_or_default().into_iter().map(plain));
+            Err(Error::file(dir, format!("no tokenizer there; expected {expected}")))
         }
-        description.files = files;
-        Ok(description)
-    }
-
-    /// Adds tokens, each under its id, unless they are there.
-    fn add(&mut self, tokens: impl IntoIterator<Item = (u32, AddedToken)>) {
-        for (id, token) in tokens {
-            let there = |other: &AddedToken| other.content == token.content;
-            if !token.content.is_empty() && !self.added.iter().any(there) {
-                self.added.push(AddedToken { id, ..token });
-            }
-        }
-    }
-
-    /// The id of a token, added ones included.
-    pub fn id(&self, token: &str) -> Option<u32> {
-        let added = self.added.iter().find(|added| added.content == token).map(|added| added.id);
-        added.or_else(|| self.vocab.get(token).copied())
     }
 }
 
@@ -175,71 +258,106 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     serde_json::from_str(&text).map(Some).map_err(|e| Error::file(path, e.to_string()))
 }
 
-/// Special tokens as the slow tokenizers of transformers add them: cls, sep, unk, pad, mask.
-fn specials(
-    config: &Config,
+/// Added tokens, each once: those of tokenizer.json, over them those that are added with an id, and special ones that are in the
+/// vocabulary.
+fn all_added(
+    saved: Vec<AddedToken>,
+    settings: &Settings,
+    specials: Vec<AddedToken>,
     vocab: &HashMap<String, u32>,
-    defaults: [&str; 5],
-) -> ([String; 5], Vec<AddedToken>) {
-    let Config { cls_token, sep_token, unk_token, pad_token, mask_token, .. } = config;
-    let given = [cls_token, sep_token, unk_token, pad_token, mask_token];
-    let name = |i: usize| given[i].as_ref().map_or(defaults[i], Special::content).to_owned();
-    let names: [String; 5] = std::array::from_fn(name);
-    let mut added: Vec<AddedToken> = vec![];
-    for name in &names {
-        if let Some(&id) = vocab.get(name)
-            && !added.iter().any(|token| token.content == *name)
-        {
-            added.push(AddedToken { id, ..AddedToken::new(name.clone(), false) });
+) -> Vec<AddedToken> {
+    let mut all: Vec<AddedToken> = vec![];
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for token in saved.into_iter().chain(settings.added.iter().cloned()) {
+        match places.get(&token.content) {
+            Some(&place) => all[place] = AddedToken { id: all[place].id, ..token },
+            None => {
+                places.insert(token.content.clone(), all.len());
+                all.push(token);
+            }
         }
     }
-    (names, added)
+    for token in specials {
+        if let Some(&id) = vocab.get(&token.content)
+            && !places.contains_key(&token.content)
+        {
+            places.insert(token.content.clone(), all.len());
+            all.push(AddedToken { id, ..token });
+        }
+    }
+    all.retain(|token| !token.content.is_empty());
+    all
+}
+
+/// From a vocabulary without a tokenizer.json.
+fn plain(
+    path: PathBuf,
+    vocab: HashMap<String, u32>,
+    kind: Kind,
+    settings: &Settings,
+) -> Result<Description> {
+    let roberta = matches!(kind, Kind::Bpe { .. });
+    let ([cls, sep, unk], specials) = settings.specials.named(roberta);
+    let added = all_added(vec![], settings, specials, &vocab);
+    let id = |token: &str| {
+        let added = added.iter().find(|added| added.content == token).map(|added| added.id);
+        let missing = || Error::file(&path, format!("no {token} in the vocabulary"));
+        added.or_else(|| vocab.get(token).copied()).ok_or_else(missing)
+    };
+    let (cls, sep) = (id(&cls)?, id(&sep)?);
+    // Byte-level vocabularies know every byte.
+    let unk = if roberta {
+        None
+    } else {
+        id(&unk)?;
+        Some(unk)
+    };
+    Ok(Description { vocab_file: path, vocab, kind, unk, cls, sep, added })
 }
 
 /// A token a line, its id the line's number.
-fn from_vocab_txt(path: PathBuf, config: &Config) -> Result<Description> {
+fn from_vocab_txt(path: PathBuf, settings: &Settings) -> Result<Description> {
     let text = read_text(&path)?;
-    let vocab: HashMap<String, u32> =
-        text.lines().zip(0..).map(|(token, id)| (token.trim_end().to_owned(), id)).collect();
-    let defaults = ["[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"];
-    let ([cls, sep, unk, ..], added) = specials(config, &vocab, defaults);
-    let options = BertOptions {
+    let vocab: HashMap<String, u32> = text
+        .lines()
+        .zip(0..)
+        .filter(|(token, _)| !token.is_empty())
+        .map(|(token, id)| (token.to_owned(), id))
+        .collect();
+    let config = settings.config.as_ref();
+    let said = |option: fn(&Config) -> Option<bool>| config.and_then(option);
+    let kind = Kind::WordPiece(BertOptions {
         clean_text: true,
-        tokenize_chinese_chars: config.tokenize_chinese_chars.unwrap_or(true),
-        strip_accents: config.strip_accents,
-        do_lower_case: config.do_lower_case.unwrap_or(true),
-    };
-    let kind = Kind::WordPiece(options);
-    Ok(Description { files: vec![], vocab_file: path, vocab, kind, unk, cls, sep, added })
+        tokenize_chinese_chars: said(|c| c.tokenize_chinese_chars).unwrap_or(true),
+        strip_accents: said(|c| c.strip_accents),
+        do_lower_case: said(|c| c.do_lower_case).unwrap_or(true),
+    });
+    plain(path, vocab, kind, settings)
 }
 
-fn from_merges(path: PathBuf, merges_path: &Path, config: &Config) -> Result<Description> {
+fn from_merges(path: PathBuf, merges_path: &Path, settings: &Settings) -> Result<Description> {
     let vocab: HashMap<String, u32> =
         serde_json::from_str(&read_text(&path)?).map_err(|e| Error::file(&path, e.to_string()))?;
     let text = read_text(merges_path)?;
     let mut merges = vec![];
-    for (i, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || (i == 0 && line.starts_with("#version")) {
-            continue;
-        }
-        let pair = line.trim_end().split_once(' ').filter(|(_, b)| !b.contains(' '));
-        let Some((a, b)) = pair else {
-            return Err(Error::data(
-                merges_path,
-                i + 1,
-                format!("found {line:?}, expected two tokens"),
-            ));
+    // The first line is the version.
+    for (i, line) in text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
+        let pair = line.split_once(' ').filter(|(_, b)| !b.contains(' '));
+        let known = |(a, b): &(&str, &str)| {
+            vocab.contains_key(*a)
+                && vocab.contains_key(*b)
+                && vocab.contains_key(&format!("{a}{b}"))
+        };
+        let Some((a, b)) = pair.filter(known) else {
+            let problem =
+                format!("found {line:?}, expected two tokens of the vocabulary, and both as one");
+            return Err(Error::data(merges_path, i + 1, problem));
         };
         merges.push((a.to_owned(), b.to_owned()));
     }
-    let defaults = ["<s>", "</s>", "<unk>", "<pad>", "<mask>"];
-    let ([cls, sep, unk, _, mask], mut added) = specials(config, &vocab, defaults);
-    for token in &mut added {
-        // RobertaTokenizer's mask takes the space before it along.
-        token.lstrip = token.content == mask;
-    }
-    let kind = Kind::Bpe { merges, add_prefix_space: config.add_prefix_space.unwrap_or(false) };
-    Ok(Description { files: vec![], vocab_file: path, vocab, kind, unk, cls, sep, added })
+    let add_prefix_space =
+        settings.config.as_ref().and_then(|c| c.add_prefix_space).unwrap_or(false);
+    plain(path, vocab, Kind::Bpe { merges, add_prefix_space }, settings)
 }
 
 /// A part of a `tokenizer.json`.
@@ -270,27 +388,26 @@ impl<'a> Part<'a> {
         self.value.get("type").and_then(Value::as_str).unwrap_or("none")
     }
 
-    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
         match self.value.get(key) {
-            None | Some(Value::Null) => Ok(default),
-            Some(Value::Bool(flag)) => Ok(*flag),
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
             found => Err(self.bad(key, found, "true or false")),
         }
     }
 
-    /// A key that must be absent, null, or one of these values.
-    fn only(&self, key: &str, allowed: &[Value]) -> Result<()> {
+    /// A key that must be absent, null, or `allowed`.
+    fn only(&self, key: &str, allowed: impl Into<Value>) -> Result<()> {
+        let allowed = allowed.into();
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(()),
-            Some(value) if allowed.contains(value) => Ok(()),
-            found => {
-                Err(self.bad(key, found, &allowed.first().map_or("null".into(), Value::to_string)))
-            }
+            Some(value) if *value == allowed => Ok(()),
+            found => Err(self.bad(key, found, &format!("{allowed}, or null"))),
         }
     }
 }
 
-fn from_json(path: PathBuf, config: &Config) -> Result<Description> {
+fn from_json(path: PathBuf, settings: &Settings) -> Result<Description> {
     let text = read_text(&path)?;
     let whole: Map<String, Value> =
         serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
@@ -311,52 +428,55 @@ fn from_json(path: PathBuf, config: &Config) -> Result<Description> {
     let normalizer_type = normalizer.as_ref().map_or("none", Part::kind);
     let kind = match model_type {
         "WordPiece" => {
-            model.only("continuing_subword_prefix", &["##".into()])?;
-            model.only("max_input_chars_per_word", &[100.into()])?;
+            model.only("continuing_subword_prefix", "##")?;
+            model.only("max_input_chars_per_word", 100)?;
             if pre_type != "BertPreTokenizer" {
                 return Err(other_kind("pre_tokenizer", pre_type, "BertPreTokenizer"));
             }
-            let flag = |key: &str| match &normalizer {
-                Some(part) => part.flag(key, true),
-                None => Ok(false),
-            };
             if !["BertNormalizer", "none"].contains(&normalizer_type) {
                 return Err(other_kind("normalizer", normalizer_type, "BertNormalizer"));
             }
-            let strip = normalizer.as_ref().and_then(|part| part.value.get("strip_accents"));
-            let strip = match strip {
-                None | Some(Value::Null) => None,
-                Some(Value::Bool(strip)) => Some(*strip),
-                Some(_) => {
-                    return Err(other_kind("normalizer.strip_accents", "no flag", "true or false"));
-                }
+            let flag = |key: &str| match &normalizer {
+                Some(part) => part.flag(key),
+                None => Ok(Some(false)),
             };
-            // What tokenizer_config.json says aloud is later than what was saved here.
+            let saved = |key: &str| Ok::<_, Error>(flag(key)?.unwrap_or(true));
             Kind::WordPiece(BertOptions {
-                clean_text: flag("clean_text")?,
-                tokenize_chinese_chars: config
-                    .tokenize_chinese_chars
-                    .map_or_else(|| flag("handle_chinese_chars"), Ok)?,
-                strip_accents: config.strip_accents.or(strip),
-                do_lower_case: config.do_lower_case.map_or_else(|| flag("lowercase"), Ok)?,
+                clean_text: saved("clean_text")?,
+                tokenize_chinese_chars: settings.option(
+                    |c| c.tokenize_chinese_chars,
+                    true,
+                    saved("handle_chinese_chars")?,
+                ),
+                strip_accents: settings.option(
+                    |c| Some(c.strip_accents),
+                    None,
+                    flag("strip_accents")?,
+                ),
+                do_lower_case: settings.option(|c| c.do_lower_case, true, saved("lowercase")?),
             })
         }
         "BPE" => {
-            for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] {
-                model.only(key, &["".into()])?;
+            model.only("dropout", 0.0)?;
+            for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+                model.only(key, "")?;
             }
             for key in ["byte_fallback", "ignore_merges", "fuse_unk"] {
-                model.only(key, &[false.into()])?;
+                model.only(key, false)?;
             }
             let Some(pre) = pre.as_ref().filter(|part| part.kind() == "ByteLevel") else {
                 return Err(other_kind("pre_tokenizer", pre_type, "ByteLevel"));
             };
-            pre.only("use_regex", &[true.into()])?;
+            pre.only("use_regex", true)?;
             if normalizer.is_some() {
                 return Err(other_kind("normalizer", normalizer_type, "none"));
             }
-            let add_prefix_space =
-                config.add_prefix_space.map_or_else(|| pre.flag("add_prefix_space", true), Ok)?;
+            let saved = pre.flag("add_prefix_space")?.unwrap_or(true);
+            // A class without defaults has this one.
+            let add_prefix_space = match &settings.config {
+                Some(config) => config.add_prefix_space.unwrap_or(false),
+                None => saved,
+            };
             Kind::Bpe { merges: merges(&model)?, add_prefix_space }
         }
         _ => return Err(other_kind("model", model_type, "WordPiece or BPE")),
@@ -366,39 +486,27 @@ fn from_json(path: PathBuf, config: &Config) -> Result<Description> {
         found => return Err(model.bad("vocab", found, "an object of ids by token")),
     };
     let id = |(token, id): (&String, &Value)| {
-        let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-        id.map(|id| (token.clone(), id)).ok_or_else(|| model.bad("vocab", None, "ids by token"))
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let bad = || model.bad(&format!("vocab[{token:?}]"), Some(id), "an id");
+        number.map(|id| (token.clone(), id)).ok_or_else(bad)
     };
     let vocab = vocab.iter().map(id).collect::<Result<HashMap<_, _>>>()?;
+    let roberta = matches!(kind, Kind::Bpe { .. });
     let unk = match model.value.get("unk_token") {
-        Some(Value::String(unk)) => unk.clone(),
-        _ => config.unk_token.as_ref().map_or("<unk>", Special::content).to_owned(),
+        Some(Value::String(unk)) if vocab.contains_key(unk) => Some(unk.clone()),
+        None | Some(Value::Null) if roberta => None,
+        found => return Err(model.bad("unk_token", found, "a token of the vocabulary")),
     };
-    let (cls, sep) = match part("post_processor")? {
-        Some(post) => ends(&post, matches!(kind, Kind::Bpe { .. }))?,
-        None => {
-            return Err(other_kind(
-                "post_processor",
-                "none",
-                "TemplateProcessing, BertProcessing or RobertaProcessing",
-            ));
-        }
+    let Some(post) = part("post_processor")? else {
+        return Err(other_kind("post_processor", "none", PROCESSORS));
     };
-    let mut description = Description {
-        files: vec![],
-        vocab_file: path.clone(),
-        vocab,
-        kind,
-        unk,
-        cls,
-        sep,
-        added: vec![],
-    };
-    let added = whole.get("added_tokens").cloned().unwrap_or(Value::Array(vec![]));
-    let added: Vec<AddedToken> = serde_json::from_value(added)
+    let (cls, sep) = ends(&post, roberta)?;
+    let saved = whole.get("added_tokens").cloned().unwrap_or(Value::Array(vec![]));
+    let saved: Vec<AddedToken> = serde_json::from_value(saved)
         .map_err(|e| Error::file(&path, format!("added_tokens: {e}")))?;
-    description.add(added.into_iter().map(|token| (token.id, token)));
-    Ok(description)
+    let (_, specials) = settings.specials.named(roberta);
+    let added = all_added(saved, settings, specials, &vocab);
+    Ok(Description { vocab_file: path, vocab, kind, unk, cls, sep, added })
 }
 
 /// Pairs, as two tokens in a string or in an array.
@@ -421,51 +529,75 @@ fn merges(model: &Part<'_>) -> Result<Vec<(String, String)>> {
     written.iter().map(check).collect()
 }
 
-/// The tokens before and after a text. A pair is `cls a sep b sep`, or RoBERTa's `cls a sep sep b sep`.
-fn ends(post: &Part<'_>, roberta: bool) -> Result<(String, String)> {
-    let shape = if roberta { "<s> A </s> </s> B </s>" } else { "[CLS] A [SEP] B [SEP]" };
+const PROCESSORS: &str = "TemplateProcessing, BertProcessing or RobertaProcessing";
+
+/// The ids of the tokens before and after a text. A pair is `cls a sep b sep`, or RoBERTa's `cls a sep sep b sep`.
+fn ends(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
+    let of =
+        |value: Option<&Value>| value.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
     match post.kind() {
         "BertProcessing" | "RobertaProcessing" => {
-            let token = |key: &str| match post.value.get(key).and_then(|value| value.get(0)) {
-                Some(Value::String(token)) => Ok(token.clone()),
-                found => Err(post.bad(key, found, "a token and its id")),
+            let token = |key: &str| {
+                let pair = post.value.get(key);
+                let bad = || post.bad(key, pair, "a token and its id");
+                of(pair.and_then(|pair| pair.get(1))).ok_or_else(bad)
             };
-            if (post.kind() == "RobertaProcessing") != roberta {
-                return Err(post.bad("type", post.value.get("type"), shape));
+            let expected = if roberta { "RobertaProcessing" } else { "BertProcessing" };
+            if post.kind() != expected {
+                return Err(post.bad("type", post.value.get("type"), expected));
             }
             Ok((token("cls")?, token("sep")?))
         }
         "TemplateProcessing" => {
-            let pair = post.value.get("pair").and_then(Value::as_array);
-            let piece = |value: &Value| {
-                let (kind, piece) = value.as_object()?.iter().next()?;
-                Some((
-                    kind.clone(),
-                    piece.get("id")?.as_str()?.to_owned(),
-                    piece.get("type_id")?.as_u64()?,
-                ))
+            let pieces = |key: &str| {
+                let piece = |value: &Value| {
+                    let (kind, piece) = value.as_object()?.iter().next()?;
+                    let id = piece.get("id")?.as_str()?.to_owned();
+                    Some((kind.clone(), id, piece.get("type_id")?.as_u64()?))
+                };
+                let written = post.value.get(key).and_then(Value::as_array);
+                written
+                    .into_iter()
+                    .flatten()
+                    .map(piece)
+                    .collect::<Option<Vec<_>>>()
+                    .unwrap_or_default()
             };
-            let pieces: Vec<_> = pair.into_iter().flatten().filter_map(piece).collect();
-            let special =
-                |i: usize| pieces.get(i).filter(|p| p.0 == "SpecialToken").map(|p| p.1.clone());
-            if let (Some(cls), Some(sep)) = (special(0), special(2)) {
-                let (s, t) = ("SpecialToken", "Sequence");
-                let second = u64::from(!roberta);
-                let mut expected = vec![(s, cls.as_str(), 0), (t, "A", 0), (s, sep.as_str(), 0)];
-                if roberta {
-                    expected.push((s, &sep, 0));
-                }
-                expected.extend([(t, "B", second), (s, &sep, second)]);
-                if pieces.iter().map(|p| (p.0.as_str(), p.1.as_str(), p.2)).eq(expected) {
-                    return Ok((cls, sep));
+            let (single, pair) = (pieces("single"), pieces("pair"));
+            let token = |i: usize| single.get(i).map_or("", |piece| piece.1.as_str());
+            let (cls, sep) = (token(0), token(2));
+            let (s, t, second) = ("SpecialToken", "Sequence", u64::from(!roberta));
+            let one = vec![(s, cls, 0), (t, "A", 0), (s, sep, 0)];
+            let mut two = one.clone();
+            if roberta {
+                two.push((s, sep, 0));
+            }
+            two.extend([(t, "B", second), (s, sep, second)]);
+            for (key, found, expected) in [("single", &single, one), ("pair", &pair, two)] {
+                if !found.iter().map(|p| (p.0.as_str(), p.1.as_str(), p.2)).eq(expected) {
+                    let shape = if roberta {
+                        "<s> A </s>, and <s> A </s> </s> B </s> of type 0"
+                    } else {
+                        "[CLS] A [SEP], and [CLS] A [SEP] of type 0, B [SEP] of type 1"
+                    };
+                    return Err(post.bad(key, post.value.get(key), shape));
                 }
             }
-            Err(post.bad("pair", post.value.get("pair"), shape))
+            let id = |token: &str| {
+                let ids =
+                    post.value.get("special_tokens").and_then(|all| all.get(token)?.get("ids"));
+                let ids = ids.and_then(Value::as_array).filter(|ids| ids.len() == 1);
+                let bad = || {
+                    post.bad(
+                        "special_tokens",
+                        post.value.get("special_tokens"),
+                        "one id for each special token",
+                    )
+                };
+                of(ids.and_then(|ids| ids.first())).ok_or_else(bad)
+            };
+            Ok((id(cls)?, id(sep)?))
         }
-        _ => Err(post.bad(
-            "type",
-            post.value.get("type"),
-            "TemplateProcessing, BertProcessing or RobertaProcessing",
-        )),
+        _ => Err(post.bad("type", post.value.get("type"), PROCESSORS)),
     }
 }

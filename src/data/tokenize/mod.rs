@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::weights::hex;
 use added::{Finder, Piece};
 use bpe::Bpe;
-use files::{Description, Kind};
+use files::{Description, FILES, Kind};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub struct Tokenizer {
     sep: u32,
     /// One more than the highest id.
     entries: i64,
-    /// The files it was read from.
+    /// The files that may have a say in it.
     pub files: Vec<PathBuf>,
     /// SHA-256, in hex, of what decides the ids: vocabulary, merges, options, special and added tokens.
     pub fingerprint: String,
@@ -54,36 +54,21 @@ impl Tokenizer {
     pub fn read(dir: &Path) -> Result<Self> {
         let description = Description::read(dir)?;
         let fingerprint = fingerprint(&description);
-        let path = description.vocab_file.clone();
-        let special = |token: &str| {
-            description
-                .id(token)
-                .ok_or_else(|| Error::file(&path, format!("no {token} in the vocabulary")))
-        };
-        let (cls, sep) = (special(&description.cls)?, special(&description.sep)?);
-        let added_ids = description.added.iter().map(|token| token.id);
-        let entries = description
-            .vocab
-            .values()
-            .copied()
-            .chain(added_ids)
-            .max()
-            .map_or(0, |id| i64::from(id) + 1);
-        let words = match &description.kind {
+        let Description { vocab_file, vocab, kind, unk, cls, sep, added } = description;
+        let ids =
+            vocab.values().copied().chain(added.iter().map(|token| token.id)).chain([cls, sep]);
+        let entries = ids.max().map_or(0, |id| i64::from(id) + 1);
+        let words = match kind {
             Kind::WordPiece(options) => {
-                special(&description.unk)?;
-                Words::WordPiece(Box::new(WordPiece::new(
-                    description.vocab,
-                    &description.unk,
-                    *options,
-                )))
+                Words::WordPiece(Box::new(WordPiece::new(vocab, &unk.unwrap_or_default(), options)))
             }
             Kind::Bpe { merges, add_prefix_space } => {
-                let bpe = Bpe::new(&description.vocab, merges, &description.unk, *add_prefix_space);
-                Words::Bpe(Box::new(bpe.map_err(|problem| Error::file(&path, problem))?))
+                let bpe = Bpe::new(&vocab, &merges, unk.as_deref(), add_prefix_space);
+                Words::Bpe(Box::new(bpe.map_err(|problem| Error::file(&vocab_file, problem))?))
             }
         };
-        let (late, early) = description.added.into_iter().partition(|token| token.normalized);
+        let (late, early) = added.into_iter().partition(|token| token.normalized);
+        let files = FILES.iter().map(|name| dir.join(name)).filter(|path| path.exists()).collect();
         let mut tokenizer = Self {
             words,
             raw: Finder::new(early, |token| token.content.clone())?,
@@ -91,11 +76,11 @@ impl Tokenizer {
             cls,
             sep,
             entries,
-            files: description.files,
+            files,
             fingerprint,
         };
-        tokenizer.normalized =
-            Finder::new(late, |token| tokenizer.normalize(&token.content).into_owned())?;
+        let look = |token: &added::AddedToken| tokenizer.normalize(&token.content).into_owned();
+        tokenizer.normalized = Finder::new(late, look)?;
         Ok(tokenizer)
     }
 
@@ -156,18 +141,19 @@ impl Tokenizer {
     /// A long text is read up to the end of a word that is likely far enough, and further where it was not: the time and
     /// memory that a text takes go by what is kept of it.
     fn pieces(&self, text: &str, most: usize) -> Vec<u32> {
-        let spaced =
-            [&self.raw, &self.normalized].into_iter().flatten().any(Finder::reaches_over_spaces);
+        let finders = [&self.raw, &self.normalized];
+        let spaced = finders.into_iter().flatten().any(|finder| finder.reaches_over_spaces);
         let mut reach =
             if spaced { text.len() } else { most.saturating_mul(12).saturating_add(64) };
         loop {
             // No token reaches over the space after a letter or digit, and none before it depends on what follows.
-            let word_ends = |pair: &[u8]| pair[0].is_ascii_alphanumeric() && pair[1] == b' ';
-            let from = reach.min(text.len());
-            let end = text.as_bytes()[from..]
-                .windows(2)
-                .position(word_ends)
-                .map_or(text.len(), |i| from + i + 1);
+            let ends_word = |&(i, _): &(usize, &u8)| {
+                let before = text.get(..i).and_then(|before| before.chars().next_back());
+                before.is_some_and(char::is_alphanumeric)
+            };
+            let mut spaces =
+                text.as_bytes().iter().enumerate().skip(reach).filter(|(_, byte)| **byte == b' ');
+            let end = spaces.find(ends_word).map_or(text.len(), |(i, _)| i);
             let mut ids = Vec::new();
             if most > 0 {
                 self.pieces_of(&text[..end], &mut |id| {
@@ -233,7 +219,7 @@ fn fingerprint(description: &Description) -> String {
             merges.iter().for_each(|(a, b)| line(format!("{a} {b}")));
         }
     }
-    line(format!("{} {} {}", description.cls, description.sep, description.unk));
+    line(format!("{} {} {:?}", description.cls, description.sep, description.unk));
     let mut entries: Vec<_> = description.vocab.iter().map(|(token, id)| (id, token)).collect();
     entries.sort();
     entries.into_iter().for_each(|(id, token)| line(format!("{id} {token}")));

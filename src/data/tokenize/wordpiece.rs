@@ -105,12 +105,15 @@ impl WordPiece {
     }
 
     fn word(&self, word: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
+        // Bytes are no fewer than characters, and quicker to count.
+        let count = if word.len() <= LONGEST { word.len() } else { word.chars().count() };
+        if count > LONGEST {
+            return each(self.unknown);
+        }
         if let Some(&id) = self.vocab.get(word) {
             return each(id);
         }
-        let Some(offsets) = self.offsets.get(..word.chars().count()) else {
-            return each(self.unknown);
-        };
+        let offsets = &self.offsets[..word.chars().count()];
         let word = veil(word);
         let pieces = self.inner.tokenize_to_tokens(TokenRef::new(&word, offsets));
         let texts: Vec<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
@@ -120,9 +123,13 @@ impl WordPiece {
 }
 
 /// Moves what is not ASCII, and ASCII's controls, to planes of Unicode that have no characters: there `rust_tokenizers` has no
-/// rules, and takes each for a letter.
+/// rules, and takes each for a letter. (What is on those planes already is nothing, and becomes one such letter.)
 fn veil(text: &str) -> String {
-    let moved = |c: char| char::from_u32(u32::from(c) + 0x40000).unwrap_or(char::MAX);
+    let moved = |c: char| match u32::from(c) {
+        code @ ..0x40000 => char::from_u32(code + 0x40000).unwrap_or(char::MAX),
+        code @ 0xE0000.. => char::from_u32(code - 0x60000).unwrap_or(char::MAX),
+        _ => '\u{D0000}',
+    };
     text.chars().map(|c| if c.is_ascii_graphic() { c } else { moved(c) }).collect()
 }
 
