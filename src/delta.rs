@@ -28,6 +28,10 @@ pub struct Meta {
     pub task_type: TaskType,
     /// Label names, by class number; none in a regression.
     pub labels: Vec<String>,
+    /// Whether somebody said which label has which number; else they are in the order of their names.
+    pub labels_declared: bool,
+    /// Whether the task is about pairs of texts.
+    pub pairs: bool,
     /// Tokens that a text was cut to, special tokens included.
     pub max_length: usize,
     /// The names of the tensors that trained, sorted.
@@ -239,7 +243,8 @@ fn read_any(path: &Path) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
         );
         return Err(Error::file(path, problem));
     }
-    const AS_JSON: [&str; 4] = ["labels", "max_length", "freeze_plan", "metrics"];
+    const AS_JSON: [&str; 6] =
+        ["labels", "labels_declared", "pairs", "max_length", "freeze_plan", "metrics"];
     let mut fields = Map::new();
     for (key, text) in strings {
         let value = if AS_JSON.contains(&key.as_str()) {

@@ -102,6 +102,7 @@ impl Predictor {
         let encoded =
             self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.max_length);
         has_segments(&self.base.dir, &self.base.config, &encoded)?;
+        self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
         for (texts, tokens) in rows.chunks(batch_size).zip(encoded.chunks(batch_size)) {
             for (text, scores) in texts.iter().zip(self.scores(tokens)?) {
@@ -143,6 +144,19 @@ impl Predictor {
         Prediction { text, text_pair, label, labels, score, scores: named().collect() }
     }
 
+    /// Checks that the rows have second texts, or have none, as the task's had.
+    fn about_pairs(&self, mut rows: impl Iterator<Item = bool>) -> Result<()> {
+        if rows.all(|pair| pair == self.meta.pairs) {
+            return Ok(());
+        }
+        let problem = if self.meta.pairs {
+            "the task is about pairs of texts, and only one is given; name the second's column with --text-pair-column, or give it with --text-pair"
+        } else {
+            "two texts are given, and the task is about one"
+        };
+        Err(Error::Usage(problem.into()))
+    }
+
     /// Evaluates on labelled rows.
     pub fn evaluate(
         &self,
@@ -150,7 +164,9 @@ impl Predictor {
         batch_size: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Evaluation> {
-        let labels = Labels { names: self.meta.labels.clone() };
+        let labels =
+            Labels { names: self.meta.labels.clone(), declared: self.meta.labels_declared };
+        self.about_pairs(rows.iter().map(|row| row.text_pair.is_some()))?;
         let task = self.meta.task_type;
         let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
         let tokens = examples.iter().map(|example| &example.tokens);

@@ -2,10 +2,16 @@
 
 use crate::common::{Scratch, golden_dir};
 use bitfit::data::{
-    Batch, Columns, Encoded, LabelColumns, Labels, Row, Target, Tokenizer, draw, epoch_order, read,
+    self, Batch, Columns, Encoded, LabelColumns, Labels, Row, Target, Tokenizer, draw, epoch_order,
     split_by_class,
 };
 use bitfit::models::TaskType;
+use std::path::Path;
+
+/// The rows alone.
+fn read(path: &Path, columns: &Columns) -> bitfit::error::Result<Vec<Row>> {
+    Ok(data::read(path, columns)?.rows)
+}
 
 fn columns() -> Columns {
     let labels = LabelColumns::One { name: "label".into(), separator: None };
@@ -14,8 +20,20 @@ fn columns() -> Columns {
 
 fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
     rows.iter()
-        .map(|row| (row.text.as_str(), row.labels().first().map_or("-", String::as_str)))
+        .map(|row| {
+            (row.text.as_str(), row.labels().first().map_or("-", |label| label.name.as_str()))
+        })
         .collect()
+}
+
+/// The labels of rows whose file says no names.
+fn of(task: TaskType, path: &Path, rows: &[Row]) -> bitfit::error::Result<Labels> {
+    Labels::of(task, path, &data::Table { rows: rows.to_vec(), classes: None })
+}
+
+/// The names of each row's labels.
+fn names(rows: &[Row]) -> Vec<Vec<String>> {
+    rows.iter().map(|row| row.labels().iter().map(|label| label.name.clone()).collect()).collect()
 }
 
 #[test]
@@ -58,6 +76,7 @@ fn every_format_gives_the_same_rows() {
             .unwrap()
             .into_iter()
             .flat_map(|row| row.labels.unwrap())
+            .map(|label| label.name)
             .collect()
     };
     assert_eq!(labels(&columns()), ["neg", "odd", "pos"]);
@@ -141,7 +160,7 @@ fn glues_own_layout_is_read_whole() {
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0].text, "\"He said so .");
     assert_eq!(rows[1].text_pair.as_deref(), Some("She \"\"stayed ."));
-    assert_eq!(rows.iter().flat_map(Row::labels).collect::<Vec<_>>(), ["1", "0", "1"]);
+    assert_eq!(names(&rows).concat(), ["1", "0", "1"]);
     let minding_quotes = csv::ReaderBuilder::new().delimiter(b'\t').flexible(true).from_path(&path);
     assert!(minding_quotes.unwrap().into_records().count() < 3, "it would lose rows");
     // CoLA: no header, and no end of the last line.
@@ -161,6 +180,13 @@ fn glues_own_layout_is_read_whole() {
     assert!(error.contains("text_column") && error.contains("a column's number"), "{error}");
     let error = wrong(&Columns { header: false, ..of("5", None, "2") });
     assert!(error.contains("dev.tsv:1") && error.contains("no column 5; there are 4"), "{error}");
+    // A quote that is not closed eats rows: that is said, whatever is to be skipped. And lines are counted right.
+    let path = scratch.write("quote.csv", "text,label\nc,x\n\"b,y\nd,x\ne,y\n");
+    let error = read(&path, &Columns { skip_bad_rows: true, ..columns() }).unwrap_err().to_string();
+    assert!(error.contains("line 3 to") && error.contains("is a quote not closed?"), "{error}");
+    let path = scratch.write("crlf.csv", "text,label\r\nc,x\r\n\"a\nb\",y\r\nd,x\r\nz,q,r\r\n");
+    let error = read(&path, &columns()).unwrap_err().to_string();
+    assert!(error.contains("crlf.csv:6: 3 columns"), "{error}");
     // QQP has broken lines; they are left out only where that is asked for.
     let path =
         scratch.write("QQP/train.tsv", "question1\tquestion2\tis_duplicate\na\tb\t1\nc\nd\te\t0\n");
@@ -190,9 +216,22 @@ fn parquet_is_read_with_the_names_of_its_classes() {
         labels: LabelColumns::One { name: name.into(), separator: None },
         ..columns()
     };
-    let labels = |name| -> Vec<Vec<String>> {
-        read(&path, &one(name)).unwrap().iter().map(|row| row.labels().to_vec()).collect()
-    };
+    // In the order of the file, which is not that of the names; and numbers where names are not asked for.
+    let table = data::read(&path, &one("topics")).unwrap();
+    let topics = Labels::of(TaskType::MultiLabel, &path, &table).unwrap();
+    assert_eq!(
+        (topics.names, topics.declared),
+        (["sport", "science", "arts"].map(String::from).into(), true)
+    );
+    let numbers = Labels::default().targets(TaskType::Regression, &rows).unwrap();
+    assert_eq!(numbers, [1.0, 0.0, 1.0, 0.0].map(Target::Number));
+    let other = Labels { names: ["bad", "good"].map(String::from).into(), declared: true };
+    let targets = other.targets(TaskType::Classification, &rows).unwrap();
+    assert_eq!(targets, [1, 0, 1, 0].map(Target::Class));
+    let three = Labels { names: ["x", "y"].map(String::from).into(), declared: true };
+    let error = three.targets(TaskType::MultiLabel, &table.rows).unwrap_err().to_string();
+    assert!(error.contains("hub.parquet:1") && error.contains("label 2 (\"arts\")"), "{error}");
+    let labels = |name| -> Vec<Vec<String>> { names(&read(&path, &one(name)).unwrap()) };
     assert_eq!(labels("topics"), [vec!["sport", "arts"], vec![], vec!["science"], vec!["arts"]]);
     assert_eq!(labels("score").concat(), ["4.5", "0.1", "3", "1.25"]);
     let error = |columns: &Columns| read(&path, columns).unwrap_err().to_string();
@@ -215,6 +254,13 @@ fn parquet_is_read_with_the_names_of_its_classes() {
         let error = read(&path, &columns()).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("not a whole Parquet file"), "{error}");
     }
+    // Damaged anywhere: an error, or rows, and no panic.
+    for i in 0..400 {
+        let mut damaged = bytes.clone();
+        let at = (i * 7919) % damaged.len();
+        damaged[at] ^= 1 << (i % 8);
+        let _ = read(&scratch.write("damaged.parquet", &damaged), &one("topics"));
+    }
     let text = scratch.write("text.parquet", "text\tlabel\na\tb\n");
     assert!(read(&text, &columns()).is_err());
 }
@@ -224,7 +270,7 @@ fn several_labels_come_from_a_list_a_separator_or_columns() {
     let scratch = Scratch::new();
     let labels = |name: &str, text: &str, labels: LabelColumns| -> Vec<Vec<String>> {
         let rows = read(&scratch.write(name, text), &Columns { labels, ..columns() }).unwrap();
-        rows.iter().map(|row| row.labels().to_vec()).collect()
+        names(&rows)
     };
     let one = |separator: Option<&str>| LabelColumns::One {
         name: "label".into(),
@@ -257,7 +303,7 @@ fn targets_are_what_the_task_wants() {
     };
     let (several, number) = (TaskType::MultiLabel, TaskType::Regression);
     let many = rows(&["[\"b\", \"a\"]", "[]", "\"a\""]);
-    let labels = Labels::from_rows(several, &path, &many).unwrap();
+    let labels = of(several, &path, &many).unwrap();
     assert_eq!(labels.names, ["a", "b"]);
     let has = |a, b| Target::Labels(vec![a, b]);
     assert_eq!(
@@ -270,7 +316,7 @@ fn targets_are_what_the_task_wants() {
         "{error}"
     );
     let numbers = rows(&["4.25", "\"-1e2\""]);
-    assert_eq!(Labels::from_rows(number, &path, &numbers).unwrap().names, Vec::<String>::new());
+    assert_eq!(of(number, &path, &numbers).unwrap().names, Vec::<String>::new());
     assert_eq!(
         Labels::default().targets(number, &numbers).unwrap(),
         [Target::Number(4.25), Target::Number(-100.0)]
@@ -294,8 +340,7 @@ fn labels_go_by_name_or_number() {
         read(&scratch.write("x.tsv", format!("text\tlabel\n{text}")), &columns()).unwrap()
     };
     let from = |text: &str| {
-        Labels::from_rows(TaskType::Classification, &scratch.path("x.tsv"), &rows(text))
-            .map(|labels| labels.names)
+        of(TaskType::Classification, &scratch.path("x.tsv"), &rows(text)).map(|labels| labels.names)
     };
     assert_eq!(from("a\tpos\nb\tneg\n").unwrap(), ["neg", "pos"]);
     assert_eq!(
@@ -305,7 +350,7 @@ fn labels_go_by_name_or_number() {
     );
     let error = from("a\tpos\nb\tpos\n").unwrap_err().to_string();
     assert!(error.contains("one class only") && error.contains("pos"), "{error}");
-    let labels = Labels { names: ["neg", "pos"].map(String::from).into() };
+    let labels = Labels { names: ["neg", "pos"].map(String::from).into(), declared: true };
     let targets =
         |labels: &Labels, text: &str| labels.targets(TaskType::Classification, &rows(text));
     let [one, zero] = [1, 0].map(Target::Class);
@@ -317,9 +362,13 @@ fn labels_go_by_name_or_number() {
             "{error}"
         );
     }
+    // Where nobody said which name has which number, a number says nothing.
+    let sorted = Labels { declared: false, ..labels };
+    let error = targets(&sorted, "a\tpos\nb\t0\n").unwrap_err().to_string();
+    assert!(error.contains("x.tsv:3") && error.contains("expected one of neg, pos ("), "{error}");
     // Where names are numbers, a label is a name and nothing else; and it stays as it is written.
     assert_eq!(from("a\t3\nb\t01\nc\t02\n").unwrap(), ["01", "02", "3"]);
-    let labels = Labels { names: ["1", "2"].map(String::from).into() };
+    let labels = Labels { names: ["1", "2"].map(String::from).into(), declared: true };
     let error = targets(&labels, "a\t1\nb\t0\n").unwrap_err().to_string();
     assert!(error.contains("x.tsv:3") && error.contains("expected one of 1, 2 ("), "{error}");
 }

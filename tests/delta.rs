@@ -15,6 +15,8 @@ fn meta(base: &Base) -> Meta {
         tokenizer_fingerprint: "0".into(),
         task_type: TaskType::Classification,
         labels: ["bad", "so-so", "\"good\""].map(String::from).into(),
+        labels_declared: true,
+        pairs: false,
         max_length: 32,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
         metrics: BTreeMap::from([("accuracy".into(), 0.875)]),
@@ -120,7 +122,7 @@ fn a_damaged_one_is_refused() {
             .iter()
             .enumerate()
             .map(|(i, &b)| {
-                if text.as_bytes().get(i) == Some(&b'9') && b == b'1' && i < 2000 {
+                if text.as_bytes().get(i) == Some(&b'9') && b == b'1' && i < 4000 {
                     b'9'
                 } else {
                     b

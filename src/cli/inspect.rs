@@ -103,7 +103,7 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         if meta.labels.is_empty() {
             String::new()
         } else {
-            format!(": {}", meta.labels.join(", "))
+            format!(": {}", meta.labels.join(", ").escape_debug())
         },
         meta.max_length,
         if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },

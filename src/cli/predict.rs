@@ -3,8 +3,10 @@
 use super::{end_on_signal, print};
 use crate::config::{self, DataSection, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns};
+use crate::delta::Meta;
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
+use crate::models::TaskType;
 use crate::predict::{Predictor, Text};
 use crate::train::{list, setup};
 use crate::{files, logging};
@@ -52,9 +54,12 @@ struct Task {
     /// Name of the second text's column [default: the run's, or none].
     #[arg(long, value_name = "NAME")]
     text_pair_column: Option<String>,
-    /// The CSV or TSV has no header: columns are named by number, from 1 [default: the run's].
+    /// The CSV or TSV has no header: columns are named by number, from 1 [default: as the run's].
     #[arg(long)]
     no_header: bool,
+    /// It has one, though the run's had none.
+    #[arg(long, conflicts_with = "no_header")]
+    header: bool,
 }
 
 #[derive(Args)]
@@ -86,7 +91,7 @@ pub struct Predict {
     #[arg(value_name = "TEXT", required_unless_present = "input", conflicts_with = "input")]
     texts: Vec<String>,
     /// The second text, where the task is about pairs: predict TEXT --text-pair TEXT.
-    #[arg(long, value_name = "TEXT", requires = "texts")]
+    #[arg(long, value_name = "TEXT", requires = "texts", conflicts_with = "input")]
     text_pair: Option<String>,
     /// Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl or .parquet; - is standard input.
     #[arg(long, value_name = "FILE")]
@@ -144,7 +149,7 @@ impl Task {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),
             text_pair: self.text_pair_column.clone().or(defaults.data.text_pair_column),
             labels: run.as_ref().map_or(LabelColumns::None, |run| run.columns().labels),
-            header: !self.no_header && defaults.data.header,
+            header: self.header || (!self.no_header && defaults.data.header),
             skip_bad_rows: false,
         };
         let batch_size = self
@@ -171,12 +176,12 @@ impl Eval {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
         let Loaded { predictor, run, mut columns, batch_size } = self.task.load()?;
-        self.set_labels(&mut columns);
+        self.set_labels(&mut columns, &predictor.meta)?;
         let rows = match (&self.data, &run) {
-            (Some(path), _) => data::read(path, &columns)?,
+            (Some(path), _) => data::read(path, &columns)?.rows,
             (None, Some(run)) => {
                 columns.skip_bad_rows = run.config.data.skip_bad_rows;
-                setup::Rows::read_eval(run, &columns)?
+                setup::Rows::read_eval(run, &columns, predictor.meta.labels_declared)?
             }
             (None, None) => {
                 let problem = "--data PATH is needed where no --run says what to evaluate on";
@@ -203,20 +208,40 @@ impl Eval {
     }
 
     /// Where the labels are: as the arguments say, else the run, else in the column `label`.
-    fn set_labels(&self, columns: &mut Columns) {
+    fn set_labels(&self, columns: &mut Columns, task: &Meta) -> Result<()> {
         if let Some(names) = &self.label_columns {
+            let sorted = |names: &[String]| {
+                let mut names = names.to_vec();
+                names.sort();
+                names
+            };
+            if sorted(names) != sorted(&task.labels) {
+                let (found, expected) = (names.join(","), task.labels.join(","));
+                return Err(Error::Usage(format!(
+                    "--label-columns: found {found}, expected the task's labels, {expected}"
+                )));
+            }
             columns.labels = LabelColumns::Each(names.clone());
-            return;
+            return Ok(());
+        }
+        if let Some(separator) = &self.label_separator
+            && (separator.is_empty() || task.task_type != TaskType::MultiLabel)
+        {
+            let (found, task) = (separator, task.task_type.name());
+            return Err(Error::Usage(format!(
+                "--label-separator: found {found:?} for a {task} task, expected what stands between the labels of a multi_label one"
+            )));
         }
         let (name, separator) = match &columns.labels {
             LabelColumns::One { name, separator } => (name.clone(), separator.clone()),
-            LabelColumns::Each(_) if self.label_column.is_none() => return,
+            LabelColumns::Each(_) if self.label_column.is_none() => return Ok(()),
             _ => (DataSection::default().label_column, None),
         };
         columns.labels = LabelColumns::One {
             name: self.label_column.clone().unwrap_or(name),
             separator: self.label_separator.clone().or(separator),
         };
+        Ok(())
     }
 }
 
@@ -250,7 +275,7 @@ impl Predict {
         if let Some(path) = self.input.as_ref().filter(table) {
             let rows =
                 data::read(path, &Columns { labels: LabelColumns::None, ..task.columns.clone() })?;
-            let rows: Vec<_> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
+            let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
             return rows.chunks(AT_ONCE * task.batch_size).try_for_each(predict);
         }
         if self.text_pair.is_some() && self.texts.len() != 1 {

@@ -53,13 +53,13 @@ impl Train {
         if !self.json {
             listeners.0.push(Box::new(Terminal::new(bars, run.metric.name())));
         }
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal(self.json)?;
         train::train(&run, self.overwrite, &mut listeners, &stop).map(drop)
     }
 }
 
 /// The first Ctrl-C or SIGTERM asks the run to end after its step; the second ends the process.
-fn stop_on_signal() -> Result<Arc<AtomicBool>> {
+fn stop_on_signal(json: bool) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     on_signal(move || {
@@ -67,7 +67,10 @@ fn stop_on_signal() -> Result<Arc<AtomicBool>> {
             files::abandon();
             native::exit_now(130);
         }
-        let _ = writeln!(std::io::stderr(), "\nending after this step; again to end at once");
+        // Who reads JSON lines hears of it in the last one.
+        if !json {
+            let _ = writeln!(std::io::stderr(), "\nending after this step; again to end at once");
+        }
     })?;
     Ok(stop)
 }

@@ -1,9 +1,9 @@
 //! What the rows are to be predicted as: the classes, and each row's target.
 
-use super::source::Row;
+use super::source::{Label, Row, Table};
 use crate::error::{Error, Result};
 use crate::models::TaskType;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// The classes: their names, by number. A regression has none.
@@ -11,6 +11,8 @@ use std::path::Path;
 pub struct Labels {
     /// Names by class number.
     pub names: Vec<String>,
+    /// Whether somebody said which name has which number; else they are sorted, and a number says nothing.
+    pub declared: bool,
 }
 
 /// What a row is to be predicted as.
@@ -28,15 +30,22 @@ pub enum Target {
 const MOST: usize = 10_000;
 
 impl Labels {
-    /// The labels that the rows have: in the order of numbers where all are numbers, else of names.
-    pub fn from_rows(task: TaskType, path: &Path, rows: &[Row]) -> Result<Self> {
+    /// The labels that the data has: by number where the file says so, in the order of numbers where all are numbers, else of names.
+    pub fn of(task: TaskType, path: &Path, data: &Table) -> Result<Self> {
         if task == TaskType::Regression {
             return Ok(Self::default());
         }
-        let found: BTreeSet<&str> = rows.iter().flat_map(Row::labels).map(String::as_str).collect();
-        let mut names: Vec<String> = found.into_iter().map(str::to_owned).collect();
+        let found = || data.rows.iter().flat_map(Row::labels).map(|label| label.name.as_str());
+        let mut names: Vec<String> =
+            found().collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect();
         if names.iter().all(|name| name.parse::<u64>().is_ok()) {
             names.sort_by_key(|name| name.parse::<u64>().ok());
+        }
+        let declared = data.classes.is_some();
+        if let (Some(classes), true) =
+            (&data.classes, names.len() > 1 || task == TaskType::MultiLabel)
+        {
+            names.clone_from(classes);
         }
         if names.len() > MOST {
             let problem = format!(
@@ -51,27 +60,37 @@ impl Labels {
                 let problem = format!("one class only, {only:?}; a classifier needs two or more");
                 Err(Error::data(path, None, problem))
             }
-            _ => Ok(Self { names }),
+            _ => Ok(Self { names, declared }),
         }
     }
 
-    /// Each row's target. A label is a name; where no name is a number, it may be a class number too.
+    /// Each row's target. A label is a name; where names have declared numbers, it may be a number too.
     pub fn targets(&self, task: TaskType, rows: &[Row]) -> Result<Vec<Target>> {
-        let by_name: std::collections::HashMap<&str, usize> =
+        let target = self.target(task);
+        rows.iter().map(target).collect()
+    }
+
+    /// What makes a row's target.
+    pub fn target(&self, task: TaskType) -> impl Fn(&Row) -> Result<Target> + '_ {
+        let by_name: HashMap<&str, usize> =
             self.names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-        let by_number = self.names.iter().all(|name| name.parse::<u64>().is_err());
-        let class = |row: &Row, label: &str| {
-            let numbered =
-                || label.parse().ok().filter(|&i: &usize| by_number && i < self.names.len());
-            by_name.get(label).copied().or_else(numbered).ok_or_else(|| {
-                let number =
-                    if by_number { format!(", or 0 to {}", self.names.len() - 1) } else { String::new() };
+        let by_number = self.declared && self.names.iter().all(|name| name.parse::<f64>().is_err());
+        let class = move |row: &Row, label: &Label| {
+            let written = || label.name.parse().ok().filter(|_| by_number);
+            let of_file = || label.number.and_then(|number| usize::try_from(number).ok());
+            let numbered = || of_file().or_else(written).filter(|&i| i < self.names.len());
+            by_name.get(label.name.as_str()).copied().or_else(numbered).ok_or_else(|| {
+                let number = if by_number {
+                    format!(", or 0 to {}", self.names.len().saturating_sub(1))
+                } else {
+                    String::new()
+                };
                 row.place.error(format!(
-                    "label {label:?}: expected one of {self}{number} (the training data's, or model.label_names)"
+                    "label {label}: expected one of {self}{number} (the training data's, or model.label_names)"
                 ))
             })
         };
-        let target = |row: &Row| {
+        move |row| {
             Ok(match (task, row.labels()) {
                 (TaskType::MultiLabel, labels) => {
                     let mut has = vec![false; self.names.len()];
@@ -83,14 +102,7 @@ impl Labels {
                 }
                 (_, []) => return Err(row.place.error("no label")),
                 (TaskType::Classification, [label]) => Target::Class(class(row, label)?),
-                (TaskType::Regression, [label]) => {
-                    let number = label.parse().ok().filter(|number: &f32| number.is_finite());
-                    Target::Number(number.ok_or_else(|| {
-                        row.place.error(format!(
-                            "label {label:?}: expected a number (model.task_type is \"regression\")"
-                        ))
-                    })?)
-                }
+                (TaskType::Regression, [label]) => Target::Number(number(row, label)?),
                 (_, labels) => {
                     let problem = format!(
                         "{} labels, expected one; several are model.task_type = \"multi_label\"",
@@ -99,16 +111,26 @@ impl Labels {
                     return Err(row.place.error(problem));
                 }
             })
-        };
-        rows.iter().map(target).collect()
+        }
     }
+}
+
+/// The number that a label is.
+fn number(row: &Row, label: &Label) -> Result<f32> {
+    let number = label.number.map(|number| number as f32).or_else(|| label.name.parse().ok());
+    number.filter(|number| number.is_finite()).ok_or_else(|| {
+        row.place.error(format!(
+            "label {label}: expected a number within 3.4e38 (model.task_type is \"regression\")"
+        ))
+    })
 }
 
 /// The first names, for people.
 impl std::fmt::Display for Labels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const SHOWN: usize = 20;
-        let names: Vec<&str> = self.names.iter().take(SHOWN).map(String::as_str).collect();
+        let names = self.names.iter().take(SHOWN);
+        let names: Vec<String> = names.map(|name| name.escape_debug().take(60).collect()).collect();
         let more = if self.names.len() > SHOWN { ", ..." } else { "" };
         write!(f, "{}{more}", names.join(", "))
     }

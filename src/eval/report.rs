@@ -170,10 +170,12 @@ impl fmt::Display for Report {
     }
 }
 
-/// `label` with at most `length` characters, the last of them an ellipsis where some are left out.
+/// `label` with at most `length` characters, the last of them an ellipsis where some are left out; none of them moves the cursor.
 fn cut(label: &str, length: usize) -> String {
+    let label: String =
+        label.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if label.chars().count() <= length {
-        return label.to_owned();
+        return label;
     }
     label.chars().take(length - 1).chain(['…']).collect()
 }

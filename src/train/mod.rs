@@ -102,6 +102,9 @@ pub fn train(
     }))
 }
 
+/// Steps after which free memory is given back; it takes some milliseconds.
+const RELEASE_STEPS: u64 = 10;
+
 /// The loop.
 fn run_steps(
     run: &Run,
@@ -131,6 +134,9 @@ fn run_steps(
             } else {
                 None
             };
+            if number.is_multiple_of(RELEASE_STEPS) {
+                native::release_free_memory();
+            }
             progress.took(began.elapsed(), taken.tokens);
             listener.hear(&Event::Step {
                 step: number,

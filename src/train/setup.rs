@@ -81,6 +81,8 @@ impl Prepared {
             tokenizer_fingerprint: tokenizer.fingerprint.clone(),
             task_type,
             labels: labels.names.clone(),
+            labels_declared: labels.declared,
+            pairs: run.config.data.text_pair_column.is_some(),
             max_length: run.config.data.max_length,
             freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
             metrics: BTreeMap::new(),
@@ -158,14 +160,20 @@ impl Rows {
     /// Reads the data, finds the classes, splits an evaluation set off where there is none, and draws the rows that are asked for.
     pub fn read(run: &Run, columns: &Columns) -> Result<Self> {
         let (section, task) = (&run.config.data, run.config.model.task_type);
-        let mut train = data::read(&section.train, columns)?;
+        let table = data::read(&section.train, columns)?;
         let labels = run.label_names().map_or_else(
-            || Labels::from_rows(task, &section.train, &train),
-            |names| Ok(Labels { names }),
+            || Labels::of(task, &section.train, &table),
+            |names| Ok(Labels { names, declared: true }),
         )?;
+        let mut train = table.rows;
+        keep_good(run, &section.train, task, &labels, &mut train)?;
         let seed = run.data_seed();
         let mut eval = match &section.eval {
-            Some(path) => data::read(path, columns)?,
+            Some(path) => {
+                let mut eval = data::read(path, columns)?.rows;
+                keep_good(run, path, task, &labels, &mut eval)?;
+                eval
+            }
             None => {
                 let classes = classes(task, &labels, &train)?;
                 let (keep, take) = data::split_by_class(&classes, section.eval_fraction, seed);
@@ -183,14 +191,16 @@ impl Rows {
         Ok(Self { train, eval, labels })
     }
 
-    /// The evaluation rows of a run that has been resolved, its classes known.
-    pub fn read_eval(run: &Run, columns: &Columns) -> Result<Vec<Row>> {
+    /// The evaluation rows of a run that has been resolved, its classes known, with numbers or not.
+    pub fn read_eval(run: &Run, columns: &Columns, declared: bool) -> Result<Vec<Row>> {
         let (section, task) = (&run.config.data, run.config.model.task_type);
         let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
             return Ok(Self::read(run, columns)?.eval);
         };
-        let mut rows = data::read(path, columns)?;
-        draw(run, "eval_samples", &mut rows, section.eval_samples, task, &Labels { names })?;
+        let mut rows = data::read(path, columns)?.rows;
+        let labels = Labels { names, declared };
+        keep_good(run, path, task, &labels, &mut rows)?;
+        draw(run, "eval_samples", &mut rows, section.eval_samples, task, &labels)?;
         Ok(rows)
     }
 
@@ -210,6 +220,33 @@ impl Rows {
         }
         Ok(Encoded { tokenizer, train, eval })
     }
+}
+
+/// Leaves rows out whose label is none of the task's, where that is asked for.
+fn keep_good(
+    run: &Run,
+    path: &Path,
+    task: TaskType,
+    labels: &Labels,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    if !run.config.data.skip_bad_rows {
+        return Ok(());
+    }
+    let (target, before) = (labels.target(task), rows.len());
+    let mut first = None;
+    rows.retain(|row| target(row).map_err(|error| first.get_or_insert(error).to_string()).is_ok());
+    if let Some(error) = first {
+        let skipped = before - rows.len();
+        tracing::warn!(
+            "{}: {skipped} rows left out for their labels (data.skip_bad_rows), such as {error}",
+            path.display()
+        );
+    }
+    if rows.is_empty() {
+        return Err(Error::data(path, None, "no rows without something wrong in them"));
+    }
+    Ok(())
 }
 
 /// Keeps `samples` of the rows, where that many are asked for.

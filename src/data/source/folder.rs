@@ -1,6 +1,6 @@
 //! `class/anything.txt`, as aclImdb has them.
 
-use super::{LabelColumns, Place, Row, Rows};
+use super::{Label, LabelColumns, Place, Row, Rows, ending};
 use crate::error::{Error, Result};
 use crate::files::read_text;
 use rayon::prelude::*;
@@ -10,6 +10,14 @@ use std::path::{Path, PathBuf};
 pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
     let labelled = !matches!(rows.columns.labels, LabelColumns::None);
+    for (key, _) in rows.columns.named() {
+        if !["text_column", "label_column"].contains(&key) {
+            let problem = format!(
+                "{key}: a folder of class folders has no columns, and one label for each text"
+            );
+            return Err(Error::data(path, None, problem));
+        }
+    }
     let mut files = vec![];
     for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
         let label =
@@ -17,17 +25,23 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         if label.starts_with('.') || (imdb && label == "unsup") {
             continue;
         }
-        let texts = sorted_entries(&class)?;
-        let texts = texts.into_iter().filter(|file| file.extension().is_some_and(|e| e == "txt"));
+        let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt") && file.is_file();
+        let before = files.len();
+        let texts = sorted_entries(&class)?.into_iter().filter(is_text);
         files.extend(texts.map(|file| (file, label.clone())));
+        if files.len() == before {
+            tracing::warn!("{}: no .txt files, so it is no class", class.display());
+        }
     }
     // Tens of thousands of small files: most of the time goes into opening them.
     let read: Vec<Result<Row>> = files
         .into_par_iter()
         .map(|(file, label)| {
             let text = read_text(&file)?;
+            let text = text.trim_start_matches('\u{feff}').to_owned();
             let place = Place { path: file.into(), line: None };
-            Ok(Row { text, text_pair: None, labels: labelled.then(|| vec![label]), place })
+            let label = || vec![Label { name: label, number: None }];
+            Ok(Row { text, text_pair: None, labels: labelled.then(label), place })
         })
         .collect();
     read.into_iter().try_for_each(|row| rows.take(row))?;

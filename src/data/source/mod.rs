@@ -32,16 +32,43 @@ pub struct Row {
     /// The second text of a pair.
     pub text_pair: Option<String>,
     /// The labels as written; `None` where they were not read.
-    pub labels: Option<Vec<String>>,
+    pub labels: Option<Vec<Label>>,
     /// Where it comes from.
     pub place: Place,
 }
 
 impl Row {
     /// The labels that it has.
-    pub fn labels(&self) -> &[String] {
+    pub fn labels(&self) -> &[Label] {
         self.labels.as_deref().unwrap_or_default()
     }
+}
+
+/// A label as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Its name.
+    pub name: String,
+    /// Its number, where the file says which name has which.
+    pub number: Option<i64>,
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.number {
+            Some(number) => write!(f, "{number} ({:?})", self.name),
+            None => write!(f, "{}", shortened(&format!("{:?}", self.name))),
+        }
+    }
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Table {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The names of the classes, by number, where the file says them: Hugging Face's `ClassLabel`.
+    pub classes: Option<Vec<String>>,
 }
 
 /// Which columns (CSV, TSV, Parquet) or fields (JSONL) are read.
@@ -90,8 +117,8 @@ impl Columns {
         named
     }
 
-    /// A row from the values of the columns, in the order of [`Columns::named`].
-    fn row(&self, values: Vec<Cell>, place: Place) -> Result<Row> {
+    /// A row from the values of the columns, in the order of [`Columns::named`]; labels are numbers of `classes` where there are some.
+    fn row(&self, values: Vec<Cell>, classes: Option<&[String]>, place: Place) -> Result<Row> {
         let mut values = values.into_iter().zip(self.named());
         let mut text = || match values.next() {
             Some((Cell::Text(text), _)) => Ok(text),
@@ -125,17 +152,23 @@ impl Columns {
                     });
                 }
                 // As they are compared: without space around them.
-                let trimmed = labels.iter().map(|label| label.trim().to_owned());
-                Some(trimmed.filter(|label| !label.is_empty()).collect())
+                let trimmed =
+                    labels.iter().map(|label| label.trim()).filter(|label| !label.is_empty());
+                Some(trimmed.map(|label| named(label, classes, &place)).collect::<Result<_>>()?)
             }
             LabelColumns::Each(_) => {
                 let mut labels = vec![];
                 for (cell, (key, name)) in values {
                     match &cell {
-                        Cell::Text(text) if ["1", "1.0", "true"].contains(&text.trim()) => {
-                            labels.push(name.to_owned())
+                        Cell::Text(text)
+                            if ["1", "1.0", "true"]
+                                .contains(&text.trim().to_lowercase().as_str()) =>
+                        {
+                            labels.push(Label { name: name.to_owned(), number: None })
                         }
-                        Cell::Text(text) if ["0", "0.0", "false"].contains(&text.trim()) => {}
+                        Cell::Text(text)
+                            if ["0", "0.0", "false"]
+                                .contains(&text.trim().to_lowercase().as_str()) => {}
                         _ => {
                             return Err(place.error(format!(
                                 "column {name:?} ({key}): found {cell}, expected 0 or 1"
@@ -147,6 +180,33 @@ impl Columns {
             }
         };
         Ok(Row { text: first, text_pair, labels, place })
+    }
+}
+
+/// A label, by its number where the file has names for them.
+fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label> {
+    let Some(classes) = classes else {
+        return Ok(Label { name: label.to_owned(), number: None });
+    };
+    let number = label.parse::<i64>().ok();
+    let name = number.and_then(|i| usize::try_from(i).ok()).and_then(|i| classes.get(i));
+    match name {
+        Some(name) => Ok(Label { name: name.clone(), number }),
+        // With which the Hub marks rows without a label.
+        None if number == Some(-1) => Err(place.error("no label (-1)")),
+        None => {
+            let most = classes.len().saturating_sub(1);
+            Err(place.error(format!("label {label}: the file has names for 0 to {most} alone")))
+        }
+    }
+}
+
+/// So much of a value as a message needs.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -165,10 +225,10 @@ enum Cell {
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Text(text) => write!(f, "{text:?}"),
-            Self::Texts(texts) => write!(f, "{texts:?}"),
+            Self::Text(text) => write!(f, "{}", shortened(&format!("{text:?}"))),
+            Self::Texts(texts) => write!(f, "{}", shortened(&format!("{texts:?}"))),
             Self::Null => write!(f, "nothing"),
-            Self::Other(text) => write!(f, "{text}"),
+            Self::Other(text) => write!(f, "{}", shortened(text)),
         }
     }
 }
@@ -216,8 +276,9 @@ impl<'a> Rows<'a> {
 pub const FORMATS: &str = ".csv, .tsv, .jsonl, .parquet or a folder of class folders";
 
 /// Reads all rows of `path`.
-pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
+pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
     let mut rows = Rows::new(columns);
+    let mut classes = None;
     if path.is_dir() {
         folder::read(path, &mut rows)?;
     } else {
@@ -225,7 +286,7 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
             Some("csv") => table::read_csv(path, &mut rows)?,
             Some("tsv") => table::read_tsv(path, &mut rows)?,
             Some("jsonl" | "ndjson") => table::read_jsonl(path, &mut rows)?,
-            Some("parquet") => parquet::read(path, &mut rows)?,
+            Some("parquet") => classes = parquet::read(path, &mut rows)?,
             _ => {
                 std::fs::metadata(path).map_err(Error::io("read", path))?;
                 let problem = format!("cannot tell what it is by its ending; expected {FORMATS}");
@@ -237,7 +298,7 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Row>> {
     if rows.is_empty() {
         return Err(Error::data(path, None, "no rows"));
     }
-    Ok(rows)
+    Ok(Table { rows, classes })
 }
 
 /// The file name's ending, in small letters: `csv`.

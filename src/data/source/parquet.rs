@@ -11,8 +11,17 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads the columns that are named, and no others.
-pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
+/// Reads the columns that are named, and no others. Returns the names of the classes where the file says them.
+pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
+    // On some damaged files the library panics: for this long its message is nobody's.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows)));
+    std::panic::set_hook(hook);
+    read.unwrap_or_else(|_| Err(Error::data(path, None, "not a whole Parquet file: it is damaged")))
+}
+
+fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
     let broken =
         |e: ParquetError| Error::data(path, None, format!("not a whole Parquet file: {e}"));
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
@@ -22,10 +31,12 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let names = rows.columns.named();
     let mut fields = vec![];
     for (key, name) in &names {
-        let Some(field) = schema.get_fields().iter().find(|field| field.name() == *name) else {
+        let mut found = schema.get_fields().iter().filter(|field| field.name() == *name);
+        let (Some(field), None) = (found.next(), found.next()) else {
             let there: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
-            let there = there.join(", ");
-            let problem = format!("no column {name:?} ({key}); the schema has {there}");
+            let what = if there.contains(name) { "more than one" } else { "no" };
+            let problem =
+                format!("{what} column {name:?} ({key}); the schema has {}", there.join(", "));
             return Err(Error::data(path, None, problem));
         };
         if !fields.contains(field) {
@@ -38,20 +49,23 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         LabelColumns::One { name, .. } => class_names(metadata, name),
         _ => None,
     };
+    let distinct = classes.iter().flatten().collect::<std::collections::BTreeSet<_>>().len();
+    if classes.as_ref().is_some_and(|classes| distinct < classes.len()) {
+        return Err(Error::data(path, None, "its metadata has one name for several classes"));
+    }
     let file: Arc<Path> = path.into();
     for (i, row) in reader.get_row_iter(Some(projection)).map_err(broken)?.enumerate() {
         let row = row.map_err(broken)?.into_columns();
         let place = Place { path: file.clone(), line: Some(i + 1) };
-        let cell = |(key, name): &(&str, &str)| {
-            let field = row.iter().find(|(column, _)| column == name).map(|(_, field)| field);
-            let cell = field.map_or(Cell::Null, cell);
-            if *key == "label_column" { named(cell, classes.as_deref()) } else { cell }
+        let cell = |(_, name): &(&str, &str)| {
+            let field = row.iter().find(|(column, _)| column == name);
+            field.map_or(Cell::Null, |(_, field)| cell(field))
         };
         let cells = names.iter().map(cell).collect();
-        let row = rows.columns.row(cells, place);
+        let row = rows.columns.row(cells, classes.as_deref(), place);
         rows.take(row)?;
     }
-    Ok(())
+    Ok(classes)
 }
 
 fn cell(field: &Field) -> Cell {
@@ -67,13 +81,20 @@ fn cell(field: &Field) -> Cell {
         | Field::UShort(_)
         | Field::UInt(_)
         | Field::ULong(_) => Some(field.to_string()),
+        Field::Decimal(_) => Some(field.to_string()),
         // Not as `Field` shows them, which is cut or in powers of ten.
+        Field::Float16(number) => Some(number.to_f32().to_string()),
         Field::Float(number) => Some(number.to_string()),
         Field::Double(number) => Some(number.to_string()),
         _ => None,
     };
+    // With which pandas marks what is missing.
     if let Some(text) = simple(field) {
-        return Cell::Text(text);
+        return if text == "NaN" && !matches!(field, Field::Str(_)) {
+            Cell::Null
+        } else {
+            Cell::Text(text)
+        };
     }
     match field {
         Field::Null => Cell::Null,
@@ -97,18 +118,4 @@ fn class_names(metadata: &FileMetaData, column: &str) -> Option<Vec<String>> {
     // Of a list of labels, its element's.
     let element = feature.get("feature").or_else(|| feature.get(0)).unwrap_or(feature);
     serde_json::from_value(element.get("names")?.clone()).ok()
-}
-
-/// Class numbers by their names; -1, with which the Hub marks rows without a label, is none.
-fn named(cell: Cell, classes: Option<&[String]>) -> Cell {
-    let Some(classes) = classes else { return cell };
-    let name = |number: &String| {
-        number.parse().ok().and_then(|i: usize| classes.get(i)).unwrap_or(number).clone()
-    };
-    match cell {
-        Cell::Text(number) if number == "-1" => Cell::Null,
-        Cell::Text(number) => Cell::Text(name(&number)),
-        Cell::Texts(numbers) => Cell::Texts(numbers.iter().map(name).collect()),
-        other => other,
-    }
 }

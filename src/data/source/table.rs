@@ -23,6 +23,11 @@ impl Positions {
                 (Some(_), Some(_)) => {
                     Err(Error::data(path, 1, format!("more than one column {name:?} ({key})")))
                 }
+                _ if header.join("").is_empty() => Err(Error::data(
+                    path,
+                    1,
+                    format!("no column {name:?} ({key}); the header is empty"),
+                )),
                 _ => {
                     let there = header.join(", ");
                     let problem = format!("no column {name:?} ({key}); the header has {there}");
@@ -58,7 +63,7 @@ impl Positions {
                 None => Err(place.error(format!("no column {}; there are {width}", i + 1))),
             };
             let cells = self.positions.iter().map(cell).collect::<Result<Vec<_>>>();
-            cells.and_then(|cells| rows.columns.row(cells, place))
+            cells.and_then(|cells| rows.columns.row(cells, None, place))
         } else {
             let as_where = if rows.columns.header { "header" } else { "first line" };
             let found = fields.len();
@@ -70,37 +75,43 @@ impl Positions {
 
 pub fn read_csv(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let file: Arc<Path> = path.into();
+    let text = read_text(path)?;
+    let text = text.trim_start_matches('\u{feff}');
+    // The reader counts the second half of a CRLF to the row after it.
+    let line = |position: &csv::Position| {
+        let half = text.as_bytes().get(position.byte() as usize) == Some(&b'\n');
+        position.line() as usize + usize::from(half && position.byte() > 0)
+    };
     let broken = |error: csv::Error| {
-        let line = error.position().map(|p| p.line() as usize);
-        match error.into_kind() {
-            csv::ErrorKind::Io(source) => Error::io("read", path)(source),
-            csv::ErrorKind::Utf8 { err, .. } => {
-                Error::data(path, line, format!("not UTF-8: {err}"))
-            }
-            kind => Error::data(path, line, format!("not CSV: {kind:?}")),
-        }
+        let line = error.position().map(line);
+        Error::data(path, line, format!("not CSV: {:?}", error.into_kind()))
     };
     let header = rows.columns.header;
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .has_headers(header)
-        .from_path(path)
-        .map_err(broken)?;
+    let mut reader =
+        csv::ReaderBuilder::new().flexible(true).has_headers(header).from_reader(text.as_bytes());
     let mut positions = if header {
         let names = reader.headers().map_err(broken)?.clone();
-        let names: Vec<&str> = names.iter().map(|h| h.trim_start_matches('\u{feff}')).collect();
-        Positions::in_header(path, &names, rows)?
+        Positions::in_header(path, &names.iter().collect::<Vec<_>>(), rows)?
     } else {
         Positions::by_number(path, rows)?
     };
-    for (i, record) in reader.records().enumerate() {
-        let record = record.map_err(broken)?;
-        let line = record.position().map(|p| p.line() as usize);
-        let mut fields: Vec<&str> = record.iter().collect();
-        if let (0, false, Some(first)) = (i, header, fields.first_mut()) {
-            *first = first.trim_start_matches('\u{feff}');
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record).map_err(broken)? {
+        let from = record.position().map(line);
+        let fields: Vec<&str> = record.iter().collect();
+        // A quote that is not closed eats rows, which nobody can have meant to leave out.
+        let to = reader.position().line() as usize;
+        if from.is_some_and(|from| to > from + 1)
+            && positions.width.is_some_and(|w| w != fields.len())
+        {
+            let (from, width) = (from.unwrap_or(1), positions.width.unwrap_or(0));
+            let problem = format!(
+                "line {from} to {to} are one row of {} columns, expected {width}; is a quote not closed?",
+                fields.len()
+            );
+            return Err(Error::file(path, problem));
         }
-        positions.take(&fields, Place { path: file.clone(), line }, rows)?;
+        positions.take(&fields, Place { path: file.clone(), line: from }, rows)?;
     }
     Ok(())
 }
@@ -140,7 +151,7 @@ pub fn read_jsonl(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
             continue;
         }
         let place = Place { path: file.clone(), line: Some(i + 1) };
-        let row = fields(line, &place, rows).and_then(|cells| rows.columns.row(cells, place));
+        let row = fields(line, &place, rows).and_then(|cells| rows.columns.row(cells, None, place));
         rows.take(row)?;
     }
     Ok(())
@@ -162,7 +173,14 @@ fn fields(line: &str, place: &Place, rows: &Rows<'_>) -> Result<Vec<Cell>> {
 fn cell(value: &Value) -> Cell {
     let simple = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        // 1.0 is the class 1, as it is in other formats.
+        Value::Number(number) => Some(
+            number
+                .as_f64()
+                .filter(|x| number.is_f64() && x.fract() == 0.0 && x.abs() < 1e15)
+                .map_or_else(|| number.to_string(), |x| format!("{x:.0}")),
+        ),
+        Value::Bool(_) => Some(value.to_string()),
         _ => None,
     };
     let several = |values: &Vec<Value>| values.iter().map(simple).collect::<Option<Vec<_>>>();
