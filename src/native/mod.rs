@@ -72,12 +72,22 @@ pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result
 ///
 /// Not getrusage's figure, which starts from the parent's when a process is spawned.
 pub fn peak_rss_mib() -> u64 {
-    let peak = || {
+    of_status("VmHWM:")
+}
+
+/// Resident memory of this process now, in MiB; zero where Linux's /proc does not say.
+pub fn rss_mib() -> u64 {
+    of_status("VmRSS:")
+}
+
+/// A line of /proc/self/status that is in kB, in MiB.
+fn of_status(key: &str) -> u64 {
+    let read = || {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    peak().unwrap_or(0) / 1024
+    read().unwrap_or(0) / 1024
 }
 
 /// Gives memory that is free back to the system.

@@ -102,9 +102,6 @@ pub fn train(
     }))
 }
 
-/// Steps after which free memory is given back; it takes some milliseconds.
-const RELEASE_STEPS: u64 = 10;
-
 /// The loop.
 fn run_steps(
     run: &Run,
@@ -134,9 +131,7 @@ fn run_steps(
             } else {
                 None
             };
-            if number.is_multiple_of(RELEASE_STEPS) {
-                native::release_free_memory();
-            }
+            progress.bound_memory();
             progress.took(began.elapsed(), taken.tokens);
             listener.hear(&Event::Step {
                 step: number,
@@ -240,6 +235,8 @@ struct Progress {
     seconds_to_first_step: Option<Duration>,
     step_times: Vec<Duration>,
     tokens: usize,
+    /// The most resident memory after one of the first steps, in MiB.
+    usual_rss_mib: u64,
     /// Step and metrics of what `delta.safetensors` holds.
     kept: Option<(u64, BTreeMap<String, f64>)>,
     /// Step and metrics of the last evaluation.
@@ -250,6 +247,17 @@ impl Progress {
     fn took(&mut self, time: Duration, tokens: usize) {
         self.step_times.push(time);
         self.tokens += tokens;
+    }
+
+    /// Gives free memory back when it has become a quarter more than after the first ten steps: giving it back costs the next step
+    /// a few hundredths of its time.
+    fn bound_memory(&mut self) {
+        let resident = native::rss_mib();
+        if self.steps() < 10 {
+            self.usual_rss_mib = self.usual_rss_mib.max(resident);
+        } else if resident > self.usual_rss_mib * 5 / 4 {
+            native::release_free_memory();
+        }
     }
 
     fn steps(&self) -> u64 {
