@@ -1,7 +1,7 @@
 //! Texts to labels and scores, with a base and a task's delta.
 
 use crate::base::{Base, BaseFiles};
-use crate::data::{Batch, Encoded, Example, Labels, Row, Tokenizer};
+use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer};
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate};
@@ -9,9 +9,6 @@ use crate::models::{ModelConfig, TaskType};
 use serde::Serialize;
 use std::path::Path;
 use tch::{Device, Kind};
-
-/// The least that texts may be cut to: as many special tokens as the pairs of any model have.
-pub const MIN_LENGTH: usize = 4;
 
 /// A text, or a pair of texts.
 pub type Text = (String, Option<String>);

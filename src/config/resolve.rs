@@ -2,12 +2,11 @@
 
 use super::{BitfitSection, Metric, RunConfig};
 use crate::base::Base;
-use crate::data::{Columns, LabelColumns};
+use crate::data::{Columns, LabelColumns, MIN_LENGTH};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Switches};
 use crate::models::{Dropouts, ModelConfig, TaskType};
 use crate::optim::AdamWSettings;
-use crate::predict::MIN_LENGTH;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};

@@ -10,7 +10,7 @@ pub use batch::{Batch, DropoutKeys};
 pub use labels::{Labels, Target};
 pub use sampler::{draw, epoch_order, split_by_class};
 pub use source::{Columns, FORMATS, Label, LabelColumns, Place, Row, Table, ending, read};
-pub use tokenize::{Encoded, TOKENIZER_FILES, Tokenizer};
+pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer};
 
 /// A tokenized row with its target.
 #[derive(Debug, Clone)]

@@ -29,6 +29,12 @@ pub(super) struct Spec {
     pub token_types: bool,
     /// Whether there is dropout between the attention's output and its residual.
     pub attention_output_dropout: bool,
+    /// Whether positions are counted from the padding's id on.
+    pub positions_after_padding: bool,
+    /// LayerNorm's epsilon where it is a constant and no key of `config.json`.
+    pub layer_norm_eps: Option<f64>,
+    /// The head's dropout where `config.json` is silent; `None`: the hidden one.
+    pub classifier_dropout: Option<f64>,
     /// From the first tokens to the logits.
     pub head: HeadSpec,
     /// The keys of `config.json`.

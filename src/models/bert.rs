@@ -19,6 +19,9 @@ pub(super) const SPEC: Spec = Spec {
     },
     token_types: true,
     attention_output_dropout: true,
+    positions_after_padding: false,
+    layer_norm_eps: None,
+    classifier_dropout: None,
     head: HeadSpec {
         dropout_first: false,
         dense: "bert.pooler.dense",

@@ -187,7 +187,6 @@ impl Fields<'_> {
         let spec: &Spec = architecture.spec();
         let keys: &Keys = &spec.keys;
         // Defaults are transformers'; sizes have none here, where a wrong one would only be noticed later.
-        let distil = architecture == Architecture::DistilBert;
         let vocab_size = self.size("vocab_size", None, 1 << 24)?;
         let hidden_size = self.size(keys.hidden_size, None, 1 << 16)?;
         let num_hidden_layers = self.size(keys.num_hidden_layers, None, 1 << 10)?;
@@ -208,19 +207,15 @@ impl Fields<'_> {
             return self.bad("is_decoder", value, "false: an encoder");
         }
         let max_position_embeddings = self.size("max_position_embeddings", None, 1 << 20)?;
-        let padding = match (architecture, self.get("pad_token_id")) {
-            (Architecture::Roberta, None) => Some(1),
-            (Architecture::Roberta, Some(value)) => match value.as_i64() {
+        let padding = match self.get("pad_token_id").filter(|_| spec.positions_after_padding) {
+            None => spec.positions_after_padding.then_some(1),
+            Some(value) => match value.as_i64() {
                 Some(id) if (0..vocab_size).contains(&id) => Some(id),
                 _ => {
-                    return self.bad(
-                        "pad_token_id",
-                        value,
-                        &format!("an id from 0 to {}", vocab_size - 1),
-                    );
+                    let expected = format!("an id from 0 to {}", vocab_size - 1);
+                    return self.bad("pad_token_id", value, &expected);
                 }
             },
-            _ => None,
         };
         let least = 4 + padding.map_or(0, |id| id + 1);
         if max_position_embeddings < least {
@@ -232,9 +227,13 @@ impl Fields<'_> {
         } else {
             i64::MAX
         };
-        let classifier = match (self.get(keys.classifier_dropout), distil) {
-            (None, false) => None,
-            _ => Some(self.probability(keys.classifier_dropout, 0.2)?),
+        let classifier = match (self.get(keys.classifier_dropout), spec.classifier_dropout) {
+            (None, default) => default,
+            (Some(_), _) => Some(self.probability(keys.classifier_dropout, 0.0)?),
+        };
+        let layer_norm_eps = match spec.layer_norm_eps {
+            Some(eps) => eps,
+            None => self.small("layer_norm_eps", 1e-12)?,
         };
         Ok(ModelConfig {
             architecture,
@@ -247,8 +246,7 @@ impl Fields<'_> {
             max_position_embeddings,
             padding,
             type_vocab_size,
-            // DistilBERT's is no key but a constant.
-            layer_norm_eps: if distil { 1e-12 } else { self.small("layer_norm_eps", 1e-12)? },
+            layer_norm_eps,
             dropouts: Dropouts {
                 hidden: self.probability(keys.hidden_dropout, 0.1)?,
                 attention: self.probability(keys.attention_dropout, 0.1)?,

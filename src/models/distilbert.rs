@@ -20,6 +20,9 @@ pub(super) const SPEC: Spec = Spec {
     },
     token_types: false,
     attention_output_dropout: false,
+    positions_after_padding: false,
+    layer_norm_eps: Some(1e-12),
+    classifier_dropout: Some(0.2),
     head: HeadSpec {
         dropout_first: false,
         dense: "pre_classifier",

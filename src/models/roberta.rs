@@ -8,6 +8,7 @@ pub(super) const SPEC: Spec = Spec {
     model_type: "roberta",
     class: "RobertaForSequenceClassification",
     prefix: "roberta",
+    positions_after_padding: true,
     head: HeadSpec {
         dropout_first: true,
         dense: "classifier.dense",

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
     let labelled = !matches!(rows.columns.labels, LabelColumns::None);
-    for (key, _) in rows.columns.named() {
+    let separator = matches!(&rows.columns.labels, LabelColumns::One { separator: Some(_), .. });
+    let keys = rows.columns.named().into_iter().map(|(key, _)| key);
+    for key in keys.chain(separator.then_some("label_separator")) {
         if !["text_column", "label_column"].contains(&key) {
             let problem = format!(
                 "{key}: a folder of class folders has no columns, and one label for each text"

@@ -184,11 +184,12 @@ impl Settings {
         let path = dir.join("tokenizer_config.json");
         let mut config: Option<Config> = read_json(&path)?;
         // The class may be named beside the model's shape instead.
-        let model: Option<Config> = read_json(&dir.join("config.json"))?;
+        let model: Option<Value> = read_json(&dir.join("config.json"))?;
         let mut named =
             config.as_ref().and_then(|config| config.tokenizer_class.clone()).map(|c| (c, path));
         if named.is_none() {
-            let class = model.and_then(|model| model.tokenizer_class);
+            let class = model.as_ref().and_then(|model| model.get("tokenizer_class")?.as_str());
+            let class = class.map(str::to_owned);
             named = class.map(|class| (class, dir.join("config.json")));
         }
         let class = named.as_ref().map(|(class, _)| class.strip_suffix("Fast").unwrap_or(class));

@@ -28,6 +28,9 @@ pub struct Encoded {
     pub first: usize,
 }
 
+/// The least that texts may be cut to: as many special tokens as the pairs of any model have.
+pub const MIN_LENGTH: usize = 4;
+
 enum Words {
     WordPiece(Box<WordPiece>),
     Bpe(Box<Bpe>),
