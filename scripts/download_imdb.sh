@@ -34,7 +34,7 @@ there() {
 }
 there || alone "$root/data"
 if there; then
-    say "the IMDb reviews are in $data, where configs/imdb.toml reads them"
+    say "the IMDb reviews are in $data; bitfit-train --config configs/imdb.toml --set data.train=$data/train --set data.eval=$data/test takes them"
     exit
 fi
 [ ! -e "$data" ] || die "$data is there and is not the whole data; move it away"
@@ -103,4 +103,4 @@ PYTHON
 unpacker=$!
 wait "$unpacker"
 mv -T "$new/aclImdb" "$data"
-say "the IMDb reviews are in $data, where configs/imdb.toml reads them"
+say "the IMDb reviews are in $data; bitfit-train --config configs/imdb.toml --set data.train=$data/train --set data.eval=$data/test takes them"

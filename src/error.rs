@@ -69,6 +69,14 @@ pub enum Error {
         /// What is wrong and what is expected.
         problem: String,
     },
+    /// The Hugging Face Hub, or what it has, is not as it should be.
+    #[error("{address}: {problem}")]
+    Hub {
+        /// The repository's page.
+        address: String,
+        /// What is wrong and what can be done.
+        problem: String,
+    },
     /// libtorch refused an operation.
     #[error("libtorch: {action}: {message}")]
     Torch {

@@ -100,3 +100,8 @@ pub fn read_text(path: &Path) -> Result<String> {
         )
     })
 }
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

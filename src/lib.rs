@@ -1,7 +1,7 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022).
 //!
 //! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
-//! [`weights`], [`base`], [`freeze`], [`delta`], [`data`], [`optim`], [`eval`], [`predict`], [`config`], [`checkpoint`], [`train`],
+//! [`weights`], [`base`], [`freeze`], [`delta`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`checkpoint`], [`train`],
 //! [`logging`], [`cli`].
 
 pub mod base;
@@ -14,11 +14,13 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod freeze;
+pub mod hub;
 pub mod logging;
 pub mod models;
 pub mod native;
 pub mod nn;
 pub mod optim;
 pub mod predict;
+pub mod sources;
 pub mod train;
 pub mod weights;

@@ -2,6 +2,7 @@
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
 use bitfit::config::{Metric, Run, RunConfig};
+use bitfit::sources::Sources;
 use bitfit::train::setup::Rows;
 
 #[test]
@@ -205,7 +206,7 @@ fn glues_configurations_find_glues_columns() {
         let data = scratch.write("glue.tsv", lines.join("\n"));
         let sets = ["data.train", "data.eval"].map(|key| format!("{key}={}", data.display()));
         let run = Run::read(&root().join(format!("configs/glue/{task}.toml")), &sets).unwrap();
-        let read = Rows::read(&run, &run.columns()).unwrap();
+        let read = Rows::read(&run, &run.columns(), &local(&run)).unwrap();
         assert_eq!(read.labels.names, labels, "{task}");
         for row in read.train.iter().chain(&read.eval) {
             assert_eq!(
@@ -217,6 +218,11 @@ fn glues_configurations_find_glues_columns() {
         read.labels.targets(run.config.model.task_type, &read.train).unwrap();
         assert_eq!(read.train.len(), 2);
     }
+}
+
+/// What a run of local files reads.
+fn local(run: &Run) -> Sources {
+    Sources::find(run, &mut |_, _, _| panic!("a download")).unwrap()
 }
 
 /// Every key is in README's reference, and README names no key that is not there.

@@ -1,14 +1,16 @@
 //! `bitfit inspect`.
 
-use super::print;
+use super::{downloads, find_model, print};
 use crate::base::BaseFiles;
 use crate::config::Run;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Switches, thousands};
 use crate::logging;
+use crate::sources::Sources;
 use crate::train::{Prepared, list};
 use clap::{ArgGroup, Args};
+use indicatif::MultiProgress;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -21,9 +23,12 @@ pub const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["model", "config", "delta"])))]
 pub struct Inspect {
-    /// A base directory.
-    #[arg(long, value_name = "DIR")]
+    /// A base directory, or the id of a model on the Hub.
+    #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
+    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
+    #[arg(long, value_name = "NAME", requires = "model")]
+    revision: Option<String>,
     /// A configuration; its base and data are read too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -46,25 +51,26 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(&self) -> Result<()> {
-        logging::start(self.json);
+        let bars = logging::start(self.json);
         match (&self.model, &self.config, &self.delta) {
             (_, _, Some(path)) => show_delta(path, self.json),
-            (_, Some(path), _) => show_plan(&Run::read(path, &self.overrides)?, self.json),
-            (Some(dir), _, _) => self.show_model(dir),
+            (_, Some(path), _) => show_plan(&Run::read(path, &self.overrides)?, self.json, &bars),
+            (Some(dir), _, _) => self.show_model(dir, &bars),
             _ => Err(Error::Bug("nothing to inspect".into())),
         }
     }
 
-    fn show_model(&self, dir: &Path) -> Result<()> {
-        let files = BaseFiles::read(dir, self.weights.as_deref())?;
+    fn show_model(&self, path: &Path, bars: &MultiProgress) -> Result<()> {
+        let weights = self.weights.as_deref();
+        let model = find_model(path, self.revision.as_deref(), weights, bars)?;
+        let files = BaseFiles::read(&model.dir, weights)?;
         let base = files.build(usize::from(self.num_labels), None, Device::Cpu)?;
         let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default())?;
         if self.json {
-            return print(&as_json(dir, &base.fingerprint, &plan).to_string());
+            return print(&as_json(&model.dir, &base.fingerprint, &plan).to_string());
         }
         print(&format!(
-            "base         {}, fingerprint {}\n{}",
-            dir.display(),
+            "base         {model}, fingerprint {}\n{}",
             &base.fingerprint[..16],
             plan.counts()
         ))
@@ -72,8 +78,8 @@ impl Inspect {
 }
 
 /// What `run` would train, with everything read and checked.
-pub fn show_plan(run: &Run, json: bool) -> Result<()> {
-    let prepared = Prepared::new(run)?;
+pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
+    let prepared = Prepared::new(run, &Sources::find(run, &mut downloads(bars))?)?;
     if json {
         return print(
             &as_json(&prepared.base.dir, &prepared.base.fingerprint, &prepared.plan).to_string(),

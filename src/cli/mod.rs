@@ -6,9 +6,11 @@ mod train;
 
 use crate::base::BaseFiles;
 use crate::error::{Error, Result};
+use crate::sources::Model;
 use crate::weights::{self, Weights};
-use crate::{files, logging, native};
+use crate::{files, hub, logging, native};
 use clap::{Args, Parser, Subcommand};
+use indicatif::MultiProgress;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -54,9 +56,12 @@ enum Command {
 
 #[derive(Args)]
 struct Convert {
-    /// The base directory.
-    #[arg(long, value_name = "DIR")]
+    /// The base directory, or the id of a model on the Hub.
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
+    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
+    #[arg(long, value_name = "NAME")]
+    revision: Option<String>,
     /// The archive to write; VarStore reads it by the ending .ot.
     #[arg(long, value_name = "FILE.ot")]
     output: PathBuf,
@@ -76,6 +81,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> ExitCode {
+    native::ignore_file_size_signal();
     let (result, json) = match command {
         Command::Train(args) => (args.run(), args.json),
         Command::Eval(args) => (args.run(), args.json),
@@ -101,7 +107,7 @@ fn run(command: Command) -> ExitCode {
 
 impl Convert {
     fn run(&self) -> Result<()> {
-        logging::start(false);
+        let bars = logging::start(false);
         end_on_signal()?;
         if self.output.extension().is_none_or(|e| e != "ot") {
             let found = self.output.display();
@@ -110,19 +116,48 @@ impl Convert {
             )));
         }
         // Not from an archive that is there already.
-        let found = weights::find(&self.model, self.weights.as_deref())?;
+        let Model { dir, .. } =
+            find_model(&self.model, self.revision.as_deref(), self.weights.as_deref(), &bars)?;
+        let found = weights::find(&dir, self.weights.as_deref())?;
         let file = found
             .into_iter()
             .find(|path| self.weights.is_some() || path.extension().is_some_and(|e| e != "ot"));
         let missing = "nothing to convert; expected model.safetensors or pytorch_model.bin";
-        let file = file.ok_or_else(|| Error::file(&self.model, missing))?;
+        let file = file.ok_or_else(|| Error::file(&dir, missing))?;
         // Built once, so that what is written is a whole base.
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
-        let base = BaseFiles::read(&self.model, name.as_deref())?.build(2, None, Device::Cpu)?;
+        let base = BaseFiles::read(&dir, name.as_deref())?.build(2, None, Device::Cpu)?;
         Weights::read(base.config.architecture, &file)?.write_torchscript(&self.output)?;
         let written = Weights::read(base.config.architecture, &self.output)?;
         let (to, from) = (self.output.display(), file.display());
         tracing::info!("{to} from {from}, fingerprint {}", &written.fingerprint[..16]);
+        Ok(())
+    }
+}
+
+/// The base that an argument names: a directory, or where there is none, a model of the Hub.
+fn find_model(
+    path: &Path,
+    revision: Option<&str>,
+    weights: Option<&str>,
+    bars: &MultiProgress,
+) -> Result<Model> {
+    let id = path.to_str().is_some_and(hub::is_id) && !path.exists();
+    if let Some(revision) = revision.filter(|_| !id) {
+        let found = path.display();
+        return Err(Error::Usage(format!(
+            "--revision {revision}: {found} is no model of the Hub, which alone has revisions"
+        )));
+    }
+    let local = std::path::absolute(path).map_err(Error::io("find", path))?;
+    Model::find(if id { path } else { &local }, revision, weights, &mut downloads(bars))
+}
+
+/// Draws what is being downloaded.
+fn downloads(bars: &MultiProgress) -> impl FnMut(&str, u64, Option<u64>) -> Result<()> + use<> {
+    let mut bar = hub::Bar::new(bars.clone());
+    move |file, done, total| {
+        bar.hear(file, done, total);
         Ok(())
     }
 }

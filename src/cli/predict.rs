@@ -1,6 +1,6 @@
 //! `bitfit predict` and `bitfit eval`: what a trained task says.
 
-use super::{end_on_signal, print};
+use super::{downloads, end_on_signal, find_model, print};
 use crate::config::{self, DataSection, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns};
 use crate::delta::Meta;
@@ -8,10 +8,11 @@ use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::models::TaskType;
 use crate::predict::{Predictor, Text};
+use crate::sources::Model;
 use crate::train::{list, setup};
 use crate::{files, logging};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -33,9 +34,12 @@ struct Task {
     /// A run directory: its base, its delta and its data are taken.
     #[arg(long, value_name = "DIR", required_unless_present = "delta")]
     run: Option<PathBuf>,
-    /// The base directory; with --run, instead of the one the run names.
-    #[arg(long, value_name = "DIR")]
+    /// The base directory, or the id of a model on the Hub; with --run, instead of the one the run names.
+    #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
+    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
+    #[arg(long, value_name = "NAME", requires = "model")]
+    revision: Option<String>,
     /// The base's weight file [default: model.ot, model.safetensors or pytorch_model.bin].
     #[arg(long, value_name = "NAME")]
     weights: Option<String>,
@@ -112,38 +116,41 @@ struct Loaded {
 }
 
 impl Task {
-    fn load(&self) -> Result<Loaded> {
+    fn load(&self, bars: &MultiProgress) -> Result<Loaded> {
         let usage = |(found, expected)| {
             Error::Usage(format!("--device: found {found}, expected {expected}"))
         };
         let device = config::device(&self.device).map_err(usage)?;
         let run = self.run.as_deref().map(|dir| self.read_run(dir)).transpose()?;
+        let of_run = run
+            .as_ref()
+            .filter(|_| self.model.is_none())
+            .and_then(|run| run.config.model.weights.as_deref());
+        let weights = self.weights.as_deref().or(of_run);
         let model = match (&self.model, &run) {
-            (Some(dir), _) => dir,
-            (None, Some(run)) => &run.config.model.model_name_or_path,
+            (Some(path), _) => find_model(path, self.revision.as_deref(), weights, bars)?,
+            (None, Some(run)) => {
+                let section = &run.config.model;
+                let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
+                let model = Model::find(path, revision, weights, &mut downloads(bars))?;
+                if !model.dir.exists() {
+                    let problem = "the run's base is not there; say where it is with --model DIR";
+                    return Err(Error::file(&model.dir, problem));
+                }
+                model
+            }
             (None, None) => {
                 return Err(Error::Usage(
                     "--delta wants --model DIR, its base, or --run DIR".into(),
                 ));
             }
         };
-        if !model.exists() && self.model.is_none() {
-            return Err(Error::file(
-                model,
-                "the run's base is not there; say where it is with --model DIR",
-            ));
-        }
         let in_run = self.run.as_ref().map(|dir| dir.join("delta.safetensors"));
         let delta = self.delta.as_ref().or(in_run.as_ref());
         let delta = delta.ok_or_else(|| Error::Bug("neither --run nor --delta".into()))?;
-        let of_run = run
-            .as_ref()
-            .filter(|_| self.model.is_none())
-            .and_then(|run| run.config.model.weights.as_deref());
-        let weights = self.weights.as_deref().or(of_run);
         // The run's copy of the tokenizer goes with its delta.
-        let tokenizer = self.run.as_ref().filter(|_| self.delta.is_none()).unwrap_or(model);
-        let predictor = Predictor::load(model, weights, delta, tokenizer, device)?;
+        let tokenizer = self.run.as_ref().filter(|_| self.delta.is_none()).unwrap_or(&model.dir);
+        let predictor = Predictor::load(&model.dir, weights, delta, tokenizer, device)?;
         let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.config.clone());
         let columns = Columns {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),
@@ -175,13 +182,14 @@ impl Task {
 impl Eval {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
-        let Loaded { predictor, run, mut columns, batch_size } = self.task.load()?;
+        let Loaded { predictor, run, mut columns, batch_size } = self.task.load(&bars)?;
         self.set_labels(&mut columns, &predictor.meta)?;
         let rows = match (&self.data, &run) {
             (Some(path), _) => data::read(path, &columns)?.rows,
             (None, Some(run)) => {
                 columns.skip_bad_rows = run.config.data.skip_bad_rows;
-                setup::Rows::read_eval(run, &columns, predictor.meta.labels_declared)?
+                let declared = predictor.meta.labels_declared;
+                setup::Rows::read_eval(run, &columns, declared, &mut downloads(&bars))?
             }
             (None, None) => {
                 let problem = "--data PATH is needed where no --run says what to evaluate on";
@@ -247,9 +255,9 @@ impl Eval {
 
 impl Predict {
     pub fn run(&self) -> Result<()> {
-        logging::start(false);
+        let bars = logging::start(false);
         end_on_signal()?;
-        let task = self.task.load()?;
+        let task = self.task.load(&bars)?;
         match self.output.as_deref().filter(|path| *path != Path::new("-")) {
             None => self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout")),
             Some(path) => files::replace(path, |file| {

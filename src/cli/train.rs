@@ -45,7 +45,7 @@ impl Train {
         let run = Run::read(&self.config, &self.overrides)?;
         if self.dry_run {
             output::check(&run, self.overwrite)?;
-            return show_plan(&run, self.json);
+            return show_plan(&run, self.json, &bars);
         }
         let training = &run.config.training;
         let mut listeners =

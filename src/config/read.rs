@@ -2,12 +2,14 @@
 
 use super::RunConfig;
 use crate::error::{Error, Result};
+use crate::{data, hub};
 use std::path::{Path, PathBuf};
 
 impl RunConfig {
     /// Reads `path`, then lays the overrides `SECTION.KEY=VALUE` over it.
     ///
-    /// Relative paths in the file are made absolute by the file's directory, in overrides by the working directory.
+    /// Relative paths in the file are made absolute by the file's directory, in overrides by the working directory. What stays
+    /// relative is an id of the Hub: see [`RunConfig::is_id`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = crate::files::read_text(path).map_err(|error| {
             let message = match error {
@@ -24,7 +26,7 @@ impl RunConfig {
             path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         );
         let folder = folder.map_err(Error::io("find", path))?;
-        config.for_each_path(|value| *value = plain(&folder.join(&*value)));
+        config.for_each_path(|key, value| resolve(key, value, &folder));
         if overrides.is_empty() {
             return Ok(config);
         }
@@ -32,36 +34,63 @@ impl RunConfig {
         let mut table = toml::Table::try_from(&config).map_err(|e| {
             Error::Usage(format!("{}: with --set, every path must be UTF-8 ({e})", path.display()))
         })?;
+        let mut overridden = vec![];
         for text in overrides {
             // Checked one by one, so that a message is about the right one.
             (table, config) = override_key(&table, text)?;
+            overridden.extend(text.split_once('=').map(|(key, _)| key.trim()));
         }
-        config.for_each_path(|value| *value = plain(&here.join(&*value)));
-        // `--set data.eval=` takes it away.
-        config.data.eval = config.data.eval.filter(|path| !path.as_os_str().is_empty());
-        config.model.init_delta =
-            config.model.init_delta.filter(|path| !path.as_os_str().is_empty());
+        config.for_each_path(|key, value| {
+            if overridden.contains(&key) {
+                resolve(key, value, &here);
+            }
+        });
         Ok(config)
     }
 
-    fn for_each_path(&mut self, mut change: impl FnMut(&mut PathBuf)) {
-        let always = [
-            &mut self.model.model_name_or_path,
-            &mut self.data.train,
-            &mut self.training.output_dir,
+    /// Every path that is given, with its key.
+    fn for_each_path(&mut self, mut change: impl FnMut(&'static str, &mut PathBuf)) {
+        let paths = [
+            (MODEL, Some(&mut self.model.model_name_or_path)),
+            ("model.init_delta", self.model.init_delta.as_mut()),
+            (TRAIN, Some(&mut self.data.train)),
+            (EVAL, self.data.eval.as_mut()),
+            ("training.output_dir", Some(&mut self.training.output_dir)),
         ];
-        let maybe = [self.model.init_delta.as_mut(), self.data.eval.as_mut()];
-        for path in always.into_iter().chain(maybe.into_iter().flatten()) {
-            if !path.as_os_str().is_empty() {
-                change(path);
+        for (key, path) in paths {
+            if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
+                change(key, path);
             }
         }
+    }
+
+    /// Whether a path is an id of the Hub, of which there is no such file or directory here.
+    pub fn is_id(path: &Path) -> bool {
+        path.is_relative() && !path.as_os_str().is_empty()
     }
 
     /// The file as it was run: every key.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Error::Usage(format!("the configuration cannot be written down: {e}")))
+    }
+}
+
+const MODEL: &str = "model.model_name_or_path";
+const TRAIN: &str = "data.train";
+const EVAL: &str = "data.eval";
+
+/// Makes a path absolute, unless nothing is there and it can be an id of the Hub: a model's, or a data set's `OWNER/NAME`.
+fn resolve(key: &str, path: &mut PathBuf, folder: &Path) {
+    let local = plain(&folder.join(&*path));
+    let id = path.to_str().is_some_and(|text| match key {
+        MODEL => hub::is_id(text),
+        // A file that was forgotten is looked for here and nowhere else.
+        TRAIN | EVAL => hub::is_id(text) && text.contains('/') && !data::has_ending(path),
+        _ => false,
+    });
+    if !id || local.exists() {
+        *path = local;
     }
 }
 
@@ -113,11 +142,15 @@ fn override_key(table: &toml::Table, text: &str) -> Result<(toml::Table, RunConf
     };
     let (key, written) = text.split_once('=').ok_or_else(usage)?;
     let (section, name) = key.trim().split_once('.').ok_or_else(usage)?;
-    let with = |value: toml::Value| {
+    let with = |value: Option<toml::Value>| {
         let mut table = table.clone();
         let section =
             table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        section.as_table_mut().ok_or_else(usage)?.insert(name.to_owned(), value);
+        let section = section.as_table_mut().ok_or_else(usage)?;
+        match value {
+            Some(value) => section.insert(name.to_owned(), value),
+            None => section.remove(name),
+        };
         let config = table.clone().try_into().map_err(|e| {
             let message = with_suggestion(toml::de::Error::message(&e));
             Error::Usage(format!("--set {text}: {message}"))
@@ -125,10 +158,18 @@ fn override_key(table: &toml::Table, text: &str) -> Result<(toml::Table, RunConf
         Ok((table, config))
     };
     // What is no TOML is a string, and so is what must be one: paths and names need no quotes within quotes.
-    let bare = || with(toml::Value::String(written.trim().to_owned()));
+    let bare = || with(Some(toml::Value::String(written.trim().to_owned())));
+    // Without a value the key has its default again, if it is one.
+    if written.trim().is_empty() {
+        let unknown = |error: &Error| error.to_string().contains(": unknown field ");
+        return match bare() {
+            Err(error) if unknown(&error) => Err(error),
+            _ => with(None),
+        };
+    }
     let parsed = toml::from_str::<toml::Table>(&format!("value = {written}"));
     match parsed.ok().and_then(|mut parsed| parsed.remove("value")) {
-        Some(value) => with(value).or_else(|error| bare().map_err(|_| error)),
+        Some(value) => with(Some(value)).or_else(|error| bare().map_err(|_| error)),
         None => bare(),
     }
 }

@@ -65,6 +65,7 @@ impl Run {
             check.that((0.0..1.0).contains(&value), key, &value, "a probability below 1")?;
         }
         check.labels(&config)?;
+        check.hub(&config)?;
         for (key, samples) in
             [("data.train_samples", data.train_samples), ("data.eval_samples", data.eval_samples)]
         {
@@ -254,6 +255,55 @@ struct Origin {
 }
 
 impl Origin {
+    /// Checks what is said of the Hub.
+    fn hub(&self, config: &RunConfig) -> Result<()> {
+        let (model, data) = (&config.model, &config.data);
+        let base_is_id = RunConfig::is_id(&model.model_name_or_path);
+        let train_is_id = RunConfig::is_id(&data.train);
+        let eval_id = data.eval.as_deref().filter(|path| RunConfig::is_id(path));
+        for (key, value, fits, what) in [
+            ("model.revision", &model.revision, base_is_id, "the id of a model on the Hub"),
+            (
+                "data.revision",
+                &data.revision,
+                train_is_id || eval_id.is_some(),
+                "the id of a data set on the Hub",
+            ),
+            (
+                "data.subset",
+                &data.subset,
+                train_is_id || eval_id.is_some(),
+                "the id of a data set on the Hub",
+            ),
+            (
+                "data.train_split",
+                &data.train_split,
+                train_is_id,
+                "data.train the id of a data set on the Hub",
+            ),
+            (
+                "data.eval_split",
+                &data.eval_split,
+                eval_id.is_some(),
+                "data.eval the id of a data set on the Hub",
+            ),
+        ] {
+            let Some(value) = value else { continue };
+            self.that(!value.is_empty(), key, &"nothing", "a name")?;
+            self.that(fits, key, value, &format!("none without {what}"))?;
+        }
+        match eval_id.filter(|id| train_is_id && *id != data.train) {
+            None => Ok(()),
+            Some(id) => {
+                let expected = format!(
+                    "{}, or a file: data.revision and data.subset are of one data set",
+                    data.train.display()
+                );
+                Err(self.error("data.eval", &id.display(), &expected))
+            }
+        }
+    }
+
     /// Checks what is said of labels against the task.
     fn labels(&self, config: &RunConfig) -> Result<()> {
         let (model, data) = (&config.model, &config.data);

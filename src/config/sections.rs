@@ -22,8 +22,11 @@ pub struct RunConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
-    /// The base: a directory in Hugging Face layout.
+    /// The base: a directory in Hugging Face layout, or the id of a model on the Hub.
     pub model_name_or_path: PathBuf,
+    /// Of a model on the Hub: a branch, a tag or a commit; by default the newest of `main`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Its weight file's name; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
@@ -82,11 +85,23 @@ pub struct BitfitSection {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
-    /// `.csv`, `.tsv`, `.jsonl`, `.parquet` or a folder of class folders.
+    /// `.csv`, `.tsv`, `.jsonl`, `.parquet`, a folder of class folders, or the id of a data set on the Hub.
     pub train: PathBuf,
     /// The same for evaluation; without it, `eval_fraction` of the training rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<PathBuf>,
+    /// Of a data set on the Hub: a branch, a tag or a commit; by default the newest of `main`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Of a data set on the Hub that has several: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
+    /// Of a data set on the Hub: the split to train on; by default `train`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_split: Option<String>,
+    /// Of a data set on the Hub: the split to evaluate on; by default `validation`, or else `test`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_split: Option<String>,
     /// The share of training rows, drawn by class, that is kept for evaluation where there is no `eval`.
     pub eval_fraction: f64,
     /// So many of the training rows, drawn by class; by default all.
@@ -260,6 +275,7 @@ impl Default for ModelSection {
     fn default() -> Self {
         Self {
             model_name_or_path: PathBuf::new(),
+            revision: None,
             weights: None,
             init_delta: None,
             task_type: TaskType::Classification,
@@ -295,6 +311,10 @@ impl Default for DataSection {
         Self {
             train: PathBuf::new(),
             eval: None,
+            revision: None,
+            subset: None,
+            train_split: None,
+            eval_split: None,
             eval_fraction: 0.1,
             train_samples: None,
             eval_samples: None,

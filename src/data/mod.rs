@@ -9,7 +9,9 @@ mod tokenize;
 pub use batch::{Batch, DropoutKeys};
 pub use labels::{Labels, Target};
 pub use sampler::{draw, epoch_order, split_by_class};
-pub use source::{Columns, FORMATS, Label, LabelColumns, Place, Row, Table, ending, read};
+pub use source::{
+    Columns, FORMATS, Label, LabelColumns, Place, Row, Table, ending, has_ending, read, read_all,
+};
 pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer};
 
 /// A tokenized row with its target.

@@ -112,6 +112,12 @@ pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
     Ok(Some(bytes.unsigned_abs() >> 20))
 }
 
+/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail, as one to a full disk does, instead of ending the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: to ignore a signal needs no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Ends the process at once. `std::process::exit` would run libtorch's destructors under threads that are computing.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit returns to nobody and runs no handlers.

@@ -2,6 +2,7 @@
 
 use super::{Prepared, Summary};
 use crate::error::{Error, Result};
+use crate::hub::Bar;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -10,6 +11,15 @@ use std::path::{Path, PathBuf};
 
 /// What happens in a run.
 pub enum Event<'a> {
+    /// A file of the Hub is being downloaded.
+    Downloading {
+        /// Its name.
+        file: &'a str,
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all, where they are known.
+        total: Option<u64>,
+    },
     /// Base and data are being read.
     Reading,
     /// Model and data are read, and the first step follows.
@@ -105,6 +115,7 @@ impl Listener for Listeners {
 /// A bar, and lines for people, on stderr.
 pub struct Terminal {
     bars: MultiProgress,
+    downloads: Bar,
     steps: ProgressBar,
     evaluation: Option<ProgressBar>,
     loss: f64,
@@ -119,6 +130,7 @@ impl Terminal {
     /// Draws on `bars`; `metric` is shown beside the loss.
     pub fn new(bars: MultiProgress, metric: &'static str) -> Self {
         Self {
+            downloads: Bar::new(bars.clone()),
             bars,
             steps: ProgressBar::hidden(),
             evaluation: None,
@@ -143,7 +155,9 @@ impl Drop for Terminal {
 impl Listener for Terminal {
     fn hear(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
+            Event::Downloading { file, done, total } => self.downloads.hear(file, *done, *total),
             Event::Reading => {
+                self.downloads.clear();
                 self.steps = self
                     .bars
                     .add(ProgressBar::new_spinner().with_message("reading the base and the data"));

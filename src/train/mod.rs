@@ -13,6 +13,7 @@ pub use setup::Prepared;
 use crate::config::Run;
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
+use crate::sources::Sources;
 use crate::{checkpoint, data, files, native};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -60,8 +61,16 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Summary> {
     output::check(run, overwrite)?;
+    let sources = Sources::find(run, &mut |file, done, total| {
+        listener.hear(&Event::Downloading { file, done, total })?;
+        if stop.load(Ordering::SeqCst) {
+            let kept = "what was downloaded is kept, and the next run goes on from it";
+            return Err(Error::Interrupted(kept.into()));
+        }
+        Ok(())
+    })?;
     listener.hear(&Event::Reading)?;
-    let mut prepared = Prepared::new(run)?;
+    let mut prepared = Prepared::new(run, &sources)?;
     if stop.load(Ordering::SeqCst) {
         return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
     }

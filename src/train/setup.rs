@@ -6,9 +6,11 @@ use crate::data::{self, Columns, Example, Labels, Row, Target, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::freeze::FreezePlan;
+use crate::hub::Progress;
 use crate::models::TaskType;
 use crate::optim::AdamW;
 use crate::predict::{examples, fits, has_segments};
+use crate::sources::{self, Model, Sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -32,6 +34,7 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The configuration, every key.
     pub resolved: RunConfig,
+    model: Model,
     meta: Meta,
     /// Every tensor that may differ from the base.
     differs: BTreeSet<String>,
@@ -39,12 +42,12 @@ pub struct Prepared {
 
 impl Prepared {
     /// Reads base and data side by side, builds the model and freezes it. Writes nothing.
-    pub fn new(run: &Run) -> Result<Self> {
+    pub fn new(run: &Run, sources: &Sources) -> Result<Self> {
         let section = &run.config.model;
-        let dir = &section.model_name_or_path;
+        let dir = &sources.model.dir;
         let (files, rows) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| BaseFiles::read(dir, section.weights.as_deref()));
-            let rows = Rows::read(run, &run.columns())
+            let rows = Rows::read(run, &run.columns(), sources)
                 .and_then(|rows| Ok((rows.encode(run, dir)?, rows.labels)));
             let files = reader.join().unwrap_or_else(|_| {
                 Err(Error::Bug("the thread that reads the base panicked".into()))
@@ -73,10 +76,7 @@ impl Prepared {
         optimizer.check_bound(&base.store)?;
         let meta = Meta {
             architecture: base.config.architecture.class().into(),
-            base_name: dir
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default(),
+            base_name: sources.model.name.clone(),
             base_fingerprint: base.fingerprint.clone(),
             tokenizer_fingerprint: tokenizer.fingerprint.clone(),
             task_type,
@@ -87,7 +87,8 @@ impl Prepared {
             freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
             metrics: BTreeMap::new(),
         };
-        let resolved = run.resolved(&labels.names, dropouts);
+        let mut resolved = run.resolved(&labels.names, dropouts);
+        sources.pin(&mut resolved);
         Ok(Self {
             base,
             plan,
@@ -98,6 +99,7 @@ impl Prepared {
             eval,
             tokenizer,
             resolved,
+            model: sources.model.clone(),
             meta,
             differs,
         })
@@ -119,12 +121,8 @@ impl std::fmt::Display for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (base, labels) = (&self.base, &self.labels);
         let file = base.file.file_name().unwrap_or_default().to_string_lossy();
-        writeln!(
-            f,
-            "base         {} ({file}), fingerprint {}",
-            base.dir.display(),
-            &base.fingerprint[..16]
-        )?;
+        let fingerprint = &base.fingerprint[..16];
+        writeln!(f, "base         {} ({file}), fingerprint {fingerprint}", self.model)?;
         let (train, eval, count) = (self.train.len(), self.eval.len(), labels.names.len());
         write!(f, "data         {train} training rows, {eval} evaluation rows, ")?;
         match self.task_type {
@@ -158,9 +156,9 @@ struct Encoded {
 
 impl Rows {
     /// Reads the data, finds the classes, splits an evaluation set off where there is none, and draws the rows that are asked for.
-    pub fn read(run: &Run, columns: &Columns) -> Result<Self> {
+    pub fn read(run: &Run, columns: &Columns, sources: &Sources) -> Result<Self> {
         let (section, task) = (&run.config.data, run.config.model.task_type);
-        let table = data::read(&section.train, columns)?;
+        let table = data::read_all(&sources.train.files, columns)?;
         let labels = run.label_names().map_or_else(
             || Labels::of(task, &section.train, &table),
             |names| Ok(Labels { names, declared: true }),
@@ -168,13 +166,13 @@ impl Rows {
         let mut train = table.rows;
         keep_good(run, &section.train, task, &labels, &mut train)?;
         let seed = run.data_seed();
-        let mut eval = match &section.eval {
-            Some(path) => {
-                let mut eval = data::read(path, columns)?.rows;
+        let mut eval = match (&sources.eval, &section.eval) {
+            (Some(found), Some(path)) => {
+                let mut eval = data::read_all(&found.files, columns)?.rows;
                 keep_good(run, path, task, &labels, &mut eval)?;
                 eval
             }
-            None => {
+            _ => {
                 let classes = classes(task, &labels, &train)?;
                 let (keep, take) = data::split_by_class(&classes, section.eval_fraction, seed);
                 let eval = pick(&train, &take);
@@ -192,12 +190,19 @@ impl Rows {
     }
 
     /// The evaluation rows of a run that has been resolved, its classes known, with numbers or not.
-    pub fn read_eval(run: &Run, columns: &Columns, declared: bool) -> Result<Vec<Row>> {
+    pub fn read_eval(
+        run: &Run,
+        columns: &Columns,
+        declared: bool,
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<Row>> {
         let (section, task) = (&run.config.data, run.config.model.task_type);
         let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
-            return Ok(Self::read(run, columns)?.eval);
+            return Ok(Self::read(run, columns, &Sources::find(run, progress)?)?.eval);
         };
-        let mut rows = data::read(path, columns)?.rows;
+        let found = sources::Rows::eval(run, None, progress)?;
+        let mut rows =
+            data::read_all(&found.map(|rows| rows.files).unwrap_or_default(), columns)?.rows;
         let labels = Labels { names, declared };
         keep_good(run, path, task, &labels, &mut rows)?;
         draw(run, "eval_samples", &mut rows, section.eval_samples, task, &labels)?;

@@ -3,6 +3,7 @@
 mod pickle;
 
 use crate::error::{Error, Result};
+use crate::files::hex;
 use crate::models::{Architecture, Name, classify};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -197,11 +198,6 @@ impl Weights {
                 .map_err(|e| Error::file(path, format!("cannot write: {e}")))
         })
     }
-}
-
-/// Bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn first_line(error: &dyn std::fmt::Display) -> String {

@@ -5,7 +5,7 @@ mod parquet;
 mod table;
 
 use crate::error::{Error, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where a row comes from, for messages.
@@ -299,6 +299,30 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
         return Err(Error::data(path, None, "no rows"));
     }
     Ok(Table { rows, classes })
+}
+
+/// Whether a name ends as a file does that [`read`] can read.
+pub fn has_ending(path: &Path) -> bool {
+    let known = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "txt"];
+    ending(path).is_some_and(|ending| known.contains(&ending.as_str()))
+}
+
+/// Reads all rows of several files, as one.
+pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
+    let mut all = Table { rows: vec![], classes: None };
+    for path in paths {
+        let table = read(path, columns)?;
+        all.rows.extend(table.rows);
+        match (&all.classes, table.classes) {
+            (None, found) => all.classes = found,
+            (Some(classes), Some(found)) if *classes != found => {
+                let problem = format!("classes {found:?}, and {classes:?} in the files before it");
+                return Err(Error::data(path, None, problem));
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
 }
 
 /// The file name's ending, in small letters: `csv`.

@@ -9,7 +9,7 @@ mod wordpiece;
 pub use files::FILES as TOKENIZER_FILES;
 
 use crate::error::{Error, Result};
-use crate::weights::hex;
+use crate::files::hex;
 use added::{Finder, Piece};
 use bpe::Bpe;
 use files::{Description, FILES, Kind};

@@ -1,0 +1,137 @@
+//! Which of a repository's files are wanted.
+
+use crate::data::TOKENIZER_FILES;
+use crate::weights;
+use std::collections::BTreeSet;
+
+/// The files chosen, by their paths in the repository.
+pub struct Choice {
+    pub files: Vec<String>,
+    /// Files that would have been chosen, were they there: a cache that is not known to lack them may not be whole.
+    pub absent: Vec<String>,
+    /// Whether files that are not listed could make another choice.
+    pub certain: bool,
+}
+
+/// What is said where a data set has no Parquet.
+pub const NO_PARQUET: &str = "no Parquet files";
+
+/// A model: configuration and tokenizer, and as its last file the weights named, or the first that can be read.
+pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
+    let there = |name: &&str| files.iter().any(|file| file == name);
+    if !there(&"config.json") {
+        return Err("no config.json; expected a model of transformers".into());
+    }
+    let small = ["config.json"].into_iter().chain(TOKENIZER_FILES);
+    let weights = named.map_or(weights::FILES.to_vec(), |name| vec![name]);
+    let Some(first) = weights.iter().position(there) else {
+        let mut problem = format!("no {}", weights.join(", "));
+        if there(&"model.safetensors.index.json") {
+            problem += " (weights in several shards are not supported)";
+        }
+        return Err(problem);
+    };
+    let (mut found, mut absent): (Vec<&str>, Vec<&str>) = small.partition(there);
+    found.push(weights[first]);
+    absent.extend(&weights[..first]);
+    let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    Ok(Choice { files: owned(found), absent: owned(absent), certain: true })
+}
+
+/// A data set's split, as Parquet. Without a name it is `validation` where there is one, and else `test`.
+pub fn split(
+    files: &[String],
+    subset: Option<&str>,
+    split: Option<&str>,
+) -> Result<Choice, String> {
+    let found: Vec<(&String, (String, String))> =
+        files.iter().filter_map(|file| Some((file, place_of(file)?))).collect();
+    let subsets: BTreeSet<&str> = found.iter().map(|(_, (subset, _))| subset.as_str()).collect();
+    let listed = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
+    let subset = match (subset, subsets.first()) {
+        (_, None) => return Err(NO_PARQUET.into()),
+        (Some(subset), _) if subsets.contains(subset) => subset,
+        (Some(subset), _) => {
+            return Err(format!(
+                "data.subset: found {subset:?}, expected one of {}",
+                listed(&subsets)
+            ));
+        }
+        (None, Some(only)) if subsets.len() == 1 => only,
+        (None, _) if subsets.contains("default") => "default",
+        (None, _) => {
+            return Err(format!(
+                "data.subset: found nothing, expected one of {}",
+                listed(&subsets)
+            ));
+        }
+    };
+    let splits: BTreeSet<&str> = found
+        .iter()
+        .filter(|(_, place)| place.0 == subset)
+        .map(|(_, place)| place.1.as_str())
+        .collect();
+    let defaults = ["validation", "test"];
+    let wanted = split.or_else(|| defaults.into_iter().find(|name| splits.contains(name)));
+    let Some(wanted) = wanted.filter(|name| splits.contains(name)) else {
+        let asked = split.map_or_else(
+            || format!("no split {}", defaults.join(" or ")),
+            |name| format!("no split {name:?}"),
+        );
+        return Err(format!("{asked}; there are {}", listed(&splits)));
+    };
+    let mut chosen: Vec<String> = found
+        .iter()
+        .filter(|(_, place)| place.0 == subset && place.1 == wanted)
+        .map(|(file, _)| (*file).clone())
+        .collect();
+    chosen.sort();
+    let absent = whole(&chosen)?;
+    // In a cache, a split of a default name may stand in for one that was not downloaded.
+    Ok(Choice { files: chosen, absent, certain: split.is_some() })
+}
+
+/// Checks that no file of a split is missing: of `train-00000-of-00003` by their count, of `0000`, `0001` by their numbers, and then
+/// the next one is what must not be there.
+fn whole(files: &[String]) -> Result<Vec<String>, String> {
+    let Some(first) = files.first() else { return Ok(vec![]) };
+    let stem = |file: &str| {
+        file.rsplit('/').next().unwrap_or(file).trim_end_matches(".parquet").to_owned()
+    };
+    if let Some((_, count)) = stem(first).rsplit_once("-of-") {
+        return match count.parse::<usize>() {
+            Ok(count) if count != files.len() => {
+                Err(format!("{} of the {count} files of {first}", files.len()))
+            }
+            _ => Ok(vec![]),
+        };
+    }
+    if !is_number(&stem(first)) {
+        return Ok(vec![]);
+    }
+    let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let name = |i: usize| format!("{folder}/{i:0width$}.parquet", width = stem(first).len());
+    if let Some(missing) = (0..files.len()).map(name).find(|name| !files.contains(name)) {
+        return Err(format!("no file {missing}"));
+    }
+    Ok(vec![name(files.len())])
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Subset and split of a Parquet file: `SUBSET/SPLIT-00000-of-00001`, `data/SPLIT-...`, `SUBSET/SPLIT/0000`.
+pub fn place_of(file: &str) -> Option<(String, String)> {
+    let stem = file.strip_suffix(".parquet")?;
+    let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+    // The split is the name up to its number, or the folder where the name is a number alone.
+    let (subset, split) = if is_number(name) {
+        folder.rsplit_once('/').unwrap_or(("", folder))
+    } else {
+        let numbered = name.split_once("-of-").and_then(|(start, _)| start.rsplit_once('-'));
+        (folder, numbered.filter(|(_, number)| is_number(number)).map_or(name, |(split, _)| split))
+    };
+    let subset = if subset.is_empty() || subset == "data" { "default" } else { subset };
+    Some((subset.to_owned(), split.to_owned()))
+}
