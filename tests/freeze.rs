@@ -1,7 +1,9 @@
 //! Bias groups, the plan, the counts.
 
 use crate::common::tiny_base;
-use bitfit::freeze::{FreezePlan, Group, Layout, Switches, thousands};
+use bitfit::freeze::{
+    Cost, FreezePlan, Group, Layers, Layout, Parameter, Switches, Term, thousands,
+};
 use bitfit::models::{Classifier, ModelConfig};
 use std::collections::BTreeMap;
 use tch::{Device, nn};
@@ -198,6 +200,121 @@ fn switches_turn_groups_on() {
         }
     }
     assert_eq!(trained(&only(Group::Other)), ["bert.pooler.dense.bias"]);
+}
+
+/// The biases of each of the paper's subsets, in a layer of each architecture.
+const TERMS: [(Term, &str, &str); 8] = [
+    (Term::Query, "attention.self.query", "attention.q_lin"),
+    (Term::Key, "attention.self.key", "attention.k_lin"),
+    (Term::Value, "attention.self.value", "attention.v_lin"),
+    (Term::AttentionOutput, "attention.output.dense", "attention.out_lin"),
+    (Term::AttentionLayerNorm, "attention.output.LayerNorm", "sa_layer_norm"),
+    (Term::Intermediate, "intermediate.dense", "ffn.lin1"),
+    (Term::Output, "output.dense", "ffn.lin2"),
+    (Term::OutputLayerNorm, "output.LayerNorm", "output_layer_norm"),
+];
+
+/// The biases of the encoder that train with these terms alone, in two layers.
+fn encoder_biases(kind: &str, terms: &[Term], layers: Option<&str>) -> Vec<String> {
+    let config = config(kind, 2, 8, 16, 10);
+    let switches = Switches {
+        terms: terms.iter().copied().collect(),
+        layers: layers.map(|text| Layers::parse(text).unwrap()),
+        ..Switches::default()
+    };
+    let plan = FreezePlan::new(&shapes(&config), &head(&config), &switches).unwrap();
+    let encoder = |p: &&Parameter| p.place.term.is_some();
+    plan.trainable().filter(encoder).map(|p| p.name.clone()).collect()
+}
+
+#[test]
+fn each_subset_of_the_paper_is_exactly_its_biases() {
+    for kind in ["bert", "distilbert", "roberta"] {
+        let place = if kind == "distilbert" { "transformer" } else { "encoder" };
+        let of = |layer: usize, bert: &str, distilbert: &str| {
+            let module = if kind == "distilbert" { distilbert } else { bert };
+            format!("{kind}.{place}.layer.{layer}.{module}.bias")
+        };
+        for (term, bert, distilbert) in TERMS {
+            let both = [of(0, bert, distilbert), of(1, bert, distilbert)];
+            assert_eq!(encoder_biases(kind, &[term], None), both, "{term:?}");
+            assert_eq!(encoder_biases(kind, &[term], Some("1")), both[1..], "{term:?}");
+        }
+        let embeddings = format!("{kind}.embeddings.LayerNorm.bias");
+        let found = encoder_biases(kind, &[Term::EmbeddingsLayerNorm], None);
+        assert_eq!(found, [embeddings.clone()]);
+        // Query and intermediate, the paper's half: with layers named, the embeddings' LayerNorm is in none.
+        let half = encoder_biases(kind, &[Term::Query, Term::Intermediate], None);
+        assert_eq!(half.len(), 4);
+        let mut all: Vec<String> = TERMS
+            .iter()
+            .flat_map(|(_, bert, distilbert)| [0, 1].map(|layer| of(layer, bert, distilbert)))
+            .chain([embeddings.clone()])
+            .collect();
+        all.sort();
+        assert_eq!(encoder_biases(kind, &Term::ALL, None), all);
+        all.retain(|name| *name != embeddings);
+        assert_eq!(encoder_biases(kind, &Term::ALL, Some("0-")), all);
+    }
+}
+
+/// At BERT's widths the paper's query and intermediate are somewhat less than half of the encoder's biases.
+#[test]
+fn query_and_intermediate_are_the_papers_half() {
+    let config = config("bert", 12, 768, 3072, 10);
+    let count = |terms: &[Term]| {
+        let switches = Switches { terms: terms.iter().copied().collect(), ..Switches::default() };
+        let plan = FreezePlan::new(&shapes(&config), &head(&config), &switches).unwrap();
+        plan.trainable().filter(|p| p.place.term.is_some()).map(Parameter::numel).sum::<u64>()
+    };
+    assert_eq!(count(&[Term::Query, Term::Intermediate]), 12 * (768 + 3072));
+    assert_eq!(count(&Term::ALL), 102_912 - 768);
+}
+
+#[test]
+fn layers_are_numbers_and_ranges() {
+    let chosen = |text| {
+        let layers = Layers::parse(text).unwrap();
+        (0..8).filter(|&layer| layers.contains(layer)).collect::<Vec<_>>()
+    };
+    assert_eq!(chosen("4-5"), [4, 5]);
+    assert_eq!(chosen("0, 2,6-"), [0, 2, 6, 7]);
+    assert_eq!(chosen("-1"), [0, 1]);
+    for text in ["", "-", "5-4", "a", "1,,2", "1-2-3", "1.5", "-1-"] {
+        assert!(Layers::parse(text).is_none(), "{text}");
+    }
+}
+
+/// The products of a step, counted by hand for one layer below the last.
+#[test]
+fn backpropagation_is_counted_down_to_what_trains() {
+    let config = config("bert", 2, 8, 16, 10);
+    let (h, i, n) = (8.0, 16.0, 5.0);
+    let cost = |terms: &[Term], layers: Option<&str>| {
+        let switches = Switches {
+            terms: terms.iter().copied().collect(),
+            layers: layers.map(|text| Layers::parse(text).unwrap()),
+            ..Switches::default()
+        };
+        let plan = FreezePlan::new(&shapes(&config), &head(&config), &switches).unwrap();
+        Cost::of(&plan, &config, n)
+    };
+    let first = n * (4.0 * h * h + 2.0 * h * i) + 2.0 * n * n * h;
+    let last = 2.0 * n * h * h + 2.0 * h * h + 2.0 * h * i + 2.0 * n * h;
+    let all = cost(&Term::ALL, None);
+    assert_eq!(all.forward, first + last);
+    // Of each of attention's two products both factors have a gradient.
+    assert_eq!(all.backward, first + 2.0 * n * n * h + last + 2.0 * n * h);
+    assert_eq!((all.saved(), all.lowest_layer), (0.0, None));
+    // The last layer alone: nothing below its projections.
+    let top = cost(&Term::ALL, Some("1"));
+    assert_eq!(top.backward, h * h + 2.0 * h * i + 4.0 * n * h);
+    assert_eq!(top.lowest_layer, Some(1));
+    // Its last bias: no product at all.
+    assert_eq!(cost(&[Term::OutputLayerNorm], Some("1")).backward, 0.0);
+    // The value's bias below: the scores have no gradient in its layer.
+    let value = cost(&[Term::Value], Some("0"));
+    assert_eq!(value.backward, n * n * h + n * (h * h + 2.0 * h * i) + last + 2.0 * n * h);
 }
 
 #[test]

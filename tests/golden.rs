@@ -3,7 +3,7 @@
 use crate::common::{NO_DROPOUT, Scratch, TINY, golden, golden_dir, ints, root, tiny, tiny_base};
 use bitfit::base::BaseFiles;
 use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
-use bitfit::freeze::{FreezePlan, Switches};
+use bitfit::freeze::{FreezePlan, Group, Switches};
 use bitfit::models::TaskType;
 use bitfit::optim::{AdamW, AdamWSettings};
 use std::collections::HashMap;
@@ -213,8 +213,9 @@ fn the_flat_optimizer_takes_adamws_steps() {
     let golden = golden("tiny-bert.safetensors");
     let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
     let settings = AdamWSettings {
-        learning_rate: 1e-2,
-        bias_learning_rate: 2e-3,
+        rates: Group::ALL
+            .map(|group| (group, if group == Group::Classifier { 1e-2 } else { 2e-3 }))
+            .into(),
         weight_decay: 0.0,
         beta1: 0.9,
         beta2: 0.999,

@@ -81,9 +81,10 @@ impl Inspect {
 pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
     let prepared = Prepared::new(run, &Sources::find(run, &mut downloads(bars))?)?;
     if json {
-        return print(
-            &as_json(&prepared.base.dir, &prepared.base.fingerprint, &prepared.plan).to_string(),
-        );
+        let base = &prepared.base;
+        let mut found = as_json(&base.dir, &base.fingerprint, &prepared.plan);
+        found["cost"] = json!(prepared.cost());
+        return print(&found.to_string());
     }
     print(&prepared.to_string())
 }

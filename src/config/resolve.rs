@@ -4,10 +4,10 @@ use super::{BitfitSection, Metric, RunConfig};
 use crate::base::Base;
 use crate::data::{Columns, LabelColumns, MIN_LENGTH};
 use crate::error::{Error, Result};
-use crate::freeze::{FreezePlan, Group, Switches};
+use crate::freeze::{FreezePlan, Group, Layers, Switches, Term};
 use crate::models::{Dropouts, ModelConfig, TaskType};
 use crate::optim::AdamWSettings;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
 
@@ -19,6 +19,8 @@ pub struct Run {
     origin: Origin,
     /// Where to compute.
     pub device: Device,
+    /// What trains.
+    pub switches: Switches,
     /// The optimizer's settings.
     pub adamw: AdamWSettings,
     /// What decides which state is best.
@@ -66,6 +68,7 @@ impl Run {
         }
         check.labels(&config)?;
         check.hub(&config)?;
+        let switches = check.switches(bitfit)?;
         for (key, samples) in
             [("data.train_samples", data.train_samples), ("data.eval_samples", data.eval_samples)]
         {
@@ -83,6 +86,10 @@ impl Run {
         for (key, value) in [
             ("training.learning_rate", training.learning_rate),
             ("bitfit.bias_learning_rate", bitfit.bias_learning_rate.unwrap_or(1.0)),
+            ("bitfit.attention_learning_rate", bitfit.attention_learning_rate.unwrap_or(1.0)),
+            ("bitfit.feedforward_learning_rate", bitfit.feedforward_learning_rate.unwrap_or(1.0)),
+            ("bitfit.layer_norm_learning_rate", bitfit.layer_norm_learning_rate.unwrap_or(1.0)),
+            ("bitfit.other_learning_rate", bitfit.other_learning_rate.unwrap_or(1.0)),
             ("training.adam_epsilon", training.adam_epsilon),
         ] {
             check.that(value > 0.0 && value.is_finite(), key, &value, positive)?;
@@ -111,9 +118,15 @@ impl Run {
             check.that(value >= 1, key, &value, "1 or more")?;
         }
         let bias_learning_rate = bitfit.bias_learning_rate.unwrap_or(training.learning_rate);
+        let rate = |own: Option<f64>| own.unwrap_or(bias_learning_rate);
         let adamw = AdamWSettings {
-            learning_rate: training.learning_rate,
-            bias_learning_rate,
+            rates: BTreeMap::from([
+                (Group::Attention, rate(bitfit.attention_learning_rate)),
+                (Group::Feedforward, rate(bitfit.feedforward_learning_rate)),
+                (Group::LayerNorm, rate(bitfit.layer_norm_learning_rate)),
+                (Group::Other, rate(bitfit.other_learning_rate)),
+                (Group::Classifier, training.learning_rate),
+            ]),
             weight_decay: training.weight_decay,
             beta1: training.adam_beta1,
             beta2: training.adam_beta2,
@@ -133,7 +146,7 @@ impl Run {
         let greater_is_better = training.greater_is_better.unwrap_or(!metric.is_error());
         let device = device(&training.device)
             .map_err(|(found, expected)| check.error("training.device", &found, &expected))?;
-        Ok(Self { origin: check, device, adamw, metric, greater_is_better, config })
+        Ok(Self { origin: check, device, switches, adamw, metric, greater_is_better, config })
     }
 
     /// The configuration with everything that defaults, base and data decide, as it is written into the run directory.
@@ -146,7 +159,16 @@ impl Run {
         config.model.hidden_dropout_prob = Some(dropouts.hidden);
         config.model.attention_probs_dropout_prob = Some(dropouts.attention);
         config.model.classifier_dropout = Some(dropouts.classifier.unwrap_or(dropouts.hidden));
-        config.bitfit.bias_learning_rate = Some(self.adamw.bias_learning_rate);
+        let bitfit = &mut config.bitfit;
+        bitfit.bias_learning_rate.get_or_insert(config.training.learning_rate);
+        for (group, rate) in [
+            (Group::Attention, &mut bitfit.attention_learning_rate),
+            (Group::Feedforward, &mut bitfit.feedforward_learning_rate),
+            (Group::LayerNorm, &mut bitfit.layer_norm_learning_rate),
+            (Group::Other, &mut bitfit.other_learning_rate),
+        ] {
+            *rate = self.adamw.rates.get(&group).copied();
+        }
         config.data.seed = Some(self.data_seed());
         config.training.metric_for_best_model = Some(self.metric);
         config.training.greater_is_better = Some(self.greater_is_better);
@@ -155,12 +177,10 @@ impl Run {
 
     /// Decides what trains; an error names the configuration.
     pub fn plan(&self, base: &Base) -> Result<FreezePlan> {
-        FreezePlan::new(&base.shapes(), &base.new, &switches(&self.config.bitfit)).map_err(
-            |error| match error {
-                Error::Usage(message) => Error::Toml { path: self.origin.path.clone(), message },
-                other => other,
-            },
-        )
+        FreezePlan::new(&base.shapes(), &base.new, &self.switches).map_err(|error| match error {
+            Error::Usage(message) => Error::Toml { path: self.origin.path.clone(), message },
+            other => other,
+        })
     }
 
     /// The columns that hold texts and labels.
@@ -231,22 +251,6 @@ impl Run {
     }
 }
 
-fn switches(section: &BitfitSection) -> Switches {
-    let groups = [
-        (Group::Attention, section.train_attention_bias),
-        (Group::Feedforward, section.train_feedforward_bias),
-        (Group::LayerNorm, section.train_layer_norm_bias),
-        (Group::Classifier, section.train_classifier_bias),
-        (Group::Other, section.train_other_bias),
-    ];
-    Switches {
-        biases: groups.into_iter().filter(|(_, on)| *on).map(|(group, _)| group).collect(),
-        classifier_weight: section.train_classifier_weight,
-        include: section.include.clone(),
-        exclude: section.exclude.clone(),
-    }
-}
-
 /// Where a configuration comes from, for messages.
 #[derive(Debug, Clone)]
 struct Origin {
@@ -302,6 +306,48 @@ impl Origin {
                 Err(self.error("data.eval", &id.display(), &expected))
             }
         }
+    }
+
+    /// What trains; keys that contradict each other are refused.
+    fn switches(&self, section: &BitfitSection) -> Result<Switches> {
+        let groups = [
+            (Group::Attention, "train_attention_bias", section.train_attention_bias),
+            (Group::Feedforward, "train_feedforward_bias", section.train_feedforward_bias),
+            (Group::LayerNorm, "train_layer_norm_bias", section.train_layer_norm_bias),
+            (Group::Classifier, "train_classifier_bias", section.train_classifier_bias),
+            (Group::Other, "train_other_bias", section.train_other_bias),
+        ];
+        let key = "bitfit.bias_terms";
+        for term in section.bias_terms.iter().flatten() {
+            let off = groups.iter().find(|(group, _, on)| *group == term.group() && !on);
+            let off = off.map(|(_, key, _)| format!("{key} = false"));
+            let off = off.or((*term == Term::Key && !section.train_key_bias)
+                .then(|| "train_key_bias = false".into()));
+            let off = off.or((*term == Term::EmbeddingsLayerNorm && section.layers.is_some())
+                .then(|| "layers, since it is in none".into()));
+            if let Some(off) = off {
+                return Err(self.error(key, &term.name(), &format!("no such term with {off}")));
+            }
+        }
+        let layers = match &section.layers {
+            None => None,
+            Some(text) => Some(Layers::parse(text).ok_or_else(|| {
+                self.error("bitfit.layers", &format!("{text:?}"), Layers::SYNTAX)
+            })?),
+        };
+        let mut terms: BTreeSet<Term> =
+            section.bias_terms.clone().unwrap_or(Term::ALL.into()).into_iter().collect();
+        if !section.train_key_bias {
+            terms.remove(&Term::Key);
+        }
+        Ok(Switches {
+            biases: groups.into_iter().filter(|(_, _, on)| *on).map(|(group, ..)| group).collect(),
+            terms,
+            layers,
+            classifier_weight: section.train_classifier_weight,
+            include: section.include.clone(),
+            exclude: section.exclude.clone(),
+        })
     }
 
     /// Checks what is said of labels against the task.

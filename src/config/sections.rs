@@ -1,5 +1,6 @@
 //! Every key with its default, as it is written: the paper's settings, under Hugging Face's names.
 
+use crate::freeze::Term;
 use crate::models::TaskType;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -63,6 +64,18 @@ pub struct BitfitSection {
     /// The rate of the encoder's biases; by default `training.learning_rate`, which is then the head's alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_learning_rate: Option<f64>,
+    /// Rates of the groups; by default `bias_learning_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_learning_rate: Option<f64>,
+    /// Of the feedforward's biases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedforward_learning_rate: Option<f64>,
+    /// Of the LayerNorms' biases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_norm_learning_rate: Option<f64>,
+    /// Of the pooler's bias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_learning_rate: Option<f64>,
     /// Query, key, value and the attention's output.
     pub train_attention_bias: bool,
     /// Both dense layers of the feedforward.
@@ -75,6 +88,14 @@ pub struct BitfitSection {
     pub train_other_bias: bool,
     /// The head's weight: random at first, and in no base.
     pub train_classifier_weight: bool,
+    /// The key's, whose gradient is zero but for rounding.
+    pub train_key_bias: bool,
+    /// Of the encoder's biases, those that train if their group does: the paper's subsets; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_terms: Option<Vec<Term>>,
+    /// The layers whose biases train, such as `8-11`; by default all, and the embeddings' LayerNorm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<String>,
     /// Biases that train in any case: regexes over whole names.
     pub include: Vec<String>,
     /// Biases that do not: regexes over whole names, after `include`.
@@ -294,12 +315,19 @@ impl Default for BitfitSection {
             freeze_all_weights: true,
             train_bias_only: true,
             bias_learning_rate: None,
+            attention_learning_rate: None,
+            feedforward_learning_rate: None,
+            layer_norm_learning_rate: None,
+            other_learning_rate: None,
             train_attention_bias: true,
             train_feedforward_bias: true,
             train_layer_norm_bias: true,
             train_classifier_bias: true,
             train_other_bias: true,
             train_classifier_weight: true,
+            train_key_bias: true,
+            bias_terms: None,
+            layers: None,
             include: vec![],
             exclude: vec![],
         }

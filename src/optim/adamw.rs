@@ -4,18 +4,17 @@
 //! biases are views of one vector and their gradients views of another: one norm, one clip, one optimizer step.
 
 use crate::error::{Error, Result};
-use crate::freeze::{FreezePlan, Group, Layout};
+use crate::freeze::{FreezePlan, Group, Layout, Parameter};
 use crate::native;
+use std::collections::BTreeMap;
 use tch::nn::{self, OptimizerConfig};
 use tch::{COptimizer, Kind, Tensor};
 
 /// AdamW's settings (Loshchilov and Hutter, ICLR 2019).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AdamWSettings {
-    /// For the head, and for the biases too unless they have their own.
-    pub learning_rate: f64,
-    /// For the encoder's biases.
-    pub bias_learning_rate: f64,
+    /// The rate of each group that can train.
+    pub rates: BTreeMap<Group, f64>,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Decay of the first moment.
@@ -44,18 +43,13 @@ pub struct AdamW {
 impl AdamW {
     /// Moves the tensors that train into flat vectors and builds an optimizer for each learning rate.
     pub fn new(store: &nn::VarStore, plan: &FreezePlan, settings: &AdamWSettings) -> Result<Self> {
-        let rate_of = |group| {
-            if group == Group::Classifier {
-                settings.learning_rate
-            } else {
-                settings.bias_learning_rate
-            }
-        };
-        let mut rates = vec![settings.learning_rate, settings.bias_learning_rate];
+        let mut rates: Vec<f64> = settings.rates.values().copied().collect();
+        rates.sort_by(f64::total_cmp);
         rates.dedup();
         let mut groups = vec![];
         for rate in rates {
-            let layout = Layout::new(plan.trainable().filter(|p| rate_of(p.group) == rate));
+            let of_rate = |p: &&Parameter| settings.rates.get(&p.place.group) == Some(&rate);
+            let layout = Layout::new(plan.trainable().filter(of_rate));
             if layout.length > 0 {
                 groups.push(FlatGroup::new(store, layout, rate, settings)?);
             }

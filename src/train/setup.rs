@@ -5,7 +5,7 @@ use crate::config::{Run, RunConfig};
 use crate::data::{self, Columns, Example, Labels, Row, Target, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
-use crate::freeze::FreezePlan;
+use crate::freeze::{Cost, FreezePlan};
 use crate::hub::Progress;
 use crate::models::TaskType;
 use crate::optim::AdamW;
@@ -105,6 +105,13 @@ impl Prepared {
         })
     }
 
+    /// What a step costs, for texts of the training rows' mean length.
+    pub fn cost(&self) -> Cost {
+        let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
+        let length = tokens as f64 / self.train.len().max(1) as f64;
+        Cost::of(&self.plan, &self.base.config, length)
+    }
+
     /// The task as it is now.
     pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
         self.optimizer.check_finite()?;
@@ -133,6 +140,10 @@ impl std::fmt::Display for Prepared {
         match base.device() {
             tch::Device::Cuda(index) => writeln!(f, "device       cuda:{index}")?,
             _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
+        }
+        let cost = self.cost();
+        if cost.saved() >= 0.005 {
+            writeln!(f, "backward     {cost}")?;
         }
         write!(f, "{}", self.plan.counts())
     }

@@ -1,0 +1,137 @@
+//! How many parameters there are and how many train, by group.
+
+use super::{FreezePlan, Group, Parameter};
+use serde::Serialize;
+
+/// Bytes that AdamW needs for a trained parameter besides its value, in fp32: gradient and two moments.
+const TRAINING_BYTES: u64 = 12;
+
+impl FreezePlan {
+    /// The counts of the whole model and of each group.
+    pub fn counts(&self) -> Counts {
+        let count = |keep: &dyn Fn(&Parameter) -> bool| -> u64 {
+            self.parameters.iter().filter(|p| keep(p)).map(Parameter::numel).sum()
+        };
+        let groups = Group::ALL.map(|group| GroupCounts {
+            group,
+            bias: count(&|p| p.place.group == group && p.is_bias()),
+            weight: count(&|p| p.place.group == group && !p.is_bias()),
+            trainable: count(&|p| p.place.group == group && p.trains),
+        });
+        let (all, trainable) = (count(&|_| true), count(&|p| p.trains));
+        let bias = count(&|p| p.is_bias());
+        Counts {
+            all,
+            trainable,
+            frozen: all - trainable,
+            bias,
+            weight: all - bias,
+            trainable_bias: count(&|p| p.trains && p.is_bias()),
+            trainable_weight: count(&|p| p.trains && !p.is_bias()),
+            share: trainable as f64 / all as f64,
+            reduction: all as f64 / trainable as f64,
+            training_bytes: TRAINING_BYTES * trainable,
+            full_training_bytes: TRAINING_BYTES * all,
+            groups: groups.to_vec(),
+        }
+    }
+}
+
+/// Parameter counts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Counts {
+    /// Every parameter.
+    pub all: u64,
+    /// Those that train.
+    pub trainable: u64,
+    /// Those that do not.
+    pub frozen: u64,
+    /// Biases, trained or not.
+    pub bias: u64,
+    /// Weights, trained or not.
+    pub weight: u64,
+    /// Biases that train.
+    pub trainable_bias: u64,
+    /// Weights that train.
+    pub trainable_weight: u64,
+    /// `trainable / all`.
+    pub share: f64,
+    /// `all / trainable`.
+    pub reduction: f64,
+    /// Bytes of gradient and AdamW moments, fp32.
+    pub training_bytes: u64,
+    /// The same when everything trains.
+    pub full_training_bytes: u64,
+    /// By group.
+    pub groups: Vec<GroupCounts>,
+}
+
+/// Parameter counts of a group.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupCounts {
+    /// The group.
+    pub group: Group,
+    /// Its biases.
+    pub bias: u64,
+    /// Its weights.
+    pub weight: u64,
+    /// What trains of both.
+    pub trainable: u64,
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:<12} {:>13} {:>13} {:>13}", "group", "biases", "weights", "trainable")?;
+        for g in &self.groups {
+            let name = g.group.name();
+            writeln!(
+                f,
+                "{name:<12} {:>13} {:>13} {:>13}",
+                thousands(g.bias),
+                thousands(g.weight),
+                thousands(g.trainable)
+            )?;
+        }
+        let (bias, weight, trainable) =
+            (thousands(self.bias), thousands(self.weight), thousands(self.trainable));
+        writeln!(f, "{:<12} {bias:>13} {weight:>13} {trainable:>13}", "all")?;
+        writeln!(
+            f,
+            "trainable    {trainable} of {} ({:.3} %; 1 in {:.0}): {} biases, {} weights; frozen {}",
+            thousands(self.all),
+            100.0 * self.share,
+            self.reduction,
+            thousands(self.trainable_bias),
+            thousands(self.trainable_weight),
+            thousands(self.frozen),
+        )?;
+        write!(
+            f,
+            "gradient and AdamW moments {}, against {} of full fine-tuning: {} saved (weights and activations come on top)",
+            bytes(self.training_bytes),
+            bytes(self.full_training_bytes),
+            bytes(self.full_training_bytes - self.training_bytes),
+        )
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn bytes(count: u64) -> String {
+    match count as f64 {
+        n if n < 1e6 => format!("{:.1} kB", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        n => format!("{:.2} GB", n / 1e9),
+    }
+}

@@ -1,0 +1,242 @@
+//! Where each parameter belongs, by anchored regular expressions over canonical names.
+
+use crate::error::{Error, Result};
+use regex::{Regex, RegexSet};
+use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
+
+/// The part of the model that a parameter belongs to. Each parameter is in exactly one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Group {
+    /// Lookup tables. They have no bias.
+    Embeddings,
+    /// Query, key and value projections and the attention's output.
+    Attention,
+    /// Both dense layers of the feedforward.
+    Feedforward,
+    /// Every LayerNorm, the embeddings' included.
+    LayerNorm,
+    /// The new head, its dense layer included.
+    Classifier,
+    /// BERT's pooler.
+    Other,
+}
+
+/// The encoder's biases by their place in a layer: the paper's subsets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Term {
+    /// Of the query projection.
+    Query,
+    /// Of the key projection. Its gradient is zero but for rounding.
+    Key,
+    /// Of the value projection.
+    Value,
+    /// Of the dense layer after attention.
+    AttentionOutput,
+    /// Of the LayerNorm after attention.
+    AttentionLayerNorm,
+    /// Of the feedforward's first dense layer.
+    Intermediate,
+    /// Of the feedforward's second dense layer.
+    Output,
+    /// Of the LayerNorm after the feedforward.
+    OutputLayerNorm,
+    /// Of the LayerNorm after the embeddings, which is in no layer.
+    EmbeddingsLayerNorm,
+}
+
+/// Where a parameter belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The part of the model.
+    pub group: Group,
+    /// Its place in the encoder; none of lookup tables, pooler and head.
+    pub term: Option<Term>,
+    /// The layer, counted from 0; none outside the layers.
+    pub layer: Option<usize>,
+}
+
+/// Patterns over whole names for each group. Anchored, so that `output` is not `attention.output`, and LayerNorm is itself alone.
+const PLACES: [(Group, Option<Term>, &str); 12] = [
+    (
+        Group::Embeddings,
+        None,
+        r"(bert|roberta|distilbert)\.embeddings\.(word|position|token_type)_embeddings\.weight",
+    ),
+    (
+        Group::Attention,
+        Some(Term::Query),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.self\.query|distilbert\.transformer\.layer\.\d+\.attention\.q_lin)\.(weight|bias)",
+    ),
+    (
+        Group::Attention,
+        Some(Term::Key),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.self\.key|distilbert\.transformer\.layer\.\d+\.attention\.k_lin)\.(weight|bias)",
+    ),
+    (
+        Group::Attention,
+        Some(Term::Value),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.self\.value|distilbert\.transformer\.layer\.\d+\.attention\.v_lin)\.(weight|bias)",
+    ),
+    (
+        Group::Attention,
+        Some(Term::AttentionOutput),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.output\.dense|distilbert\.transformer\.layer\.\d+\.attention\.out_lin)\.(weight|bias)",
+    ),
+    (
+        Group::LayerNorm,
+        Some(Term::AttentionLayerNorm),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.output\.LayerNorm|distilbert\.transformer\.layer\.\d+\.sa_layer_norm)\.(weight|bias)",
+    ),
+    (
+        Group::Feedforward,
+        Some(Term::Intermediate),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.intermediate\.dense|distilbert\.transformer\.layer\.\d+\.ffn\.lin1)\.(weight|bias)",
+    ),
+    (
+        Group::Feedforward,
+        Some(Term::Output),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.output\.dense|distilbert\.transformer\.layer\.\d+\.ffn\.lin2)\.(weight|bias)",
+    ),
+    (
+        Group::LayerNorm,
+        Some(Term::OutputLayerNorm),
+        r"((bert|roberta)\.encoder\.layer\.\d+\.output\.LayerNorm|distilbert\.transformer\.layer\.\d+\.output_layer_norm)\.(weight|bias)",
+    ),
+    (
+        Group::LayerNorm,
+        Some(Term::EmbeddingsLayerNorm),
+        r"(bert|roberta|distilbert)\.embeddings\.LayerNorm\.(weight|bias)",
+    ),
+    (Group::Classifier, None, r"(pre_classifier|classifier(\.(dense|out_proj))?)\.(weight|bias)"),
+    (Group::Other, None, r"bert\.pooler\.dense\.(weight|bias)"),
+];
+
+impl Place {
+    /// The place of a parameter, by its canonical name.
+    pub fn of(name: &str) -> Result<Self> {
+        static PATTERNS: OnceLock<Option<(RegexSet, Regex)>> = OnceLock::new();
+        let (set, layer) = PATTERNS
+            .get_or_init(|| {
+                let anchored = PLACES.map(|(_, _, pattern)| format!("^(?:{pattern})$"));
+                Some((RegexSet::new(anchored).ok()?, Regex::new(r"\.layer\.(\d+)\.").ok()?))
+            })
+            .as_ref()
+            .ok_or_else(|| Error::Bug("the group patterns do not compile".into()))?;
+        let matched: Vec<_> = set.matches(name).into_iter().collect();
+        let [index] = matched[..] else {
+            let count = matched.len();
+            return Err(Error::Bug(format!("parameter {name} is in {count} groups, expected one")));
+        };
+        let (group, term, _) = PLACES[index];
+        let layer = layer.captures(name).and_then(|found| found[1].parse().ok());
+        Ok(Self { group, term, layer })
+    }
+}
+
+impl Group {
+    /// All groups, as they are printed.
+    pub const ALL: [Group; 6] = [
+        Group::Embeddings,
+        Group::Attention,
+        Group::Feedforward,
+        Group::LayerNorm,
+        Group::Classifier,
+        Group::Other,
+    ];
+
+    /// The group of a parameter, by its canonical name.
+    pub fn of(name: &str) -> Result<Group> {
+        Ok(Place::of(name)?.group)
+    }
+
+    /// The name used in configurations and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Embeddings => "embeddings",
+            Group::Attention => "attention",
+            Group::Feedforward => "feedforward",
+            Group::LayerNorm => "layer_norm",
+            Group::Classifier => "classifier",
+            Group::Other => "other",
+        }
+    }
+}
+
+impl Term {
+    /// All terms, in the order of the computation.
+    pub const ALL: [Term; 9] = [
+        Term::EmbeddingsLayerNorm,
+        Term::Query,
+        Term::Key,
+        Term::Value,
+        Term::AttentionOutput,
+        Term::AttentionLayerNorm,
+        Term::Intermediate,
+        Term::Output,
+        Term::OutputLayerNorm,
+    ];
+
+    /// The name used in configurations and output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Term::Query => "query",
+            Term::Key => "key",
+            Term::Value => "value",
+            Term::AttentionOutput => "attention_output",
+            Term::AttentionLayerNorm => "attention_layer_norm",
+            Term::Intermediate => "intermediate",
+            Term::Output => "output",
+            Term::OutputLayerNorm => "output_layer_norm",
+            Term::EmbeddingsLayerNorm => "embeddings_layer_norm",
+        }
+    }
+
+    /// The group that it is in.
+    pub fn group(self) -> Group {
+        match self {
+            Term::Query | Term::Key | Term::Value | Term::AttentionOutput => Group::Attention,
+            Term::Intermediate | Term::Output => Group::Feedforward,
+            Term::AttentionLayerNorm | Term::OutputLayerNorm | Term::EmbeddingsLayerNorm => {
+                Group::LayerNorm
+            }
+        }
+    }
+}
+
+/// Layers by number, from 0: `4-5`, `0,2,6-` or `-3`, ends included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers(Vec<(usize, Option<usize>)>);
+
+impl Layers {
+    /// What [`Layers::parse`] takes, for messages.
+    pub const SYNTAX: &str = "layers by number, from 0, such as \"4-5\", \"0,2\", \"6-\" (to the last) or \"-3\" (from the first)";
+
+    /// Reads a list of numbers and ranges.
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str| text.trim().parse::<usize>().ok();
+        let part = |part: &str| match part.trim().split_once('-') {
+            None => number(part).map(|n| (n, Some(n))),
+            Some(("", "")) => None,
+            Some(("", last)) => number(last).map(|last| (0, Some(last))),
+            Some((first, "")) => number(first).map(|first| (first, None)),
+            Some((first, last)) => match (number(first)?, number(last)?) {
+                (first, last) if first <= last => Some((first, Some(last))),
+                _ => None,
+            },
+        };
+        text.split(',').map(part).collect::<Option<_>>().map(Self)
+    }
+
+    /// Whether `layer` is one of them.
+    pub fn contains(&self, layer: usize) -> bool {
+        self.0.iter().any(|&(first, last)| layer >= first && last.is_none_or(|last| layer <= last))
+    }
+
+    /// The highest number that is named.
+    pub fn highest(&self) -> usize {
+        self.0.iter().map(|&(first, last)| last.unwrap_or(first)).max().unwrap_or(0)
+    }
+}

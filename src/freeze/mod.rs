@@ -1,0 +1,200 @@
+//! Which tensors train: bias groups by anchored regexes over canonical names, the freeze plan, and what it costs.
+
+mod cost;
+mod counts;
+mod groups;
+mod layout;
+
+pub use cost::Cost;
+pub use counts::{Counts, GroupCounts, thousands};
+pub use groups::{Group, Layers, Place, Term};
+pub use layout::Layout;
+
+use crate::error::{Error, Result};
+use regex::Regex;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use tch::nn;
+
+/// What the configuration's switches say.
+#[derive(Debug, Clone)]
+pub struct Switches {
+    /// The groups whose biases train.
+    pub biases: BTreeSet<Group>,
+    /// Of the encoder's biases, those that train if their group does.
+    pub terms: BTreeSet<Term>,
+    /// The layers whose biases train; `None`: all, and the embeddings' LayerNorm, which is in no layer.
+    pub layers: Option<Layers>,
+    /// Whether the head's weights train too.
+    pub classifier_weight: bool,
+    /// Biases that train whatever their group: anchored regexes over canonical names.
+    pub include: Vec<String>,
+    /// Biases that do not: anchored regexes, after `include`.
+    pub exclude: Vec<String>,
+}
+
+impl Default for Switches {
+    /// The paper's setting: every bias, and the whole new head.
+    fn default() -> Self {
+        Self {
+            biases: Group::ALL.into(),
+            terms: Term::ALL.into(),
+            layers: None,
+            classifier_weight: true,
+            include: vec![],
+            exclude: vec![],
+        }
+    }
+}
+
+impl Switches {
+    /// Whether they turn the bias at `place` on.
+    fn chooses(&self, place: Place) -> bool {
+        let layers = |layers: &Layers| place.layer.is_some_and(|layer| layers.contains(layer));
+        self.biases.contains(&place.group)
+            && place.term.is_none_or(|term| {
+                self.terms.contains(&term) && self.layers.as_ref().is_none_or(layers)
+            })
+    }
+}
+
+/// A parameter of the model and whether it trains.
+#[derive(Debug, Clone, Serialize)]
+pub struct Parameter {
+    /// The canonical name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its group, place in a layer, and layer.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Whether the base lacks it: the head, or a pooler that the checkpoint does not have.
+    pub new: bool,
+    /// Whether it trains.
+    pub trains: bool,
+}
+
+impl Parameter {
+    /// Whether it is a bias.
+    pub fn is_bias(&self) -> bool {
+        self.name.ends_with(".bias")
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> u64 {
+        self.shape.iter().product::<i64>().unsigned_abs()
+    }
+}
+
+/// Every parameter of the model, sorted by name, with the decision whether it trains.
+#[derive(Debug, Clone)]
+pub struct FreezePlan {
+    parameters: Vec<Parameter>,
+}
+
+impl FreezePlan {
+    /// Decides for the parameters `shapes`, of which the base lacks those in `new`.
+    ///
+    /// Biases train by their group's switch; a new weight trains too, since it is random: the head's unless
+    /// `classifier_weight` is off, a new pooler's with the switch of its bias.
+    pub fn new(
+        shapes: &BTreeMap<String, Vec<i64>>,
+        new: &[String],
+        switches: &Switches,
+    ) -> Result<Self> {
+        let include = anchored("bitfit.include", &switches.include)?;
+        let exclude = anchored("bitfit.exclude", &switches.exclude)?;
+        let mut parameters = Vec::with_capacity(shapes.len());
+        for (name, shape) in shapes {
+            let place = Place::of(name)?;
+            let group = place.group;
+            let mut parameter = Parameter {
+                name: name.clone(),
+                shape: shape.clone(),
+                place,
+                new: new.contains(name),
+                trains: false,
+            };
+            parameter.trains = if parameter.is_bias() {
+                let chosen =
+                    switches.chooses(place) || include.iter().any(|(r, _)| r.is_match(name));
+                chosen && !exclude.iter().any(|(r, _)| r.is_match(name))
+            } else {
+                let switch = if group == Group::Classifier {
+                    switches.classifier_weight
+                } else {
+                    switches.biases.contains(&group)
+                };
+                parameter.new && switch
+            };
+            parameters.push(parameter);
+        }
+        let count =
+            parameters.iter().filter_map(|p| p.place.layer).max().map_or(0, |last| last + 1);
+        if let Some(highest) = switches.layers.as_ref().map(Layers::highest).filter(|l| *l >= count)
+        {
+            return Err(Error::Usage(format!(
+                "bitfit.layers: found layer {highest}, and the base has layers 0 to {}",
+                count.saturating_sub(1)
+            )));
+        }
+        for (key, patterns) in [("bitfit.include", &include), ("bitfit.exclude", &exclude)] {
+            for (regex, written) in patterns {
+                if !parameters.iter().any(|p| p.is_bias() && regex.is_match(&p.name)) {
+                    let example = parameters.iter().find(|p| p.is_bias()).map_or("", |p| &p.name);
+                    return Err(Error::Usage(format!(
+                        "{key}: {written:?} matches no bias; patterns match whole names, such as {example}"
+                    )));
+                }
+            }
+        }
+        let plan = Self { parameters };
+        if plan.trainable().next().is_none() {
+            let switches = "train_attention_bias, train_feedforward_bias, train_layer_norm_bias, train_classifier_bias, \
+                            train_other_bias or train_classifier_weight";
+            return Err(Error::Usage(format!(
+                "[bitfit]: nothing would train; turn one of {switches} on"
+            )));
+        }
+        Ok(plan)
+    }
+
+    /// All parameters, sorted by name.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Those that train, sorted by name.
+    pub fn trainable(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|p| p.trains)
+    }
+
+    /// Sets `requires_grad` in the store: false everywhere, then true on what trains.
+    pub fn apply(&self, store: &mut nn::VarStore) -> Result<()> {
+        store.freeze();
+        let variables = store.variables();
+        for parameter in self.trainable() {
+            let variable = variables
+                .get(&parameter.name)
+                .ok_or_else(|| Error::Bug(format!("{} is not in the store", parameter.name)))?;
+            let _ = variable.f_set_requires_grad(true)?;
+        }
+        Ok(())
+    }
+}
+
+fn anchored(key: &str, patterns: &[String]) -> Result<Vec<(Regex, String)>> {
+    let compile = |written: &String| {
+        Regex::new(&format!("^(?:{written})$")).map(|regex| (regex, written.clone())).map_err(|e| {
+            Error::Usage(format!(
+                "{key}: {written:?} is not a regular expression: {}",
+                last_line(&e)
+            ))
+        })
+    };
+    patterns.iter().map(compile).collect()
+}
+
+fn last_line(error: &regex::Error) -> String {
+    error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
