@@ -13,7 +13,7 @@ import argparse, json, pathlib, sys, warnings
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, logging
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("format", choices=["hf", "peft"])
@@ -22,22 +22,19 @@ parser.add_argument("predictions", type=pathlib.Path, help="what `bitfit predict
 parser.add_argument("--base", help="of an adapter, its base [default: the one that adapter_config.json names]")
 parser.add_argument("--max-length", type=int, default=128, help="the task's max_length [default: 128]")
 given = parser.parse_args()
+logging.set_verbosity_error()
 
 rows = [json.loads(line) for line in given.predictions.read_text("utf-8").split("\n") if line]
-if not rows:
-    sys.exit(f"{given.predictions}: no predictions")
 task = "classification" if "label" in rows[0] else "multi_label" if "labels" in rows[0] else "regression"
-config = AutoConfig.from_pretrained(given.export)
-expected = {"classification": "single_label_classification", "multi_label": "multi_label_classification"}.get(task, task)
-if config.problem_type != expected:
-    sys.exit(f"{given.export}/config.json: problem_type {config.problem_type!r}, and the predictions are of {expected!r}")
 labels = list(rows[0].get("scores", {}))
-if labels and labels != [config.id2label[i] for i in range(config.num_labels)]:
-    sys.exit(f"{given.export}/config.json: id2label {config.id2label}, and the predictions have {labels}")
-
+config = AutoConfig.from_pretrained(given.export)
+problem = {"classification": "single_label_classification", "multi_label": "multi_label_classification"}.get(task, task)
+found = config.problem_type, [config.id2label[i] for i in range(config.num_labels)]
+if found != (problem, labels or found[1]):
+    sys.exit(f"{given.export}/config.json: {found}, and the predictions have {(problem, labels)}")
 if given.format == "hf":
     model, loading = AutoModelForSequenceClassification.from_pretrained(given.export, output_loading_info=True)
-    if wrong := {problem: names for problem, names in loading.items() if names}:
+    if wrong := {what: names for what, names in loading.items() if names}:
         sys.exit(f"{given.export}: {wrong}")
 else:
     from peft import PeftModel, get_peft_model_state_dict
@@ -49,6 +46,7 @@ else:
     with safe_open(given.export / "adapter_model.safetensors", "pt") as file:
         if wrong := set(file.keys()) ^ set(get_peft_model_state_dict(model)):
             sys.exit(f"{given.export}/adapter_model.safetensors: missing or unexpected {sorted(wrong)}")
+model.eval()
 tokenizer = AutoTokenizer.from_pretrained(given.export)
 length = min(given.max_length, tokenizer.model_max_length)
 scores = {"classification": lambda x: x.softmax(-1), "multi_label": torch.sigmoid, "regression": lambda x: x}[task]
@@ -68,7 +66,6 @@ def compare(how):
     return worst
 
 
-model.eval()
 worst = compare("adapter" if given.format == "peft" else "model")
 if given.format == "peft":
     model = model.merge_and_unload().eval()

@@ -1,7 +1,7 @@
 //! The base: a model directory, read into a `VarStore` and a classifier, with a new head where it has none.
 
 use crate::error::{Error, Result};
-use crate::models::{Classifier, Dropouts, ModelConfig};
+use crate::models::{Classifier, Dropouts, ModelConfig, SavedTask};
 use crate::weights::{self, Weights};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -80,6 +80,34 @@ impl BaseFiles {
             }
         }
         Ok(Self { dir: dir.to_owned(), config, weights })
+    }
+
+    /// Builds the classifier with the head that its weight file has, if `config.json` says that it is a classifier.
+    pub fn build_saved(self, device: Device) -> Result<(Base, SavedTask)> {
+        let path = self.dir.join("config.json");
+        let Some(task) = SavedTask::read(&path, self.config.architecture)? else {
+            let class = self.config.architecture.class();
+            let problem = format!(
+                "a base without a task (its architectures are not {class}); name a task with --delta or --run"
+            );
+            return Err(Error::file(&path, problem));
+        };
+        let file = self.weights.path.clone();
+        let head = self.weights.head();
+        let mut base = self.build(task.task_type.outputs(task.labels.len()), None, device)?;
+        for name in base.new.clone() {
+            let expected = format!("float32 {:?}", base.shapes()[&name]);
+            let found = match head.get(&name) {
+                Some(tensor) if base.shapes()[&name] == tensor.size() => {
+                    base.set(&name, tensor)?;
+                    continue;
+                }
+                Some(tensor) => format!("float32 {:?}", tensor.size()),
+                None => "no such tensor".into(),
+            };
+            return Err(Error::Tensor { path: file, tensor: name, expected, found });
+        }
+        Ok((base, task))
     }
 
     /// Builds the classifier for `num_labels` on `device`. What the base lacks is zero until [`Base::initialize`] or a delta.

@@ -4,9 +4,10 @@ use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::models::{TaskType, canonical};
+use crate::weights::write_safetensors;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::Tensor;
@@ -69,24 +70,12 @@ impl Delta {
 
     /// The file's bytes: the same task gives the same ones.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        // Written here: the safetensors crate orders the metadata by a HashMap, differently each time.
-        let mut header = Map::new();
-        header.insert("__metadata__".into(), Value::Object(self.metadata()?));
-        let mut body = Vec::new();
-        for (name, tensor) in &self.tensors {
-            let (start, count) = (body.len(), tensor.numel());
-            body.resize(start + 4 * count, 0);
-            tensor.f_contiguous()?.f_copy_data_u8(&mut body[start..], count)?;
-            let info = json!({"dtype": "F32", "shape": tensor.size(), "data_offsets": [start, body.len()]});
-            header.insert(name.clone(), info);
-        }
-        let mut text = Value::Object(header).to_string();
-        // The data begins at a multiple of 8, as the format asks for.
-        text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
-        Ok([&(text.len() as u64).to_le_bytes(), text.as_bytes(), &body].concat())
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, Path::new("memory"), &self.metadata()?, &self.tensors)?;
+        Ok(bytes)
     }
 
-    fn metadata(&self) -> Result<Map<String, Value>> {
+    fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let Value::Object(fields) =
             serde_json::to_value(&self.meta).map_err(|e| Error::Bug(e.to_string()))?
         else {
@@ -102,7 +91,7 @@ impl Delta {
         strings.insert("format".into(), "pt".into());
         strings.insert("schema_version".into(), SCHEMA_VERSION.into());
         strings.insert("tool_version".into(), env!("CARGO_PKG_VERSION").into());
-        Ok(strings.into_iter().map(|(key, value)| (key, Value::String(value))).collect())
+        Ok(strings)
     }
 
     /// Writes the file, beside and renamed.
@@ -208,8 +197,22 @@ pub fn start_from(
             tensors.retain(|name, _| !architecture.in_head(name));
         }
     }
+    let before = base.store.variables();
+    let mut differs = vec![];
+    for (name, tensor) in &tensors {
+        let same = before.get(name).is_some_and(|own| {
+            own.size() == tensor.size()
+                && own
+                    .f_to_device(tch::Device::Cpu)
+                    .and_then(|own| own.f_equal(tensor))
+                    .unwrap_or(false)
+        });
+        if !same {
+            differs.push(name.clone());
+        }
+    }
     assign(path, &tensors, base)?;
-    Ok(tensors.into_keys().collect())
+    Ok(differs)
 }
 
 /// The tensors of a safetensors file, with the metadata when it is a delta.

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// The file that [`replace`] is writing, for [`abandon`].
+/// The file that [`replace`] or the directory that [`new_dir`] is writing, for [`abandon`].
 static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Writes `path` through `write`: into a sibling first, flushed to the disk, then renamed over it.
@@ -61,7 +61,8 @@ fn note(path: Option<PathBuf>) {
 /// Removes what [`replace`] has not finished, for a process that is about to end.
 pub fn abandon() {
     if let Some(path) = UNFINISHED.lock().ok().and_then(|mut unfinished| unfinished.take()) {
-        let _ = std::fs::remove_file(path);
+        let _ =
+            if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
 }
 
@@ -80,6 +81,31 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
 /// [`replace`] with these bytes.
 pub fn replace_with(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
+}
+
+/// Makes the directory `path` through `fill`: into a sibling first, then renamed. It must not exist, or be empty.
+pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let taken = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => path.symlink_metadata().is_ok(),
+    };
+    if taken {
+        return Err(Error::file(path, "it exists already; expected a new or an empty directory"));
+    }
+    create_dir(folder_of(path))?;
+    let dir = tempfile::Builder::new()
+        .prefix(&unfinished_prefix(path))
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir_in(folder_of(path))
+        .map_err(Error::io("create", path))?;
+    note(Some(dir.path().to_owned()));
+    let made = fill(dir.path())
+        .and_then(|()| std::fs::rename(dir.path(), path).map_err(Error::io("create", path)));
+    note(None);
+    if made.is_ok() {
+        let _ = dir.keep();
+    }
+    made
 }
 
 /// Creates a directory and those above it.

@@ -1,10 +1,11 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022).
 //!
 //! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
-//! [`weights`], [`base`], [`freeze`], [`delta`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`checkpoint`], [`train`],
+//! [`weights`], [`base`], [`freeze`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`],
 //! [`logging`], [`cli`].
 
 pub mod base;
+pub mod changes;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod data;
 pub mod delta;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod files;
 pub mod freeze;
 pub mod hub;

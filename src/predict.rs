@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate};
 use crate::models::{ModelConfig, TaskType};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind};
 
@@ -49,48 +50,58 @@ pub struct Predictor {
     tokenizer: Tokenizer,
     /// What the task's delta says of itself.
     pub meta: Meta,
+    /// Whether the task is about pairs of texts; `None`: it does not say.
+    pairs: Option<bool>,
 }
 
 impl Predictor {
     /// Reads the base `model` and applies `delta`; the tokenizer is `tokenizer`'s, and must be the one that the task was trained with.
+    ///
+    /// Without a delta the model must be a classifier that was saved with its head.
     pub fn load(
         model: &Path,
         weights: Option<&str>,
-        delta: &Path,
+        delta: Option<&Path>,
         tokenizer: &Path,
         device: Device,
     ) -> Result<Self> {
-        let task = Delta::read(delta)?;
+        let task = delta.map(|path| Ok::<_, Error>((path, Delta::read(path)?))).transpose()?;
         let reader = Tokenizer::read(tokenizer)?;
-        if reader.fingerprint != task.meta.tokenizer_fingerprint {
-            let (expected, found) = (&task.meta.tokenizer_fingerprint, &reader.fingerprint);
-            let problem = format!(
-                "another tokenizer than {}'s: expected fingerprint {expected}, found {found}",
-                delta.display()
-            );
-            return Err(Error::file(tokenizer, problem));
+        if let Some((path, task)) = &task {
+            same_tokenizer(&task.meta, path, tokenizer, &reader)?;
         }
         let files = BaseFiles::read(model, weights)?;
         fits(tokenizer, &reader, &files.config)?;
-        let most = usize::try_from(files.config.max_length()).unwrap_or(0);
-        let (count, meta) = (task.meta.labels.len(), &task.meta);
-        let (enough, expected) = match meta.task_type {
-            TaskType::Classification => (count >= 2, "two or more"),
-            TaskType::MultiLabel => (count >= 1, "one or more"),
-            TaskType::Regression => (count == 0, "none"),
+        let (mut base, meta, pairs) = match task {
+            Some((path, task)) => {
+                check_meta(&task.meta, path, &files.config)?;
+                let outputs = task.meta.task_type.outputs(task.meta.labels.len());
+                let mut base = files.build(outputs, None, device)?;
+                task.apply(path, &mut base)?;
+                let pairs = Some(task.meta.pairs);
+                (base, task.meta, pairs)
+            }
+            None => {
+                let most = usize::try_from(files.config.max_length()).unwrap_or(0);
+                let (base, saved) = files.build_saved(device)?;
+                let meta = Meta {
+                    architecture: base.config.architecture.class().into(),
+                    base_name: String::new(),
+                    base_fingerprint: base.fingerprint.clone(),
+                    tokenizer_fingerprint: reader.fingerprint.clone(),
+                    task_type: saved.task_type,
+                    labels: saved.labels,
+                    labels_declared: true,
+                    pairs: saved.pairs.unwrap_or(false),
+                    max_length: saved.max_length.unwrap_or(most).clamp(MIN_LENGTH, most),
+                    freeze_plan: vec![],
+                    metrics: BTreeMap::new(),
+                };
+                (base, meta, saved.pairs)
+            }
         };
-        if !enough || !(MIN_LENGTH..=most).contains(&meta.max_length) {
-            let problem = format!(
-                "metadata: {count} labels and max_length {}; expected {expected} for {}, and {MIN_LENGTH} to {most}",
-                meta.max_length,
-                meta.task_type.name()
-            );
-            return Err(Error::file(delta, problem));
-        }
-        let mut base = files.build(meta.task_type.outputs(count), None, device)?;
-        task.apply(delta, &mut base)?;
         base.store.freeze();
-        Ok(Self { base, tokenizer: reader, meta: task.meta })
+        Ok(Self { base, tokenizer: reader, meta, pairs })
     }
 
     /// Predicts, `batch_size` rows at a time, in the order given.
@@ -143,10 +154,11 @@ impl Predictor {
 
     /// Checks that the rows have second texts, or have none, as the task's had.
     fn about_pairs(&self, mut rows: impl Iterator<Item = bool>) -> Result<()> {
-        if rows.all(|pair| pair == self.meta.pairs) {
+        let Some(pairs) = self.pairs else { return Ok(()) };
+        if rows.all(|pair| pair == pairs) {
             return Ok(());
         }
-        let problem = if self.meta.pairs {
+        let problem = if pairs {
             "the task is about pairs of texts, and only one is given; name the second's column with --text-pair-column, or give it with --text-pair"
         } else {
             "two texts are given, and the task is about one"
@@ -171,6 +183,44 @@ impl Predictor {
         let (model, device) = (&self.base.model, self.base.device());
         evaluate(model, device, &examples, task, &labels, batch_size, progress)
     }
+}
+
+/// Checks that `reader`, of the directory `tokenizer`, is what the task `delta` was trained with.
+pub fn same_tokenizer(
+    task: &Meta,
+    delta: &Path,
+    tokenizer: &Path,
+    reader: &Tokenizer,
+) -> Result<()> {
+    let (expected, found) = (&task.tokenizer_fingerprint, &reader.fingerprint);
+    if found == expected {
+        return Ok(());
+    }
+    let problem = format!(
+        "another tokenizer than {}'s: expected fingerprint {expected}, found {found}",
+        delta.display()
+    );
+    Err(Error::file(tokenizer, problem))
+}
+
+/// Checks what the task `delta` says of itself against the base.
+pub fn check_meta(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
+    let most = usize::try_from(base.max_length()).unwrap_or(0);
+    let count = meta.labels.len();
+    let (enough, expected) = match meta.task_type {
+        TaskType::Classification => (count >= 2, "two or more"),
+        TaskType::MultiLabel => (count >= 1, "one or more"),
+        TaskType::Regression => (count == 0, "none"),
+    };
+    if enough && (MIN_LENGTH..=most).contains(&meta.max_length) {
+        return Ok(());
+    }
+    let problem = format!(
+        "metadata: {count} labels and max_length {}; expected {expected} for {}, and {MIN_LENGTH} to {most}",
+        meta.max_length,
+        meta.task_type.name()
+    );
+    Err(Error::file(delta, problem))
 }
 
 /// Tokenizes labelled rows.

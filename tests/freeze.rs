@@ -242,7 +242,7 @@ fn each_subset_of_the_paper_is_exactly_its_biases() {
         }
         let embeddings = format!("{kind}.embeddings.LayerNorm.bias");
         let found = encoder_biases(kind, &[Term::EmbeddingsLayerNorm], None);
-        assert_eq!(found, [embeddings.clone()]);
+        assert_eq!(found, std::slice::from_ref(&embeddings));
         // Query and intermediate, the paper's half: with layers named, the embeddings' LayerNorm is in none.
         let half = encoder_biases(kind, &[Term::Query, Term::Intermediate], None);
         assert_eq!(half.len(), 4);

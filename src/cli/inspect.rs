@@ -2,6 +2,7 @@
 
 use super::{downloads, find_model, print};
 use crate::base::BaseFiles;
+use crate::changes::Changes;
 use crate::config::Run;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -12,13 +13,16 @@ use crate::train::{Prepared, list};
 use clap::{ArgGroup, Args};
 use indicatif::MultiProgress;
 use serde_json::{Map, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::Device;
 
 pub const EXAMPLES: &str = "Examples:
   bitfit inspect --model models/all-MiniLM-L6-v2
   bitfit inspect --config configs/movie-reviews.toml --set bitfit.train_attention_bias=false
-  bitfit inspect --delta runs/movie-reviews/delta.safetensors --json";
+  bitfit inspect --delta runs/movie-reviews/delta.safetensors --json
+  bitfit inspect --delta runs/movie-reviews/delta.safetensors --against models/all-MiniLM-L6-v2
+  bitfit inspect --delta runs/seed-2/delta.safetensors --against runs/seed-1/delta.safetensors";
 
 #[derive(Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["model", "config", "delta"])))]
@@ -35,6 +39,9 @@ pub struct Inspect {
     /// A task's delta.safetensors.
     #[arg(long, value_name = "FILE")]
     delta: Option<PathBuf>,
+    /// Show what changes from there to --delta: another delta of the same base, or the base itself (a directory, or a Hub id).
+    #[arg(long, value_name = "FILE|DIR|ID", requires = "delta")]
+    against: Option<PathBuf>,
     /// Override a key of the configuration; may be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "config")]
     overrides: Vec<String>,
@@ -53,7 +60,10 @@ impl Inspect {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
         match (&self.model, &self.config, &self.delta) {
-            (_, _, Some(path)) => show_delta(path, self.json),
+            (_, _, Some(path)) => match &self.against {
+                Some(other) => show_changes(other, path, self.json, &bars),
+                None => show_delta(path, self.json),
+            },
             (_, Some(path), _) => show_plan(&Run::read(path, &self.overrides)?, self.json, &bars),
             (Some(dir), _, _) => self.show_model(dir, &bars),
             _ => Err(Error::Bug("nothing to inspect".into())),
@@ -91,6 +101,39 @@ pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
 
 fn as_json(dir: &Path, fingerprint: &str, plan: &FreezePlan) -> serde_json::Value {
     json!({"base": dir, "fingerprint": fingerprint, "counts": plan.counts(), "parameters": plan.parameters()})
+}
+
+/// What changes from `other`, a delta or a base, to the delta `path`.
+fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> Result<()> {
+    let delta = Delta::read(path)?;
+    let (expected, base) = (&delta.meta.base_fingerprint, &delta.meta.base_name);
+    let file = other.is_file() || other.extension().is_some_and(|e| e == "safetensors");
+    let (found, tensors) = if file {
+        let other = Delta::read(other)?;
+        (other.meta.base_fingerprint, other.tensors)
+    } else {
+        let model = find_model(other, None, None, bars)?;
+        let files = BaseFiles::read(&model.dir, None)?;
+        let outputs = delta.meta.task_type.outputs(delta.meta.labels.len());
+        let base = files.build(outputs, None, Device::Cpu)?;
+        // The head and what else is new has no value in the base to be compared with.
+        let mut tensors: BTreeMap<_, _> = base.store.variables().into_iter().collect();
+        tensors.retain(|name, _| delta.tensors.contains_key(name) && !base.new.contains(name));
+        (base.fingerprint, tensors)
+    };
+    if found != *expected {
+        let problem = format!(
+            "of another base than {}: expected fingerprint {expected} ({base}), found {found}",
+            path.display()
+        );
+        return Err(Error::file(other, problem));
+    }
+    let changes = Changes::between(&tensors, &delta.tensors)?;
+    if json {
+        let text = serde_json::to_string(&changes).map_err(|e| Error::Bug(e.to_string()))?;
+        return print(&text);
+    }
+    print(changes.to_string().trim_end())
 }
 
 fn show_delta(path: &Path, json: bool) -> Result<()> {

@@ -1,8 +1,10 @@
 //! The commands: arguments in, exit code out.
 
+mod export;
 mod inspect;
 mod predict;
 mod train;
+mod which;
 
 use crate::base::BaseFiles;
 use crate::error::{Error, Result};
@@ -44,9 +46,12 @@ enum Command {
     /// Predict labels with confidences: one JSON object a line on stdout.
     #[command(after_help = predict::PREDICT_EXAMPLES)]
     Predict(predict::Predict),
-    /// Show parameters by group: of a model, of what a configuration would train, or of what a delta holds.
+    /// Show parameters by group: of a model, of what a configuration would train, of what a delta holds; or how deltas differ.
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Inspect),
+    /// Write a task in a form that Python loads: a whole checkpoint, or a PEFT adapter.
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::Export),
     /// Write a base's weights as a TorchScript archive, its fingerprint inside.
     #[command(
         after_help = "Example:\n  bitfit convert --model models/all-MiniLM-L6-v2 --output models/all-MiniLM-L6-v2/model.ot"
@@ -87,6 +92,7 @@ fn run(command: Command) -> ExitCode {
         Command::Eval(args) => (args.run(), args.json),
         Command::Predict(args) => (args.run(), false),
         Command::Inspect(args) => (args.run(), args.json),
+        Command::Export(args) => (args.run(), false),
         Command::Convert(args) => (args.run(), false),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };

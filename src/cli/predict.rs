@@ -1,6 +1,7 @@
 //! `bitfit predict` and `bitfit eval`: what a trained task says.
 
-use super::{downloads, end_on_signal, find_model, print};
+use super::which::{Found, Which};
+use super::{downloads, end_on_signal, print};
 use crate::config::{self, DataSection, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns};
 use crate::delta::Meta;
@@ -8,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::models::TaskType;
 use crate::predict::{Predictor, Text};
-use crate::sources::Model;
 use crate::train::{list, setup};
 use crate::{files, logging};
 use clap::Args;
@@ -26,26 +26,14 @@ pub const PREDICT_EXAMPLES: &str = "Examples:
   bitfit predict --run runs/movie-reviews \"I loved it.\" \"What a bore.\"
   bitfit predict --run runs/movie-reviews --input reviews.txt --output labels.jsonl
   bitfit predict --run runs/glue/rte \"A man sleeps.\" --text-pair \"A man is awake.\"
+  bitfit predict --model textattack/bert-base-uncased-SST-2 \"A model that was saved with its head.\"
   zcat texts.gz | bitfit predict --model models/all-MiniLM-L6-v2 --delta task.safetensors --input -";
 
-/// Which model and which task.
+/// What is used, and how.
 #[derive(Args)]
 struct Task {
-    /// A run directory: its base, its delta and its data are taken.
-    #[arg(long, value_name = "DIR", required_unless_present = "delta")]
-    run: Option<PathBuf>,
-    /// The base directory, or the id of a model on the Hub; with --run, instead of the one the run names.
-    #[arg(long, value_name = "DIR|ID")]
-    model: Option<PathBuf>,
-    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
-    #[arg(long, value_name = "NAME", requires = "model")]
-    revision: Option<String>,
-    /// The base's weight file [default: model.ot, model.safetensors or pytorch_model.bin].
-    #[arg(long, value_name = "NAME")]
-    weights: Option<String>,
-    /// The task's delta.safetensors; with --run, instead of the run's.
-    #[arg(long, value_name = "FILE")]
-    delta: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -121,36 +109,10 @@ impl Task {
             Error::Usage(format!("--device: found {found}, expected {expected}"))
         };
         let device = config::device(&self.device).map_err(usage)?;
-        let run = self.run.as_deref().map(|dir| self.read_run(dir)).transpose()?;
-        let of_run = run
-            .as_ref()
-            .filter(|_| self.model.is_none())
-            .and_then(|run| run.config.model.weights.as_deref());
-        let weights = self.weights.as_deref().or(of_run);
-        let model = match (&self.model, &run) {
-            (Some(path), _) => find_model(path, self.revision.as_deref(), weights, bars)?,
-            (None, Some(run)) => {
-                let section = &run.config.model;
-                let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
-                let model = Model::find(path, revision, weights, &mut downloads(bars))?;
-                if !model.dir.exists() {
-                    let problem = "the run's base is not there; say where it is with --model DIR";
-                    return Err(Error::file(&model.dir, problem));
-                }
-                model
-            }
-            (None, None) => {
-                return Err(Error::Usage(
-                    "--delta wants --model DIR, its base, or --run DIR".into(),
-                ));
-            }
-        };
-        let in_run = self.run.as_ref().map(|dir| dir.join("delta.safetensors"));
-        let delta = self.delta.as_ref().or(in_run.as_ref());
-        let delta = delta.ok_or_else(|| Error::Bug("neither --run nor --delta".into()))?;
-        // The run's copy of the tokenizer goes with its delta.
-        let tokenizer = self.run.as_ref().filter(|_| self.delta.is_none()).unwrap_or(&model.dir);
-        let predictor = Predictor::load(&model.dir, weights, delta, tokenizer, device)?;
+        let Found { run, model, weights, delta, tokenizer } =
+            self.which.find(&self.device, bars)?;
+        let (weights, delta) = (weights.as_deref(), delta.as_deref());
+        let predictor = Predictor::load(&model.dir, weights, delta, &tokenizer, device)?;
         let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.config.clone());
         let columns = Columns {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),
@@ -163,19 +125,6 @@ impl Task {
             .batch_size
             .map_or(defaults.training.per_device_eval_batch_size, |size| size as usize);
         Ok(Loaded { predictor, run, columns, batch_size })
-    }
-
-    /// The configuration of a run directory. The device is this command's: the run's may not be here.
-    fn read_run(&self, dir: &Path) -> Result<Run> {
-        let path = dir.join("config.toml");
-        if !path.exists() {
-            let problem =
-                "not a run directory: no config.toml there; expected the output_dir of a training";
-            return Err(Error::file(dir, problem));
-        }
-        let mut config = RunConfig::read(&path, &[])?;
-        config.training.device.clone_from(&self.device);
-        Run::new(config, &path, &[])
     }
 }
 

@@ -9,11 +9,13 @@ mod encoder;
 mod head;
 mod names;
 mod roberta;
+mod saved;
 
 pub use architecture::Architecture;
 pub use config::{Dropouts, ModelConfig};
 pub use head::TaskType;
 pub use names::{Name, canonical, classify};
+pub use saved::SavedTask;
 
 use crate::error::Result;
 use crate::nn::Packed;

@@ -7,9 +7,10 @@ use crate::files::hex;
 use crate::models::{Architecture, Name, classify};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor, nn};
 
@@ -27,6 +28,8 @@ pub struct Weights {
     /// SHA-256, in hex, over the tensors by sorted canonical name: name, shape, fp32 bytes. Equal for every format of one base.
     pub fingerprint: String,
     tensors: BTreeMap<String, Tensor>,
+    /// The head that the file has, if it is a classifier's.
+    head: BTreeMap<String, Tensor>,
     /// The name that each tensor has in the file.
     written: BTreeMap<String, String>,
     /// Tensors outside the encoder that nobody expected.
@@ -57,6 +60,7 @@ impl Weights {
             path: path.to_owned(),
             fingerprint: String::new(),
             tensors: BTreeMap::new(),
+            head: BTreeMap::new(),
             written: BTreeMap::new(),
             left_aside: vec![],
         };
@@ -95,7 +99,12 @@ impl Weights {
     fn take(&mut self, architecture: Architecture, name: String, tensor: Tensor) -> Result<()> {
         let canonical = match classify(architecture, &name) {
             Name::Encoder(canonical) => canonical,
-            Name::Unused => return Ok(()),
+            Name::Unused => {
+                if architecture.in_head(&name) && tensor.f_is_floating_point()? {
+                    self.head.insert(name, tensor.f_to_kind(Kind::Float)?.f_detach()?);
+                }
+                return Ok(());
+            }
             Name::Unknown => {
                 self.left_aside.push(name);
                 return Ok(());
@@ -163,6 +172,11 @@ impl Weights {
         Err(self.problem(written, expected, format!("float32 {:?}", tensor.size())))
     }
 
+    /// The head that the file has, if it is a classifier's, by canonical name.
+    pub fn head(&self) -> BTreeMap<String, Tensor> {
+        self.head.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    }
+
     /// Moves the tensors into the store, whose variables must be these and no others, those in `new` aside.
     pub fn fill(mut self, store: &nn::VarStore, new: &[String]) -> Result<()> {
         for (name, mut variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
@@ -198,6 +212,39 @@ impl Weights {
                 .map_err(|e| Error::file(path, format!("cannot write: {e}")))
         })
     }
+}
+
+/// Writes a safetensors file, fp32: the same tensors and metadata give the same bytes.
+pub fn write_safetensors(
+    out: &mut dyn Write,
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<()> {
+    // Written here: the safetensors crate orders the metadata by a HashMap, differently each time.
+    let mut header = Map::new();
+    header.insert("__metadata__".into(), json!(metadata));
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let start = end;
+        end += 4 * tensor.numel();
+        let info = json!({"dtype": "F32", "shape": tensor.size(), "data_offsets": [start, end]});
+        header.insert(name.clone(), info);
+    }
+    let mut text = Value::Object(header).to_string();
+    // The data begins at a multiple of 8, as the format asks for.
+    text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
+    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io("write", path));
+    write(&(text.len() as u64).to_le_bytes())?;
+    write(text.as_bytes())?;
+    let mut bytes = Vec::new();
+    for tensor in tensors.values() {
+        let count = tensor.numel();
+        bytes.resize(4 * count, 0);
+        tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes, count)?;
+        write(&bytes)?;
+    }
+    out.flush().map_err(Error::io("write", path))
 }
 
 fn first_line(error: &dyn std::fmt::Display) -> String {

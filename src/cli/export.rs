@@ -1,0 +1,61 @@
+//! `bitfit export`.
+
+use super::end_on_signal;
+use super::which::Which;
+use crate::error::{Error, Result};
+use crate::export::{Format, export};
+use crate::logging;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+pub const EXAMPLES: &str = "Examples:
+  bitfit export --run runs/movie-reviews --format hf --output exported/movie-reviews
+  bitfit export --run runs/movie-reviews --format peft --output adapters/movie-reviews
+
+In Python, of the first: AutoModelForSequenceClassification.from_pretrained(\"exported/movie-reviews\")
+and of the second, with its labels:
+  config = AutoConfig.from_pretrained(\"adapters/movie-reviews\")
+  base = AutoModelForSequenceClassification.from_pretrained(\"models/all-MiniLM-L6-v2\", config=config)
+  model = PeftModel.from_pretrained(base, \"adapters/movie-reviews\")    # peft 0.20 or newer";
+
+#[derive(Args)]
+pub struct Export {
+    #[command(flatten)]
+    which: Which,
+    /// What to write.
+    #[arg(long, value_enum)]
+    format: Form,
+    /// The directory to make; it must not exist, or be empty.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    /// A whole checkpoint, for from_pretrained: base and task merged.
+    Hf,
+    /// An adapter, for PeftModel.from_pretrained over the base.
+    Peft,
+}
+
+impl Export {
+    pub fn run(&self) -> Result<()> {
+        let bars = logging::start(false);
+        end_on_signal()?;
+        let found = self.which.find("cpu", &bars)?;
+        let Some(delta) = &found.delta else {
+            return Err(Error::Usage(
+                "--model alone has no task to export; name one with --run DIR or --delta FILE"
+                    .into(),
+            ));
+        };
+        let format = match self.format {
+            Form::Hf => Format::Hf,
+            Form::Peft => Format::Peft,
+        };
+        let weights = found.weights.as_deref();
+        export(format, &found.model, weights, delta, &found.tokenizer, &self.output)?;
+        tracing::info!("{} from {} and {}", self.output.display(), found.model, delta.display());
+        Ok(())
+    }
+}
