@@ -4,6 +4,7 @@ use crate::base::Base;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Place};
+use crate::models::Architecture;
 use crate::sources::Model;
 use crate::weights::write_safetensors;
 use serde_json::json;
@@ -54,12 +55,8 @@ pub fn write(
     let prefix = architecture.prefix();
     // The type of peft that stands for no module at all.
     let none = json!("dummy-target-modules");
-    let config = json!({
+    let mut config = json!({
         "peft_type": "BEFT",
-        "auto_mapping": {
-            "base_model_class": architecture.class(),
-            "parent_library": format!("transformers.models.{prefix}.modeling_{prefix}"),
-        },
         "base_model_name_or_path": model.commit.as_ref().map_or_else(
             || std::fs::canonicalize(&model.dir).unwrap_or(model.dir.clone()).to_string_lossy().into_owned(),
             |_| model.name.clone(),
@@ -69,6 +66,15 @@ pub fn write(
         "modules_to_save": replaced,
         "inference_mode": true,
     });
+    if architecture == Architecture::Roberta {
+        // With a task type peft would wrap RoBERTa's whole head beside its two layers, and fail.
+        config["auto_mapping"] = json!({
+            "base_model_class": architecture.class(),
+            "parent_library": format!("transformers.models.{prefix}.modeling_{prefix}"),
+        });
+    } else {
+        config["task_type"] = json!("SEQ_CLS");
+    }
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
     let path = dir.join("adapter_config.json");
     std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))?;

@@ -186,19 +186,18 @@ impl Hub {
         let converted = Repo { revision: CONVERTED.into(), ..repo.clone() };
         let snapshot = match fetched {
             // Another branch may stand in for main, whose newest it was made of, and for no other revision.
-            Err(Error::Hub { problem, .. })
-                if problem == choose::NO_PARQUET && repo.revision == MAIN =>
+            Err(Error::Hub { address, problem })
+                if repo.revision == MAIN && (problem == choose::NO_PARQUET || self.offline) =>
             {
-                self.fetch(&converted, &choose, progress).map_err(|error| match error {
-                    Error::Hub { address, problem } => {
-                        let problem = format!(
-                            "{} on main, and on {CONVERTED}: {problem}",
-                            choose::NO_PARQUET
-                        );
+                let and = |error: Error| match error {
+                    Error::Hub { problem: also, .. } if !self.offline => {
+                        let problem = format!("{problem} on main, and on {CONVERTED}: {also}");
                         Error::Hub { address, problem }
                     }
+                    Error::Hub { .. } => Error::Hub { address, problem },
                     other => other,
-                })?
+                };
+                self.fetch(&converted, &choose, progress).map_err(and)?
             }
             other => other?,
         };

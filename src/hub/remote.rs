@@ -10,9 +10,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
-use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode};
-use ureq::{Agent, Body, RequestBuilder, typestate::WithoutBody};
+use ureq::{Agent, Body};
 
 /// The Hub's side.
 pub struct Remote {
@@ -60,6 +59,15 @@ struct Expected {
     size: Option<u64>,
 }
 
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Ask {
+    /// What is said of a file.
+    Headers,
+    /// Its bytes from `start` on.
+    File { start: u64 },
+}
+
 /// How often something is tried that may get better by waiting.
 const ATTEMPTS: u32 = 5;
 
@@ -80,8 +88,8 @@ impl Remote {
             .user_agent(concat!("bitfit/", env!("CARGO_PKG_VERSION")))
             // Sizes and ranges are those of the file itself.
             .accept_encoding("identity")
-            // The token is not for the host that large files come from.
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            // Followed here: the token is not for the host that large files come from.
+            .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .timeout_per_read(Some(Duration::from_secs(60)));
@@ -107,7 +115,7 @@ impl Remote {
         let revision = escaped(&repo.revision).replace('/', "%2F");
         let (endpoint, kind, id) = (&self.endpoint, repo.kind.plural(), &repo.id);
         let url = format!("{endpoint}/api/{kind}/{id}/revision/{revision}");
-        let mut response = self.send(&|| self.agent.get(&url))?;
+        let mut response = self.send(Ask::File { start: 0 }, &url)?;
         self.good(repo, None, &response)?;
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
         let text = text.map_err(|e| self.unreached(&e))?;
@@ -173,32 +181,19 @@ impl Remote {
 
     /// The hash and the size of a file. Of a large one the Hub itself says them, before it leads on to the host that has it.
     fn expected(&self, repo: &Repo, name: &str, url: &str) -> Result<Expected> {
-        let mut url = url.to_owned();
-        for _ in 0..5 {
-            let head = || self.agent.head(&url).config().max_redirects(0).build();
-            let response = self.send(&head).map_err(|f| f.about(repo, &self.endpoint))?;
-            let headers = response.headers();
-            let etag = header(headers, "x-linked-etag");
-            let location = header(headers, "location");
-            // A repository that was renamed: the answer is elsewhere on the same host.
-            if let (None, Some(path)) = (&etag, location.filter(|path| path.starts_with('/'))) {
-                url = format!("{}{path}", self.endpoint);
-                continue;
-            }
-            if !response.status().is_redirection() {
-                self.good(repo, Some(name), &response)?;
-            }
-            let etag = etag.or_else(|| header(headers, "etag")).unwrap_or_default();
-            let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
-            let plain = etag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            if etag.is_empty() || !plain {
-                return Err(self.problem(repo, format!("{name}: no hash in the answer")));
-            }
-            let size =
-                header(headers, "x-linked-size").or_else(|| header(headers, "content-length"));
-            return Ok(Expected { etag, size: size.and_then(|size| size.parse().ok()) });
+        let response = self.send(Ask::Headers, url).map_err(|f| f.about(repo, &self.endpoint))?;
+        if !response.status().is_redirection() {
+            self.good(repo, Some(name), &response)?;
         }
-        Err(self.problem(repo, format!("{name}: led on from address to address")))
+        let headers = response.headers();
+        let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag"));
+        let etag = etag.unwrap_or_default().trim_start_matches("W/").trim_matches('"').to_owned();
+        let plain = etag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if etag.is_empty() || !plain {
+            return Err(self.problem(repo, format!("{name}: no hash in the answer")));
+        }
+        let size = header(headers, "x-linked-size").or_else(|| header(headers, "content-length"));
+        Ok(Expected { etag, size: size.and_then(|size| size.parse().ok()) })
     }
 
     /// Receives the rest of a file into `part`.
@@ -224,13 +219,8 @@ impl Remote {
             if size == Some(there) {
                 break;
             }
-            let range = format!("bytes={there}-");
-            let get = || match there {
-                0 => self.agent.get(url),
-                _ => self.agent.get(url).header("Range", &range),
-            };
             let before = there;
-            let broke_off = match self.send(&get) {
+            let broke_off = match self.send(Ask::File { start: there }, url) {
                 Err(Failure::Refused(error)) => return Err(*error),
                 Err(Failure::Unreached(why)) => Some(why),
                 Ok(response) if response.status() == StatusCode::RANGE_NOT_SATISFIABLE => {
@@ -296,30 +286,49 @@ impl Remote {
         Err(self.problem(repo, problem))
     }
 
-    /// Sends what `request` makes; where the Hub is busy, again after a while.
-    fn send(
-        &self,
-        request: &dyn Fn() -> RequestBuilder<WithoutBody>,
-    ) -> std::result::Result<Response<Body>, Failure> {
-        for attempt in 1.. {
-            let mut request = request();
-            if let Some(token) = &self.token {
+    /// Asks for `url`, and where it leads; where the Hub is busy, again after a while.
+    fn send(&self, ask: Ask, url: &str) -> std::result::Result<Response<Body>, Failure> {
+        let (mut url, mut attempt, mut hops) = (url.to_owned(), 0, 0);
+        loop {
+            let mut request = match ask {
+                Ask::Headers => self.agent.head(&url),
+                Ask::File { .. } => self.agent.get(&url),
+            };
+            if let Ask::File { start: start @ 1.. } = ask {
+                request = request.header("Range", format!("bytes={start}-"));
+            }
+            let ours = url.strip_prefix(&self.endpoint).is_some_and(|path| path.starts_with('/'));
+            if let Some(token) = self.token.as_ref().filter(|_| ours) {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
             let response = request.call().map_err(|e| self.unreached(&e))?;
             let status = response.status();
-            if status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error() {
+            if status.is_redirection()
+                && let Some(location) = header(response.headers(), "location")
+            {
+                // A repository that was renamed is elsewhere on the same host; a large file is on another.
+                let inside = location.starts_with('/') && !location.starts_with("//");
+                if !inside && matches!(ask, Ask::Headers) {
+                    return Ok(response);
+                }
+                hops += 1;
+                if hops > 10 {
+                    return Err(self.unreached(&format!("{url} leads on and on")));
+                }
+                url = if inside { format!("{}{location}", self.endpoint) } else { location };
+            } else if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+                attempt += 1;
+                if attempt >= ATTEMPTS {
+                    return Err(self.unreached(&format!("it answers {status}")));
+                }
+                let asked = header(response.headers(), "retry-after").and_then(|s| s.parse().ok());
+                let asked = asked.map(|seconds: u64| Duration::from_secs(seconds.min(60)));
+                tracing::debug!("{} answers {status}; once more after a while", self.endpoint);
+                std::thread::sleep(asked.unwrap_or_else(|| pause(attempt)));
+            } else {
                 return Ok(response);
             }
-            if attempt >= ATTEMPTS {
-                return Err(self.unreached(&format!("it answers {status}")));
-            }
-            let asked = header(response.headers(), "retry-after").and_then(|s| s.parse().ok());
-            let asked = asked.map(|seconds: u64| Duration::from_secs(seconds.min(60)));
-            tracing::debug!("{} answers {status}; once more after a while", self.endpoint);
-            std::thread::sleep(asked.unwrap_or_else(|| pause(attempt)));
         }
-        Err(Error::Bug("no attempt was made".into()).into())
     }
 
     fn unreached(&self, error: &dyn std::fmt::Display) -> Failure {
