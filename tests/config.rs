@@ -240,10 +240,17 @@ fn readme_knows_every_key() {
     (model.num_labels, model.label_names) = (Some(2), Some(vec![]));
     (model.hidden_dropout_prob, model.attention_probs_dropout_prob, model.classifier_dropout) =
         (Some(0.0), Some(0.0), Some(0.0));
-    config.bitfit.bias_learning_rate = Some(1.0);
+    model.revision = Some(String::new());
+    let bitfit = &mut config.bitfit;
+    bitfit.bias_learning_rate = Some(1.0);
+    (bitfit.attention_learning_rate, bitfit.feedforward_learning_rate) = (Some(1.0), Some(1.0));
+    (bitfit.layer_norm_learning_rate, bitfit.other_learning_rate) = (Some(1.0), Some(1.0));
+    (bitfit.bias_terms, bitfit.layers) = (Some(vec![]), Some(String::new()));
     (config.data.eval, config.data.text_pair_column) = (Some("x".into()), Some(String::new()));
     let data = &mut config.data;
     (data.train_samples, data.eval_samples, data.seed) = (Some(1), Some(1), Some(1));
+    (data.revision, data.subset) = (Some(String::new()), Some(String::new()));
+    (data.train_split, data.eval_split) = (Some(String::new()), Some(String::new()));
     (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
     config.training.greater_is_better = Some(true);
     config.training.metric_for_best_model = Some(Metric::F1);

@@ -1,7 +1,7 @@
 //! Models and data sets of the Hub, against a server that answers as it does.
 
 use crate::common::{root, stderr};
-use crate::standin::{ALWAYS, Fault, File, Hub, Repo, distilbert, parquet, reviews};
+use crate::standin::{ALWAYS, EXPIRED, Fault, File, Hub, Repo, distilbert, parquet, reviews};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -172,6 +172,10 @@ fn what_the_hub_refuses_is_told() {
     let token = home.path("token");
     succeeded(&inspect("old/name", &[("HF_TOKEN_PATH", token.to_str().unwrap())]));
     assert!(hub.requests().iter().all(|r| !r.cdn || r.token.is_none()));
+    fails(
+        &inspect("meta/closed", &[("HF_TOKEN", EXPIRED)]),
+        &["the token is wrong or has expired"],
+    );
     hub.without_error_codes();
     fails(&inspect("no-such/model", &[]), &["no such model"]);
     hub.add(&Repo::model("no/weights").commit([File::small("config.json", "{}")]));
@@ -206,6 +210,7 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     // Within the run.
     hub.fail_cdn(weights, Fault::Cut(9_000), 2);
     hub.fail("/api/", Fault::Status(503, None), 1);
+    hub.fail("/resolve/", Fault::NoAnswer, 1);
     succeeded(&home.inspect(&[]));
     let log = asked(&hub);
     for range in ["bytes=9000-", "bytes=18000-"] {

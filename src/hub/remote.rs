@@ -40,7 +40,7 @@ impl Failure {
         match self {
             Self::Refused(error) => *error,
             Self::Unreached(why) => {
-                let advice = "check the network, or name a directory or file instead of an id";
+                let advice = "check the network; and there is no such directory or file here";
                 repo.problem(endpoint, format!("{why}; {advice}"))
             }
         }
@@ -301,7 +301,15 @@ impl Remote {
             if let Some(token) = self.token.as_ref().filter(|_| ours) {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
-            let response = request.call().map_err(|e| self.unreached(&e))?;
+            let response = match request.call() {
+                // A connection that broke may hold the next time; a host that is not there will not be.
+                Err(error) if attempt + 1 < ATTEMPTS && broke(&error) => {
+                    attempt += 1;
+                    std::thread::sleep(pause(attempt));
+                    continue;
+                }
+                other => other.map_err(|e| self.unreached(&e))?,
+            };
             let status = response.status();
             if status.is_redirection()
                 && let Some(location) = header(response.headers(), "location")
@@ -351,7 +359,11 @@ impl Remote {
             Kind::Model => "directory",
             Kind::Dataset => "file or directory",
         };
+        let said = header(response.headers(), "x-error-message").unwrap_or_default();
         let problem = match (status, code.as_str()) {
+            (StatusCode::UNAUTHORIZED, _) if said.contains("Invalid credentials") => {
+                "the token is wrong or has expired (HF_TOKEN, or the token file)".into()
+            }
             (_, "GatedRepo") => {
                 let token = match &self.token {
                     Some(_) => "the token has not been granted it",
@@ -379,6 +391,13 @@ impl Remote {
     fn problem(&self, repo: &Repo, problem: impl Into<String>) -> Error {
         repo.problem(&self.endpoint, problem)
     }
+}
+
+/// Whether a connection was there, and ended without an answer.
+fn broke(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ends = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
+    matches!(error, ureq::Error::Io(io) if ends.contains(&io.kind()))
 }
 
 /// How long to wait after so many attempts.
