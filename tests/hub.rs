@@ -229,8 +229,10 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     hub.fail_cdn(weights, Fault::Slow(2_000, Duration::from_millis(500)), 1);
     hub.fail("/api/", Fault::Status(429, Some(1)), 1);
     let (program, config) = (env!("CARGO_BIN_EXE_bitfit-train"), root().join("configs/imdb.toml"));
-    let command =
-        format!("exec timeout --preserve-status -s INT 3 {program} --config {}", config.display());
+    let command = format!(
+        "exec timeout --foreground --preserve-status -s INT 3 {program} --config {}",
+        config.display()
+    );
     let output = home.run("sh", &["-c", &command], &[]);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(stderr(&output).contains("the next run goes on from it"), "{}", stderr(&output));
