@@ -95,10 +95,11 @@ impl BaseFiles {
         let file = self.weights.path.clone();
         let head = self.weights.head();
         let mut base = self.build(task.task_type.outputs(task.labels.len()), None, device)?;
+        let shapes = base.shapes();
         for name in base.new.clone() {
-            let expected = format!("float32 {:?}", base.shapes()[&name]);
+            let expected = format!("float32 {:?}", shapes[&name]);
             let found = match head.get(&name) {
-                Some(tensor) if base.shapes()[&name] == tensor.size() => {
+                Some(tensor) if shapes[&name] == tensor.size() => {
                     base.set(&name, tensor)?;
                     continue;
                 }

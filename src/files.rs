@@ -100,12 +100,22 @@ pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
         .map_err(Error::io("create", path))?;
     note(Some(dir.path().to_owned()));
     let made = fill(dir.path())
+        .and_then(|()| sync_files(dir.path()))
         .and_then(|()| std::fs::rename(dir.path(), path).map_err(Error::io("create", path)));
     note(None);
     if made.is_ok() {
         let _ = dir.keep();
     }
     made
+}
+
+/// Waits until the files of a folder are on the disk.
+fn sync_files(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
+        let synced = File::open(entry.path()).and_then(|file| file.sync_all());
+        synced.map_err(Error::io("write", &entry.path()))?;
+    }
+    Ok(())
 }
 
 /// Creates a directory and those above it.

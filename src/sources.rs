@@ -18,7 +18,7 @@ pub struct Model {
 
 /// Files of labelled rows.
 #[derive(Debug, Clone)]
-pub struct Rows {
+pub struct Labelled {
     /// One or more, to be read one after the other.
     pub files: Vec<PathBuf>,
     /// Where they come from on the Hub.
@@ -42,9 +42,9 @@ pub struct Sources {
     /// The base.
     pub model: Model,
     /// Training rows.
-    pub train: Rows,
+    pub train: Labelled,
     /// Evaluation rows, where they are not taken from the training rows.
-    pub eval: Option<Rows>,
+    pub eval: Option<Labelled>,
 }
 
 impl Sources {
@@ -53,10 +53,10 @@ impl Sources {
         let section = &run.config.model;
         let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
         let model = Model::find(path, revision, section.weights.as_deref(), progress)?;
-        let train = Rows::train(run, progress)?;
+        let train = Labelled::train(run, progress)?;
         // Of the same commit, though the branch may move on meanwhile.
         let commit = train.split.as_ref().map(|split| split.commit.clone());
-        let eval = Rows::eval(run, commit.as_deref(), progress)?;
+        let eval = Labelled::eval(run, commit.as_deref(), progress)?;
         Ok(Self { model, train, eval })
     }
 
@@ -103,7 +103,7 @@ impl Model {
     }
 }
 
-impl Rows {
+impl Labelled {
     fn train(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
         let data = &run.config.data;
         let split = data.train_split.as_deref().or(Some("train"));

@@ -193,12 +193,24 @@ fn what_the_hub_refuses_is_told() {
     ] {
         fails(&home.imdb("r", &["--set", set], &[]), &parts);
     }
-    for set in ["data.train=x/y", "data.revision="] {
-        let local = root().join("tests/golden/tiny-distilbert");
-        let local = format!("model.model_name_or_path={}", local.display());
-        let more = ["--set", set, "--set", "model.revision=main", "--set", &local];
+    let local = root().join("tests/golden/tiny-distilbert");
+    let local = format!("model.model_name_or_path={}", local.display());
+    for (sets, part) in [
+        (vec!["data.train=x/y"], "data.eval: found stanfordnlp/imdb, expected x/y, or a file"),
+        (
+            vec![local.as_str(), "model.revision=main"],
+            "--set model.revision=main: found main, expected none without",
+        ),
+        (
+            vec!["data.train=reviews.tsv", "data.train_split=train"],
+            "--set data.train_split=train: found train, expected none without",
+        ),
+    ] {
+        let more: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
         let output = home.imdb("r", &more, &[]);
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(part), "{message}");
     }
 }
 

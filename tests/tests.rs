@@ -5,6 +5,7 @@ mod common;
 mod config;
 mod data;
 mod delta;
+mod export;
 mod freeze;
 mod golden;
 mod hub;

@@ -5,7 +5,7 @@ use super::which::Which;
 use crate::error::{Error, Result};
 use crate::export::{Format, export};
 use crate::logging;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::PathBuf;
 
 pub const EXAMPLES: &str = "Examples:
@@ -24,18 +24,10 @@ pub struct Export {
     which: Which,
     /// What to write.
     #[arg(long, value_enum)]
-    format: Form,
+    format: Format,
     /// The directory to make; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Form {
-    /// A whole checkpoint, for from_pretrained: base and task merged.
-    Hf,
-    /// An adapter, for PeftModel.from_pretrained over the base.
-    Peft,
 }
 
 impl Export {
@@ -49,12 +41,8 @@ impl Export {
                     .into(),
             ));
         };
-        let format = match self.format {
-            Form::Hf => Format::Hf,
-            Form::Peft => Format::Peft,
-        };
         let weights = found.weights.as_deref();
-        export(format, &found.model, weights, delta, &found.tokenizer, &self.output)?;
+        export(self.format, &found.model, weights, delta, &found.tokenizer, &self.output)?;
         tracing::info!("{} from {} and {}", self.output.display(), found.model, delta.display());
         Ok(())
     }

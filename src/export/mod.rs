@@ -1,6 +1,5 @@
 //! A task in forms that Python loads: a whole checkpoint, or a PEFT adapter.
 
-mod hf;
 mod peft;
 
 use crate::base::BaseFiles;
@@ -11,15 +10,18 @@ use crate::files;
 use crate::models::SavedTask;
 use crate::predict;
 use crate::sources::Model;
+use crate::weights::write_safetensors;
+use std::collections::BTreeMap;
+use std::io::BufWriter;
 use std::path::Path;
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// The forms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// A checkpoint that `from_pretrained` loads: every tensor, the task's in the place of the base's.
+    /// A whole checkpoint, for from_pretrained: base and task merged.
     Hf,
-    /// An adapter that `PeftModel.from_pretrained` loads over the base: BEFT, with LayerNorms and head saved whole.
+    /// An adapter, for PeftModel.from_pretrained over the base.
     Peft,
 }
 
@@ -39,7 +41,9 @@ pub fn export(
     predict::check_meta(&task.meta, delta, &base_files.config)?;
     let outputs = task.meta.task_type.outputs(task.meta.labels.len());
     let mut base = base_files.build(outputs, None, Device::Cpu)?;
-    let before = Delta::take(&base, base.shapes().keys(), task.meta.clone())?;
+    let shapes = base.shapes();
+    let changed = task.tensors.keys().filter(|name| shapes.contains_key(*name));
+    let before = Delta::take(&base, changed, task.meta.clone())?;
     task.apply(delta, &mut base)?;
     let saved = SavedTask {
         task_type: task.meta.task_type,
@@ -59,8 +63,21 @@ pub fn export(
             write(&file.file_name().unwrap_or_default().to_string_lossy(), &bytes)?;
         }
         match format {
-            Format::Hf => hf::write(dir, &base),
+            // Every tensor of the model, as its `state_dict()` has it.
+            Format::Hf => write_tensors(
+                dir,
+                "model.safetensors",
+                &base.store.variables().into_iter().collect(),
+            ),
             Format::Peft => peft::write(dir, model, &base, &before.tensors, &task),
         }
     })
+}
+
+/// Writes tensors as transformers and peft read them: without `format` they refuse the file.
+fn write_tensors(dir: &Path, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let path = dir.join(name);
+    let file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_safetensors(&mut BufWriter::new(file), &path, &metadata, tensors)
 }

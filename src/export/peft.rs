@@ -1,15 +1,14 @@
 //! An adapter of PEFT's type BEFT (peft 0.20): what is added to the biases of dense layers, and modules that are replaced whole.
 
+use super::write_tensors;
 use crate::base::Base;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Place};
 use crate::models::Architecture;
 use crate::sources::Model;
-use crate::weights::write_safetensors;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufWriter;
 use std::path::Path;
 use tch::Tensor;
 
@@ -78,8 +77,5 @@ pub fn write(
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
     let path = dir.join("adapter_config.json");
     std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))?;
-    let path = dir.join("adapter_model.safetensors");
-    let file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(&mut BufWriter::new(file), &path, &metadata, &tensors)
+    write_tensors(dir, "adapter_model.safetensors", &tensors)
 }

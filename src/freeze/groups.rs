@@ -58,80 +58,73 @@ pub struct Place {
     pub layer: Option<usize>,
 }
 
-/// Patterns over whole names for each group. Anchored, so that `output` is not `attention.output`, and LayerNorm is itself alone.
-const PLACES: [(Group, Option<Term>, &str); 12] = [
-    (
-        Group::Embeddings,
-        None,
-        r"(bert|roberta|distilbert)\.embeddings\.(word|position|token_type)_embeddings\.weight",
-    ),
-    (
-        Group::Attention,
-        Some(Term::Query),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.self\.query|distilbert\.transformer\.layer\.\d+\.attention\.q_lin)\.(weight|bias)",
-    ),
-    (
-        Group::Attention,
-        Some(Term::Key),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.self\.key|distilbert\.transformer\.layer\.\d+\.attention\.k_lin)\.(weight|bias)",
-    ),
-    (
-        Group::Attention,
-        Some(Term::Value),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.self\.value|distilbert\.transformer\.layer\.\d+\.attention\.v_lin)\.(weight|bias)",
-    ),
-    (
-        Group::Attention,
-        Some(Term::AttentionOutput),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.output\.dense|distilbert\.transformer\.layer\.\d+\.attention\.out_lin)\.(weight|bias)",
-    ),
-    (
-        Group::LayerNorm,
-        Some(Term::AttentionLayerNorm),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.attention\.output\.LayerNorm|distilbert\.transformer\.layer\.\d+\.sa_layer_norm)\.(weight|bias)",
-    ),
-    (
-        Group::Feedforward,
-        Some(Term::Intermediate),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.intermediate\.dense|distilbert\.transformer\.layer\.\d+\.ffn\.lin1)\.(weight|bias)",
-    ),
-    (
-        Group::Feedforward,
-        Some(Term::Output),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.output\.dense|distilbert\.transformer\.layer\.\d+\.ffn\.lin2)\.(weight|bias)",
-    ),
-    (
-        Group::LayerNorm,
-        Some(Term::OutputLayerNorm),
-        r"((bert|roberta)\.encoder\.layer\.\d+\.output\.LayerNorm|distilbert\.transformer\.layer\.\d+\.output_layer_norm)\.(weight|bias)",
-    ),
-    (
-        Group::LayerNorm,
-        Some(Term::EmbeddingsLayerNorm),
-        r"(bert|roberta|distilbert)\.embeddings\.LayerNorm\.(weight|bias)",
-    ),
-    (Group::Classifier, None, r"(pre_classifier|classifier(\.(dense|out_proj))?)\.(weight|bias)"),
-    (Group::Other, None, r"bert\.pooler\.dense\.(weight|bias)"),
+/// The module of each term in a layer: of BERT and RoBERTa, and of DistilBERT.
+const MODULES: [(Term, &str, &str); 8] = [
+    (Term::Query, r"attention\.self\.query", r"attention\.q_lin"),
+    (Term::Key, r"attention\.self\.key", r"attention\.k_lin"),
+    (Term::Value, r"attention\.self\.value", r"attention\.v_lin"),
+    (Term::AttentionOutput, r"attention\.output\.dense", r"attention\.out_lin"),
+    (Term::AttentionLayerNorm, r"attention\.output\.LayerNorm", "sa_layer_norm"),
+    (Term::Intermediate, r"intermediate\.dense", r"ffn\.lin1"),
+    (Term::Output, r"output\.dense", r"ffn\.lin2"),
+    (Term::OutputLayerNorm, r"output\.LayerNorm", "output_layer_norm"),
 ];
+
+/// Every place, with the pattern of its parameters' whole names. Anchored, so that `output` is not `attention.output`, and
+/// LayerNorm is itself alone.
+struct Patterns {
+    places: Vec<(Group, Option<Term>)>,
+    names: RegexSet,
+    layer: Regex,
+}
+
+impl Patterns {
+    fn new() -> std::result::Result<Self, regex::Error> {
+        let embeddings = Term::EmbeddingsLayerNorm;
+        let mut patterns = vec![
+            (
+                (Group::Embeddings, None),
+                r"(bert|roberta|distilbert)\.embeddings\.(word|position|token_type)_embeddings\.weight".to_owned(),
+            ),
+            (
+                (embeddings.group(), Some(embeddings)),
+                r"(bert|roberta|distilbert)\.embeddings\.LayerNorm\.(weight|bias)".into(),
+            ),
+            (
+                (Group::Classifier, None),
+                r"(pre_classifier|classifier(\.(dense|out_proj))?)\.(weight|bias)".into(),
+            ),
+            ((Group::Other, None), r"bert\.pooler\.dense\.(weight|bias)".into()),
+        ];
+        patterns.extend(MODULES.map(|(term, bert, distilbert)| {
+            let bert = format!(r"(bert|roberta)\.encoder\.layer\.\d+\.{bert}");
+            let distilbert = format!(r"distilbert\.transformer\.layer\.\d+\.{distilbert}");
+            ((term.group(), Some(term)), format!(r"({bert}|{distilbert})\.(weight|bias)"))
+        }));
+        let (places, patterns): (Vec<_>, Vec<String>) = patterns.into_iter().unzip();
+        Ok(Self {
+            places,
+            names: RegexSet::new(patterns.iter().map(|pattern| format!("^(?:{pattern})$")))?,
+            layer: Regex::new(r"\.layer\.(\d+)\.")?,
+        })
+    }
+}
 
 impl Place {
     /// The place of a parameter, by its canonical name.
     pub fn of(name: &str) -> Result<Self> {
-        static PATTERNS: OnceLock<Option<(RegexSet, Regex)>> = OnceLock::new();
-        let (set, layer) = PATTERNS
-            .get_or_init(|| {
-                let anchored = PLACES.map(|(_, _, pattern)| format!("^(?:{pattern})$"));
-                Some((RegexSet::new(anchored).ok()?, Regex::new(r"\.layer\.(\d+)\.").ok()?))
-            })
+        static PATTERNS: OnceLock<Option<Patterns>> = OnceLock::new();
+        let patterns = PATTERNS
+            .get_or_init(|| Patterns::new().ok())
             .as_ref()
             .ok_or_else(|| Error::Bug("the group patterns do not compile".into()))?;
-        let matched: Vec<_> = set.matches(name).into_iter().collect();
+        let matched: Vec<_> = patterns.names.matches(name).into_iter().collect();
         let [index] = matched[..] else {
             let count = matched.len();
             return Err(Error::Bug(format!("parameter {name} is in {count} groups, expected one")));
         };
-        let (group, term, _) = PLACES[index];
-        let layer = layer.captures(name).and_then(|found| found[1].parse().ok());
+        let (group, term) = patterns.places[index];
+        let layer = patterns.layer.captures(name).and_then(|found| found[1].parse().ok());
         Ok(Self { group, term, layer })
     }
 }

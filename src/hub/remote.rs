@@ -192,7 +192,9 @@ impl Remote {
         if etag.is_empty() || !plain {
             return Err(self.problem(repo, format!("{name}: no hash in the answer")));
         }
-        let size = header(headers, "x-linked-size").or_else(|| header(headers, "content-length"));
+        // A redirect's own length is not the file's.
+        let length = header(headers, "content-length").filter(|_| response.status().is_success());
+        let size = header(headers, "x-linked-size").or(length);
         Ok(Expected { etag, size: size.and_then(|size| size.parse().ok()) })
     }
 
@@ -323,7 +325,7 @@ impl Remote {
                 if hops > 10 {
                     return Err(self.unreached(&format!("{url} leads on and on")));
                 }
-                url = if inside { format!("{}{location}", self.endpoint) } else { location };
+                url = if inside { format!("{}{location}", origin(&url)) } else { location };
             } else if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
                 attempt += 1;
                 if attempt >= ATTEMPTS {
@@ -417,6 +419,12 @@ fn hash(file: &mut File, mut digest: impl Digest) -> std::io::Result<String> {
             count => digest.update(&buffer[..count]),
         }
     }
+}
+
+/// Scheme and host of an address.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    url[host..].find('/').map_or(url, |end| &url[..host + end])
 }
 
 /// A path as it stands in an address.

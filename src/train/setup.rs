@@ -10,7 +10,7 @@ use crate::hub::Progress;
 use crate::models::TaskType;
 use crate::optim::AdamW;
 use crate::predict::{examples, fits, has_segments};
-use crate::sources::{self, Model, Sources};
+use crate::sources::{Labelled, Model, Sources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -211,7 +211,7 @@ impl Rows {
         let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
             return Ok(Self::read(run, columns, &Sources::find(run, progress)?)?.eval);
         };
-        let found = sources::Rows::eval(run, None, progress)?;
+        let found = Labelled::eval(run, None, progress)?;
         let mut rows =
             data::read_all(&found.map(|rows| rows.files).unwrap_or_default(), columns)?.rows;
         let labels = Labels { names, declared };

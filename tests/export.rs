@@ -1,0 +1,123 @@
+//! A task for Python, and how tasks differ. That Python loads it is for scripts/check_export.py to show.
+
+use crate::common::{Scratch, TINY, refused, succeeded};
+use std::collections::HashMap;
+use std::path::Path;
+use tch::Tensor;
+
+fn tensors(path: &Path) -> HashMap<String, Tensor> {
+    Tensor::read_safetensors(path).unwrap().into_iter().collect()
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_merged_checkpoint_is_a_base_that_predicts_the_same() {
+    for name in TINY {
+        let scratch = Scratch::of(name);
+        scratch.config("config.toml", "max_steps = 8");
+        succeeded(&scratch.train(&[]));
+        succeeded(&scratch.bitfit(&["export", "--run", "run", "--format", "hf", "--output", "hf"]));
+        let predict = |what: [&str; 2]| {
+            let output =
+                scratch.bitfit(&["predict", what[0], what[1], "the film was great", "awful"]);
+            succeeded(&output);
+            output.stdout
+        };
+        assert_eq!(predict(["--run", "run"]), predict(["--model", "hf"]), "{name}");
+        let config = json(&scratch.path("hf/config.json"));
+        assert_eq!(config["id2label"], serde_json::json!({"0": "negative", "1": "positive"}));
+        assert_eq!(config["problem_type"], "single_label_classification");
+        // Trained on from there it is another base, and its head is left aside.
+        let again = "model.model_name_or_path=hf";
+        succeeded(&scratch.train(&["--set", again, "--set", "training.output_dir=run2"]));
+        let there = ["export", "--run", "run", "--format", "peft", "--output", "hf"];
+        refused(&scratch.bitfit(&there), 1, &["hf", "exists already"]);
+        let alone = ["predict", "--model", "base", "a text"];
+        refused(&scratch.bitfit(&alone), 1, &["config.json", "a base without a task"]);
+    }
+}
+
+/// Dense biases as what is added to them, LayerNorms and head whole, each module by its whole path.
+#[test]
+fn an_adapter_holds_what_the_task_changed() {
+    for name in TINY {
+        let scratch = Scratch::of(name);
+        scratch.config("config.toml", "max_steps = 8");
+        succeeded(&scratch.train(&[]));
+        let export = ["export", "--run", "run", "--format", "peft", "--output", "peft"];
+        succeeded(&scratch.bitfit(&export));
+        let base = tensors(&scratch.path("base/model.safetensors"));
+        let task = tensors(&scratch.path("run/delta.safetensors"));
+        let adapter = tensors(&scratch.path("peft/adapter_model.safetensors"));
+        let config = json(&scratch.path("peft/adapter_config.json"));
+        let listed = |key: &str, module: &str| {
+            config[key].as_array().unwrap().iter().any(|one| one == module)
+        };
+        let prefix = name.trim_start_matches("tiny-");
+        let mut count = 0;
+        for (tensor, value) in &task {
+            let (module, _) = tensor.rsplit_once('.').unwrap();
+            let bare = tensor.strip_prefix(&format!("{prefix}.")).unwrap_or(tensor);
+            let own = base.get(tensor).or_else(|| base.get(bare));
+            if let Some(change) = adapter.get(&format!("base_model.model.{module}.beft_bias")) {
+                assert!(listed("target_modules", module), "{module}");
+                assert_eq!(change.squeeze_dim(0), value - own.unwrap(), "{tensor}");
+            } else {
+                assert!(listed("modules_to_save", module), "{module}");
+                assert_eq!(adapter[&format!("base_model.model.{tensor}")], *value, "{tensor}");
+                assert!(adapter.contains_key(&format!("base_model.model.{module}.weight")));
+            }
+            count += 1;
+        }
+        assert!(count > 20);
+        let has_task_type = config.get("task_type").is_some();
+        assert_eq!(
+            has_task_type,
+            name != "tiny-roberta",
+            "its head's layers are listed one by one"
+        );
+    }
+}
+
+#[test]
+fn changes_are_shown_by_place_and_layer() {
+    let scratch = Scratch::new();
+    scratch.config("config.toml", "max_steps = 4");
+    succeeded(&scratch.train(&[
+        "--set",
+        "bitfit.bias_terms=[\"query\"]",
+        "--set",
+        "bitfit.layers=1-",
+    ]));
+    let delta = "run/delta.safetensors";
+    let shown = |more: &[&str]| -> serde_json::Value {
+        let mut args = vec!["inspect", "--delta", delta, "--json", "--against"];
+        args.extend(more);
+        let output = scratch.bitfit(&args);
+        succeeded(&output);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let from_base = shown(&["base"]);
+    let changes = from_base["changes"].as_array().unwrap();
+    assert!(changes.iter().any(|c| c["term"] == "query" && c["layer"] == 1), "{from_base}");
+    assert!(changes.iter().all(|c| c["rms"].as_f64().unwrap() > 0.0), "all that trained moved");
+    assert!(!changes.iter().any(|c| c["layer"] == 0 || c["term"] == "value"), "{from_base}");
+    let from_itself = shown(&[delta]);
+    let changes = from_itself["changes"].as_array().unwrap();
+    assert!(changes.iter().all(|c| c["rms"] == 0.0 && c["largest"] == 0.0));
+    for (sets, part) in [
+        (
+            ["bitfit.bias_terms=[\"value\"]", "bitfit.train_attention_bias=false"],
+            "train_attention_bias = false",
+        ),
+        (["bitfit.bias_terms=[\"key\"]", "bitfit.train_key_bias=false"], "train_key_bias = false"),
+        (["bitfit.layers=9-", "training.output_dir=other"], "found layer 9"),
+        (["bitfit.layers=x", "training.output_dir=other"], "layers by number"),
+    ] {
+        let sets = sets.map(|set| ["--set", set]).concat();
+        refused(&scratch.train(&sets), 2, &[part]);
+    }
+}
