@@ -121,3 +121,29 @@ fn changes_are_shown_by_place_and_layer() {
         refused(&scratch.train(&sets), 2, &[part]);
     }
 }
+
+/// AdamW's first step is the rate itself wherever there is a gradient, so the rates of the groups can be read off.
+#[test]
+fn each_group_learns_at_its_own_rate() {
+    let scratch = Scratch::new();
+    scratch.config("config.toml", "max_steps = 1");
+    let rates = [("attention", 1e-3), ("feedforward", 2e-3), ("layer_norm", 3e-3), ("other", 4e-3)];
+    let sets = rates.map(|(group, rate)| format!("bitfit.{group}_learning_rate={rate}"));
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    succeeded(&scratch.train(&sets));
+    let args = ["inspect", "--delta", "run/delta.safetensors", "--against", "base", "--json"];
+    let output = scratch.bitfit(&args);
+    succeeded(&output);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for change in found["changes"].as_array().unwrap() {
+        let group = change["group"].as_str().unwrap();
+        let Some((_, rate)) = rates.iter().find(|(name, _)| *name == group) else { continue };
+        let largest = change["largest"].as_f64().unwrap();
+        // The key bias has no gradient but rounding, whose step is anything up to the rate.
+        let least = if change["term"] == "key" { 0.0 } else { 0.99 * rate };
+        assert!((least..1.01 * rate).contains(&largest), "{rate}: {change}");
+        seen.insert(group);
+    }
+    assert_eq!(seen.len(), 4, "{found}");
+}

@@ -268,6 +268,38 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     succeeded(&home.inspect(&[]));
 }
 
+/// The cache is where other programs have it: HF_HUB_CACHE, or below HF_HOME, XDG_CACHE_HOME, or HOME.
+#[test]
+fn the_cache_is_where_the_environment_says() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
+    for (variable, cache) in [
+        ("HF_HUB_CACHE", "place"),
+        ("HF_HOME", "place/hub"),
+        ("XDG_CACHE_HOME", "place/huggingface/hub"),
+        ("HOME", "place/.cache/huggingface/hub"),
+    ] {
+        let place = home.path("place");
+        let mut environment = vec![(variable, place.to_str().unwrap())];
+        if variable != "HF_HUB_CACHE" {
+            // An empty one is as none.
+            environment.extend([("HF_HUB_CACHE", "")]);
+        }
+        if variable == "XDG_CACHE_HOME" || variable == "HOME" {
+            environment.push(("HF_HOME", ""));
+        }
+        if variable == "HOME" {
+            environment.push(("XDG_CACHE_HOME", ""));
+        }
+        succeeded(&home.inspect(&environment));
+        assert!(home.path(cache).join(CACHED).join("snapshots").is_dir(), "{variable}");
+        std::fs::remove_dir_all(place).unwrap();
+    }
+    let none = ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"].map(|name| (name, ""));
+    let output = home.inspect(&none);
+    assert!(stderr(&output).contains("set HF_HOME, or HOME"), "{}", stderr(&output));
+}
+
 /// A file-size limit refuses a write as a full disk does.
 #[test]
 fn a_full_cache_disk_leaves_nothing_that_is_taken_for_whole() {

@@ -23,18 +23,17 @@ impl Attention {
         rows: &Rows<'_>,
         cu_seqlens: &[i64],
     ) -> Result<Tensor> {
-        let sequences = cu_seqlens.len() - 1;
-        let mut contexts = Vec::with_capacity(sequences);
-        for b in 0..sequences {
-            let (row, rows_end) = (rows.cu_seqlens[b], rows.cu_seqlens[b + 1]);
-            let (token, tokens_end) = (cu_seqlens[b], cu_seqlens[b + 1]);
-            let q = self.heads_first(q, row, rows_end - row)?;
-            let k = self.heads_first(k, token, tokens_end - token)?;
-            let v = self.heads_first(v, token, tokens_end - token)?;
-            let keys =
-                rows.keys.as_ref().map(|keys| keys.f_narrow(0, row, rows_end - row)).transpose()?;
-            let context = if self.dropout.active(keys.as_ref()) {
-                self.with_dropout(&q, &k, &v, keys.as_ref())?
+        // Split at once: the backward pass of a slice each would write, and add, a whole gradient per sequence.
+        let (row_counts, token_counts) = (lengths(&rows.cu_seqlens), lengths(cu_seqlens));
+        let (q, k) = (split(q, &row_counts)?, split(k, &token_counts)?);
+        let v = split(v, &token_counts)?;
+        let keys = rows.keys.as_ref().map(|keys| split(keys, &row_counts)).transpose()?;
+        let mut contexts = Vec::with_capacity(q.len());
+        for (b, ((q, k), v)) in q.iter().zip(&k).zip(&v).enumerate() {
+            let (q, k, v) = (self.heads_first(q)?, self.heads_first(k)?, self.heads_first(v)?);
+            let keys = keys.as_ref().map(|keys| &keys[b]);
+            let context = if self.dropout.active(keys) {
+                self.with_dropout(&q, &k, &v, keys)?
             } else {
                 Tensor::f_scaled_dot_product_attention(
                     &q,
@@ -66,8 +65,18 @@ impl Attention {
         Ok(self.dropout.forward(probabilities, keys)?.f_matmul(v)?)
     }
 
-    /// `length` rows of `x [_, H]` from `start` -> `[1, N, length, D]`.
-    fn heads_first(&self, x: &Tensor, start: i64, length: i64) -> Result<Tensor> {
-        Ok(x.f_narrow(0, start, length)?.f_view([1, length, self.heads, -1])?.f_transpose(1, 2)?)
+    /// `x [L, H]` -> `[1, N, L, D]`.
+    fn heads_first(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_view([1, -1, self.heads, x.size()[1] / self.heads])?.f_transpose(1, 2)?)
     }
+}
+
+/// The lengths of the sequences that start, and the last one ends, at `cu_seqlens`.
+fn lengths(cu_seqlens: &[i64]) -> Vec<i64> {
+    cu_seqlens.windows(2).map(|w| w[1] - w[0]).collect()
+}
+
+/// The rows of each sequence.
+fn split(x: &Tensor, lengths: &[i64]) -> Result<Vec<Tensor>> {
+    Ok(x.f_split_with_sizes(lengths, 0)?)
 }
