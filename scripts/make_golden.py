@@ -14,6 +14,8 @@ tiny-*.safetensors      a batch (several lengths, both segments), the head, and 
                         trains.
 minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head, logits of all-MiniLM-L6-v2.
 hub.parquet             four rows as Hugging Face's datasets writes them, class names in the metadata.
+losses.safetensors      losses that class weights and label smoothing shape, with their gradients.
+schedules.json          learning rates of whole runs.
 metrics.json            labels, predictions and what scikit-learn and SciPy say of them.
 """
 import json, pathlib, random
@@ -21,7 +23,7 @@ import json, pathlib, random
 import torch
 from safetensors.torch import save_file
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, DistilBertConfig, RobertaConfig, RobertaTokenizerFast
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, DistilBertConfig, RobertaConfig, RobertaTokenizerFast, get_scheduler
 
 root = pathlib.Path(__file__).resolve().parent.parent
 golden = root / "tests" / "golden"
@@ -254,7 +256,6 @@ def metrics():
         columns.append((gold, guess))
     columns.append((gold, [[0] * len(rates) for _ in gold]))
 
-    # Few digits, which Rust's serde_json reads exactly: it may be off in the last bit of longer ones.
     normal = lambda mean, spread, digits: [round(draw.gauss(mean, spread), digits) for _ in range(40)]
     mixed = lambda values, spread, digits: [round(v + draw.gauss(0, spread), digits) for v in values]
     gold = normal(0, 1, 4)
@@ -274,7 +275,50 @@ def metrics():
     (golden / "metrics.json").write_text(json.dumps(written, separators=(",", ":"), allow_nan=False) + "\n")
 
 
+def losses():
+    """Losses, with gradients: class weights, label smoothing, and several labels."""
+    torch.manual_seed(5)
+    logits, targets = torch.randn(9, 4) * 3, torch.tensor([0, 1, 2, 3, 0, 1, 0, 0, 2])
+    several = (torch.rand(9, 4) > 0.6).float()
+    weights = torch.tensor([0.5, 2.0, 1.25, 4.0])
+    cross = torch.nn.functional.cross_entropy
+    binary = torch.nn.functional.binary_cross_entropy_with_logits
+    cases = {
+        "smoothed": lambda x: cross(x, targets, label_smoothing=0.1),
+        "weighted": lambda x: cross(x, targets, weight=weights),
+        "both": lambda x: cross(x, targets, weight=weights, label_smoothing=0.1),
+        "multi_label": lambda x: binary(x, several, pos_weight=weights),
+    }
+    tensors = {"logits": logits, "targets": targets, "several": several, "weights": weights}
+    for name, loss in cases.items():
+        x = logits.clone().requires_grad_()
+        value = loss(x)
+        value.backward()
+        tensors |= {name: value.detach(), f"{name}.gradient": x.grad}
+    save_file(tensors, golden / "losses.safetensors")
+
+
+def schedules():
+    """Rates of 30 steps by transformers.get_scheduler, with and without a warm-up."""
+    cases = []
+    for name in ["constant", "constant_with_warmup", "linear", "cosine"]:
+        for warmup in [0, 1, 7, 30]:
+            if name == "constant" and warmup:
+                continue  # There it is without effect.
+            optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+            scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=30)
+            rates = []
+            for _ in range(30):
+                rates.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                scheduler.step()
+            cases.append({"name": name, "warmup": warmup, "rates": rates})
+    (golden / "schedules.json").write_text(json.dumps(cases, separators=(",", ":")) + "\n")
+
+
 tiny_models()
 minilm()
 hub_data()
 metrics()
+losses()
+schedules()

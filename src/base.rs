@@ -95,11 +95,12 @@ impl BaseFiles {
         let file = self.weights.path.clone();
         let head = self.weights.head();
         let mut base = self.build(task.task_type.outputs(task.labels.len()), None, device)?;
-        let shapes = base.shapes();
+        let mut shapes = base.shapes();
         for name in base.new.clone() {
-            let expected = format!("float32 {:?}", shapes[&name]);
+            let shape = shapes.remove(&name).unwrap_or_default();
+            let expected = format!("float32 {shape:?}");
             let found = match head.get(&name) {
-                Some(tensor) if shapes[&name] == tensor.size() => {
+                Some(tensor) if shape == tensor.size() => {
                     base.set(&name, tensor)?;
                     continue;
                 }

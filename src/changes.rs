@@ -71,7 +71,7 @@ const LISTED: usize = 10;
 impl std::fmt::Display for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "change of the biases (root mean square), by layer and place")?;
-        let terms = &Term::ALL[1..];
+        let [_, terms @ ..] = &Term::ALL;
         let heads =
             ["query", "key", "value", "att.out", "att.norm", "interm.", "output", "out.norm"];
         write!(f, "{:<10}", "layer")?;
@@ -94,7 +94,7 @@ impl std::fmt::Display for Changes {
         let shown = sorted.len().min(LISTED);
         writeln!(f, "\nthe largest {shown} of {}", sorted.len())?;
         writeln!(f, "{:>8} {:>12}  tensor", "rms", "largest")?;
-        for change in &sorted[..shown] {
+        for change in sorted.iter().take(shown) {
             writeln!(f, "{:>8.5} {:>12.5}  {}", change.rms, change.largest, change.name)?;
         }
         for (which, names) in [("first", &self.only_first), ("second", &self.only_second)] {

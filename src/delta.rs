@@ -4,15 +4,14 @@ use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::models::{TaskType, canonical};
-use crate::weights::write_safetensors;
-use safetensors::{Dtype, SafeTensors};
+use crate::sealed::{self, Contents};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::Tensor;
 
-const SCHEMA_VERSION: &str = "1";
+const SCHEMA_VERSION: &str = "2";
 
 /// What a delta says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,9 +69,7 @@ impl Delta {
 
     /// The file's bytes: the same task gives the same ones.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        write_safetensors(&mut bytes, Path::new("memory"), &self.metadata()?, &self.tensors)?;
-        Ok(bytes)
+        sealed::to_bytes(self.metadata()?, &self.tensors)
     }
 
     fn metadata(&self) -> Result<BTreeMap<String, String>> {
@@ -217,46 +214,31 @@ pub fn start_from(
 
 /// The tensors of a safetensors file, with the metadata when it is a delta.
 fn read_any(path: &Path) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let broken = |problem: &dyn std::fmt::Display| {
-        Error::file(path, format!("not a whole safetensors file: {problem}"))
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(&e))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.iter() {
-        if view.dtype() != Dtype::F32 {
-            let (expected, found) = ("float32".into(), format!("{:?}", view.dtype()));
-            return Err(Error::Tensor { path: path.into(), tensor: name.into(), expected, found });
-        }
-        let shape: Vec<i64> = view.shape().iter().map(|&d| d as i64).collect();
-        tensors.insert(
-            name.to_owned(),
-            Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?,
-        );
-    }
-    let Some(strings) = header.metadata().as_ref().filter(|m| m.contains_key("base_fingerprint"))
-    else {
+    let Contents { metadata, tensors, checksum } = sealed::read(path)?;
+    if !metadata.contains_key("base_fingerprint") {
         return Ok((None, tensors));
-    };
-    let version = strings.get("schema_version").map_or("none", String::as_str);
+    }
+    let version = metadata.get("schema_version").map_or("none", String::as_str);
     if version != SCHEMA_VERSION {
         let problem = format!(
             "a delta of schema version {version}; this bitfit reads version {SCHEMA_VERSION}"
         );
         return Err(Error::file(path, problem));
     }
+    if checksum.is_none() {
+        return Err(Error::file(path, "a delta without its checksum"));
+    }
     const AS_JSON: [&str; 6] =
         ["labels", "labels_declared", "pairs", "max_length", "freeze_plan", "metrics"];
     let mut fields = Map::new();
-    for (key, text) in strings {
+    for (key, text) in metadata {
         let value = if AS_JSON.contains(&key.as_str()) {
-            serde_json::from_str(text)
+            serde_json::from_str(&text)
                 .map_err(|e| Error::file(path, format!("metadata {key}: {e}")))?
         } else {
-            Value::String(text.clone())
+            Value::String(text)
         };
-        fields.insert(key.clone(), value);
+        fields.insert(key, value);
     }
     let meta: Meta = serde_json::from_value(Value::Object(fields))
         .map_err(|e| Error::file(path, format!("metadata: {e}")))?;

@@ -85,15 +85,24 @@ pub enum Error {
         /// The first line of libtorch's message.
         message: String,
     },
-    /// The loss is no number any more.
+    /// Memory, of the machine or of its GPU, did not suffice.
     #[error(
-        "the loss is {loss} at step {step}, and nothing of that is saved; a lower training.learning_rate usually helps"
+        "out of memory: {0}; a smaller batch (training.per_device_train_batch_size with training.gradient_accumulation_steps, \
+         training.per_device_eval_batch_size, --batch-size) or a smaller data.max_length needs less"
+    )]
+    OutOfMemory(String),
+    /// A loss or a gradient that is no number.
+    #[error(
+        "{what} at step {step}{}; nothing of that step is kept; a lower training.learning_rate usually helps",
+        rows.as_ref().map(|rows| format!(", whose rows are {rows}")).unwrap_or_default()
     )]
     Diverged {
+        /// What is no number: `the loss is NaN`.
+        what: String,
         /// The step, counted from 1.
         step: u64,
-        /// The loss.
-        loss: f64,
+        /// Where its rows come from; none after an evaluation.
+        rows: Option<String>,
     },
     /// Numbers that are infinite or none.
     #[error(
@@ -106,6 +115,14 @@ pub enum Error {
     /// A signal asked the run to end, and what is best so far was saved.
     #[error("interrupted; {0}")]
     Interrupted(String),
+    /// A run that ended early, and what of it is kept.
+    #[error("{problem}\n{kept}")]
+    Ended {
+        /// Why.
+        problem: Box<Error>,
+        /// What is kept, and how to go on from it.
+        kept: String,
+    },
     /// Something that cannot happen.
     #[error("{0}. This is a bug.")]
     Bug(String),
@@ -127,21 +144,35 @@ impl Error {
         Error::Data { path: path.to_owned(), line: line.into(), problem: problem.into() }
     }
 
+    /// What libtorch said while doing `action`. Its messages carry some 25 lines of C++ backtrace: the first line is what people need.
+    pub fn torch(action: &str, message: &str) -> Error {
+        let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
+        // CUDA's allocator says the first, the CPU's the next two, oneDNN the last where it finds no room for its code.
+        let memory = [
+            "out of memory",
+            "can't allocate memory",
+            "not enough memory",
+            "could not create a primitive",
+        ];
+        if memory.iter().any(|words| message.contains(words)) {
+            return Error::OutOfMemory(line.to_owned());
+        }
+        Error::Torch { action: action.to_owned(), message: line.to_owned() }
+    }
+
     /// The process's exit code: 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Toml { .. } | Error::Config { .. } | Error::Usage(_) => 2,
             Error::Interrupted(_) => 130,
+            Error::Ended { problem, .. } => problem.exit_code(),
             _ => 1,
         }
     }
 }
 
-/// libtorch's messages carry some 25 lines of C++ backtrace: the first line is what people need.
 impl From<tch::TchError> for Error {
     fn from(error: tch::TchError) -> Self {
-        let message = error.to_string();
-        let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
-        Error::Torch { action: "operation failed".into(), message: line.to_owned() }
+        Error::torch("operation failed", &error.to_string())
     }
 }

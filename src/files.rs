@@ -73,6 +73,8 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
         let named = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
         if named && entry.path().is_file() {
             std::fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+        } else if named {
+            remove_dir(&entry.path())?;
         }
     }
     Ok(())
@@ -93,15 +95,25 @@ pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
         return Err(Error::file(path, "it exists already; expected a new or an empty directory"));
     }
     create_dir(folder_of(path))?;
+    replace_dir(path, fill)
+}
+
+/// The same where a directory may be there already, which is replaced; the one above must be there.
+pub fn replace_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = folder_of(path);
     let dir = tempfile::Builder::new()
         .prefix(&unfinished_prefix(path))
         .permissions(PermissionsExt::from_mode(0o755))
-        .tempdir_in(folder_of(path))
+        .tempdir_in(folder)
         .map_err(Error::io("create", path))?;
     note(Some(dir.path().to_owned()));
     let made = fill(dir.path())
-        .and_then(|()| sync_files(dir.path()))
-        .and_then(|()| std::fs::rename(dir.path(), path).map_err(Error::io("create", path)));
+        .and_then(|()| sync(dir.path()))
+        .and_then(|()| remove_dir(path))
+        .and_then(|()| std::fs::rename(dir.path(), path).map_err(Error::io("create", path)))
+        .and_then(|()| {
+            File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("write", folder))
+        });
     note(None);
     if made.is_ok() {
         let _ = dir.keep();
@@ -109,11 +121,22 @@ pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
     made
 }
 
-/// Waits until the files of a folder are on the disk.
-fn sync_files(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
-        let synced = File::open(entry.path()).and_then(|file| file.sync_all());
-        synced.map_err(Error::io("write", &entry.path()))?;
+/// Removes a directory with what is in it, if it is there.
+pub fn remove_dir(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits until a folder and its files are on the disk.
+fn sync(folder: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten();
+    for path in entries.map(|entry| entry.path()).chain([folder.to_owned()]) {
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(Error::io("write", &path))?;
     }
     Ok(())
 }
@@ -128,7 +151,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     String::from_utf8(bytes).map_err(|e| {
         let good = e.utf8_error().valid_up_to();
-        let line = 1 + e.as_bytes()[..good].iter().filter(|&&b| b == b'\n').count();
+        let line = 1 + e.as_bytes().iter().take(good).filter(|&&b| b == b'\n').count();
         Error::data(
             path,
             line,

@@ -1,7 +1,7 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022).
 //!
 //! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
-//! [`weights`], [`base`], [`freeze`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`],
+//! [`weights`], [`sealed`], [`base`], [`freeze`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`],
 //! [`logging`], [`cli`].
 
 pub mod base;
@@ -23,6 +23,7 @@ pub mod native;
 pub mod nn;
 pub mod optim;
 pub mod predict;
+pub mod sealed;
 pub mod sources;
 pub mod train;
 pub mod weights;

@@ -4,7 +4,7 @@ use crate::common::{NO_DROPOUT, Scratch, TINY, golden, golden_dir, ints, root, t
 use bitfit::base::BaseFiles;
 use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
 use bitfit::freeze::{FreezePlan, Group, Switches};
-use bitfit::models::TaskType;
+use bitfit::models::{Shaping, TaskType};
 use bitfit::optim::{AdamW, AdamWSettings};
 use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
@@ -44,7 +44,9 @@ fn trained(name: &str, kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, T
     let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
     let logits = base.model.forward(&packed).unwrap();
     let rows = golden["labels"].numel();
-    let loss = TaskType::Classification.loss(&logits, &golden["labels"], rows).unwrap();
+    let loss = TaskType::Classification
+        .loss(&logits, &golden["labels"], &Shaping::default(), rows as f64)
+        .unwrap();
     loss.backward();
     (base, plan, logits, loss)
 }
@@ -62,7 +64,9 @@ fn logits_and_gradients_are_the_references(name: &str) {
     let worst = difference(&logits, &golden["logits"]);
     assert!(worst < 1e-5, "{name}: logits differ by {worst}");
     assert!(difference(&loss, &golden["loss"]) < 1e-6);
-    let loss = TaskType::MultiLabel.loss(&logits, &golden["multi_label.targets"], 7).unwrap();
+    let loss = TaskType::MultiLabel
+        .loss(&logits, &golden["multi_label.targets"], &Shaping::default(), 7.0)
+        .unwrap();
     assert!(difference(&loss, &golden["multi_label.loss"]) < 1e-6);
     let variables = base.store.variables();
     let expected: Vec<&String> = golden.keys().filter(|name| name.starts_with("grad.")).collect();
@@ -246,10 +250,13 @@ fn the_flat_optimizer_takes_adamws_steps() {
                     single.iter().for_each(|(optimizer, _)| optimizer.zero_grad().unwrap());
                 }
                 let logits = base.model.forward(&packed).unwrap();
-                let loss = TaskType::Classification.loss(&logits, &golden["labels"], 7).unwrap();
+                let loss = TaskType::Classification
+                    .loss(&logits, &golden["labels"], &Shaping::default(), 7.0)
+                    .unwrap();
                 loss.backward();
                 if let Some(optimizer) = &mut optimizer {
-                    let _ = optimizer.step().unwrap();
+                    let _ = optimizer.clip().unwrap();
+                    optimizer.step(1.0).unwrap();
                     optimizer.check_bound(&base.store).unwrap();
                 } else {
                     let norms: Vec<Tensor> =

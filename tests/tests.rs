@@ -1,5 +1,5 @@
 //! The one test binary: each would link libtorch anew.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
 mod config;
@@ -12,6 +12,7 @@ mod hub;
 mod metrics;
 mod native;
 mod policy;
+mod resume;
 mod standin;
 mod tokenize;
 mod training;

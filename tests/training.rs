@@ -195,7 +195,12 @@ fn a_run_is_not_written_over_by_accident() {
     assert_eq!(before, std::fs::read(scratch.path("run/delta.safetensors")).unwrap());
     succeeded(&scratch.train(&["--overwrite", "--set", "training.max_steps=4"]));
     assert_eq!(summary(&scratch, "run")["steps"], 4);
-    assert!(!scratch.path("run/checkpoints").exists(), "nothing of the old run is left");
+    let steps = bitfit::checkpoint::steps(&scratch.path("run")).unwrap();
+    assert_eq!(
+        steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        [4],
+        "nothing of the old run is left"
+    );
 }
 
 #[test]

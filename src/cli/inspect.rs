@@ -6,7 +6,7 @@ use crate::changes::Changes;
 use crate::config::Run;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
-use crate::freeze::{FreezePlan, Group, Switches, thousands};
+use crate::freeze::{Cost, FreezePlan, Group, Switches, thousands};
 use crate::logging;
 use crate::sources::Sources;
 use crate::train::{Prepared, list};
@@ -77,7 +77,7 @@ impl Inspect {
         let base = files.build(usize::from(self.num_labels), None, Device::Cpu)?;
         let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default())?;
         if self.json {
-            return print(&as_json(&model.dir, &base.fingerprint, &plan).to_string());
+            return print(&as_json(&model.dir, &base.fingerprint, &plan, None).to_string());
         }
         print(&format!(
             "base         {model}, fingerprint {}\n{}",
@@ -92,15 +92,19 @@ pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
     let prepared = Prepared::new(run, &Sources::find(run, &mut downloads(bars))?)?;
     if json {
         let base = &prepared.base;
-        let mut found = as_json(&base.dir, &base.fingerprint, &prepared.plan);
-        found["cost"] = json!(prepared.cost());
-        return print(&found.to_string());
+        let cost = Some(prepared.cost());
+        return print(&as_json(&base.dir, &base.fingerprint, &prepared.plan, cost).to_string());
     }
     print(&prepared.to_string())
 }
 
-fn as_json(dir: &Path, fingerprint: &str, plan: &FreezePlan) -> serde_json::Value {
-    json!({"base": dir, "fingerprint": fingerprint, "counts": plan.counts(), "parameters": plan.parameters()})
+fn as_json(
+    dir: &Path,
+    fingerprint: &str,
+    plan: &FreezePlan,
+    cost: Option<Cost>,
+) -> serde_json::Value {
+    json!({"base": dir, "fingerprint": fingerprint, "counts": plan.counts(), "parameters": plan.parameters(), "cost": cost})
 }
 
 /// What changes from `other`, a delta or a base, to the delta `path`.

@@ -77,12 +77,30 @@ struct Convert {
 
 /// `bitfit-train`.
 pub fn train_main() -> ExitCode {
+    sleep_when_waiting();
     run(Command::Train(TrainProgram::parse().train))
 }
 
 /// `bitfit`.
 pub fn main() -> ExitCode {
     run(Program::parse().command)
+}
+
+/// Lets the threads of a step sleep while they wait for each other, unless the environment says otherwise: GNU's OpenMP lets them spin,
+/// and on a machine that does anything else besides, a step then takes many times as long.
+///
+/// OpenMP reads its environment while it is loaded, before `main`: hence the program starts itself once more, which takes 0.2 s.
+fn sleep_when_waiting() {
+    use std::os::unix::process::CommandExt;
+    const SPIN: &str = "GOMP_SPINCOUNT";
+    if [SPIN, "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| program.clone().into());
+    // It returns only if it fails; then the run goes on with threads that spin.
+    let _ = std::process::Command::new(program).arg0(name).args(arguments).env(SPIN, "0").exec();
 }
 
 fn run(command: Command) -> ExitCode {

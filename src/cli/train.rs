@@ -4,7 +4,7 @@ use super::inspect::show_plan;
 use super::on_signal;
 use crate::config::Run;
 use crate::error::Result;
-use crate::train::{self, Listeners, MetricsFile, Terminal, output};
+use crate::train::{self, Listeners, MetricsFile, Start, Terminal, output};
 use crate::{files, logging, native};
 use clap::Args;
 use std::io::Write;
@@ -16,6 +16,7 @@ pub const EXAMPLES: &str = "Examples:
   bitfit-train --config configs/movie-reviews.toml
   bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
   bitfit-train --config configs/movie-reviews.toml --dry-run
+  bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
 
 Exit codes: 0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
 RUST_LOG=debug says more, RUST_LOG=warn less.";
@@ -28,8 +29,11 @@ pub struct Train {
     /// Override a key of the file; may be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// Replace the run that training.output_dir holds.
+    /// Go on with the run that training.output_dir holds, from its newest checkpoint; without one, begin.
     #[arg(long)]
+    resume: bool,
+    /// Replace the run that training.output_dir holds.
+    #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     /// Read and check everything, print what would train, and stop; nothing is written.
     #[arg(long)]
@@ -44,7 +48,7 @@ impl Train {
         let bars = logging::start(self.json);
         let run = Run::read(&self.config, &self.overrides)?;
         if self.dry_run {
-            output::check(&run, self.overwrite)?;
+            output::check(&run, self.start())?;
             return show_plan(&run, self.json, &bars);
         }
         let training = &run.config.training;
@@ -54,7 +58,17 @@ impl Train {
             listeners.0.push(Box::new(Terminal::new(bars, run.metric.name())));
         }
         let stop = stop_on_signal(self.json)?;
-        train::train(&run, self.overwrite, &mut listeners, &stop).map(drop)
+        train::train(&run, self.start(), &mut listeners, &stop).map(drop)
+    }
+}
+
+impl Train {
+    fn start(&self) -> Start {
+        match (self.resume, self.overwrite) {
+            (true, _) => Start::Resume,
+            (_, true) => Start::Overwrite,
+            _ => Start::Fresh,
+        }
     }
 }
 

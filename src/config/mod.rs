@@ -6,6 +6,6 @@ mod sections;
 
 pub use resolve::{Run, device};
 pub use sections::{
-    BitfitSection, DataSection, Interval, Metric, ModelSection, Precision, RunConfig,
-    TrainingSection,
+    Balanced, BitfitSection, ClassWeights, DataSection, Interval, Metric, ModelSection, Precision,
+    RunConfig, TrainingSection,
 };

@@ -1,6 +1,6 @@
 //! A configuration with everything checked that can be checked early.
 
-use super::{BitfitSection, Metric, RunConfig};
+use super::{BitfitSection, ClassWeights, Metric, RunConfig};
 use crate::base::Base;
 use crate::data::{Columns, LabelColumns, MIN_LENGTH};
 use crate::error::{Error, Result};
@@ -97,19 +97,24 @@ impl Run {
         for (key, value) in [
             ("training.weight_decay", training.weight_decay),
             ("training.max_grad_norm", training.max_grad_norm),
+            ("training.early_stopping_threshold", training.early_stopping_threshold),
         ] {
             check.that(value >= 0.0 && value.is_finite(), key, &value, "0 or a positive number")?;
         }
         for (key, value) in [
             ("training.adam_beta1", training.adam_beta1),
             ("training.adam_beta2", training.adam_beta2),
+            ("training.warmup_ratio", training.warmup_ratio),
+            ("training.label_smoothing_factor", training.label_smoothing_factor),
         ] {
             check.that((0.0..1.0).contains(&value), key, &value, "a number from 0 and below 1")?;
         }
         for (key, value) in [
             ("training.num_train_epochs", training.num_train_epochs),
             ("training.per_device_train_batch_size", training.per_device_train_batch_size as u64),
+            ("training.gradient_accumulation_steps", training.gradient_accumulation_steps as u64),
             ("training.per_device_eval_batch_size", training.per_device_eval_batch_size as u64),
+            ("training.early_stopping_patience", training.early_stopping_patience.unwrap_or(1)),
             ("training.eval_steps", training.eval_steps),
             ("training.save_steps", training.save_steps),
             ("training.save_total_limit", training.save_total_limit as u64),
@@ -117,6 +122,7 @@ impl Run {
         ] {
             check.that(value >= 1, key, &value, "1 or more")?;
         }
+        check.loss(&config)?;
         let bias_learning_rate = bitfit.bias_learning_rate.unwrap_or(training.learning_rate);
         let rate = |own: Option<f64>| own.unwrap_or(bias_learning_rate);
         let adamw = AdamWSettings {
@@ -134,7 +140,8 @@ impl Run {
             max_grad_norm: training.max_grad_norm,
         };
         let metrics = Metric::of(model.task_type);
-        let metric = training.metric_for_best_model.unwrap_or(metrics[0]);
+        let default = metrics.first().copied().unwrap_or(Metric::Loss);
+        let metric = training.metric_for_best_model.unwrap_or(default);
         let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
         let expected = format!("{} for task_type = {:?}", names.join(", "), model.task_type.name());
         check.that(
@@ -199,6 +206,46 @@ impl Run {
             header: section.header,
             skip_bad_rows: section.skip_bad_rows,
         }
+    }
+
+    /// The weight of each class, by the configuration and the number of training rows that have each of `labels`.
+    pub fn class_weights(
+        &self,
+        labels: &[String],
+        having: &[usize],
+        rows: usize,
+    ) -> Result<Option<Vec<f64>>> {
+        let Some(weights) = &self.config.training.class_weights else { return Ok(None) };
+        let key = "training.class_weights";
+        Ok(Some(match weights {
+            ClassWeights::Named(_) => {
+                if let Some((name, _)) = labels.iter().zip(having).find(|(_, having)| **having == 0)
+                {
+                    let expected =
+                        format!("weights as numbers: no training row has the label {name:?}");
+                    return Err(self.error(key, &"balanced", &expected));
+                }
+                let several = self.config.model.task_type == TaskType::MultiLabel;
+                let weight = |&having: &usize| match several {
+                    // A label that every row has counts as if one had not.
+                    true => rows.saturating_sub(having).max(1) as f64 / having as f64,
+                    false => rows as f64 / (labels.len() * having) as f64,
+                };
+                having.iter().map(weight).collect()
+            }
+            ClassWeights::List(list) if list.len() == labels.len() => list.clone(),
+            ClassWeights::List(list) => {
+                let expected = format!("{} numbers, for {}", labels.len(), labels.join(", "));
+                return Err(self.error(key, &format!("{list:?}"), &expected));
+            }
+            ClassWeights::Table(table) => {
+                if let Some(name) = table.keys().find(|name| !labels.contains(name)) {
+                    let expected = format!("labels of the data: {}", labels.join(", "));
+                    return Err(self.error(key, &format!("{name:?}"), &expected));
+                }
+                labels.iter().map(|label| table.get(label).copied().unwrap_or(1.0)).collect()
+            }
+        }))
     }
 
     /// The seed of the rows that are drawn.
@@ -406,6 +453,30 @@ impl Origin {
             "1 to 10000"
         };
         self.that((least..=10_000).contains(&labels), "model.num_labels", &labels, expected)
+    }
+
+    /// Checks how the loss is shaped.
+    fn loss(&self, config: &RunConfig) -> Result<()> {
+        let (task, training) = (config.model.task_type, &config.training);
+        self.that(
+            training.label_smoothing_factor == 0.0 || task == TaskType::Classification,
+            "training.label_smoothing_factor",
+            &training.label_smoothing_factor,
+            "0 without task_type = \"classification\"",
+        )?;
+        let (key, Some(weights)) = ("training.class_weights", &training.class_weights) else {
+            return Ok(());
+        };
+        let found = task.name();
+        let expected = "none with a number to predict";
+        self.that(task != TaskType::Regression, key, &found, expected)?;
+        let values: Vec<f64> = match weights {
+            ClassWeights::Named(_) => vec![],
+            ClassWeights::List(list) => list.clone(),
+            ClassWeights::Table(table) => table.values().copied().collect(),
+        };
+        let good = values.iter().all(|weight| *weight > 0.0 && weight.is_finite());
+        self.that(good, key, &format!("{values:?}"), "positive numbers")
     }
 
     fn that(

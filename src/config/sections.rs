@@ -2,7 +2,9 @@
 
 use crate::freeze::Term;
 use crate::models::TaskType;
+use crate::optim::Course;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// A configuration file, as written. Every key has a default but the three paths that only the user knows.
@@ -229,6 +231,29 @@ impl Metric {
     }
 }
 
+/// How much each class counts in the loss of a training.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"balanced\", a list of numbers, or a table of a number for each label"
+)]
+pub enum ClassWeights {
+    /// By how rare it is among the training rows.
+    Named(Balanced),
+    /// By class number.
+    List(Vec<f64>),
+    /// By label; 1 for those that are not named.
+    Table(BTreeMap<String, f64>),
+}
+
+/// The one name of class weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balanced {
+    /// Rows / (classes x rows of the class), as scikit-learn's `class_weight`; with several labels, rows without it / rows with it.
+    Balanced,
+}
+
 /// Arithmetic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -250,10 +275,23 @@ pub struct TrainingSection {
     pub max_steps: i64,
     /// Rows in a step.
     pub per_device_train_batch_size: usize,
+    /// A step takes this many times the rows, that many at once: less memory, the same numbers.
+    pub gradient_accumulation_steps: usize,
     /// Rows in a batch when evaluating.
     pub per_device_eval_batch_size: usize,
     /// AdamW's rate.
     pub learning_rate: f64,
+    /// How the rate goes on after the warm-up: `constant`, `linear` or `cosine`.
+    pub lr_scheduler_type: Course,
+    /// Steps in which the rate rises from zero; where it is 0, `warmup_ratio` says.
+    pub warmup_steps: u64,
+    /// The same as a share of all steps.
+    pub warmup_ratio: f64,
+    /// The share of each target that is spread over all classes.
+    pub label_smoothing_factor: f64,
+    /// How much each class counts in the loss; by default all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
     pub weight_decay: f64,
     /// AdamW's beta 1.
@@ -286,6 +324,11 @@ pub struct TrainingSection {
     /// By default true, and false for errors and the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
+    /// The run ends after so many evaluations in a row that gained nothing; by default it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping_patience: Option<u64>,
+    /// What the metric must gain to count.
+    pub early_stopping_threshold: f64,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// `fp32`.
@@ -367,8 +410,14 @@ impl Default for TrainingSection {
             num_train_epochs: 3,
             max_steps: -1,
             per_device_train_batch_size: 16,
+            gradient_accumulation_steps: 1,
             per_device_eval_batch_size: 32,
             learning_rate: 1e-3,
+            lr_scheduler_type: Course::Constant,
+            warmup_steps: 0,
+            warmup_ratio: 0.0,
+            label_smoothing_factor: 0.0,
+            class_weights: None,
             weight_decay: 0.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -384,6 +433,8 @@ impl Default for TrainingSection {
             load_best_model_at_end: true,
             metric_for_best_model: None,
             greater_is_better: None,
+            early_stopping_patience: None,
+            early_stopping_threshold: 0.0,
             device: "auto".into(),
             precision: Precision::Fp32,
         }

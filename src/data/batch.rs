@@ -46,8 +46,7 @@ impl Batch {
     /// Packs the examples at `rows`; with `dropout`, for training.
     pub fn of(examples: &[Example], rows: &[usize], dropout: Option<DropoutKeys>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
-        for &row in rows {
-            let example = &examples[row];
+        for (&row, example) in rows.iter().filter_map(|row| Some((row, examples.get(*row)?))) {
             batch.push(&example.tokens);
             match &example.target {
                 Target::Class(class) => batch.classes.push(*class as i64),
@@ -91,7 +90,7 @@ impl Batch {
             position_ids: tensor(&self.position_ids)?,
             token_type_ids: tensor(&self.token_type_ids)?,
             cu_seqlens: self.cu_seqlens.clone(),
-            first: tensor(&self.cu_seqlens[..self.cu_seqlens.len() - 1])?,
+            first: tensor(self.cu_seqlens.split_last().map_or(&[], |(_, starts)| starts))?,
             dropout_keys: if self.dropout_keys.is_empty() {
                 None
             } else {

@@ -95,8 +95,9 @@ impl Labels {
                 (TaskType::MultiLabel, labels) => {
                     let mut has = vec![false; self.names.len()];
                     for label in labels {
-                        let class = class(row, label)?;
-                        has[class] = true;
+                        if let Some(has) = has.get_mut(class(row, label)?) {
+                            *has = true;
+                        }
                     }
                     Target::Labels(has)
                 }

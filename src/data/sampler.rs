@@ -56,7 +56,7 @@ pub fn draw(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
         let take = share(&rows) / total + usize::from(more.contains(&class));
         // Streams of its own, away from the epochs' and the split's.
         permute(&mut rows, seed, (1 << 63) + class as u64);
-        drawn.extend_from_slice(&rows[..take.min(rows.len())]);
+        drawn.extend(rows.iter().take(take));
     }
     drawn.sort_unstable();
     drawn

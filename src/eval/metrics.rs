@@ -53,12 +53,11 @@ pub fn multi_label(labels: &[Vec<bool>], predictions: &[Vec<bool>]) -> BTreeMap<
 /// Where all values of one side are equal, no correlation is defined: SciPy says NaN, and this says 0. A value that is NaN makes
 /// everything NaN, and an infinite one may.
 pub fn regression(gold: &[f64], predicted: &[f64]) -> BTreeMap<String, f64> {
-    let rows = gold.len().min(predicted.len());
-    let (gold, predicted) = (&gold[..rows], &predicted[..rows]);
-    let errors = || gold.iter().zip(predicted).map(|(g, p)| g - p);
+    let (gold, predicted): (Vec<f64>, Vec<f64>) = gold.iter().zip(predicted).unzip();
+    let errors = || gold.iter().zip(&predicted).map(|(g, p)| g - p);
     named([
-        ("pearson", pearson(gold, predicted)),
-        ("spearman", pearson(&ranks(gold), &ranks(predicted))),
+        ("pearson", pearson(&gold, &predicted)),
+        ("spearman", pearson(&ranks(&gold), &ranks(&predicted))),
         ("mse", mean(errors().map(|error| error * error))),
         ("mae", mean(errors().map(f64::abs))),
     ])
@@ -113,9 +112,13 @@ pub(super) fn count_classes(
 ) -> Vec<Counts> {
     let mut counts = vec![Counts::default(); num_labels];
     for (label, guess) in pairs(labels, predictions, num_labels) {
-        counts[label].support += 1;
-        counts[guess].predicted += 1;
-        counts[label].hits += u64::from(label == guess);
+        if let Some(class) = counts.get_mut(label) {
+            class.support += 1;
+            class.hits += u64::from(label == guess);
+        }
+        if let Some(class) = counts.get_mut(guess) {
+            class.predicted += 1;
+        }
     }
     counts
 }
@@ -156,17 +159,18 @@ fn deviations(values: &[f64]) -> Vec<f64> {
 
 /// Each value's rank, counted from 1; NaN has none, and its rank is NaN.
 fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut sorted: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
-    sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut ranks = vec![f64::NAN; values.len()];
+    let mut sorted: Vec<(f64, &mut f64)> = values.iter().copied().zip(&mut ranks).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut before = 0;
-    for equal in sorted.chunk_by(|a, b| a.1 == b.1) {
-        for &(row, value) in equal {
+    for equal in sorted.chunk_by_mut(|a, b| a.0 == b.0) {
+        let mean = before as f64 + (equal.len() + 1) as f64 / 2.0;
+        before += equal.len();
+        for (value, rank) in equal {
             if !value.is_nan() {
-                ranks[row] = before as f64 + (equal.len() + 1) as f64 / 2.0;
+                **rank = mean;
             }
         }
-        before += equal.len();
     }
     ranks
 }

@@ -8,7 +8,8 @@ pub use report::{Average, ClassReport, Report};
 
 use crate::data::{Batch, Example, Labels, Target};
 use crate::error::Result;
-use crate::models::{Classifier, TaskType};
+use crate::models::{Classifier, Shaping, TaskType};
+use crate::native;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
@@ -34,12 +35,23 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let rows: Vec<usize> = (0..examples.len()).collect();
     let (mut loss, mut outputs) = (0.0, Vec::with_capacity(examples.len()));
-    for chunk in rows.chunks(batch_size) {
-        let (packed, targets) = Batch::of(examples, chunk, None).to_device(device)?;
-        let logits = model.forward(&packed)?;
-        loss += f64::try_from(&task.loss(&logits, &targets, 1)?)?;
-        outputs.extend(to_rows(&logits)?);
-        progress(outputs.len())?;
+    let mut at_once = batch_size;
+    while let Some(left @ [_, ..]) = rows.get(outputs.len()..) {
+        let rows = left.chunks(at_once).next().unwrap_or_default();
+        let measured = || -> Result<_> {
+            let (packed, targets) = Batch::of(examples, rows, None).to_device(device)?;
+            let logits = model.forward(&packed)?;
+            let loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
+            Ok((f64::try_from(&loss)?, to_rows(&logits)?))
+        };
+        match measured() {
+            Ok((its_loss, logits)) => {
+                loss += its_loss;
+                outputs.extend(logits);
+                progress(outputs.len())?;
+            }
+            Err(error) => at_once = native::fewer_at_once(error, rows.len(), device)?,
+        }
     }
     let (mut metrics, report) = measure(examples, &outputs, task, labels);
     metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
@@ -85,7 +97,7 @@ fn measure(
 
 /// The class with the largest value, the first of equals.
 pub fn best(values: &[f32]) -> usize {
-    (0..values.len()).rev().max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap_or(0)
+    values.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class)
 }
 
 /// `[B, L]` as a vector for each row.

@@ -54,7 +54,9 @@ impl Report {
     pub fn classification(labels: &[usize], predictions: &[usize], names: &[String]) -> Report {
         let mut confusion = vec![vec![0; names.len()]; names.len()];
         for (label, guess) in pairs(labels, predictions, names.len()) {
-            confusion[label][guess] += 1;
+            if let Some(cell) = confusion.get_mut(label).and_then(|row| row.get_mut(guess)) {
+                *cell += 1;
+            }
         }
         let counts = count_classes(labels, predictions, names.len());
         Report { confusion: Some(confusion), ..Report::of(&counts, names) }

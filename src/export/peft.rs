@@ -54,7 +54,15 @@ pub fn write(
     let prefix = architecture.prefix();
     // The type of peft that stands for no module at all.
     let none = json!("dummy-target-modules");
-    let mut config = json!({
+    let (key, value) = if architecture == Architecture::Roberta {
+        // With a task type peft would wrap RoBERTa's whole head beside its two layers, and fail.
+        let parent = format!("transformers.models.{prefix}.modeling_{prefix}");
+        let class = architecture.class();
+        ("auto_mapping", json!({ "base_model_class": class, "parent_library": parent }))
+    } else {
+        ("task_type", json!("SEQ_CLS"))
+    };
+    let config = json!({
         "peft_type": "BEFT",
         "base_model_name_or_path": model.commit.as_ref().map_or_else(
             || std::fs::canonicalize(&model.dir).unwrap_or(model.dir.clone()).to_string_lossy().into_owned(),
@@ -64,16 +72,8 @@ pub fn write(
         "target_modules": if added_to.is_empty() { none } else { json!(added_to) },
         "modules_to_save": replaced,
         "inference_mode": true,
+        key: value,
     });
-    if architecture == Architecture::Roberta {
-        // With a task type peft would wrap RoBERTa's whole head beside its two layers, and fail.
-        config["auto_mapping"] = json!({
-            "base_model_class": architecture.class(),
-            "parent_library": format!("transformers.models.{prefix}.modeling_{prefix}"),
-        });
-    } else {
-        config["task_type"] = json!("SEQ_CLS");
-    }
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
     let path = dir.join("adapter_config.json");
     std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))?;

@@ -118,13 +118,14 @@ impl Place {
             .get_or_init(|| Patterns::new().ok())
             .as_ref()
             .ok_or_else(|| Error::Bug("the group patterns do not compile".into()))?;
-        let matched: Vec<_> = patterns.names.matches(name).into_iter().collect();
-        let [index] = matched[..] else {
+        let matched = patterns.names.matches(name).into_iter();
+        let matched: Vec<_> = matched.filter_map(|index| patterns.places.get(index)).collect();
+        let [&(group, term)] = matched[..] else {
             let count = matched.len();
             return Err(Error::Bug(format!("parameter {name} is in {count} groups, expected one")));
         };
-        let (group, term) = patterns.places[index];
-        let layer = patterns.layer.captures(name).and_then(|found| found[1].parse().ok());
+        let layer = patterns.layer.captures(name);
+        let layer = layer.and_then(|found| found.get(1)?.as_str().parse().ok());
         Ok(Self { group, term, layer })
     }
 }

@@ -24,7 +24,9 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
     }
     let small = ["config.json"].into_iter().chain(TOKENIZER_FILES);
     let weights = named.map_or(weights::FILES.to_vec(), |name| vec![name]);
-    let Some(first) = weights.iter().position(there) else {
+    let first = weights.iter().position(there);
+    let Some((lacking, [first, ..])) = first.and_then(|first| weights.split_at_checked(first))
+    else {
         let mut problem = format!("no {}", weights.join(", "));
         if there(&"model.safetensors.index.json") {
             problem += " (weights in several shards are not supported)";
@@ -32,8 +34,8 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
         return Err(problem);
     };
     let (mut found, mut absent): (Vec<&str>, Vec<&str>) = small.partition(there);
-    found.push(weights[first]);
-    absent.extend(&weights[..first]);
+    found.push(first);
+    absent.extend(lacking);
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     Ok(Choice { files: owned(found), absent: owned(absent), certain: true })
 }

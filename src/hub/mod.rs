@@ -201,8 +201,8 @@ impl Hub {
             }
             other => other?,
         };
-        let (subset, split) = choose::place_of(&snapshot.files[0])
-            .ok_or_else(|| Error::Bug("a split without a name".into()))?;
+        let place = snapshot.files.first().and_then(|file| choose::place_of(file));
+        let (subset, split) = place.ok_or_else(|| Error::Bug("a split without a name".into()))?;
         Ok(Split {
             files: snapshot.files.iter().map(|file| snapshot.folder.join(file)).collect(),
             commit: snapshot.commit,

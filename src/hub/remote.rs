@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 use ureq::http::{HeaderMap, Response, StatusCode};
@@ -70,6 +70,9 @@ enum Ask {
 
 /// How often something is tried that may get better by waiting.
 const ATTEMPTS: u32 = 5;
+
+/// Bytes read at once.
+const BUFFER: usize = 1 << 16;
 
 impl Remote {
     pub fn new(endpoint: &str, token: Option<String>) -> Result<Self> {
@@ -211,7 +214,6 @@ impl Remote {
         let write = |error| Error::io("write", part)(error);
         let mut file = File::options().create(true).append(true).open(part).map_err(write)?;
         let mut there = file.metadata().map_err(write)?.len();
-        let mut buffer = vec![0; 1 << 16];
         for attempt in 1.. {
             if size.is_some_and(|size| there > size) {
                 file.set_len(0).map_err(write)?;
@@ -237,12 +239,15 @@ impl Remote {
                         file.set_len(0).map_err(write)?;
                         there = 0;
                     }
-                    let mut body = response.body_mut().as_reader();
+                    let body = response.body_mut().as_reader();
+                    let mut body = BufReader::with_capacity(BUFFER, body);
                     loop {
-                        match body.read(&mut buffer) {
-                            Ok(0) => break None,
-                            Ok(count) => {
-                                file.write_all(&buffer[..count]).map_err(write)?;
+                        match body.fill_buf() {
+                            Ok([]) => break None,
+                            Ok(bytes) => {
+                                file.write_all(bytes).map_err(write)?;
+                                let count = bytes.len();
+                                body.consume(count);
                                 there += count as u64;
                                 progress(name, there, size)?;
                             }
@@ -412,19 +417,21 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn hash(file: &mut File, mut digest: impl Digest) -> std::io::Result<String> {
-    let mut buffer = vec![0; 1 << 16];
+    let mut file = BufReader::with_capacity(BUFFER, file);
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&digest.finalize())),
-            count => digest.update(&buffer[..count]),
+        let bytes = file.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hex(&digest.finalize()));
         }
+        digest.update(bytes);
+        let count = bytes.len();
+        file.consume(count);
     }
 }
 
-/// Scheme and host of an address.
+/// Scheme and host of an address: what is before its third slash.
 fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    url[host..].find('/').map_or(url, |end| &url[..host + end])
+    url.match_indices('/').nth(2).and_then(|(end, _)| url.get(..end)).unwrap_or(url)
 }
 
 /// A path as it stands in an address.

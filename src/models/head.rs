@@ -44,6 +44,15 @@ impl Head {
     }
 }
 
+/// How the loss of a training differs from the task's own, which evaluations measure.
+#[derive(Debug, Default)]
+pub struct Shaping {
+    /// The share of each target that is spread over all classes (Szegedy et al., 2016).
+    pub label_smoothing: f64,
+    /// fp32 `[L]`, on the device: each class's weight, or with several labels the weight of having it.
+    pub class_weights: Option<Tensor>,
+}
+
 /// What a head predicts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,22 +83,34 @@ impl TaskType {
         if self == Self::Regression { 1 } else { labels }
     }
 
-    /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by `rows`, the batch's global count.
-    pub fn loss(self, logits: &Tensor, targets: &Tensor, rows: usize) -> Result<Tensor> {
+    /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by `total`: the rows of the whole
+    /// batch, of which these may be a part, or with class weights the sum of their weights.
+    pub fn loss(
+        self,
+        logits: &Tensor,
+        targets: &Tensor,
+        shaping: &Shaping,
+        total: f64,
+    ) -> Result<Tensor> {
+        let weights = shaping.class_weights.as_ref();
         let sum = match self {
-            Self::Classification => {
-                logits.f_cross_entropy_loss(targets, None::<&Tensor>, Reduction::Sum, -100, 0.0)?
-            }
+            Self::Classification => logits.f_cross_entropy_loss(
+                targets,
+                weights,
+                Reduction::Sum,
+                -100,
+                shaping.label_smoothing,
+            )?,
             Self::MultiLabel => {
                 // A row's loss is the mean over its labels, as BCEWithLogitsLoss has it.
                 let labels = logits.size().last().copied().unwrap_or(1) as f64;
                 let none = None::<&Tensor>;
                 logits
-                    .f_binary_cross_entropy_with_logits(targets, none, none, Reduction::Sum)?
+                    .f_binary_cross_entropy_with_logits(targets, none, weights, Reduction::Sum)?
                     .f_div_scalar(labels)?
             }
             Self::Regression => logits.f_mse_loss(targets, Reduction::Sum)?,
         };
-        Ok(sum.f_div_scalar(rows as f64)?)
+        Ok(sum.f_div_scalar(total)?)
     }
 }

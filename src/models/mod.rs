@@ -13,7 +13,7 @@ mod saved;
 
 pub use architecture::Architecture;
 pub use config::{Dropouts, ModelConfig};
-pub use head::TaskType;
+pub use head::{Shaping, TaskType};
 pub use names::{Name, canonical, classify};
 pub use saved::SavedTask;
 

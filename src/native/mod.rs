@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;
-use tch::{Device, Tensor};
+use tch::{COptimizer, Device, Tensor};
 
 unsafe extern "C" {
     fn bitfit_last_error() -> *const c_char;
@@ -15,6 +15,24 @@ unsafe extern "C" {
         offset: i64,
     ) -> c_int;
     fn bitfit_set_gradient(flat: *mut c_void, gradient: *mut c_void) -> c_int;
+    fn bitfit_adamw_get(
+        optimizer: *mut c_void,
+        parameter: *mut c_void,
+        step: *mut i64,
+        mean: *mut *mut c_void,
+        square: *mut *mut c_void,
+    ) -> c_int;
+    fn bitfit_adamw_set(
+        optimizer: *mut c_void,
+        parameter: *mut c_void,
+        step: i64,
+        mean: *mut c_void,
+        square: *mut c_void,
+    ) -> c_int;
+    fn bitfit_flag_send(out: *mut *mut c_void, flag: *mut c_void) -> c_int;
+    fn bitfit_flag_receive(flag: *mut c_void, out: *mut bool) -> c_int;
+    fn bitfit_flag_free(flag: *mut c_void);
+    fn bitfit_release_gpu_memory() -> c_int;
     fn bitfit_peak_gpu_bytes(out: *mut i64, index: i64) -> c_int;
     fn bitfit_dropout(
         out: *mut *mut c_void,
@@ -35,10 +53,7 @@ fn check(code: c_int, action: &str) -> Result<()> {
     }
     // SAFETY: the message is a NUL-terminated string of this thread, alive until its next failing call.
     let message = unsafe { CStr::from_ptr(bitfit_last_error()) }.to_string_lossy();
-    Err(Error::Torch {
-        action: action.into(),
-        message: message.lines().next().unwrap_or("unknown error").into(),
-    })
+    Err(Error::torch(action, &message))
 }
 
 /// Makes `piece` a view of `flat[offset .. offset + numel]` (keeping its values) and its gradient a view of the same
@@ -55,6 +70,89 @@ pub fn bind(piece: &Tensor, flat: &Tensor, gradient: &Tensor, offset: i64) -> Re
 pub fn set_gradient(flat: &Tensor, gradient: &Tensor) -> Result<()> {
     // SAFETY: as in `bind`.
     check(unsafe { bitfit_set_gradient(raw(flat), raw(gradient)) }, "setting the flat gradient")
+}
+
+// tch has no way to an optimizer's state, but its type is a pointer to `torch::optim::Optimizer` and nothing else.
+const _: () = assert!(size_of::<COptimizer>() == size_of::<*mut c_void>());
+
+fn raw_optimizer(optimizer: &COptimizer) -> *mut c_void {
+    // SAFETY: the assertion above, with the exact version of tch in Cargo.toml.
+    unsafe { std::ptr::from_ref(optimizer).cast::<*mut c_void>().read() }
+}
+
+/// What AdamW remembers of a parameter: its steps, and the moments of its gradient (the tensors themselves, not copies).
+#[derive(Debug)]
+pub struct Moments {
+    /// Steps taken.
+    pub step: i64,
+    /// The first moment.
+    pub exp_avg: Tensor,
+    /// The second.
+    pub exp_avg_sq: Tensor,
+}
+
+/// What `optimizer`, an AdamW, remembers of `parameter`; nothing before its first step.
+pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Moments>> {
+    let (mut step, mut mean, mut square) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+    let optimizer = raw_optimizer(optimizer);
+    // SAFETY: as in `bind`; on success both moments are new handles that the caller owns, or both are null.
+    let code =
+        unsafe { bitfit_adamw_get(optimizer, raw(parameter), &mut step, &mut mean, &mut square) };
+    check(code, "reading AdamW's moments")?;
+    if mean.is_null() || square.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as above.
+    let (exp_avg, exp_avg_sq) =
+        unsafe { (Tensor::from_ptr(mean.cast()), Tensor::from_ptr(square.cast())) };
+    Ok(Some(Moments { step, exp_avg, exp_avg_sq }))
+}
+
+/// Gives `optimizer`, an AdamW, these memories of `parameter`.
+pub fn set_moments(
+    optimizer: &mut COptimizer,
+    parameter: &Tensor,
+    moments: &Moments,
+) -> Result<()> {
+    let Moments { step, exp_avg, exp_avg_sq } = moments;
+    let optimizer = raw_optimizer(optimizer);
+    // SAFETY: as in `bind`; C++ keeps tensors of its own and checks their shapes.
+    let code = unsafe {
+        bitfit_adamw_set(optimizer, raw(parameter), *step, raw(exp_avg), raw(exp_avg_sq))
+    };
+    check(code, "setting AdamW's moments")
+}
+
+/// A boolean on its way from the device to the host, which need not wait for it.
+#[derive(Debug)]
+pub struct Flag(*mut c_void);
+
+// SAFETY: it is a tensor of its own and an event, neither bound to a thread.
+unsafe impl Send for Flag {}
+
+impl Flag {
+    /// Sends `flag`, a boolean scalar.
+    pub fn send(flag: &Tensor) -> Result<Self> {
+        let mut out = std::ptr::null_mut();
+        // SAFETY: as in `bind`; on success `out` is freed by `drop` alone.
+        check(unsafe { bitfit_flag_send(&mut out, raw(flag)) }, "sending a flag")?;
+        Ok(Self(out))
+    }
+
+    /// Waits until it is here.
+    pub fn receive(&self) -> Result<bool> {
+        let mut value = false;
+        // SAFETY: the pointer is alive until `drop`.
+        check(unsafe { bitfit_flag_receive(self.0, &mut value) }, "receiving a flag")?;
+        Ok(value)
+    }
+}
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        // SAFETY: nobody else frees it.
+        unsafe { bitfit_flag_free(self.0) };
+    }
 }
 
 /// Dropout of `x [.., R, C]` whose mask is a pure function of `keys [R]` (int64, one a row), `site`, the leading index and the column.
@@ -88,6 +186,27 @@ fn of_status(key: &str) -> u64 {
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     read().unwrap_or(0) / 1024
+}
+
+/// Gives memory that is free on `device` back, before an allocation that failed is tried again.
+fn release_device_memory(device: Device) {
+    release_free_memory();
+    if device.is_cuda() {
+        // SAFETY: it touches nothing that is in use; a failure changes nothing.
+        let _ = unsafe { bitfit_release_gpu_memory() };
+    }
+}
+
+/// After a computation over `rows` rows failed with `error`: how many to try at once, if it was for want of memory and they can be
+/// split; else the error.
+pub fn fewer_at_once(error: Error, rows: usize, device: Device) -> Result<usize> {
+    if rows < 2 || !matches!(error, Error::OutOfMemory(_)) {
+        return Err(error);
+    }
+    release_device_memory(device);
+    let half = rows.div_ceil(2);
+    tracing::warn!("{error}; going on with {half} rows at once instead of {rows}");
+    Ok(half)
 }
 
 /// Gives memory that is free back to the system.

@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/torch.h>
 
 #include <string>
@@ -141,6 +143,62 @@ int bitfit_bind(bitfit_tensor piece, bitfit_tensor flat, bitfit_tensor gradient,
 
 int bitfit_set_gradient(bitfit_tensor flat, bitfit_tensor gradient) {
   return guarded([&] { ref(flat).mutable_grad() = ref(gradient); });
+}
+
+int bitfit_adamw_get(void *optimizer, bitfit_tensor parameter, int64_t *step, bitfit_tensor *mean, bitfit_tensor *square) {
+  return guarded([&] {
+    auto &states = static_cast<torch::optim::Optimizer *>(optimizer)->state();
+    const auto found = states.find(ref(parameter).unsafeGetTensorImpl());
+    if (found == states.end()) return;
+    const auto &state = static_cast<const torch::optim::AdamWParamState &>(*found->second);
+    *step = state.step();
+    *mean = new at::Tensor(state.exp_avg());
+    *square = new at::Tensor(state.exp_avg_sq());
+  });
+}
+
+int bitfit_adamw_set(void *optimizer, bitfit_tensor parameter, int64_t step, bitfit_tensor mean, bitfit_tensor square) {
+  return guarded([&] {
+    const auto &p = ref(parameter);
+    for (const auto *moment : {&ref(mean), &ref(square)})
+      TORCH_CHECK(moment->sizes() == p.sizes() && moment->scalar_type() == p.scalar_type() && moment->device() == p.device(), "AdamW: a moment of another shape, kind or device than its parameter");
+    auto state = std::make_unique<torch::optim::AdamWParamState>();
+    state->step(step);
+    state->exp_avg(ref(mean));
+    state->exp_avg_sq(ref(square));
+    static_cast<torch::optim::Optimizer *>(optimizer)->state()[p.unsafeGetTensorImpl()] = std::move(state);
+  });
+}
+
+// On its way to the host while the device goes on: the copy and an event behind it.
+struct bitfit_flag {
+  at::Tensor host;
+  c10::Event event;
+};
+
+int bitfit_flag_send(bitfit_flag **out, bitfit_tensor flag) {
+  return guarded([&] {
+    const auto &given = ref(flag);
+    const auto type = given.device().type();
+    const bool remote = !given.is_cpu();
+    auto sent = std::make_unique<bitfit_flag>(bitfit_flag{at::empty({}, given.options().device(at::kCPU).pinned_memory(remote)), c10::Event(type)});
+    sent->host.copy_(given, remote);
+    if (remote) sent->event.record(c10::impl::VirtualGuardImpl(type).getStream(given.device()));
+    *out = sent.release();
+  });
+}
+
+int bitfit_flag_receive(bitfit_flag *flag, bool *out) {
+  return guarded([&] {
+    if (flag->event.was_marked_for_recording()) flag->event.synchronize();
+    *out = flag->host.item<bool>();
+  });
+}
+
+void bitfit_flag_free(bitfit_flag *flag) { delete flag; }
+
+int bitfit_release_gpu_memory() {
+  return guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }
 
 int bitfit_peak_gpu_bytes(int64_t *out, int64_t index) {

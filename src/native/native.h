@@ -14,6 +14,21 @@ int bitfit_bind(bitfit_tensor piece, bitfit_tensor flat, bitfit_tensor gradient,
 // Sets flat's gradient itself; tch has a getter only.
 int bitfit_set_gradient(bitfit_tensor flat, bitfit_tensor gradient);
 
+// The step and the moments (the tensors themselves) of an AdamW, a torch::optim::Optimizer *; nothing is written before its first step.
+int bitfit_adamw_get(void *optimizer, bitfit_tensor parameter, int64_t *step, bitfit_tensor *mean, bitfit_tensor *square);
+
+// Gives an AdamW this step and these moments.
+int bitfit_adamw_set(void *optimizer, bitfit_tensor parameter, int64_t step, bitfit_tensor mean, bitfit_tensor square);
+
+// Sends a boolean scalar to the host without waiting for it; received when it has arrived, then freed.
+struct bitfit_flag;
+int bitfit_flag_send(bitfit_flag **out, bitfit_tensor flag);
+int bitfit_flag_receive(bitfit_flag *flag, bool *out);
+void bitfit_flag_free(bitfit_flag *flag);
+
+// Gives the CUDA allocator's free blocks back.
+int bitfit_release_gpu_memory();
+
 // The most bytes that tensors took on a CUDA device so far.
 int bitfit_peak_gpu_bytes(int64_t *out, int64_t index);
 

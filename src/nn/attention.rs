@@ -31,7 +31,7 @@ impl Attention {
         let mut contexts = Vec::with_capacity(q.len());
         for (b, ((q, k), v)) in q.iter().zip(&k).zip(&v).enumerate() {
             let (q, k, v) = (self.heads_first(q)?, self.heads_first(k)?, self.heads_first(v)?);
-            let keys = keys.as_ref().map(|keys| &keys[b]);
+            let keys = keys.as_ref().and_then(|keys| keys.get(b));
             let context = if self.dropout.active(keys) {
                 self.with_dropout(&q, &k, &v, keys)?
             } else {
@@ -67,13 +67,14 @@ impl Attention {
 
     /// `x [L, H]` -> `[1, N, L, D]`.
     fn heads_first(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_view([1, -1, self.heads, x.size()[1] / self.heads])?.f_transpose(1, 2)?)
+        let rows = x.size().first().copied().unwrap_or(0);
+        Ok(x.f_view([1, rows, self.heads, -1])?.f_transpose(1, 2)?)
     }
 }
 
 /// The lengths of the sequences that start, and the last one ends, at `cu_seqlens`.
 fn lengths(cu_seqlens: &[i64]) -> Vec<i64> {
-    cu_seqlens.windows(2).map(|w| w[1] - w[0]).collect()
+    cu_seqlens.iter().zip(cu_seqlens.iter().skip(1)).map(|(start, end)| end - start).collect()
 }
 
 /// The rows of each sequence.

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Layout, Parameter};
-use crate::native;
+use crate::native::{self, Moments};
 use std::collections::BTreeMap;
 use tch::nn::{self, OptimizerConfig};
 use tch::{COptimizer, Kind, Tensor};
@@ -27,8 +27,22 @@ pub struct AdamWSettings {
     pub max_grad_norm: f64,
 }
 
+/// What AdamW remembers of one tensor.
+#[derive(Debug)]
+pub struct Memory {
+    /// The first moment of its gradient, of the tensor's size.
+    pub exp_avg: Tensor,
+    /// The second.
+    pub exp_avg_sq: Tensor,
+}
+
+/// All that a step changes, on the device.
+#[derive(Debug)]
+pub struct Snapshot(Vec<(Tensor, Option<Moments>)>);
+
 struct FlatGroup {
     layout: Layout,
+    rate: f64,
     values: Tensor,
     gradient: Tensor,
     optimizer: COptimizer,
@@ -62,8 +76,8 @@ impl AdamW {
         self.groups.iter_mut().try_for_each(|group| Ok(group.gradient.f_zero_().map(drop)?))
     }
 
-    /// Clips the gradient's norm over everything and takes a step. Returns the norm before clipping, a scalar on the device.
-    pub fn step(&mut self) -> Result<Tensor> {
+    /// Clips the gradient's norm over everything. Returns the norm before that, a scalar on the device.
+    pub fn clip(&mut self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let norms = self
             .groups
@@ -82,8 +96,85 @@ impl AdamW {
                 let _ = group.gradient.f_mul_(&scale)?;
             }
         }
-        self.groups.iter().try_for_each(|group| group.optimizer.step())?;
         Ok(norm)
+    }
+
+    /// Takes a step, at `factor` times the rates.
+    pub fn step(&mut self, factor: f64) -> Result<()> {
+        for group in &mut self.groups {
+            group.optimizer.set_learning_rate(factor * group.rate)?;
+            group.optimizer.step()?;
+        }
+        Ok(())
+    }
+
+    /// Copies all that a step changes, on the device.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let _guard = tch::no_grad_guard();
+        let copy = |group: &FlatGroup| {
+            let moments = native::moments(&group.optimizer, &group.values)?;
+            let copied = |moments: Moments| -> Result<Moments> {
+                Ok(Moments {
+                    step: moments.step,
+                    exp_avg: moments.exp_avg.f_detach_copy()?,
+                    exp_avg_sq: moments.exp_avg_sq.f_detach_copy()?,
+                })
+            };
+            Ok((group.values.f_detach_copy()?, moments.map(copied).transpose()?))
+        };
+        Ok(Snapshot(self.groups.iter().map(copy).collect::<Result<_>>()?))
+    }
+
+    /// Goes back to what a snapshot has.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for (group, (values, moments)) in self.groups.iter_mut().zip(&snapshot.0) {
+            group.values.f_copy_(values)?;
+            let zeros = || group.values.f_zeros_like();
+            let none = Moments { step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()? };
+            let moments = moments.as_ref().unwrap_or(&none);
+            native::set_moments(&mut group.optimizer, &group.values, moments)?;
+        }
+        Ok(())
+    }
+
+    /// What it remembers of each tensor, by name, on the CPU; nothing before the first step.
+    pub fn memories(&self) -> Result<BTreeMap<String, Memory>> {
+        let mut memories = BTreeMap::new();
+        for group in &self.groups {
+            let Some(moments) = native::moments(&group.optimizer, &group.values)? else { continue };
+            let (mean, square) = (on_cpu(&moments.exp_avg)?, on_cpu(&moments.exp_avg_sq)?);
+            for (name, offset, count) in &group.layout.pieces {
+                let piece = |flat: &Tensor| flat.f_narrow(0, *offset, *count);
+                let memory = Memory { exp_avg: piece(&mean)?, exp_avg_sq: piece(&square)? };
+                memories.insert(name.clone(), memory);
+            }
+        }
+        Ok(memories)
+    }
+
+    /// Gives it the memories that another one had after `step` steps; each tensor's must be there, of its size.
+    pub fn remember(&mut self, step: u64, memories: &BTreeMap<String, Memory>) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        for group in &mut self.groups {
+            let zeros = || group.values.f_zeros_like();
+            let moments = Moments {
+                step: i64::try_from(step).unwrap_or(i64::MAX),
+                exp_avg: zeros()?,
+                exp_avg_sq: zeros()?,
+            };
+            for (name, offset, count) in &group.layout.pieces {
+                let memory = memories.get(name);
+                let memory = memory.ok_or_else(|| Error::Bug(format!("no moments of {name}")))?;
+                for (flat, piece) in
+                    [(&moments.exp_avg, &memory.exp_avg), (&moments.exp_avg_sq, &memory.exp_avg_sq)]
+                {
+                    flat.f_narrow(0, *offset, *count)?.f_copy_(piece)?;
+                }
+            }
+            native::set_moments(&mut group.optimizer, &group.values, &moments)?;
+        }
+        Ok(())
     }
 
     /// Checks that what trains still is numbers.
@@ -149,6 +240,10 @@ impl FlatGroup {
         };
         let mut optimizer = adamw.build_copt(rate)?;
         optimizer.add_parameters(&values, 0)?;
-        Ok(Self { layout, values, gradient, optimizer })
+        Ok(Self { layout, rate, values, gradient, optimizer })
     }
+}
+
+fn on_cpu(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.f_to_device(tch::Device::Cpu)?)
 }

@@ -24,6 +24,15 @@ pub enum Event<'a> {
     Reading,
     /// Model and data are read, and the first step follows.
     Prepared(&'a Prepared),
+    /// The run goes on from a state that was saved.
+    Resumed {
+        /// The checkpoint.
+        checkpoint: &'a Path,
+        /// Steps taken before.
+        step: u64,
+        /// Of the run.
+        total: u64,
+    },
     /// A step was taken.
     Step {
         /// Counted from 1.
@@ -169,8 +178,16 @@ impl Listener for Terminal {
                 // Through the bars, so that nothing is drawn over.
                 self.bars.suspend(|| eprintln_lossy(&format!("{run}\n")));
             }
+            Event::Resumed { checkpoint, step, total } => {
+                tracing::info!(
+                    "going on after step {step} of {total}, from {}",
+                    checkpoint.display()
+                );
+            }
             Event::Step { step, total, loss, tokens } => {
-                if *step == 1 {
+                if self.steps.is_finished()
+                    || self.steps.is_hidden() && self.steps.length().is_none()
+                {
                     self.steps = self.bars.add(ProgressBar::new(*total).with_style(style(
                         "training   {bar:24} {pos}/{len} {elapsed} (left {eta}) {msg}",
                     )));
@@ -257,6 +274,40 @@ fn eprintln_lossy(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// The file of all records, within a run's directory.
+const METRICS: &str = "metrics.jsonl";
+
+/// Waits until all records are on the disk, and returns how many bytes they are.
+pub fn flushed(output_dir: &Path) -> Result<u64> {
+    let path = output_dir.join(METRICS);
+    match std::fs::File::open(&path) {
+        // Nothing has been logged yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(Error::io("read", &path)(error)),
+        Ok(file) => file
+            .sync_all()
+            .and_then(|()| file.metadata())
+            .map(|metadata| metadata.len())
+            .map_err(Error::io("write", &path)),
+    }
+}
+
+/// Cuts the records to the first `bytes`, which were there when a state was saved.
+pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
+    let path = output_dir.join(METRICS);
+    let file = std::fs::File::options().create(true).append(true).open(&path);
+    let file = file.map_err(Error::io("write", &path))?;
+    let there = file.metadata().map_err(Error::io("read", &path))?.len();
+    if there < bytes {
+        tracing::warn!(
+            "{}: {there} of {bytes} bytes are left; it goes on from there",
+            path.display()
+        );
+        return Ok(());
+    }
+    file.set_len(bytes).map_err(Error::io("write", &path))
+}
+
 /// metrics.jsonl, and the same lines on stdout when a program reads along.
 pub struct MetricsFile {
     path: PathBuf,
@@ -267,16 +318,16 @@ pub struct MetricsFile {
 impl MetricsFile {
     /// For the run directory `output_dir`; with `echo`, on stdout too.
     pub fn new(output_dir: &Path, echo: bool) -> Self {
-        Self { path: output_dir.join("metrics.jsonl"), file: None, echo }
+        Self { path: output_dir.join(METRICS), file: None, echo }
     }
 
     fn write(&mut self, value: &impl Serialize, to_file: bool) -> Result<()> {
         let line = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))? + "\n";
         if to_file {
             if self.file.is_none() {
-                self.file = Some(
-                    std::fs::File::create(&self.path).map_err(Error::io("create", &self.path))?,
-                );
+                // Appended to: a run that goes on has cut it to where it stood.
+                let open = std::fs::File::options().create(true).append(true).open(&self.path);
+                self.file = Some(open.map_err(Error::io("create", &self.path))?);
             }
             if let Some(file) = &mut self.file {
                 file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))?;

@@ -5,20 +5,26 @@ pub mod output;
 mod policy;
 pub mod setup;
 mod step;
+pub mod watch;
 
 pub use events::{Event, Listener, Listeners, MetricsFile, Record, Terminal, list};
 pub use policy::{Actions, Policy};
 pub use setup::Prepared;
 
-use crate::config::Run;
+use crate::checkpoint::{Checkpoint, State};
+use crate::config::{Interval, Run, TrainingSection};
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
+use crate::optim::Course;
 use crate::sources::Sources;
 use crate::{checkpoint, data, files, native};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use step::Stepper;
+use watch::{Spoilt, Watch};
 
 /// What a run was and what it cost; `summary.json`.
 #[derive(Debug, Clone, Serialize)]
@@ -31,13 +37,15 @@ pub struct Summary {
     pub all: u64,
     /// Steps taken.
     pub steps: u64,
-    /// From the start of the process to the first step.
+    /// From the start of this process to its first step.
     pub seconds_to_first_step: f64,
     /// In steps: batch, forward, backward, optimizer.
     pub seconds_in_steps: f64,
-    /// From the start of the process.
+    /// In saving.
+    pub seconds_saving: f64,
+    /// Of the run, with the processes that it was resumed from.
     pub seconds_in_all: f64,
-    /// Of all steps but the first two, which warm up.
+    /// Of the steps of this process but the first two, which warm up.
     pub median_step_seconds: f64,
     /// Real tokens: there is no padding.
     pub tokens_per_second: f64,
@@ -53,14 +61,26 @@ pub struct Summary {
     pub interrupted: bool,
 }
 
+/// What to do with a run that the directory holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Refuse.
+    Fresh,
+    /// Replace it.
+    Overwrite,
+    /// Go on with it.
+    Resume,
+}
+
 /// Runs what `run` says, into its directory; `listener` hears of everything, and `stop` ends the run after a step.
 pub fn train(
     run: &Run,
-    overwrite: bool,
+    start: Start,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
 ) -> Result<Summary> {
-    output::check(run, overwrite)?;
+    output::check(run, start)?;
+    let run = &output::pinned(run, start)?;
     let sources = Sources::find(run, &mut |file, done, total| {
         listener.hear(&Event::Downloading { file, done, total })?;
         if stop.load(Ordering::SeqCst) {
@@ -74,21 +94,37 @@ pub fn train(
     if stop.load(Ordering::SeqCst) {
         return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
     }
-    let _ours_alone = output::begin(run, &prepared, overwrite)?;
+    let _ours_alone = output::begin(run, &prepared, start)?;
     listener.hear(&Event::Prepared(&prepared))?;
-    let mut progress = Progress::default();
-    let outcome = run_steps(run, &mut prepared, &mut progress, listener, stop);
-    let interrupted = matches!(outcome, Err(Error::Interrupted(_)));
-    if !interrupted {
-        outcome?;
+    let policy = Policy::new(&run.config.training, prepared.train.len());
+    let mut progress = Progress::new(&prepared, &policy);
+    if start == Start::Resume {
+        let newest = Checkpoint::newest(&run.config.training.output_dir)?;
+        let bytes = newest.as_ref().map_or(0, |(_, checkpoint)| checkpoint.state.metrics_bytes);
+        events::cut(&run.config.training.output_dir, bytes)?;
+        if let Some((path, checkpoint)) = newest {
+            progress.go_on_from(run, &policy, &mut prepared, &path, &checkpoint)?;
+            let (step, total) = (checkpoint.state.step, policy.total);
+            listener.hear(&Event::Resumed { checkpoint: &path, step, total })?;
+        }
+    }
+    let ended = run_steps(run, &policy, &mut prepared, &mut progress, listener, stop);
+    let interrupted = matches!(ended, Err(Error::Interrupted(_)));
+    let saved = match &ended {
+        Err(Error::Interrupted(_) | Error::Diverged { .. }) => progress.save_once(run, &prepared),
+        _ => Ok(()),
+    };
+    // Why it ended comes before why that could not be saved.
+    if let Err(error) = if interrupted { saved } else { ended } {
+        return Err(kept(run, &progress, error));
     }
     // Interrupted before the first evaluation, or after it where the last state is asked for.
     let last_asked = !run.config.training.load_best_model_at_end;
-    let behind =
-        progress.kept.as_ref().is_none_or(|(step, _)| last_asked && *step < progress.steps());
-    if behind && progress.steps() > 0 {
+    let step = progress.state.step;
+    let behind = progress.state.kept.as_ref().is_none_or(|(kept, _)| last_asked && *kept < step);
+    if behind && step > 0 {
         prepared.delta(&BTreeMap::new())?.write(&run.delta_path())?;
-        progress.kept = None;
+        progress.state.kept = None;
     }
     let summary = progress.summary(&prepared, interrupted)?;
     let path = run.config.training.output_dir.join("summary.json");
@@ -103,87 +139,137 @@ pub fn train(
     }
     let delta = run.delta_path().display().to_string();
     Err(Error::Interrupted(match summary.best_step {
-        Some(step) if !last_asked => format!("{delta} holds the best so far, of step {step}"),
-        _ if summary.steps > 0 => {
-            format!("{delta} holds what was trained in {} steps", summary.steps)
+        _ if summary.steps == 0 => "no step was taken, and nothing was saved".into(),
+        Some(best) if !last_asked => {
+            format!(
+                "the same command with --resume goes on after step {step}; {delta} holds the best so far, of step {best}"
+            )
         }
-        _ => "no step was taken, and nothing was saved".into(),
+        _ => format!(
+            "the same command with --resume goes on after step {step}; {delta} holds what was trained until then"
+        ),
     }))
+}
+
+/// `problem`, with what is kept of the run that it ended.
+fn kept(run: &Run, progress: &Progress, problem: Error) -> Error {
+    let output_dir = &run.config.training.output_dir;
+    let mut kept = match checkpoint::steps(output_dir).ok().and_then(|steps| steps.last().cloned())
+    {
+        Some((step, path)) => {
+            let again = match problem {
+                // The same again would end the same.
+                Error::Diverged { .. } => {
+                    "another run can start from its delta.safetensors (model.init_delta)"
+                }
+                _ => "the same command with --resume goes on from there",
+            };
+            format!("kept: {}, the state after step {step}; {again}", path.display())
+        }
+        None => "kept: nothing, since no state had been saved yet".into(),
+    };
+    if let Some((step, _)) = &progress.state.kept {
+        kept += &format!(". {} holds the best so far, of step {step}", run.delta_path().display());
+    }
+    Error::Ended { problem: Box::new(problem), kept }
 }
 
 /// The loop.
 fn run_steps(
     run: &Run,
+    policy: &Policy,
     prepared: &mut Prepared,
     progress: &mut Progress,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
 ) -> Result<()> {
     let training = &run.config.training;
-    let policy = Policy::new(training, prepared.train.len());
-    'epochs: for epoch in 0.. {
-        let order =
-            data::epoch_order(prepared.train.len(), training.seed, epoch, run.config.data.shuffle);
-        for rows in order.chunks(training.per_device_train_batch_size) {
-            if stop.load(Ordering::SeqCst) {
-                return Err(Error::Interrupted(String::new()));
-            }
-            let began = Instant::now();
-            progress.seconds_to_first_step.get_or_insert_with(native::process_age);
-            let keys = data::DropoutKeys { seed: training.seed, epoch };
-            let taken = step::step(prepared, rows, keys)?;
-            let number = progress.steps() + 1;
-            let actions = policy.after(number);
-            // Reading the loss waits for the device: at each step on the CPU, where it is free, else when it is logged.
-            let loss = if actions.log || !prepared.base.device().is_cuda() {
-                Some(f64::try_from(&taken.loss)?)
-            } else {
-                None
-            };
-            progress.bound_memory();
-            progress.took(began.elapsed(), taken.tokens);
-            listener.hear(&Event::Step {
-                step: number,
-                total: policy.total,
-                loss,
-                tokens: taken.tokens,
-            })?;
-            if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
-                return Err(Error::Diverged { step: number, loss });
-            }
-            if let Some(loss) = loss.filter(|_| actions.log) {
-                listener.hear(&Event::Record(&Record::Step {
-                    step: number,
-                    epoch: policy.epoch(number),
-                    loss,
-                    learning_rate: training.learning_rate,
-                    grad_norm: f64::try_from(&taken.grad_norm)?,
-                    tokens_per_second: progress.tokens_per_second(),
-                }))?;
-            }
-            if actions.evaluate {
-                evaluate_and_keep(run, prepared, progress, listener, stop, policy.epoch(number))?;
-            }
-            if actions.save {
-                let metrics = progress
-                    .latest
-                    .clone()
-                    .filter(|(step, _)| *step == number)
-                    .map(|(_, m)| m)
-                    .unwrap_or_default();
-                let delta = prepared.delta(&metrics)?;
-                let path = checkpoint::save(
-                    &training.output_dir,
-                    number,
-                    &delta,
-                    training.save_total_limit,
-                )?;
-                listener.hear(&Event::Saved(&path))?;
-            }
-            if number == policy.total {
-                break 'epochs;
-            }
+    let rows_at_once = training.per_device_train_batch_size;
+    let mut stepper = Stepper { rows_at_once, watch: Watch::on(prepared.base.device()) };
+    let mut order = Order::new(run, prepared.train.len());
+    // Where the run was interrupted in an evaluation.
+    if progress.state.evaluation_due {
+        after_step(run, policy, prepared, progress, listener, stop)?;
+    }
+    while progress.state.step < policy.total && !progress.gains_nothing(training) {
+        if stop.load(Ordering::SeqCst) {
+            let spoilt = stepper.watch.settle(&mut prepared.optimizer)?;
+            check(spoilt, policy, prepared, progress, &mut order)?;
+            return Err(Error::Interrupted(String::new()));
         }
+        let began = Instant::now();
+        progress.seconds_to_first_step.get_or_insert_with(native::process_age);
+        let step = progress.state.step + 1;
+        let actions = policy.after(step);
+        let keys = data::DropoutKeys { seed: training.seed, epoch: policy.cursor(step).0 };
+        let factor = policy.schedule.factor(step);
+        let rows = order.rows(policy, step);
+        let mut taken = stepper.take(prepared, step, rows, keys, factor)?;
+        if taken.spoilt.is_none() && (actions.evaluate || actions.save) {
+            taken.spoilt = stepper.watch.settle(&mut prepared.optimizer)?;
+        }
+        check(taken.spoilt, policy, prepared, progress, &mut order)?;
+        // Reading the loss waits for the device: at each step on the CPU, where it is free, else when it is logged.
+        let loss = if actions.log || !prepared.base.device().is_cuda() {
+            Some(f64::try_from(&taken.loss)?)
+        } else {
+            None
+        };
+        progress.bound_memory();
+        progress.took(began.elapsed(), taken.tokens);
+        listener.hear(&Event::Step { step, total: policy.total, loss, tokens: taken.tokens })?;
+        if let Some(loss) = loss.filter(|_| actions.log) {
+            listener.hear(&Event::Record(&Record::Step {
+                step,
+                epoch: policy.epoch(step),
+                loss,
+                learning_rate: factor * training.learning_rate,
+                grad_norm: f64::try_from(&taken.grad_norm)?,
+                tokens_per_second: progress.tokens_per_second(),
+            }))?;
+        }
+        progress.state.evaluation_due = actions.evaluate;
+        after_step(run, policy, prepared, progress, listener, stop)?;
+    }
+    Ok(())
+}
+
+/// Ends the run where a step gave no numbers; its progress is then what it was before that step.
+fn check(
+    spoilt: Option<Spoilt>,
+    policy: &Policy,
+    prepared: &Prepared,
+    progress: &mut Progress,
+    order: &mut Order,
+) -> Result<()> {
+    let Some(Spoilt { step, what }) = spoilt else { return Ok(()) };
+    progress.state.step = step.saturating_sub(1);
+    let rows = Some(prepared.places(order.rows(policy, step)));
+    Err(Error::Diverged { what, step, rows })
+}
+
+/// Evaluates and saves, where that is due.
+fn after_step(
+    run: &Run,
+    policy: &Policy,
+    prepared: &Prepared,
+    progress: &mut Progress,
+    listener: &mut dyn Listener,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let (training, step) = (&run.config.training, progress.state.step);
+    if progress.state.evaluation_due {
+        evaluate_and_keep(run, prepared, progress, listener, stop, policy.epoch(step))?;
+        progress.state.evaluation_due = false;
+    }
+    let ends = progress.gains_nothing(training);
+    if ends && step < policy.total {
+        let (count, name) = (progress.state.without_gain, run.metric.name());
+        tracing::info!("{count} evaluations in a row gained nothing in {name}: the run ends here");
+    }
+    if policy.after(step).save || (ends && training.save_strategy != Interval::No) {
+        let path = progress.save(run, prepared)?;
+        listener.hear(&Event::Saved(&path))?;
     }
     Ok(())
 }
@@ -198,7 +284,7 @@ fn evaluate_and_keep(
     epoch: f64,
 ) -> Result<()> {
     let (training, base) = (&run.config.training, &prepared.base);
-    let (step, total) = (progress.steps(), prepared.eval.len());
+    let (step, total) = (progress.state.step, prepared.eval.len());
     let began = Instant::now();
     let mut hear = |done| {
         listener.hear(&Event::Evaluating { done, total })?;
@@ -215,16 +301,23 @@ fn evaluate_and_keep(
     )?
     .metrics;
     if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
-        return Err(Error::Diverged { step, loss });
+        let what = format!("the evaluation's loss is {loss}");
+        return Err(Error::Diverged { what, step, rows: None });
     }
     let key = run.metric.name();
     let value = *metrics.get(key).ok_or_else(|| Error::Bug(format!("no metric {key}")))?;
-    let best = progress.kept.as_ref().and_then(|(_, metrics)| metrics.get(key).copied());
-    let keep =
-        !training.load_best_model_at_end || policy::better(value, best, run.greater_is_better);
+    let state = &mut progress.state;
+    let gained =
+        policy::gained(value, state.best, run.greater_is_better, training.early_stopping_threshold);
+    state.without_gain = if gained { 0 } else { state.without_gain + 1 };
+    let better = policy::better(value, state.best, run.greater_is_better);
+    if better {
+        state.best = Some(value).filter(|value| !value.is_nan());
+    }
+    let keep = better || !training.load_best_model_at_end;
     if keep {
         prepared.delta(&metrics)?.write(&run.delta_path())?;
-        progress.kept = Some((step, metrics.clone()));
+        state.kept = Some((step, metrics.clone()));
     }
     let seconds = began.elapsed().as_secs_f64();
     listener.hear(&Event::Record(&Record::Evaluation {
@@ -238,47 +331,166 @@ fn evaluate_and_keep(
     Ok(())
 }
 
-/// What the loop counts.
-#[derive(Default)]
+/// The rows of each step.
+struct Order {
+    count: usize,
+    seed: u64,
+    shuffle: bool,
+    epoch: Option<u64>,
+    order: Vec<usize>,
+}
+
+impl Order {
+    fn new(run: &Run, count: usize) -> Self {
+        let (seed, shuffle) = (run.config.training.seed, run.config.data.shuffle);
+        Self { count, seed, shuffle, epoch: None, order: vec![] }
+    }
+
+    fn rows(&mut self, policy: &Policy, step: u64) -> &[usize] {
+        let (epoch, place) = policy.cursor(step);
+        if self.epoch != Some(epoch) {
+            self.order = data::epoch_order(self.count, self.seed, epoch, self.shuffle);
+            self.epoch = Some(epoch);
+        }
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
+        self.order.chunks(policy.rows_in_step).nth(place).unwrap_or_default()
+    }
+}
+
+/// Where the run stands, and what this process saw of it.
 struct Progress {
+    state: State,
+    /// Seconds of the processes before this one.
+    seconds_before: f64,
     seconds_to_first_step: Option<Duration>,
     step_times: Vec<Duration>,
-    tokens: usize,
     /// The most resident memory after one of the first steps, in MiB.
     usual_rss_mib: u64,
-    /// Step and metrics of what `delta.safetensors` holds.
-    kept: Option<(u64, BTreeMap<String, f64>)>,
     /// Step and metrics of the last evaluation.
     latest: Option<(u64, BTreeMap<String, f64>)>,
 }
 
 impl Progress {
+    fn new(prepared: &Prepared, policy: &Policy) -> Self {
+        let computed_on = match prepared.base.device() {
+            tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
+            device => format!("{device:?}"),
+        };
+        Self {
+            state: State {
+                total: policy.total,
+                data_fingerprint: prepared.data_fingerprint(),
+                computed_on,
+                ..State::default()
+            },
+            seconds_before: 0.0,
+            seconds_to_first_step: None,
+            step_times: vec![],
+            usual_rss_mib: 0,
+            latest: None,
+        }
+    }
+
+    /// Goes on from a checkpoint: model, optimizer, metrics.jsonl and the best delta are then as they were.
+    fn go_on_from(
+        &mut self,
+        run: &Run,
+        policy: &Policy,
+        prepared: &mut Prepared,
+        path: &Path,
+        checkpoint: &Checkpoint,
+    ) -> Result<()> {
+        let state = &checkpoint.state;
+        if state.step > policy.total {
+            let key =
+                if run.config.training.max_steps > 0 { "max_steps" } else { "num_train_epochs" };
+            let expected = format!("{} steps or more, which the run has taken", state.step);
+            return Err(run.error(
+                &format!("training.{key}"),
+                &format!("{} steps", policy.total),
+                &expected,
+            ));
+        }
+        prepared.go_on_from(path, checkpoint)?;
+        let now = std::mem::replace(&mut self.state, state.clone());
+        if now.computed_on != state.computed_on {
+            let (before, now) = (&state.computed_on, &now.computed_on);
+            tracing::warn!("begun on {before} and now on {now}: the last bits may be others");
+        }
+        if now.total != state.total && policy.schedule.course != Course::Constant {
+            let (before, now) = (state.total, now.total);
+            tracing::warn!(
+                "the rate fell towards step {before}, and from here falls towards step {now}"
+            );
+        }
+        (self.state.computed_on, self.state.total) = (now.computed_on, now.total);
+        self.seconds_before = state.seconds_in_all;
+        if state.kept.is_some() {
+            Checkpoint::restore_best(path, &run.delta_path())?;
+        }
+        Ok(())
+    }
+
+    /// Saves where the run stands.
+    fn save(&mut self, run: &Run, prepared: &Prepared) -> Result<PathBuf> {
+        let began = Instant::now();
+        let training = &run.config.training;
+        self.state.metrics_bytes = events::flushed(&training.output_dir)?;
+        self.state.seconds_in_all = self.seconds_in_all();
+        let step = self.state.step;
+        let latest = self.latest.as_ref().filter(|(at, _)| *at == step);
+        let metrics = latest.map(|(_, metrics)| metrics.clone()).unwrap_or_default();
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            delta: prepared.delta(&metrics)?,
+            memories: prepared.optimizer.memories()?,
+        };
+        let best = self.state.kept.is_some().then(|| run.delta_path());
+        let path =
+            checkpoint.save(&training.output_dir, best.as_deref(), training.save_total_limit)?;
+        self.state.seconds_saving += began.elapsed().as_secs_f64();
+        Ok(path)
+    }
+
+    /// Saves where the run stands, unless that is saved already.
+    fn save_once(&mut self, run: &Run, prepared: &Prepared) -> Result<()> {
+        let step = self.state.step;
+        let steps = checkpoint::steps(&run.config.training.output_dir)?;
+        if step == 0 || steps.iter().any(|(saved, _)| *saved == step) {
+            return Ok(());
+        }
+        self.save(run, prepared).map(drop)
+    }
+
+    /// Whether it is time to stop early.
+    fn gains_nothing(&self, training: &TrainingSection) -> bool {
+        training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most)
+    }
+
     fn took(&mut self, time: Duration, tokens: usize) {
         self.step_times.push(time);
-        self.tokens += tokens;
+        self.state.step += 1;
+        self.state.tokens += tokens as u64;
+        self.state.seconds_in_steps += time.as_secs_f64();
     }
 
     /// Gives free memory back when it has become a quarter more than after the first ten steps: giving it back costs the next step
     /// a few hundredths of its time.
     fn bound_memory(&mut self) {
         let resident = native::rss_mib();
-        if self.steps() < 10 {
+        if self.step_times.len() < 10 {
             self.usual_rss_mib = self.usual_rss_mib.max(resident);
         } else if resident > self.usual_rss_mib * 5 / 4 {
             native::release_free_memory();
         }
     }
 
-    fn steps(&self) -> u64 {
-        self.step_times.len() as u64
-    }
-
-    fn seconds_in_steps(&self) -> f64 {
-        self.step_times.iter().sum::<Duration>().as_secs_f64()
+    fn seconds_in_all(&self) -> f64 {
+        self.seconds_before + native::process_age().as_secs_f64()
     }
 
     fn tokens_per_second(&self) -> f64 {
-        self.tokens as f64 / self.seconds_in_steps().max(1e-9)
+        self.state.tokens as f64 / self.state.seconds_in_steps.max(1e-9)
     }
 
     fn summary(&self, prepared: &Prepared, interrupted: bool) -> Result<Summary> {
@@ -291,6 +503,7 @@ impl Progress {
             .to_vec();
         times.sort();
         let (best_step, best) = self
+            .state
             .kept
             .clone()
             .map_or((None, BTreeMap::new()), |(step, metrics)| (Some(step), metrics));
@@ -298,10 +511,11 @@ impl Progress {
             method: "bitfit",
             trainable: counts.trainable,
             all: counts.all,
-            steps: self.steps(),
+            steps: self.state.step,
             seconds_to_first_step: self.seconds_to_first_step.unwrap_or_default().as_secs_f64(),
-            seconds_in_steps: self.seconds_in_steps(),
-            seconds_in_all: native::process_age().as_secs_f64(),
+            seconds_in_steps: self.state.seconds_in_steps,
+            seconds_saving: self.state.seconds_saving,
+            seconds_in_all: self.seconds_in_all(),
             median_step_seconds: times
                 .get(times.len() / 2)
                 .copied()

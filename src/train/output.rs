@@ -1,16 +1,21 @@
 //! The run directory: whose it is, and how it begins.
 
-use super::Prepared;
-use crate::config::Run;
+use super::{Prepared, Start};
+use crate::checkpoint;
+use crate::config::{Run, RunConfig};
 use crate::data::TOKENIZER_FILES;
 use crate::error::{Error, Result};
 use crate::files;
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-/// What a run writes there, the copies of the tokenizer's files aside. The file that marks a run is the last to be removed.
+/// What a run writes there, the copies of the tokenizer's files aside.
 const WRITTEN: [&str; 5] =
-    ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints", "config.toml"];
+    ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints", CONFIG];
+
+/// The configuration as it was run, by whose first line a run is known.
+const CONFIG: &str = "config.toml";
 
 /// What a run would write over in a model's directory.
 const MODELS: [&str; 2] = ["config.json", "model.safetensors"];
@@ -18,8 +23,24 @@ const MODELS: [&str; 2] = ["config.json", "model.safetensors"];
 /// How the config.toml of a run begins: what tells a run from anything else of these names.
 const MARK: &str = "# As it was run; written by bitfit";
 
-/// Refuses a directory that holds a run, unless `overwrite`, or that holds something else under a run's names.
-pub fn check(run: &Run, overwrite: bool) -> Result<()> {
+/// Keys that may be others when a run goes on: those that do not change its numbers, and where it finds what is known by fingerprint.
+const FREE: [&str; 12] = [
+    "model.model_name_or_path",
+    "model.weights",
+    "data.train",
+    "data.eval",
+    "training.output_dir",
+    "training.num_train_epochs",
+    "training.max_steps",
+    "training.save_strategy",
+    "training.save_steps",
+    "training.save_total_limit",
+    "training.device",
+    "training.logging_steps",
+];
+
+/// Refuses a directory that holds a run, unless that is replaced or gone on with, or that holds something else under a run's names.
+pub fn check(run: &Run, start: Start) -> Result<()> {
     let (path, base) = (&run.config.training.output_dir, &run.config.model.model_name_or_path);
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if real(path) == real(base) {
@@ -41,7 +62,7 @@ pub fn check(run: &Run, overwrite: bool) -> Result<()> {
     if there.is_empty() {
         return Ok(());
     }
-    let config = std::fs::read_to_string(path.join("config.toml")).unwrap_or_default();
+    let config = std::fs::read_to_string(path.join(CONFIG)).unwrap_or_default();
     let shown = path.display();
     if !config.starts_with(MARK) {
         let (there, key) = (there.join(", "), "--set training.output_dir=DIR");
@@ -49,16 +70,72 @@ pub fn check(run: &Run, overwrite: bool) -> Result<()> {
             "{shown} holds {there}, and not from a run; name another directory with {key}"
         )));
     }
-    if !overwrite {
+    if start == Start::Fresh {
         return Err(Error::Usage(format!(
-            "{shown} holds a run already; name another directory with --set training.output_dir=DIR, or replace it with --overwrite"
+            "{shown} holds a run already; go on with it with --resume, replace it with --overwrite, or name another directory with --set training.output_dir=DIR"
         )));
     }
     Ok(())
 }
 
-/// Begins the run's directory, the old run removed; it is this run's alone until what is returned is dropped.
-pub fn begin(run: &Run, prepared: &Prepared, overwrite: bool) -> Result<File> {
+/// The configuration as it was run, of the run that the directory holds, if one is there and it can be read.
+fn as_it_was_run(path: &Path) -> Result<Option<RunConfig>> {
+    let path = path.join(CONFIG);
+    if !path.exists() { Ok(None) } else { RunConfig::read(&path, &[]).map(Some) }
+}
+
+/// `run` with what the run that it goes on with found on the Hub, where it names no revisions itself.
+pub fn pinned(run: &Run, start: Start) -> Result<Run> {
+    let mut run = run.clone();
+    if start != Start::Resume {
+        return Ok(run);
+    }
+    if let Some(before) = as_it_was_run(&run.config.training.output_dir)? {
+        let (model, data) = (&mut run.config.model, &mut run.config.data);
+        if model.model_name_or_path == before.model.model_name_or_path {
+            model.revision = model.revision.take().or(before.model.revision);
+        }
+        if data.train == before.data.train && data.eval == before.data.eval {
+            data.revision = data.revision.take().or(before.data.revision);
+        }
+    }
+    Ok(run)
+}
+
+/// Refuses to go on with a run under another configuration.
+fn check_same(run: &Run, resolved: &RunConfig) -> Result<()> {
+    let path = &run.config.training.output_dir;
+    let Some(before) = as_it_was_run(path)? else { return Ok(()) };
+    let (before, now) = (keys(&before)?, keys(resolved)?);
+    let shown = |value: Option<&String>| value.map_or("its default", String::as_str).to_owned();
+    let all: std::collections::BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    let other: Vec<String> = all
+        .into_iter()
+        .filter(|key| !FREE.contains(&key.as_str()) && before.get(*key) != now.get(*key))
+        .map(|key| format!("{key} was {} and is {}", shown(before.get(key)), shown(now.get(key))))
+        .collect();
+    if other.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{} holds a run of another configuration: {}; go on with the same, replace the run with --overwrite, or name another directory with --set training.output_dir=DIR",
+        path.display(),
+        other.join("; ")
+    )))
+}
+
+/// Every key with its value, as TOML.
+fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
+    let table = toml::Table::try_from(config).map_err(|e| Error::Usage(e.to_string()))?;
+    let values = table.iter().flat_map(|(section, values)| {
+        let values = values.as_table().into_iter().flatten();
+        values.map(move |(key, value)| (format!("{section}.{key}"), value.to_string()))
+    });
+    Ok(values.collect())
+}
+
+/// Begins the run's directory, or goes on in it; it is this run's alone until what is returned is dropped.
+pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
     let path = &run.config.training.output_dir;
     files::create_dir(path)?;
     let lock_path = path.join(".lock");
@@ -75,10 +152,17 @@ pub fn begin(run: &Run, prepared: &Prepared, overwrite: bool) -> Result<File> {
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path)(error)),
     }
     // Another run may have come and gone since the first look.
-    check(run, overwrite)?;
+    check(run, start)?;
+    if start == Start::Resume {
+        check_same(run, &prepared.resolved)?;
+    }
     for name in WRITTEN {
         let old = path.join(name);
         files::remove_unfinished(&old)?;
+        // The file that marks a run is never missing: it is replaced.
+        if start == Start::Resume || name == CONFIG {
+            continue;
+        }
         let removed =
             if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
         match removed {
@@ -89,7 +173,8 @@ pub fn begin(run: &Run, prepared: &Prepared, overwrite: bool) -> Result<File> {
         }
     }
     let config = format!("{MARK} {}.\n{}", env!("CARGO_PKG_VERSION"), prepared.resolved.to_toml()?);
-    files::replace_with(&path.join("config.toml"), config.as_bytes())?;
+    files::replace_with(&path.join(CONFIG), config.as_bytes())?;
+    checkpoint::prepare(path)?;
     for file in &prepared.tokenizer.files {
         let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
         files::replace_with(&path.join(file.file_name().unwrap_or_default()), &bytes)?;

@@ -1,18 +1,23 @@
 //! From a resolved configuration to everything that the loop needs.
 
 use crate::base::{Base, BaseFiles};
-use crate::config::{Run, RunConfig};
-use crate::data::{self, Columns, Example, Labels, Row, Target, Tokenizer};
+use crate::checkpoint::Checkpoint;
+use crate::config::{ClassWeights, Run, RunConfig};
+use crate::data::{self, Columns, Example, Labels, Place, Row, Target, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::freeze::{Cost, FreezePlan};
 use crate::hub::Progress;
-use crate::models::TaskType;
+use crate::models::{Shaping, TaskType};
 use crate::optim::AdamW;
 use crate::predict::{examples, fits, has_segments};
 use crate::sources::{Labelled, Model, Sources};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use tch::Tensor;
 
 /// A run, ready for its first step.
 pub struct Prepared {
@@ -34,8 +39,14 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The configuration, every key.
     pub resolved: RunConfig,
+    /// How the training's loss differs from the task's.
+    pub shaping: Shaping,
     model: Model,
     meta: Meta,
+    /// The weight of each class in the loss, where they differ.
+    class_weights: Option<Vec<f64>>,
+    /// Where each training row comes from.
+    places: Vec<Place>,
     /// Every tensor that may differ from the base.
     differs: BTreeSet<String>,
 }
@@ -56,7 +67,7 @@ impl Prepared {
             Ok::<_, Error>((files?, rows?))
         })?;
         let (encoded, labels) = rows;
-        let Encoded { tokenizer, train, eval } = encoded;
+        let Encoded { tokenizer, train, eval, places } = encoded;
         run.check_model(&files.config)?;
         fits(dir, &tokenizer, &files.config)?;
         has_segments(dir, &files.config, train.iter().chain(&eval).map(|example| &example.tokens))?;
@@ -74,6 +85,15 @@ impl Prepared {
         differs.extend(plan.trainable().map(|p| p.name.clone()));
         let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
         optimizer.check_bound(&base.store)?;
+        let class_weights = class_weights(run, &labels, &train)?;
+        let as_tensor = |weights: &Vec<f64>| -> Result<Tensor> {
+            let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+            Ok(Tensor::f_from_slice(&weights)?.f_to_device(run.device)?)
+        };
+        let shaping = Shaping {
+            label_smoothing: run.config.training.label_smoothing_factor,
+            class_weights: class_weights.as_ref().map(as_tensor).transpose()?,
+        };
         let meta = Meta {
             architecture: base.config.architecture.class().into(),
             base_name: sources.model.name.clone(),
@@ -88,6 +108,8 @@ impl Prepared {
             metrics: BTreeMap::new(),
         };
         let mut resolved = run.resolved(&labels.names, dropouts);
+        let weights = class_weights.clone().map(ClassWeights::List);
+        resolved.training.class_weights = weights;
         sources.pin(&mut resolved);
         Ok(Self {
             base,
@@ -99,8 +121,11 @@ impl Prepared {
             eval,
             tokenizer,
             resolved,
+            shaping,
             model: sources.model.clone(),
             meta,
+            class_weights,
+            places,
             differs,
         })
     }
@@ -110,6 +135,99 @@ impl Prepared {
         let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
         let length = tokens as f64 / self.train.len().max(1) as f64;
         Cost::of(&self.plan, &self.base.config, length)
+    }
+
+    /// What the loss over `rows` is divided by: their number, or the sum of their classes' weights.
+    pub fn total(&self, rows: &[usize]) -> f64 {
+        let Some(weights) =
+            self.class_weights.as_ref().filter(|_| self.task_type == TaskType::Classification)
+        else {
+            return rows.len() as f64;
+        };
+        let weight = |&row: &usize| match self.train.get(row).map(|example| &example.target) {
+            Some(Target::Class(class)) => weights.get(*class).copied().unwrap_or(1.0),
+            _ => 1.0,
+        };
+        rows.iter().map(weight).sum()
+    }
+
+    /// Where training rows come from, for messages: `train.tsv:3, 17; more.tsv:4`.
+    pub fn places(&self, rows: &[usize]) -> String {
+        let mut by_file: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
+        for place in rows.iter().filter_map(|&row| self.places.get(row)) {
+            by_file.entry(&place.path).or_default().extend(place.line.map(|line| line.to_string()));
+        }
+        let file = |(path, lines): (&Path, Vec<String>)| match lines.is_empty() {
+            true => path.display().to_string(),
+            false => format!("{}:{}", path.display(), lines.join(", ")),
+        };
+        by_file.into_iter().map(file).collect::<Vec<_>>().join("; ")
+    }
+
+    /// SHA-256 over what is trained and evaluated on: token ids and targets, in their order.
+    pub fn data_fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for examples in [&self.train, &self.eval] {
+            hash.update(examples.len().to_le_bytes());
+            for example in examples {
+                let Example { tokens, target } = example;
+                hash.update(tokens.ids.len().to_le_bytes());
+                hash.update(tokens.first.to_le_bytes());
+                tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                match target {
+                    Target::Class(class) => hash.update(class.to_le_bytes()),
+                    Target::Labels(has) => has.iter().for_each(|&has| hash.update([u8::from(has)])),
+                    Target::Number(number) => hash.update(number.to_le_bytes()),
+                }
+            }
+        }
+        files::hex(&hash.finalize())
+    }
+
+    /// Goes on from a state of this run: copies it in, if it is one.
+    pub fn go_on_from(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        let other =
+            |what: &str, found: &dyn std::fmt::Display, expected: &dyn std::fmt::Display| {
+                let problem = format!(
+                    "the state of another run: its {what} is {found}, and this run's is {expected}"
+                );
+                Err(Error::file(path, problem))
+            };
+        let Checkpoint { state, delta, memories } = checkpoint;
+        let (found, expected) = (json!(delta.meta), json!(self.meta));
+        for (key, expected) in expected.as_object().into_iter().flatten() {
+            let found = found.get(key).unwrap_or(&serde_json::Value::Null);
+            if key != "metrics" && found != expected {
+                return other(key, found, expected);
+            }
+        }
+        let (found, expected) = (&state.data_fingerprint, self.data_fingerprint());
+        if *found != expected {
+            let problem = format!(
+                "the rows of {} or of the evaluation are not those that the run began with (fingerprint {found:.16}, and now {expected:.16}); \
+                 bring them back, or begin anew with --overwrite",
+                self.resolved.data.train.display()
+            );
+            return Err(Error::file(path, problem));
+        }
+        delta.apply(path, &mut self.base)?;
+        for p in self.plan.trainable() {
+            let count = p.shape.iter().product::<i64>();
+            let good = memories.get(&p.name).is_some_and(|memory| {
+                [&memory.exp_avg, &memory.exp_avg_sq]
+                    .iter()
+                    .all(|moment| moment.numel() as i64 == count)
+            });
+            if !good {
+                return other(
+                    "moments",
+                    &format!("without {} of {count} numbers", p.name),
+                    &"with them",
+                );
+            }
+        }
+        self.optimizer.remember(state.step, memories)?;
+        self.optimizer.check_bound(&self.base.store)
     }
 
     /// The task as it is now.
@@ -163,6 +281,19 @@ struct Encoded {
     tokenizer: Tokenizer,
     train: Vec<Example>,
     eval: Vec<Example>,
+    places: Vec<Place>,
+}
+
+/// The weight of each class, as the configuration and the training rows say.
+fn class_weights(run: &Run, labels: &Labels, train: &[Example]) -> Result<Option<Vec<f64>>> {
+    let has = |class: usize, target: &Target| match target {
+        Target::Class(own) => *own == class,
+        Target::Labels(has) => has.get(class) == Some(&true),
+        Target::Number(_) => false,
+    };
+    let count = |class| train.iter().filter(|example| has(class, &example.target)).count();
+    let having: Vec<usize> = (0..labels.names.len()).map(count).collect();
+    run.class_weights(&labels.names, &having, train.len())
 }
 
 impl Rows {
@@ -230,11 +361,12 @@ impl Rows {
         {
             let problem = format!(
                 "one class only, {:?}; a classifier needs rows of two or more",
-                self.labels.names[*first]
+                self.labels.names.get(*first).map_or("", String::as_str)
             );
             return Err(Error::data(&run.config.data.train, None, problem));
         }
-        Ok(Encoded { tokenizer, train, eval })
+        let places = self.train.iter().map(|row| row.place.clone()).collect();
+        Ok(Encoded { tokenizer, train, eval, places })
     }
 }
 
@@ -290,5 +422,5 @@ fn classes(task: TaskType, labels: &Labels, rows: &[Row]) -> Result<Vec<usize>> 
 }
 
 fn pick(rows: &[Row], numbers: &[usize]) -> Vec<Row> {
-    numbers.iter().map(|&i| rows[i].clone()).collect()
+    numbers.iter().filter_map(|&row| rows.get(row).cloned()).collect()
 }

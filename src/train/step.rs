@@ -1,8 +1,10 @@
 //! One optimizer step.
 
 use super::Prepared;
+use super::watch::{Spoilt, Watch};
 use crate::data::{Batch, DropoutKeys};
 use crate::error::Result;
+use crate::native;
 use tch::Tensor;
 
 /// What a step leaves, on the device.
@@ -13,16 +15,69 @@ pub struct Taken {
     pub grad_norm: Tensor,
     /// Tokens in the batch.
     pub tokens: usize,
+    /// Set if this step, or the one before, gave no numbers; then no step was taken.
+    pub spoilt: Option<Spoilt>,
 }
 
-/// Batch, forward, backward, clip, AdamW.
-pub fn step(run: &mut Prepared, rows: &[usize], keys: DropoutKeys) -> Result<Taken> {
-    let batch = Batch::of(&run.train, rows, Some(keys));
-    let (packed, targets) = batch.to_device(run.base.device())?;
+/// Takes steps.
+pub struct Stepper {
+    /// Rows that are computed at once: a batch that does not fit into memory is split.
+    pub rows_at_once: usize,
+    /// Looks at what comes out.
+    pub watch: Watch,
+}
+
+impl Stepper {
+    /// Forward, backward, clip, AdamW; `number` counts from 1, and `factor` scales the rates.
+    pub fn take(
+        &mut self,
+        run: &mut Prepared,
+        number: u64,
+        rows: &[usize],
+        keys: DropoutKeys,
+        factor: f64,
+    ) -> Result<Taken> {
+        let (loss, tokens) = loop {
+            match gradient(run, rows, self.rows_at_once, keys) {
+                Ok(done) => break done,
+                Err(error) => {
+                    let rows = self.rows_at_once.min(rows.len());
+                    self.rows_at_once = native::fewer_at_once(error, rows, run.base.device())?;
+                }
+            }
+        };
+        let grad_norm = run.optimizer.clip()?;
+        let spoilt = self.watch.look(number, &loss, &grad_norm, &mut run.optimizer)?;
+        if spoilt.is_none() {
+            run.optimizer.step(factor)?;
+        }
+        Ok(Taken { loss, grad_norm, tokens, spoilt })
+    }
+}
+
+/// The gradient over `rows`, `at_once` of them at a time; returns loss and tokens. Parts add up to what the whole would give: dropout
+/// goes by rows, and each part is divided by the whole's total.
+fn gradient(
+    run: &mut Prepared,
+    rows: &[usize],
+    at_once: usize,
+    keys: DropoutKeys,
+) -> Result<(Tensor, usize)> {
     run.optimizer.zero_grad()?;
-    let logits = run.base.model.forward(&packed)?;
-    let loss = run.task_type.loss(&logits, &targets, rows.len())?;
-    loss.f_backward()?;
-    let grad_norm = run.optimizer.step()?;
-    Ok(Taken { loss: loss.f_detach()?, grad_norm, tokens: batch.tokens() })
+    let (mut sum, mut tokens) = (None, 0);
+    let total = run.total(rows);
+    for rows in rows.chunks(at_once) {
+        let batch = Batch::of(&run.train, rows, Some(keys));
+        let (packed, targets) = batch.to_device(run.base.device())?;
+        let logits = run.base.model.forward(&packed)?;
+        let loss = run.task_type.loss(&logits, &targets, &run.shaping, total)?;
+        loss.f_backward()?;
+        let loss = loss.f_detach()?;
+        sum = Some(match sum {
+            None => loss,
+            Some(sum) => loss.f_add(&sum)?,
+        });
+        tokens += batch.tokens();
+    }
+    Ok((sum.unwrap_or_else(Tensor::new), tokens))
 }

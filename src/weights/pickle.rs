@@ -109,14 +109,9 @@ impl View {
             && self.shape.len() == self.strides.len()
             && fits
             && numel <= count as i128;
-        if !inside {
-            return Ok(None);
-        }
-        let whole = Tensor::f_from_data_size(
-            &bytes[..count * self.kind.elt_size_in_bytes()],
-            &[count as i64],
-            self.kind,
-        )?;
+        let numbers = bytes.get(..count * self.kind.elt_size_in_bytes()).filter(|_| inside);
+        let Some(numbers) = numbers else { return Ok(None) };
+        let whole = Tensor::f_from_data_size(numbers, &[count as i64], self.kind)?;
         Ok(Some(
             whole.f_as_strided(&self.shape[..], &self.strides[..], self.offset)?.f_contiguous()?,
         ))
@@ -137,14 +132,14 @@ fn unpickle(bytes: &[u8]) -> Step<Vec<(String, Rc<View>)>> {
     let mut machine =
         Machine { bytes, at: 0, objects: vec![], stack: vec![], memo: Default::default() };
     let top = machine.run()?;
-    let Object::Dict(items) = &machine.objects[top] else { return Err("not a dict".into()) };
+    let Object::Dict(items) = machine.object(top) else { return Err("not a dict".into()) };
     let mut tensors = vec![];
     let mut keys = std::collections::HashSet::new();
     for &(key, value) in items {
         if !keys.insert(key) {
             return Err("a key that is there twice".into());
         }
-        match (&machine.objects[key], &machine.objects[value]) {
+        match (machine.object(key), machine.object(value)) {
             (Object::Text(name), Object::Tensor(view)) => {
                 tensors.push((name.clone(), view.clone()))
             }
@@ -171,7 +166,8 @@ type Step<T> = std::result::Result<T, String>;
 impl Machine<'_> {
     fn run(&mut self) -> Step<usize> {
         loop {
-            match self.take::<1>()?[0] {
+            let [opcode] = self.take()?;
+            match opcode {
                 b'.' => return self.pop(),
                 0x80 => drop(self.take::<1>()?),
                 b'(' => self.push(Object::Mark),
@@ -187,15 +183,14 @@ impl Machine<'_> {
                     self.push(Object::Int(number.into()));
                 }
                 0x8a => {
-                    let length = usize::from(self.take::<1>()?[0]);
-                    let digits = self.slice(length)?;
-                    if length > 8 {
+                    let [length] = self.take()?;
+                    let digits = self.slice(length.into())?;
+                    if digits.len() > 8 {
                         return Err("an integer of more than 8 bytes".into());
                     }
-                    let mut number =
-                        if digits.last().is_some_and(|b| *b > 127) { [255; 8] } else { [0; 8] };
-                    number[..length].copy_from_slice(digits);
-                    self.push(Object::Int(i64::from_le_bytes(number)));
+                    let sign = if digits.last().is_some_and(|b| *b > 127) { -1 } else { 0 };
+                    let number = digits.iter().rev().fold(sign, |sum, &b| sum << 8 | i64::from(b));
+                    self.push(Object::Int(number));
                 }
                 b'X' => {
                     let length = u32::from_le_bytes(self.take()?) as usize;
@@ -214,7 +209,7 @@ impl Machine<'_> {
                     let items = self.since_mark()?;
                     self.push(Object::Sequence(items));
                 }
-                opcode @ 0x85..=0x87 => {
+                0x85..=0x87 => {
                     let mut items: Vec<usize> =
                         (0x85..=opcode).map(|_| self.pop()).collect::<Step<_>>()?;
                     items.reverse();
@@ -237,7 +232,7 @@ impl Machine<'_> {
                     self.set(&items)?;
                 }
                 b'q' => {
-                    let place = self.take::<1>()?[0];
+                    let [place] = self.take()?;
                     self.remember(place.into())?;
                 }
                 b'r' => {
@@ -245,7 +240,7 @@ impl Machine<'_> {
                     self.remember(place)?;
                 }
                 b'h' => {
-                    let place = self.take::<1>()?[0];
+                    let [place] = self.take()?;
                     self.recall(place.into())?;
                 }
                 b'j' => {
@@ -264,16 +259,16 @@ impl Machine<'_> {
                 }
                 // BUILD gives an object its attributes, such as `_metadata`.
                 b'b' => drop(self.pop()?),
-                opcode => return Err(format!("opcode 0x{opcode:02x} at byte {}", self.at - 1)),
+                _ => return Err(format!("opcode 0x{opcode:02x} at byte {}", self.at - 1)),
             }
         }
     }
 
     fn slice(&mut self, length: usize) -> Step<&[u8]> {
-        let end = self.at.checked_add(length).filter(|&end| end <= self.bytes.len());
-        let range = self.at..end.ok_or("it ends in the middle")?;
-        self.at = range.end;
-        Ok(&self.bytes[range])
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let slice = rest.get(..length).ok_or("it ends in the middle")?;
+        self.at += length;
+        Ok(slice)
     }
 
     fn take<const N: usize>(&mut self) -> Step<[u8; N]> {
@@ -307,16 +302,21 @@ impl Machine<'_> {
         let mark = self
             .stack
             .iter()
-            .rposition(|&i| matches!(self.objects[i], Object::Mark))
+            .rposition(|&i| matches!(self.object(i), Object::Mark))
             .ok_or("no mark on its stack")?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(items)
     }
 
+    /// What was pushed as `place`; no other place is on the stack.
+    fn object(&self, place: usize) -> &Object {
+        self.objects.get(place).unwrap_or(&Object::Other)
+    }
+
     fn top(&mut self) -> Step<&mut Object> {
-        let &top = self.stack.last().ok_or("nothing on its stack")?;
-        Ok(&mut self.objects[top])
+        let top = self.stack.last().and_then(|&top| self.objects.get_mut(top));
+        top.ok_or_else(|| "nothing on its stack".into())
     }
 
     fn append(&mut self, items: &[usize]) -> Step<()> {
@@ -328,7 +328,7 @@ impl Machine<'_> {
 
     fn set(&mut self, items: &[usize]) -> Step<()> {
         if let Object::Dict(dict) = self.top()? {
-            dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+            dict.extend(items.as_chunks().0.iter().map(|&[key, value]| (key, value)));
         }
         Ok(())
     }
@@ -346,7 +346,7 @@ impl Machine<'_> {
     }
 
     fn items(&self, object: usize) -> &[usize] {
-        match &self.objects[object] {
+        match self.object(object) {
             Object::Sequence(items) => items,
             _ => &[],
         }
@@ -356,8 +356,8 @@ impl Machine<'_> {
         if self.items(object).len() > MOST_DIMENSIONS {
             return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions"));
         }
-        let integer = |&i: &usize| match self.objects[i] {
-            Object::Int(number) => Ok(number),
+        let integer = |&i: &usize| match self.object(i) {
+            Object::Int(number) => Ok(*number),
             _ => Err("a size that is no integer".into()),
         };
         self.items(object).iter().map(integer).collect()
@@ -368,8 +368,7 @@ impl Machine<'_> {
         let [_, class, key, ..] = self.items(id) else {
             return Err("a storage without a key".into());
         };
-        let (Object::Global(class), Object::Text(key)) =
-            (&self.objects[*class], &self.objects[*key])
+        let (Object::Global(class), Object::Text(key)) = (self.object(*class), self.object(*key))
         else {
             return Err("a storage without class and key".into());
         };
@@ -388,12 +387,12 @@ impl Machine<'_> {
     }
 
     fn call(&self, function: usize, arguments: usize) -> Step<Object> {
-        let Object::Global(function) = &self.objects[function] else { return Ok(Object::Other) };
+        let Object::Global(function) = self.object(function) else { return Ok(Object::Other) };
         match (function.as_str(), self.items(arguments)) {
             ("collections OrderedDict", _) => Ok(Object::Dict(vec![])),
             ("torch._utils _rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
                 let (Object::Storage { kind, key }, Object::Int(offset)) =
-                    (&self.objects[*storage], &self.objects[*offset])
+                    (self.object(*storage), self.object(*offset))
                 else {
                     return Err("a tensor without a storage".into());
                 };
@@ -401,7 +400,7 @@ impl Machine<'_> {
                 let (kind, key, offset) = (*kind, key.clone(), *offset);
                 Ok(Object::Tensor(Rc::new(View { kind, key, offset, shape, strides })))
             }
-            ("torch._utils _rebuild_parameter", [tensor, ..]) => match &self.objects[*tensor] {
+            ("torch._utils _rebuild_parameter", [tensor, ..]) => match self.object(*tensor) {
                 Object::Tensor(view) => Ok(Object::Tensor(view.clone())),
                 _ => Ok(Object::Other),
             },

@@ -204,8 +204,8 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
 /// So much of a value as a message needs.
 fn shortened(text: &str) -> String {
     const MOST: usize = 80;
-    match text.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
+    match text.char_indices().nth(MOST).and_then(|(end, _)| text.get(..end)) {
+        Some(start) => format!("{start}..."),
         None => text.to_owned(),
     }
 }

@@ -78,10 +78,12 @@ impl Finder {
 
     /// Calls `each` with the pieces of `text`, in order, until it says that it has enough.
     pub fn split<'a>(&self, text: &'a str, each: &mut dyn FnMut(Piece<'a>) -> bool) -> bool {
+        // Empty where it would end before it starts: there the token before took white space along.
+        let part = |start, end| text.get(start..end).unwrap_or_default();
         let mut done = 0;
         for found in self.automaton.find_iter(text) {
-            let token = &self.tokens[found.pattern().as_usize()];
-            let (before, after) = (&text[..found.start()], &text[found.end()..]);
+            let Some(token) = self.tokens.get(found.pattern().as_usize()) else { continue };
+            let (before, after) = (part(0, found.start()), part(found.end(), text.len()));
             if token.single_word
                 && (self.word_end.is_match(before) || self.word_start.is_match(after))
             {
@@ -94,7 +96,8 @@ impl Finder {
             if token.rstrip {
                 end += after.len() - after.trim_start().len();
             }
-            if done < start && !each(Piece::Text(&text[done..start])) {
+            let between = part(done, start);
+            if !between.is_empty() && !each(Piece::Text(between)) {
                 return false;
             }
             if !each(Piece::Token(token.id)) {
@@ -102,6 +105,7 @@ impl Finder {
             }
             done = end;
         }
-        done == text.len() || each(Piece::Text(&text[done..]))
+        let rest = part(done, text.len());
+        rest.is_empty() || each(Piece::Text(rest))
     }
 }

@@ -56,17 +56,17 @@ impl Bpe {
     fn words(&self, text: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
         let mut start = 0;
         while let Some(found) = self.pattern.find_at(text, start) {
-            let mut end = found.end();
+            let mut word = found.as_str();
             // Of white space before a word the last character is the word's, or stands alone.
-            if end < text.len()
-                && let Some(last) = found.as_str().chars().next_back()
-                && last.is_whitespace()
-                && last.len_utf8() < found.len()
+            let mut rest = word.chars();
+            if found.end() < text.len()
+                && rest.next_back().is_some_and(char::is_whitespace)
+                && !rest.as_str().is_empty()
             {
-                end -= last.len_utf8();
+                word = rest.as_str();
             }
-            start = end;
-            if !self.merge(&text.as_bytes()[found.start()..end]).into_iter().all(&mut *each) {
+            start = found.start() + word.len();
+            if !self.merge(word.as_bytes()).into_iter().all(&mut *each) {
                 return false;
             }
         }
@@ -75,37 +75,43 @@ impl Bpe {
 
     /// The tokens of a word: always the best ranked pair is merged, the first of equals.
     fn merge(&self, word: &[u8]) -> Vec<u32> {
-        let mut ids: Vec<u32> =
-            word.iter().filter_map(|&byte| self.bytes[usize::from(byte)]).collect();
-        let count = ids.len();
-        // A list in an array: `next[i]` is where the token after the one at `i` begins, and `count` the end.
-        let mut next: Vec<usize> = (1..=count).collect();
-        let mut previous: Vec<usize> = (0..count).map(|i| i.wrapping_sub(1)).collect();
-        let mut gone = vec![false; count];
-        let mut queue = BinaryHeap::new();
-        let pair = |ids: &[u32], a: usize, b: usize| {
-            self.merges.get(&(ids[a], ids[b])).map(|&(rank, id)| Reverse((rank, a, id)))
+        let ids = word.iter().filter_map(|&byte| *self.bytes.get(usize::from(byte))?);
+        let mut tokens: Vec<Token> = ids
+            .enumerate()
+            .map(|(i, id)| Token { id: Some(id), previous: i.wrapping_sub(1), next: i + 1 })
+            .collect();
+        let pair = |tokens: &[Token], a: usize, b: usize| {
+            let ids = (tokens.get(a)?.id?, tokens.get(b)?.id?);
+            self.merges.get(&ids).map(|&(rank, id)| Reverse((rank, a, id)))
         };
-        queue.extend((1..count).filter_map(|b| pair(&ids, b - 1, b)));
-        while let Some(Reverse((rank, a, id))) = queue.pop() {
-            let b = next[a];
+        let mut queue = BinaryHeap::new();
+        queue.extend((1..tokens.len()).filter_map(|b| pair(&tokens, b - 1, b)));
+        while let Some(best) = queue.pop() {
+            let Reverse((_, a, id)) = best;
+            let Some(&Token { previous, next: b, .. }) = tokens.get(a) else { continue };
             // Stale: one of the two has been merged with another since.
-            if gone[a] || b >= count || self.merges.get(&(ids[a], ids[b])) != Some(&(rank, id)) {
+            if pair(&tokens, a, b) != Some(best) {
                 continue;
             }
-            ids[a] = id;
-            gone[b] = true;
-            next[a] = next[b];
-            if next[a] < count {
-                previous[next[a]] = a;
-                queue.extend(pair(&ids, a, next[a]));
+            let Ok([first, second]) = tokens.get_disjoint_mut([a, b]) else { continue };
+            let next = second.next;
+            (first.id, first.next, second.id) = (Some(id), next, None);
+            if let Some(after) = tokens.get_mut(next) {
+                after.previous = a;
             }
-            if previous[a] < count {
-                queue.extend(pair(&ids, previous[a], a));
-            }
+            queue.extend(pair(&tokens, a, next));
+            queue.extend(pair(&tokens, previous, a));
         }
-        (0..count).filter(|&i| !gone[i]).map(|i| ids[i]).collect()
+        tokens.into_iter().filter_map(|token| token.id).collect()
     }
+}
+
+/// A token of a word, and where in their array those beside it are: a list. At the ends that is outside of it.
+struct Token {
+    /// `None` since it was merged into the one before it.
+    id: Option<u32>,
+    previous: usize,
+    next: usize,
 }
 
 /// The character that stands for each byte: itself where it is printable, else one from U+0100 on.

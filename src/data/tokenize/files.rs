@@ -128,17 +128,17 @@ impl Specials {
 
     /// With the defaults of BERT's or RoBERTa's class in transformers: cls, sep, unk, and then all of them.
     fn named(&self, roberta: bool) -> ([String; 3], Vec<AddedToken>) {
-        let defaults = if roberta {
+        let [cls, sep, unk, pad] = if roberta {
             ["<s>", "</s>", "<unk>", "<pad>"]
         } else {
             ["[CLS]", "[SEP]", "[UNK]", "[PAD]"]
         };
-        let given = [&self.cls_token, &self.sep_token, &self.unk_token, &self.pad_token];
-        let token = |i: usize| match given[i] {
+        let token = |given: &Option<Special>, default: &str| match given {
             Some(special) => special.token(),
-            None => AddedToken::new(defaults[i].to_owned(), false),
+            None => AddedToken::new(default.to_owned(), false),
         };
-        let [cls, sep, unk, pad] = std::array::from_fn(token);
+        let (cls, sep) = (token(&self.cls_token, cls), token(&self.sep_token, sep));
+        let (unk, pad) = (token(&self.unk_token, unk), token(&self.pad_token, pad));
         let mask = match &self.mask_token {
             Some(Special::Token(token)) => token.clone(),
             given => {
@@ -200,7 +200,7 @@ impl Settings {
             );
             return Err(Error::file(path, problem));
         }
-        let generic = class.is_some_and(|class| CLASSES[3..].contains(&class));
+        let generic = class.is_some_and(|class| CLASSES.iter().skip(3).any(|c| *c == class));
         let mut specials = Specials::default();
         let mut added = vec![];
         if let Some(config) = &mut config {
@@ -270,8 +270,8 @@ fn all_added(
     let mut all: Vec<AddedToken> = vec![];
     let mut places: HashMap<String, usize> = HashMap::new();
     for token in saved.into_iter().chain(settings.added.iter().cloned()) {
-        match places.get(&token.content) {
-            Some(&place) => all[place] = AddedToken { id: all[place].id, ..token },
+        match places.get(&token.content).and_then(|&place| all.get_mut(place)) {
+            Some(saved) => *saved = AddedToken { id: saved.id, ..token },
             None => {
                 places.insert(token.content.clone(), all.len());
                 all.push(token);

@@ -150,24 +150,23 @@ impl Tokenizer {
             if spaced { text.len() } else { most.saturating_mul(12).saturating_add(64) };
         loop {
             // No token reaches over the space after a letter or digit, and none before it depends on what follows.
-            let ends_word = |&(i, _): &(usize, &u8)| {
-                let before = text.get(..i).and_then(|before| before.chars().next_back());
-                before.is_some_and(char::is_alphanumeric)
+            let word_end = |(i, _)| {
+                text.get(..i).filter(|before: &&str| before.ends_with(char::is_alphanumeric))
             };
             let mut spaces =
                 text.as_bytes().iter().enumerate().skip(reach).filter(|(_, byte)| **byte == b' ');
-            let end = spaces.find(ends_word).map_or(text.len(), |(i, _)| i);
+            let part = spaces.find_map(word_end).unwrap_or(text);
             let mut ids = Vec::new();
             if most > 0 {
-                self.pieces_of(&text[..end], &mut |id| {
+                self.pieces_of(part, &mut |id| {
                     ids.push(id);
                     ids.len() < most
                 });
             }
-            if ids.len() >= most || end == text.len() {
+            if ids.len() >= most || part.len() == text.len() {
                 return ids;
             }
-            reach = end.saturating_mul(2);
+            reach = part.len().saturating_mul(2);
         }
     }
 

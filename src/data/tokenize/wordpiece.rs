@@ -113,7 +113,7 @@ impl WordPiece {
         if let Some(&id) = self.vocab.get(word) {
             return each(id);
         }
-        let offsets = &self.offsets[..word.chars().count()];
+        let offsets = self.offsets.get(..word.chars().count()).unwrap_or(&self.offsets);
         let word = veil(word);
         let pieces = self.inner.tokenize_to_tokens(TokenRef::new(&word, offsets));
         let texts: Vec<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
