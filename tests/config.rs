@@ -1,7 +1,7 @@
 //! The configuration: what is refused and how; what is shipped.
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
-use bitfit::config::{Metric, Run, RunConfig};
+use bitfit::config::{ClassWeights, Metric, Run, RunConfig};
 use bitfit::sources::Sources;
 use bitfit::train::setup::Rows;
 
@@ -253,6 +253,8 @@ fn readme_knows_every_key() {
     (data.train_split, data.eval_split) = (Some(String::new()), Some(String::new()));
     (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
     config.training.greater_is_better = Some(true);
+    config.training.early_stopping_patience = Some(1);
+    config.training.class_weights = Some(ClassWeights::List(vec![]));
     config.training.metric_for_best_model = Some(Metric::F1);
     let table: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();
     let keys: Vec<String> = table

@@ -496,3 +496,40 @@ fn a_spoilt_step_names_its_rows_and_keeps_the_state_before() {
     assert!(!scratch.path("run/delta.safetensors").exists(), "it is not kept");
     assert!(scratch.path("run/checkpoints/step-000001/delta.safetensors").exists());
 }
+
+#[test]
+fn a_directory_that_vanishes_or_is_read_only_is_an_error() {
+    let scratch = scratch();
+    // Taken away when the first line is logged, before the first checkpoint.
+    let command = format!(
+        "{} --config config.toml --set training.num_train_epochs=200 & \
+         until [ -s run/metrics.jsonl ]; do sleep 0.01; done; mv run elsewhere; wait $!",
+        env!("CARGO_BIN_EXE_bitfit-train")
+    );
+    let mut shell = Command::new("sh");
+    let output = shell.args(["-c", &command]).current_dir(scratch.path("")).output().unwrap();
+    refused(&output, 1, &["cannot ", "run", "No such file or directory", "kept:"]);
+    assert!(!scratch.path("run").exists(), "it is not made anew, without what was in it");
+    let file = ["--set", "training.output_dir=train.tsv/run"];
+    refused(&scratch.train(&file), 1, &["cannot create", "train.tsv", "Not a directory"]);
+}
+
+#[test]
+fn the_second_signal_ends_it_at_once() {
+    let scratch = scratch();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bitfit-train"))
+        .args(["--config", "config.toml", "--set", "training.num_train_epochs=2000"])
+        .current_dir(scratch.path(""))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !scratch.path("run/metrics.jsonl").exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for _ in 0..2 {
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let left = std::fs::read_dir(scratch.path("run/checkpoints")).unwrap().flatten();
+    assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')));
+}

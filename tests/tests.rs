@@ -12,6 +12,7 @@ mod hub;
 mod metrics;
 mod native;
 mod policy;
+mod properties;
 mod resume;
 mod standin;
 mod tokenize;
