@@ -1,0 +1,28 @@
+//! A configuration; after a NUL, which TOML has none of, an override each.
+#![no_main]
+
+use bitfit::base::BaseFiles;
+use bitfit::config::{Run, RunConfig};
+use bitfit::freeze::FreezePlan;
+use bitfit_fuzz::{file, golden};
+use libfuzzer_sys::fuzz_target;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+static SHAPES: LazyLock<BTreeMap<String, Vec<i64>>> = LazyLock::new(|| {
+    let files = BaseFiles::read(&golden("tiny-bert"), None).unwrap();
+    files.build(2, None, tch::Device::Cpu).unwrap().shapes()
+});
+
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.split(|&byte| byte == 0);
+    let path = file("config.toml", parts.next().unwrap_or_default());
+    let overrides: Vec<String> =
+        parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect();
+    let Ok(run) = Run::read(&path, &overrides) else { return };
+    let _ = FreezePlan::new(&SHAPES, &[], &run.switches);
+    // What is written into the run directory is the same configuration.
+    let written = run.config.to_toml().unwrap();
+    let again = RunConfig::read(&file("again.toml", written.as_bytes()), &[]).unwrap();
+    assert_eq!(again.to_toml().unwrap(), written);
+});

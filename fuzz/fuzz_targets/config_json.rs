@@ -1,0 +1,20 @@
+//! `config.json`, over the weights of each small model.
+#![no_main]
+
+use bitfit::base::BaseFiles;
+use bitfit::models::{ModelConfig, SavedTask};
+use bitfit_fuzz::{file, folder, golden};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let path = file("config.json", input);
+    let Ok(config) = ModelConfig::read(folder()) else { return };
+    if let Ok(Some(task)) = SavedTask::read(&path, config.architecture) {
+        let written = task.config(&path, config.architecture).unwrap();
+        let again = SavedTask::read(&file("again.json", written.as_bytes()), config.architecture);
+        assert_eq!(again.unwrap(), Some(task));
+    }
+    let model = format!("tiny-{:?}/model.safetensors", config.architecture).to_lowercase();
+    let files = BaseFiles::read(folder(), golden(&model).to_str()).unwrap();
+    let _ = files.build(2, None, tch::Device::Cpu);
+});

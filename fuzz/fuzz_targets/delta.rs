@@ -1,0 +1,20 @@
+//! A safetensors file, as a delta and as weights.
+#![no_main]
+
+use bitfit::delta::Delta;
+use bitfit::models::Architecture;
+use bitfit::weights::Weights;
+use bitfit_fuzz::file;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let path = file("delta.safetensors", input);
+    for architecture in Architecture::ALL {
+        let _ = Weights::read(architecture, &path);
+    }
+    if let Ok(delta) = Delta::read(&path) {
+        let bytes = delta.to_bytes().unwrap();
+        let again = Delta::read(&file("again.safetensors", &bytes)).unwrap();
+        assert_eq!(again.to_bytes().unwrap(), bytes);
+    }
+});

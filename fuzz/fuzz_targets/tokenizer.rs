@@ -1,0 +1,18 @@
+//! A text or, after a NUL, a pair; the first two bytes are the model and the length.
+#![no_main]
+
+use bitfit::data::{MIN_LENGTH, Tokenizer};
+use bitfit_fuzz::{encode, golden};
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+static TOKENIZERS: LazyLock<[Tokenizer; 3]> = LazyLock::new(|| {
+    ["bert", "distilbert", "roberta"]
+        .map(|name| Tokenizer::read(&golden(&format!("tiny-{name}"))).unwrap())
+});
+
+fuzz_target!(|input: &[u8]| {
+    let [model, length, text @ ..] = input else { return };
+    let tokenizer = &TOKENIZERS[usize::from(*model) % 3];
+    encode(tokenizer, &String::from_utf8_lossy(text), MIN_LENGTH + usize::from(*length));
+});

@@ -1,0 +1,76 @@
+//! What the targets share: inputs as files, since that is what the readers read.
+
+use bitfit::data::{Columns, LabelColumns, Labels, Tokenizer};
+use bitfit::models::TaskType;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = std::env::temp_dir().join(format!("bitfit-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+});
+
+/// A folder of this process. scripts/fuzz.sh has it in memory, and removes it.
+pub fn folder() -> &'static Path {
+    &FOLDER
+}
+
+/// Writes a file there.
+pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A small model of the golden files.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
+}
+
+/// Columns for each value of a byte, bit by bit: `@` is the least, `A` without a header, `B` pairs, `D` with bad rows left out;
+/// `P` has several labels in a column, `` ` `` a column for each, `p` none.
+pub fn columns(how: u8) -> Columns {
+    let bit = |i: u8| how >> i & 1 == 1;
+    let header = !bit(0);
+    let name = |name: &str, number: &str| if header { name } else { number }.to_owned();
+    Columns {
+        text: name("text", "1"),
+        text_pair: bit(1).then(|| name("text_pair", "3")),
+        labels: match how >> 4 & 3 {
+            0 => LabelColumns::One { name: name("label", "2"), separator: None },
+            1 => LabelColumns::One { name: name("label", "2"), separator: Some(",".into()) },
+            2 => LabelColumns::Each(vec![name("label", "2"), name("other", "3")]),
+            _ => LabelColumns::None,
+        },
+        header,
+        skip_bad_rows: bit(2),
+    }
+}
+
+/// Reads rows and, for each task, what they are to be predicted as.
+pub fn read_rows(path: &Path, columns: &Columns) {
+    let Ok(table) = bitfit::data::read(path, columns) else { return };
+    assert!(!table.rows.is_empty());
+    for task in [TaskType::Classification, TaskType::MultiLabel, TaskType::Regression] {
+        if let Ok(labels) = Labels::of(task, path, &table) {
+            let _ = labels.targets(task, &table.rows);
+        }
+    }
+}
+
+/// Encodes a text, or around its first NUL a pair, and checks what comes of it.
+pub fn encode(tokenizer: &Tokenizer, text: &str, max_length: usize) {
+    let (text, pair) = match text.split_once('\0') {
+        Some((text, pair)) => (text, Some(pair)),
+        None => (text, None),
+    };
+    let encoded = tokenizer.encode(text, pair, max_length);
+    assert!(encoded.ids.len() <= max_length && encoded.first <= encoded.ids.len());
+    assert!(encoded.ids.iter().all(|&id| i64::from(id) < tokenizer.vocab_size()));
+    // What is cut is the end.
+    let all = tokenizer.encode(text, None, usize::MAX).ids;
+    let cut = tokenizer.encode(text, None, max_length).ids;
+    let kept = all.len().min(max_length) - 1;
+    assert_eq!(all[..kept], cut[..kept]);
+}
