@@ -124,7 +124,8 @@ impl Checkpoint {
             memories.insert(name.to_owned(), Memory { exp_avg, exp_avg_sq });
         }
         let delta_path = folder.join(DELTA);
-        if sealed::read(&delta_path)?.checksum.as_deref() != Some(value("delta")) {
+        let delta = sealed::read(&delta_path)?;
+        if delta.checksum.as_deref() != Some(value("delta")) {
             return Err(Error::file(
                 &delta_path,
                 "not the delta that the trainer state beside it was saved with",
@@ -133,7 +134,7 @@ impl Checkpoint {
         if state.kept.is_some() {
             Delta::read(&folder.join(BEST))?;
         }
-        Ok(Self { state, delta: Delta::read(&delta_path)?, memories })
+        Ok(Self { state, delta: Delta::of(&delta_path, delta)?, memories })
     }
 
     /// The newest whole checkpoint of a run; those that are not whole are reported, and removed with all that are newer.

@@ -98,7 +98,12 @@ impl Delta {
 
     /// Reads a file that [`Delta::write`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        let (meta, tensors) = read_any(path)?;
+        Self::of(path, sealed::read(path)?)
+    }
+
+    /// What [`Delta::write`] wrote, from the contents of the file `path`.
+    pub fn of(path: &Path, contents: Contents) -> Result<Self> {
+        let (meta, tensors) = parse(path, contents)?;
         match meta {
             Some(meta) => Ok(Self { meta, tensors }),
             None => Err(Error::file(
@@ -170,7 +175,7 @@ pub fn start_from(
     labels: &[String],
     base: &mut Base,
 ) -> Result<Vec<String>> {
-    let (meta, tensors) = read_any(path)?;
+    let (meta, tensors) = parse(path, sealed::read(path)?)?;
     let architecture = base.config.architecture;
     let mut tensors: BTreeMap<String, Tensor> = tensors
         .into_iter()
@@ -213,8 +218,8 @@ pub fn start_from(
 }
 
 /// The tensors of a safetensors file, with the metadata when it is a delta.
-fn read_any(path: &Path) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
-    let Contents { metadata, tensors, checksum } = sealed::read(path)?;
+fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
+    let Contents { metadata, tensors, checksum } = contents;
     if !metadata.contains_key("base_fingerprint") {
         return Ok((None, tensors));
     }

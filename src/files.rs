@@ -73,8 +73,6 @@ pub fn remove_unfinished(path: &Path) -> Result<()> {
         let named = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
         if named && entry.path().is_file() {
             std::fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
-        } else if named {
-            remove_dir(&entry.path())?;
         }
     }
     Ok(())

@@ -112,6 +112,7 @@ impl Predictor {
         has_segments(&self.base.dir, &self.base.config, &encoded)?;
         self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
+        let batch_size = batch_size.max(1);
         for (texts, tokens) in rows.chunks(batch_size).zip(encoded.chunks(batch_size)) {
             for (text, scores) in texts.iter().zip(self.scores(tokens)?) {
                 if scores.iter().any(|score| !score.is_finite()) {

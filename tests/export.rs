@@ -13,13 +13,20 @@ fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// A short run of one of the random models, and its export, in a directory of the format's name.
+fn exported(model: &str, format: &str) -> Scratch {
+    let scratch = Scratch::of(model);
+    scratch.config("config.toml", "max_steps = 8");
+    succeeded(&scratch.train(&[]));
+    let export = ["export", "--run", "run", "--format", format, "--output", format];
+    succeeded(&scratch.bitfit(&export));
+    scratch
+}
+
 #[test]
 fn a_merged_checkpoint_is_a_base_that_predicts_the_same() {
     for name in TINY {
-        let scratch = Scratch::of(name);
-        scratch.config("config.toml", "max_steps = 8");
-        succeeded(&scratch.train(&[]));
-        succeeded(&scratch.bitfit(&["export", "--run", "run", "--format", "hf", "--output", "hf"]));
+        let scratch = exported(name, "hf");
         let predict = |what: [&str; 2]| {
             let output =
                 scratch.bitfit(&["predict", what[0], what[1], "the film was great", "awful"]);
@@ -44,11 +51,7 @@ fn a_merged_checkpoint_is_a_base_that_predicts_the_same() {
 #[test]
 fn an_adapter_holds_what_the_task_changed() {
     for name in TINY {
-        let scratch = Scratch::of(name);
-        scratch.config("config.toml", "max_steps = 8");
-        succeeded(&scratch.train(&[]));
-        let export = ["export", "--run", "run", "--format", "peft", "--output", "peft"];
-        succeeded(&scratch.bitfit(&export));
+        let scratch = exported(name, "peft");
         let base = tensors(&scratch.path("base/model.safetensors"));
         let task = tensors(&scratch.path("run/delta.safetensors"));
         let adapter = tensors(&scratch.path("peft/adapter_model.safetensors"));

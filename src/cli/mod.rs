@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
 /// Lets the threads of a step sleep while they wait for each other, unless the environment says otherwise: GNU's OpenMP lets them spin,
 /// and on a machine that does anything else besides, a step then takes many times as long.
 ///
-/// OpenMP reads its environment while it is loaded, before `main`: hence the program starts itself once more, which takes 0.2 s.
+/// OpenMP reads its environment while it is loaded, before `main`: hence the program starts itself once more.
 fn sleep_when_waiting() {
     use std::os::unix::process::CommandExt;
     const SPIN: &str = "GOMP_SPINCOUNT";

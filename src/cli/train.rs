@@ -60,9 +60,7 @@ impl Train {
         let stop = stop_on_signal(self.json)?;
         train::train(&run, self.start(), &mut listeners, &stop).map(drop)
     }
-}
 
-impl Train {
     fn start(&self) -> Start {
         match (self.resume, self.overwrite) {
             (true, _) => Start::Resume,

@@ -35,7 +35,7 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let rows: Vec<usize> = (0..examples.len()).collect();
     let (mut loss, mut outputs) = (0.0, Vec::with_capacity(examples.len()));
-    let mut at_once = batch_size;
+    let mut at_once = batch_size.max(1);
     while let Some(left @ [_, ..]) = rows.get(outputs.len()..) {
         let rows = left.chunks(at_once).next().unwrap_or_default();
         let measured = || -> Result<_> {

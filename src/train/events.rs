@@ -185,9 +185,7 @@ impl Listener for Terminal {
                 );
             }
             Event::Step { step, total, loss, tokens } => {
-                if self.steps.is_finished()
-                    || self.steps.is_hidden() && self.steps.length().is_none()
-                {
+                if self.steps.is_finished() {
                     self.steps = self.bars.add(ProgressBar::new(*total).with_style(style(
                         "training   {bar:24} {pos}/{len} {elapsed} (left {eta}) {msg}",
                     )));

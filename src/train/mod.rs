@@ -94,19 +94,26 @@ pub fn train(
     if stop.load(Ordering::SeqCst) {
         return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
     }
-    let _ours_alone = output::begin(run, &prepared, start)?;
-    listener.hear(&Event::Prepared(&prepared))?;
+    let output_dir = &run.config.training.output_dir;
+    let _ours_alone = output::claim(run, &prepared, start)?;
     let policy = Policy::new(&run.config.training, prepared.train.len());
     let mut progress = Progress::new(&prepared, &policy);
+    let newest = if start == Start::Resume { Checkpoint::newest(output_dir)? } else { None };
+    if let Some((path, checkpoint)) = &newest {
+        progress.go_on_from(run, &policy, &mut prepared, path, checkpoint)?;
+    }
+    // Until here nothing was changed: a run that cannot go on loses nothing.
+    output::begin(run, &prepared, start)?;
+    listener.hear(&Event::Prepared(&prepared))?;
     if start == Start::Resume {
-        let newest = Checkpoint::newest(&run.config.training.output_dir)?;
-        let bytes = newest.as_ref().map_or(0, |(_, checkpoint)| checkpoint.state.metrics_bytes);
-        events::cut(&run.config.training.output_dir, bytes)?;
-        if let Some((path, checkpoint)) = newest {
-            progress.go_on_from(run, &policy, &mut prepared, &path, &checkpoint)?;
-            let (step, total) = (checkpoint.state.step, policy.total);
-            listener.hear(&Event::Resumed { checkpoint: &path, step, total })?;
+        events::cut(output_dir, progress.state.metrics_bytes)?;
+    }
+    if let Some((path, checkpoint)) = &newest {
+        if checkpoint.state.kept.is_some() {
+            Checkpoint::restore_best(path, &run.delta_path())?;
         }
+        let (step, total) = (checkpoint.state.step, policy.total);
+        listener.hear(&Event::Resumed { checkpoint: path, step, total })?;
     }
     let ended = run_steps(run, &policy, &mut prepared, &mut progress, listener, stop);
     let interrupted = matches!(ended, Err(Error::Interrupted(_)));
@@ -127,13 +134,10 @@ pub fn train(
         progress.state.kept = None;
     }
     let summary = progress.summary(&prepared, interrupted)?;
-    let path = run.config.training.output_dir.join("summary.json");
+    let path = output_dir.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Bug(e.to_string()))?;
     files::replace_with(&path, (text + "\n").as_bytes())?;
-    listener.hear(&Event::Finished {
-        summary: &summary,
-        output_dir: &run.config.training.output_dir,
-    })?;
+    listener.hear(&Event::Finished { summary: &summary, output_dir })?;
     if !interrupted {
         return Ok(summary);
     }
@@ -391,7 +395,7 @@ impl Progress {
         }
     }
 
-    /// Goes on from a checkpoint: model, optimizer, metrics.jsonl and the best delta are then as they were.
+    /// Goes on from a checkpoint: model and optimizer are then as they were.
     fn go_on_from(
         &mut self,
         run: &Run,
@@ -425,9 +429,6 @@ impl Progress {
         }
         (self.state.computed_on, self.state.total) = (now.computed_on, now.total);
         self.seconds_before = state.seconds_in_all;
-        if state.kept.is_some() {
-            Checkpoint::restore_best(path, &run.delta_path())?;
-        }
         Ok(())
     }
 

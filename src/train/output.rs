@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// What a run writes there, the copies of the tokenizer's files aside.
 const WRITTEN: [&str; 5] =
-    ["delta.safetensors", "metrics.jsonl", "summary.json", "checkpoints", CONFIG];
+    ["delta.safetensors", "metrics.jsonl", "summary.json", checkpoint::FOLDER, CONFIG];
 
 /// The configuration as it was run, by whose first line a run is known.
 const CONFIG: &str = "config.toml";
@@ -134,8 +134,8 @@ fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
     Ok(values.collect())
 }
 
-/// Begins the run's directory, or goes on in it; it is this run's alone until what is returned is dropped.
-pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
+/// Makes sure of the run's directory: it is this run's alone until what is returned is dropped. Nothing in it is changed.
+pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
     let path = &run.config.training.output_dir;
     files::create_dir(path)?;
     let lock_path = path.join(".lock");
@@ -156,6 +156,12 @@ pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
     if start == Start::Resume {
         check_same(run, &prepared.resolved)?;
     }
+    Ok(lock)
+}
+
+/// Begins the run in its directory, or goes on in it.
+pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<()> {
+    let path = &run.config.training.output_dir;
     for name in WRITTEN {
         let old = path.join(name);
         files::remove_unfinished(&old)?;
@@ -179,5 +185,5 @@ pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
         let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
         files::replace_with(&path.join(file.file_name().unwrap_or_default()), &bytes)?;
     }
-    Ok(lock)
+    Ok(())
 }

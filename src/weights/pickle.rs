@@ -99,7 +99,7 @@ impl View {
             if size < 0 || stride < 0 {
                 return Ok(None);
             }
-            last += i128::from(size.max(1) - 1) * i128::from(stride);
+            last = (i128::from(size.max(1) - 1) * i128::from(stride)).saturating_add(last);
         }
         let sizes = self.shape.iter().map(|&size| i128::from(size));
         let numel = sizes.fold(1, i128::saturating_mul);
