@@ -4,11 +4,11 @@
 use bitfit::delta::Delta;
 use bitfit::models::Architecture;
 use bitfit::weights::Weights;
-use bitfit_fuzz::file;
+use bitfit_fuzz::{file, sealed};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let path = file("delta.safetensors", input);
+    let path = file("delta.safetensors", &sealed(input));
     for architecture in Architecture::ALL {
         let _ = Weights::read(architecture, &path);
     }

@@ -1,0 +1,14 @@
+//! The state that a run goes on from, beside the delta it names: a seed of the target `delta`.
+#![no_main]
+
+use bitfit::checkpoint::Checkpoint;
+use bitfit_fuzz::{file, folder, sealed};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let delta = include_bytes!("../corpus/delta/delta");
+    file("delta.safetensors", delta);
+    file("best.safetensors", delta);
+    file("trainer_state.safetensors", &sealed(input));
+    let _ = Checkpoint::read(folder());
+});
