@@ -1,4 +1,4 @@
-//! The state that a run goes on from, beside the delta it names: a seed of the target `delta`.
+//! The state that a run goes on from, beside the delta it names.
 #![no_main]
 
 use bitfit::checkpoint::Checkpoint;
