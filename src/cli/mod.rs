@@ -101,7 +101,8 @@ fn spin_briefly() {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| program.clone().into());
     // It returns only if it fails; then the threads spin long.
-    let _ = std::process::Command::new(program).arg0(name).args(arguments).env(SPIN, "30000").exec();
+    let _ =
+        std::process::Command::new(program).arg0(name).args(arguments).env(SPIN, "30000").exec();
 }
 
 fn run(command: Command) -> ExitCode {
