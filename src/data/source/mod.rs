@@ -1,6 +1,7 @@
 //! Rows from a file, whose ending says what it is, or from a folder of class folders.
 
 mod folder;
+mod pages;
 mod parquet;
 mod table;
 

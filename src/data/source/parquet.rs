@@ -1,15 +1,19 @@
 //! Parquet, as the Hugging Face Hub keeps data sets: columns of strings, numbers, or lists of them.
 
+use super::pages::Checked;
 use super::{Cell, LabelColumns, Place, Rows};
 use crate::error::{Error, Result};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::FileMetaData;
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
+
+/// More than that are no texts: a page of one text repeated says any number of rows in a few bytes.
+const ROWS_PER_BYTE: u64 = 100;
 
 /// Reads the columns that are named, and no others. Returns the names of the classes where the file says them.
 pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
@@ -25,7 +29,16 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
     let broken =
         |e: ParquetError| Error::data(path, None, format!("not a whole Parquet file: {e}"));
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let bytes = file.metadata().map_err(Error::io("read", path))?.len();
     let reader = SerializedFileReader::new(file).map_err(broken)?;
+    let count = reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
+    let count = count.fold(0, u64::saturating_add);
+    if count / ROWS_PER_BYTE > bytes {
+        let problem = format!(
+            "{count} rows in {bytes} bytes: it is damaged, or holds nothing but repetitions"
+        );
+        return Err(Error::data(path, None, problem));
+    }
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let names = rows.columns.named();
@@ -54,16 +67,21 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
         return Err(Error::data(path, None, "its metadata has one name for several classes"));
     }
     let file: Arc<Path> = path.into();
-    for (i, row) in reader.get_row_iter(Some(projection)).map_err(broken)?.enumerate() {
-        let row = row.map_err(broken)?.into_columns();
-        let place = Place { path: file.clone(), line: Some(i + 1) };
-        let cell = |(_, name): &(&str, &str)| {
-            let field = row.iter().find(|(column, _)| column == name);
-            field.map_or(Cell::Null, |(_, field)| cell(field))
-        };
-        let cells = names.iter().map(cell).collect();
-        let row = rows.columns.row(cells, classes.as_deref(), place);
-        rows.take(row)?;
+    let mut line = 0;
+    for group in 0..reader.num_row_groups() {
+        let group = Checked(reader.get_row_group(group).map_err(broken)?);
+        for row in group.get_row_iter(Some(projection.clone())).map_err(broken)? {
+            let row = row.map_err(broken)?.into_columns();
+            line += 1;
+            let place = Place { path: file.clone(), line: Some(line) };
+            let cell = |(_, name): &(&str, &str)| {
+                let field = row.iter().find(|(column, _)| column == name);
+                field.map_or(Cell::Null, |(_, field)| cell(field))
+            };
+            let cells = names.iter().map(cell).collect();
+            let row = rows.columns.row(cells, classes.as_deref(), place);
+            rows.take(row)?;
+        }
     }
     Ok(classes)
 }
