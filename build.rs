@@ -8,8 +8,7 @@ const VERSION: &str = "2.13.0";
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
-    println!("cargo:rerun-if-changed=src/native/native.cpp");
-    println!("cargo:rerun-if-changed=src/native/native.h");
+    println!("cargo:rerun-if-changed=src/native");
     if std::env::var_os("DOCS_RS").is_some() {
         return;
     }
@@ -43,7 +42,10 @@ fn main() {
         .warnings(false)
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
-        .file("src/native/native.cpp")
+        .files(
+            ["native", "dropout", "attention", "fused"]
+                .map(|name| format!("src/native/{name}.cpp")),
+        )
         .compile("bitfit_native");
     // Found from any folder, with no LD_LIBRARY_PATH.
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());

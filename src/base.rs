@@ -128,7 +128,7 @@ impl BaseFiles {
         let architecture = config.architecture;
         let lost = architecture.pooler().filter(|pooler| !weights.has_module(pooler));
         let store = nn::VarStore::new(device);
-        let model = Classifier::new(&store.root(), &config, num_labels)?;
+        let mut model = Classifier::new(&store.root(), &config, num_labels)?;
         let mut new: Vec<String> = store.variables().into_keys().collect();
         new.retain(|name| {
             architecture.in_head(name) || lost.is_some_and(|pooler| name.starts_with(pooler))
@@ -136,6 +136,7 @@ impl BaseFiles {
         new.sort();
         let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
         weights.fill(&store, &new)?;
+        model.join()?;
         if lost.is_some() {
             tracing::warn!(
                 "{} has no pooler: it is new, trains whole, and is saved with the task",

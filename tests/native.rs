@@ -1,7 +1,7 @@
 //! The C++ side against plain twins.
 
 use bitfit::native;
-use bitfit::nn::{Attention, Dropout, Rows};
+use bitfit::nn::{Activation, Attention, Dropout, Projected, Rows};
 use std::io::Write;
 use tch::{Device, Kind, Tensor};
 
@@ -70,46 +70,193 @@ fn dropout_refuses_what_does_not_fit() {
     assert!(native::dropout(&x, &keys(16), 3, 1.0).is_err());
 }
 
-/// Attention over packed sequences against the textbook's, padded to one tensor, forward and gradients, dropout included.
+fn largest(x: &Tensor) -> f64 {
+    x.abs().max().double_value(&[])
+}
+
+/// The largest difference, and both must be as large as each other in it.
+fn apart(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    largest(&(a.to_kind(Kind::Double) - b.to_kind(Kind::Double)))
+}
+
+/// The gradients of the sum of `y * weights` with respect to `inputs`, which have none afterwards.
+fn gradients(y: &Tensor, weights: &Tensor, inputs: &mut [&mut Tensor]) -> Vec<Tensor> {
+    (y * weights).sum(y.kind()).backward();
+    let copied = inputs.iter().map(|x| x.grad().copy()).collect();
+    inputs.iter_mut().for_each(|x| x.zero_grad());
+    copied
+}
+
+/// The textbook's attention, a sequence at a time: `rows` of each attend to all its tokens.
+fn textbook_attention(
+    [q, k, v]: [&Tensor; 3],
+    (rows, tokens): (&[i64], &[i64]),
+    heads: i64,
+    keys: &Tensor,
+    probability: f64,
+) -> Tensor {
+    let mut parts = vec![];
+    for (row, token) in rows.windows(2).zip(tokens.windows(2)) {
+        let split = |x: &Tensor, place: &[i64]| {
+            let length = place[1] - place[0];
+            x.narrow(0, place[0], length).reshape([length, heads, -1]).transpose(0, 1)
+        };
+        let (q, k, v) = (split(q, row), split(k, token), split(v, token));
+        let size = *q.size().last().unwrap() as f64;
+        let scores = (q.matmul(&k.transpose(1, 2)) / size.sqrt()).softmax(-1, q.kind());
+        let keys = keys.narrow(0, row[0], row[1] - row[0]);
+        let mask = native::dropout(&scores.ones_like(), &keys, 2, probability).unwrap();
+        let context = (scores * mask).matmul(&v).transpose(0, 1);
+        parts.push(context.reshape([row[1] - row[0], -1]));
+    }
+    Tensor::cat(&parts, 0)
+}
+
+/// Packed attention against the textbook's, forward and gradients: sequences of one token, of more than a block, with and without
+/// dropout, for all rows and for the first ones alone, on the fast path (fp32) and on the one of other devices (fp64).
 #[test]
 fn packed_attention_agrees_with_the_textbooks() {
-    let (heads, size) = (4, 8);
-    let cu_seqlens = [0i64, 5, 6, 18];
-    let keys = keys(18);
-    for probability in [0.0, 0.25] {
-        let dropout = Dropout { probability, site: 2 };
-        let attention = Attention { heads, dropout };
-        let input = || Tensor::randn([18, heads * size], FLOAT).set_requires_grad(true);
-        let (q, k, v) = (input(), input(), input());
-        let rows = Rows { keys: Some(keys.shallow_clone()), cu_seqlens: cu_seqlens[..].into() };
-        let ours = attention.forward(&q, &k, &v, &rows, &cu_seqlens).unwrap();
-        let weights = Tensor::randn_like(&ours);
-        (&ours * &weights).sum(Kind::Float).backward();
-        let gradients = [q.grad().copy(), k.grad().copy(), v.grad().copy()];
-        let mut parts = vec![];
-        let [q2, k2, v2] = [&q, &k, &v].map(|t| t.detach().set_requires_grad(true));
-        for w in cu_seqlens.windows(2) {
-            let (start, length) = (w[0], w[1] - w[0]);
-            let split =
-                |t: &Tensor| t.narrow(0, start, length).view([length, heads, size]).transpose(0, 1);
-            let scores = split(&q2).matmul(&split(&k2).transpose(1, 2)) / (size as f64).sqrt();
-            let scores = scores.softmax(-1, Kind::Float);
-            let mask = native::dropout(
-                &Tensor::ones_like(&scores),
-                &keys.narrow(0, start, length),
-                2,
-                probability,
-            )
-            .unwrap();
-            parts.push(
-                (scores * mask).matmul(&split(&v2)).transpose(0, 1).reshape([length, heads * size]),
-            );
+    let tokens = [0i64, 5, 6, 18, 18 + 131];
+    let first = [0i64, 1, 2, 3, 4];
+    for (heads, size) in [(4, 8), (3, 32), (2, 5)] {
+        let hidden = heads * size;
+        for (probability, kind, some) in [
+            (0.0, Kind::Float, false),
+            (0.25, Kind::Float, false),
+            (0.25, Kind::Double, false),
+            (0.0, Kind::Double, true),
+            (0.25, Kind::Float, true),
+            (0.25, Kind::Double, true),
+        ] {
+            let rows = if some { &first[..] } else { &tokens[..] };
+            let count = *rows.last().unwrap();
+            let input = |rows: i64, columns: i64| {
+                Tensor::randn([rows, columns], (kind, Device::Cpu)).set_requires_grad(true)
+            };
+            let (mut q, mut k, mut v) =
+                (input(count, hidden), input(149, hidden), input(149, hidden));
+            let keys = keys(count);
+            let attention = Attention { heads, dropout: Dropout { probability, site: 2 } };
+            let asked = Rows { keys: Some(keys.shallow_clone()), cu_seqlens: rows.into() };
+            let projected = if some {
+                let rest = Tensor::cat(&[&k, &v], 1);
+                Projected::Some { queries: q.shallow_clone(), rest }
+            } else {
+                Projected::All(Tensor::cat(&[&q, &k, &v], 1))
+            };
+            let ours = attention.forward(&projected, &asked, &tokens).unwrap();
+            let weights = ours.randn_like();
+            let of_ours = gradients(&ours, &weights, &mut [&mut q, &mut k, &mut v]);
+            let plain =
+                textbook_attention([&q, &k, &v], (rows, &tokens), heads, &keys, probability);
+            let of_plain = gradients(&plain, &weights, &mut [&mut q, &mut k, &mut v]);
+            assert!(apart(&ours, &plain) < 1e-5, "{heads} x {size}, {probability}, {kind:?}");
+            for (name, (ours, plain)) in ["q", "k", "v"].iter().zip(of_ours.iter().zip(&of_plain)) {
+                let off = apart(ours, plain) / largest(plain).max(1.0);
+                assert!(off < 1e-5, "{name} {heads} x {size}, {probability}, {kind:?}: {off}");
+            }
+            // Without a gradient it goes another way.
+            let quiet = tch::no_grad(|| attention.forward(&projected, &asked, &tokens).unwrap());
+            assert_eq!(quiet, ours);
         }
-        let plain = Tensor::cat(&parts, 0);
-        assert!((&ours - &plain).abs().max().double_value(&[]) < 1e-5);
-        (&plain * &weights).sum(Kind::Float).backward();
-        for (ours, plain) in gradients.iter().zip([q2.grad(), k2.grad(), v2.grad()]) {
-            assert!((ours - plain).abs().max().double_value(&[]) < 1e-5);
+    }
+}
+
+#[test]
+fn attention_refuses_what_does_not_fit() {
+    let attention = Attention { heads: 2, dropout: Dropout { probability: 0.0, site: 0 } };
+    let all = |columns: i64| Projected::All(Tensor::zeros([6, columns], FLOAT));
+    for (columns, cu_seqlens) in [
+        (24, &[0i64, 7][..]),
+        (24, &[0, 4]),
+        (24, &[0, 4, 3, 6]),
+        (24, &[0]),
+        (24, &[]),
+        (23, &[0, 6]),
+    ] {
+        let rows = Rows { keys: None, cu_seqlens: cu_seqlens.into() };
+        attention.forward(&all(columns), &rows, cu_seqlens).unwrap_err();
+    }
+}
+
+/// What activates a product in one pass against the operations it stands for, over all that a float is likely to be.
+#[test]
+fn bias_and_activation_agree_with_plain_operations() {
+    let names = ["gelu", "gelu_new", "relu"];
+    for name in names {
+        let activation = Activation::from_name(name).unwrap();
+        let plain = |x: &Tensor| match name {
+            "gelu" => x.gelu("none"),
+            "gelu_new" => x.gelu("tanh"),
+            _ => x.relu(),
+        };
+        for (rows, columns, spread) in [(1, 1, 1.0), (7, 33, 3.0), (300, 129, 20.0)] {
+            let mut x = (Tensor::randn([rows, columns], FLOAT) * spread).set_requires_grad(true);
+            let mut bias = Tensor::randn([columns], FLOAT).set_requires_grad(true);
+            let ours = native::bias_activation(&x, &bias, activation as i64).unwrap();
+            let weights = ours.randn_like();
+            let of_ours = gradients(&ours, &weights, &mut [&mut x, &mut bias]);
+            let twin = plain(&(&x + &bias));
+            let of_twin = gradients(&twin, &weights, &mut [&mut x, &mut bias]);
+            assert!(apart(&ours, &twin) < 1e-5, "{name}: {}", apart(&ours, &twin));
+            for (ours, twin) in of_ours.iter().zip(&of_twin) {
+                assert!(apart(ours, twin) / largest(twin).max(1.0) < 1e-5, "{name}");
+            }
+            let _guard = tch::no_grad_guard();
+            let wide = native::bias_activation(
+                &x.to_kind(Kind::Double),
+                &bias.to_kind(Kind::Double),
+                activation as i64,
+            );
+            assert!(apart(&wide.unwrap(), &twin) < 1e-5);
+            let expected = ours.detach();
+            assert_eq!(native::bias_activation(&x, &bias, activation as i64).unwrap(), expected);
+        }
+    }
+    let ends = Tensor::from_slice(&[f32::NEG_INFINITY, -1e30, -50.0, 0.0, 50.0, 1e30, f32::NAN]);
+    let none = Tensor::zeros([7], FLOAT);
+    let gelu = native::bias_activation(&ends.view([1, 7]).copy(), &none, 0).unwrap();
+    let gelu = Vec::<f32>::try_from(gelu.view([7])).unwrap();
+    assert_eq!(gelu[2..6], [0.0, 0.0, 50.0, 1e30]);
+    assert!(gelu[6].is_nan());
+}
+
+/// Bias, dropout, residual and LayerNorm in one pass against the operations, one after the other; with a weight that trains, too.
+#[test]
+fn residual_and_layer_norm_agree_with_plain_operations() {
+    for (rows, columns) in [(1, 8), (5, 33), (250, 384)] {
+        for (probability, trains) in [(0.0, false), (0.3, false), (0.3, true)] {
+            let input = |size: &[i64]| Tensor::randn(size, FLOAT).set_requires_grad(true);
+            let (mut x, mut residual) = (input(&[rows, columns]), input(&[rows, columns]));
+            let (mut bias, mut shift) = (input(&[columns]), input(&[columns]));
+            let mut weight = Tensor::randn([columns], FLOAT).set_requires_grad(trains);
+            let keys = keys(rows);
+            let dropped = native::Dropped { keys: Some(&keys), site: 4, probability };
+            let fused =
+                |x: &Tensor, bias: &Tensor, residual: &Tensor, weight: &Tensor, shift: &Tensor| {
+                    native::residual_norm(x, bias, residual, weight, shift, 1e-6, dropped).unwrap()
+                };
+            let ours = fused(&x, &bias, &residual, &weight, &shift);
+            let kept = native::dropout(&(&x + &bias), &keys, 4, probability).unwrap();
+            let sum = kept + &residual;
+            let twin = sum.layer_norm([columns], Some(&weight), Some(&shift), 1e-6, false);
+            assert!(apart(&ours, &twin) < 1e-5);
+            let weights = ours.randn_like();
+            let mut inputs = vec![&mut x, &mut bias, &mut residual, &mut shift];
+            if trains {
+                inputs.push(&mut weight);
+            }
+            let of_ours = gradients(&ours, &weights, &mut inputs);
+            let of_twin = gradients(&twin, &weights, &mut inputs);
+            for (ours, twin) in of_ours.iter().zip(&of_twin) {
+                assert!(apart(ours, twin) / largest(twin).max(1.0) < 1e-5, "{rows} x {columns}");
+            }
+            let _guard = tch::no_grad_guard();
+            assert_eq!(fused(&x, &bias, &residual, &weight, &shift), ours);
+            let [x, bias, residual, weight, shift] =
+                [&x, &bias, &residual, &weight, &shift].map(|x| x.to_kind(Kind::Double));
+            assert!(apart(&fused(&x, &bias, &residual, &weight, &shift), &ours) < 1e-5);
         }
     }
 }

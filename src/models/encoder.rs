@@ -3,9 +3,10 @@
 
 use super::architecture::Spec;
 use super::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{
-    Activation, Attention, Dropout, Embedding, LayerNorm, Linear, Packed, Rows, below,
+    Activation, Attention, Dropout, Embedding, Joined, LayerNorm, Linear, Packed, Projected, Rows,
+    below,
 };
 use tch::{Kind, Tensor, nn};
 
@@ -29,6 +30,12 @@ impl Encoder {
         Ok(Self { embeddings, layers, last: layer(last)? })
     }
 
+    /// Lays the weights out for the products that they are used in.
+    pub fn join(&mut self) -> Result<()> {
+        let layers = self.layers.iter_mut().chain([&mut self.last]);
+        layers.map(|layer| layer.projections.join()).collect()
+    }
+
     /// The last layer's output for each sequence's first token, `[B, H]`; `first` are these tokens as rows.
     ///
     /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else
@@ -37,10 +44,17 @@ impl Encoder {
         let mut x = self.embeddings.forward(batch)?;
         let all = batch.all_rows();
         for layer in &self.layers {
-            x = layer.forward(&x, &x, &all, &batch.cu_seqlens)?;
+            let projected = Projected::All(layer.projections.forward(&x, QUERY)?);
+            x = layer.forward(&projected, &x, &all, &batch.cu_seqlens)?;
         }
         let first_tokens = x.f_index_select(0, &batch.first)?;
-        self.last.forward(&first_tokens, &x, first, &batch.cu_seqlens)
+        let projections = &self.last.projections;
+        let query = projections.part(QUERY).ok_or_else(|| Error::Bug("no query".into()))?;
+        let projected = Projected::Some {
+            queries: query.forward(&first_tokens)?,
+            rest: projections.forward(&x, QUERY + 1)?,
+        };
+        self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)
     }
 }
 
@@ -102,11 +116,13 @@ fn after_padding(batch: &Packed, padding: i64) -> Result<Tensor> {
     Ok(through.f_sub(&before)?.f_mul(&counted)?.f_add_scalar(padding)?)
 }
 
+/// The first of a layer's projections, before key and value.
+const QUERY: usize = 0;
+
 #[derive(Debug)]
 struct Layer {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    /// Query, key, value.
+    projections: Joined,
     attention: Attention,
     attention_output: Output,
     intermediate: Linear,
@@ -129,9 +145,11 @@ impl Layer {
         let attention_dropout =
             if spec.attention_output_dropout { config.dropouts.hidden } else { 0.0 };
         Ok(Self {
-            query: linear(names.query, hidden, hidden)?,
-            key: linear(names.key, hidden, hidden)?,
-            value: linear(names.value, hidden, hidden)?,
+            projections: Joined::new(vec![
+                linear(names.query, hidden, hidden)?,
+                linear(names.key, hidden, hidden)?,
+                linear(names.value, hidden, hidden)?,
+            ]),
             attention: Attention {
                 heads: config.num_attention_heads,
                 dropout: Dropout { probability: config.dropouts.attention, site },
@@ -155,19 +173,17 @@ impl Layer {
         })
     }
 
-    /// `x_RH`, the rows to compute, of the sequences `all_TH` -> `[R, H]`.
+    /// `x_RH`, the rows to compute -> `[R, H]`.
     fn forward(
         &self,
+        projected: &Projected,
         x: &Tensor,
-        all: &Tensor,
         rows: &Rows<'_>,
         cu_seqlens: &[i64],
     ) -> Result<Tensor> {
-        let query = self.query.forward(x)?;
-        let (key, value) = (self.key.forward(all)?, self.value.forward(all)?);
-        let context = self.attention.forward(&query, &key, &value, rows, cu_seqlens)?;
+        let context = self.attention.forward(projected, rows, cu_seqlens)?;
         let x = self.attention_output.forward(&context, x, rows)?;
-        let inner = self.activation.forward(&self.intermediate.forward(&x)?)?;
+        let inner = self.intermediate.activated(&x, self.activation)?;
         self.output.forward(&inner, &x, rows)
     }
 }
@@ -182,7 +198,7 @@ struct Output {
 
 impl Output {
     fn forward(&self, x: &Tensor, residual: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
-        let x = self.dropout.forward(self.dense.forward(x)?, rows.keys.as_ref())?;
-        self.layer_norm.forward(&x.f_add(residual)?)
+        let keys = rows.keys.as_ref();
+        self.dense.normalized(x, self.dropout, keys, residual, &self.layer_norm)
     }
 }

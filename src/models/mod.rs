@@ -39,6 +39,11 @@ impl Classifier {
         })
     }
 
+    /// Lays the weights out for the products that they are used in, once they are loaded.
+    pub fn join(&mut self) -> Result<()> {
+        self.encoder.join()
+    }
+
     /// The logits, `[B, L]`.
     pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
         let first = batch.first_rows()?;

@@ -41,10 +41,44 @@ unsafe extern "C" {
         site: i64,
         probability: f64,
     ) -> c_int;
+    fn bitfit_attention(
+        out: *mut *mut c_void,
+        q: *mut c_void,
+        rest: *mut c_void,
+        rows: *const i64,
+        tokens: *const i64,
+        sequences: i64,
+        heads: i64,
+        keys: *mut c_void,
+        site: i64,
+        probability: f64,
+    ) -> c_int;
+    fn bitfit_bias_activation(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        bias: *mut c_void,
+        kind: i64,
+    ) -> c_int;
+    fn bitfit_residual_norm(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        bias: *mut c_void,
+        residual: *mut c_void,
+        weight: *mut c_void,
+        shift: *mut c_void,
+        keys: *mut c_void,
+        site: i64,
+        probability: f64,
+        eps: f64,
+    ) -> c_int;
 }
 
 fn raw(tensor: &Tensor) -> *mut c_void {
     tensor.as_ptr().cast_mut().cast()
+}
+
+fn raw_or_null(tensor: Option<&Tensor>) -> *mut c_void {
+    tensor.map_or(std::ptr::null_mut(), raw)
 }
 
 fn check(code: c_int, action: &str) -> Result<()> {
@@ -155,15 +189,103 @@ impl Drop for Flag {
     }
 }
 
+/// What is dropped at a place of the model: as `site` and the keys say, int64 and one a row; nothing without keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropped<'a> {
+    /// A key for each row.
+    pub keys: Option<&'a Tensor>,
+    /// The number of the place.
+    pub site: i64,
+    /// The share of entries.
+    pub probability: f64,
+}
+
+/// Calls `function` with a place for a tensor that it makes.
+fn made(action: &str, function: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<Tensor> {
+    let mut out = std::ptr::null_mut();
+    check(function(&mut out), action)?;
+    // SAFETY: on success it is a new tensor that the caller owns.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
 /// Dropout of `x [.., R, C]` whose mask is a pure function of `keys [R]` (int64, one a row), `site`, the leading index and the column.
 ///
 /// Kept entries are scaled by `1 / (1 - probability)`. Differentiable; the mask is computed again in backward, not stored.
 pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result<Tensor> {
-    let mut out = std::ptr::null_mut();
-    // SAFETY: as in `bind`; on success `out` is a new tensor that the caller owns.
-    check(unsafe { bitfit_dropout(&mut out, raw(x), raw(keys), site, probability) }, "dropout")?;
-    // SAFETY: as above.
-    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    // SAFETY: as in `bind`.
+    made("dropout", |out| unsafe { bitfit_dropout(out, raw(x), raw(keys), site, probability) })
+}
+
+/// Attention inside each sequence, `heads` heads. `rest [T, 3 H]` holds queries, keys and values of every token; with `queries [R, H]`,
+/// those of some rows alone, it is `[T, 2 H]`, keys and values. Each sequence's rows and tokens begin at `rows` and `tokens`, which
+/// end with `R` and `T`. Gives `[R, H]`.
+pub fn attention(
+    queries: Option<&Tensor>,
+    rest: &Tensor,
+    rows: &[i64],
+    tokens: &[i64],
+    heads: i64,
+    dropped: Dropped<'_>,
+) -> Result<Tensor> {
+    if rows.len() != tokens.len() || rows.len() < 2 {
+        let (rows, tokens) = (rows.len(), tokens.len());
+        return Err(Error::Bug(format!(
+            "attention over {rows} starts of rows, {tokens} of tokens"
+        )));
+    }
+    let sequences = rows.len() as i64 - 1;
+    let (queries, keys) = (raw_or_null(queries), raw_or_null(dropped.keys));
+    let (rows, tokens) = (rows.as_ptr(), tokens.as_ptr());
+    // SAFETY: as in `bind`; `sequences + 1` numbers are in both slices.
+    made("attention", |out| unsafe {
+        bitfit_attention(
+            out,
+            queries,
+            raw(rest),
+            rows,
+            tokens,
+            sequences,
+            heads,
+            keys,
+            dropped.site,
+            dropped.probability,
+        )
+    })
+}
+
+/// The activation `kind` (0 gelu, 1 its tanh form, 2 relu) of `x [R, C] + bias [C]`. Where nothing learns it may be written over `x`.
+pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
+    // SAFETY: as in `bind`.
+    made("bias and activation", |out| unsafe {
+        bitfit_bias_activation(out, raw(x), raw(bias), kind)
+    })
+}
+
+/// LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`: `x [R, C]`, vectors `[C]`.
+pub fn residual_norm(
+    x: &Tensor,
+    bias: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    shift: &Tensor,
+    eps: f64,
+    dropped: Dropped<'_>,
+) -> Result<Tensor> {
+    // SAFETY: as in `bind`.
+    made("residual and LayerNorm", |out| unsafe {
+        bitfit_residual_norm(
+            out,
+            raw(x),
+            raw(bias),
+            raw(residual),
+            raw(weight),
+            raw(shift),
+            raw_or_null(dropped.keys),
+            dropped.site,
+            dropped.probability,
+            eps,
+        )
+    })
 }
 
 /// Peak resident memory of this process so far, in MiB; zero where Linux's /proc does not say.

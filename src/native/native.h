@@ -34,4 +34,15 @@ int bitfit_peak_gpu_bytes(int64_t *out, int64_t index);
 
 // Counter-based dropout of x [.., R, C]: what is dropped in row r, column c of block n depends on keys[r] (int64), site, n and c alone.
 int bitfit_dropout(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor keys, int64_t site, double probability);
+
+// Scaled dot-product attention inside each sequence, `heads` heads: rest [T, 3 H] holds queries, keys and values of every token; with
+// q [R, H], the queries of the rows asked for, it is [T, 2 H], keys and values. The sequences' rows and tokens begin at `rows` and
+// `tokens`, [sequences + 1]. With keys, int64 [R] or null, probabilities are dropped as bitfit_dropout does, heads being its blocks.
+int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t site, double probability);
+
+// The activation (0 gelu, 1 its tanh form, 2 relu) of x [R, C] + bias [C]. Without a gradient it may be written over x.
+int bitfit_bias_activation(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, int64_t kind);
+
+// LayerNorm, with weight and shift [C], of residual + dropout(x + bias), x [R, C]; keys, int64 [R] or null, as in bitfit_dropout.
+int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, bitfit_tensor residual, bitfit_tensor weight, bitfit_tensor shift, bitfit_tensor keys, int64_t site, double probability, double eps);
 }

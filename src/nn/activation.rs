@@ -1,9 +1,6 @@
 //! The activations that `config.json` names.
 
-use crate::error::Result;
-use tch::Tensor;
-
-/// An activation by its Hugging Face name.
+/// An activation by its Hugging Face name; its number is what `native` knows it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `gelu`: the erf form.
@@ -26,14 +23,5 @@ impl Activation {
             "relu" => Some(Self::Relu),
             _ => None,
         }
-    }
-
-    /// Applies it to each element.
-    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            Self::Gelu => x.f_gelu("none")?,
-            Self::GeluTanh => x.f_gelu("tanh")?,
-            Self::Relu => x.f_relu()?,
-        })
     }
 }

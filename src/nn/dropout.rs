@@ -13,9 +13,9 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Whether [`Dropout::forward`] would change anything.
-    pub fn active(self, keys: Option<&Tensor>) -> bool {
-        self.probability > 0.0 && keys.is_some()
+    /// It as the kernels that it is part of want it.
+    pub fn of(self, keys: Option<&Tensor>) -> native::Dropped<'_> {
+        native::Dropped { keys, site: self.site, probability: self.probability }
     }
 
     /// `x [.., R, C]` with a key for each row, `keys [R]`; unchanged without keys.

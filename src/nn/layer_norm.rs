@@ -2,6 +2,7 @@
 
 use super::Bias;
 use crate::error::Result;
+use crate::native::Dropped;
 use tch::{Tensor, nn};
 
 /// Layer normalization; checkpoint names `weight [H]` and `bias [H]`.
@@ -25,5 +26,16 @@ impl LayerNorm {
     /// `x [R, H]` -> `[R, H]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.bias.layer_norm(x, &self.weight, self.eps)
+    }
+
+    /// Of `residual + dropout(product + bias)`, all `[R, H]`, in one pass.
+    pub fn of_residual(
+        &self,
+        product: &Tensor,
+        bias: &Bias,
+        dropped: Dropped<'_>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        bias.residual_norm(product, residual, &self.weight, &self.bias, self.eps, dropped)
     }
 }

@@ -1,6 +1,6 @@
 //! `y = x Wᵀ + b`.
 
-use super::Bias;
+use super::{Activation, Bias, Dropout, LayerNorm};
 use crate::error::Result;
 use tch::{Tensor, nn};
 
@@ -21,5 +21,94 @@ impl Linear {
     /// `x [R, I]` -> `[R, E]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.bias.linear(x, &self.weight)
+    }
+
+    /// The activation of what [`Linear::forward`] gives.
+    pub fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.bias.activate(&self.product(x)?, activation)
+    }
+
+    /// `norm(residual + dropout(forward(x)))`, with a dropout key for each row.
+    pub fn normalized(
+        &self,
+        x: &Tensor,
+        dropout: Dropout,
+        keys: Option<&Tensor>,
+        residual: &Tensor,
+        norm: &LayerNorm,
+    ) -> Result<Tensor> {
+        norm.of_residual(&self.product(x)?, &self.bias, dropout.of(keys), residual)
+    }
+
+    fn outputs(&self) -> i64 {
+        self.weight.size().first().copied().unwrap_or(0)
+    }
+
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_matmul(&self.weight.f_transpose(0, 1)?)?)
+    }
+}
+
+/// Dense layers over the same input, such as query, key and value.
+#[derive(Debug)]
+pub struct Joined {
+    parts: Vec<Linear>,
+    /// Their weights, one below the other.
+    weight: Option<Tensor>,
+}
+
+impl Joined {
+    /// Layers of one shape.
+    pub fn new(parts: Vec<Linear>) -> Self {
+        Self { parts, weight: None }
+    }
+
+    /// Moves their weights into one tensor, so that they are one product; each stays a variable of its own, which is a piece of it.
+    pub fn join(&mut self) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let whole = self.stacked(0)?;
+        let mut start = 0;
+        for part in &mut self.parts {
+            let piece = whole.f_narrow(0, start, part.outputs())?;
+            start += part.outputs();
+            part.weight.f_set_data(&piece)?;
+        }
+        self.weight = Some(whole);
+        Ok(())
+    }
+
+    /// The outputs of the parts from `first` on, side by side: `x [R, I]` -> `[R, E]` of each.
+    pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
+        let biases: Vec<&Bias> = self.parts.iter().skip(first).map(|part| &part.bias).collect();
+        let weight = match self.piece(first)? {
+            Some(weight) => weight,
+            None => self.stacked(first)?,
+        };
+        Bias::joined(&biases)?.linear(x, &weight)
+    }
+
+    /// A part.
+    pub fn part(&self, index: usize) -> Option<&Linear> {
+        self.parts.get(index)
+    }
+
+    /// The weights from `first` on, copied into one tensor.
+    fn stacked(&self, first: usize) -> Result<Tensor> {
+        let weights: Vec<&Tensor> = self.parts.iter().skip(first).map(|p| &p.weight).collect();
+        Ok(Tensor::f_cat(&weights, 0)?)
+    }
+
+    /// The same as a piece of the joined weight, if they still are that: one that trains is where its optimizer has it.
+    fn piece(&self, first: usize) -> Result<Option<Tensor>> {
+        let Some(whole) = &self.weight else { return Ok(None) };
+        let (mut start, mut count) = (0, 0);
+        for (index, part) in self.parts.iter().enumerate() {
+            let place = whole.f_narrow(0, start + count, part.outputs())?;
+            if part.weight.requires_grad() || part.weight.data_ptr() != place.data_ptr() {
+                return Ok(None);
+            }
+            *(if index < first { &mut start } else { &mut count }) += part.outputs();
+        }
+        Ok(Some(whole.f_narrow(0, start, count)?))
     }
 }

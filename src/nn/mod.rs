@@ -12,12 +12,12 @@ mod layer_norm;
 mod linear;
 
 pub use activation::Activation;
-pub use attention::Attention;
+pub use attention::{Attention, Projected};
 pub use bias::Bias;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
-pub use linear::Linear;
+pub use linear::{Joined, Linear};
 
 use crate::error::Result;
 use tch::{Tensor, nn};

@@ -1,0 +1,298 @@
+// Attention inside each sequence of a packed batch. On the CPU a head of a sequence at a time, in blocks of rows that stay in the
+// cache; backward makes the probabilities, and what dropout left of them, again from queries, keys and a number a row.
+#include "dropout.h"
+#include "math.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+// The BLAS inside libtorch. Called from several threads, each call stays on its own.
+extern "C" void sgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha, const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c, const int *ldc);
+
+namespace bitfit {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Rows in a block: with 512 tokens, a block of scores is 128 kB.
+constexpr int64_t BLOCK = 64;
+
+// Where sequences begin, and at last where the last one ends: of the query rows, and of the tokens.
+struct Starts {
+  std::vector<int64_t> rows, tokens;
+  int64_t sequences() const { return static_cast<int64_t>(tokens.size()) - 1; }
+  int64_t longest() const {
+    int64_t most = 0;
+    for (int64_t b = 0; b < sequences(); ++b) most = std::max(most, tokens[b + 1] - tokens[b]);
+    return most;
+  }
+};
+
+struct Settings {
+  Starts starts;
+  int64_t heads, site;
+  double probability;
+  at::Tensor keys;   // int64 [R], or undefined: no dropout
+};
+
+// A matrix of floats, by rows.
+struct Rows {
+  float *data;
+  int64_t stride;
+  float *row(int64_t r) const { return data + r * stride; }
+};
+
+// Queries, keys and values, or their gradients: a tensor [T, 3 H], or [R, H] and [T, 2 H].
+struct Projected {
+  Rows q, k, v;
+  Projected(const at::Tensor &queries, const at::Tensor &rest, int64_t hidden) {
+    float *data = static_cast<float *>(rest.data_ptr());
+    const int64_t stride = rest.size(1);
+    q = queries.defined() ? Rows{static_cast<float *>(queries.data_ptr()), hidden} : Rows{data, stride};
+    k = {data + (queries.defined() ? 0 : hidden), stride};
+    v = {k.data + hidden, stride};
+  }
+};
+
+// BLAS goes by columns: what is c there is our c transposed.
+void gemm(char transa, char transb, int64_t m, int64_t n, int64_t k, float alpha, Rows a, Rows b, float beta, Rows c) {
+  const int sizes[] = {static_cast<int>(m), static_cast<int>(n), static_cast<int>(k)}, strides[] = {static_cast<int>(a.stride), static_cast<int>(b.stride), static_cast<int>(c.stride)};
+  sgemm_(&transa, &transb, &sizes[0], &sizes[1], &sizes[2], &alpha, a.data, &strides[0], b.data, &strides[1], &beta, c.data, &strides[2]);
+}
+
+// c [m, n] = scale a [m, k] bT [k, n] + beta c
+void times_transposed(int64_t m, int64_t n, int64_t k, float scale, Rows a, Rows b, float beta, Rows c) {
+  gemm('T', 'N', n, m, k, scale, b, a, beta, c);
+}
+
+// c [m, n] = a [m, k] b [k, n] + beta c
+void times(int64_t m, int64_t n, int64_t k, Rows a, Rows b, float beta, Rows c) {
+  gemm('N', 'N', n, m, k, 1.0f, b, a, beta, c);
+}
+
+// c [m, n] = aT [m, k] b [k, n] + beta c
+void transposed_times(int64_t m, int64_t n, int64_t k, Rows a, Rows b, float beta, Rows c) {
+  gemm('N', 'T', n, m, k, 1.0f, b, a, beta, c);
+}
+
+// Scores to probabilities, some of them dropped; returns the logarithm of the sum of their powers.
+BITFIT_CLONES
+float softmax_row(float *s, int64_t columns, bool drops, uint64_t key, Drop drop) {
+  float most = s[0];
+#pragma omp simd reduction(max : most)
+  for (int64_t c = 0; c < columns; ++c) most = s[c] > most ? s[c] : most;
+  float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < columns; ++c) {
+    s[c] = exp_(s[c] - most);
+    sum += s[c];
+  }
+  const float inverse = 1.0f / sum;
+  if (drops) {
+    for (int64_t c = 0; c < columns; ++c) s[c] *= inverse * kept(key, static_cast<uint32_t>(c), drop);
+  } else {
+    for (int64_t c = 0; c < columns; ++c) s[c] *= inverse;
+  }
+  return most + std::log(sum);
+}
+
+// From scores `s` and the gradient `d` of what was left of the probabilities: `p` becomes what was left, and `d` the scores' gradient.
+BITFIT_CLONES
+void softmax_back(float *s, float *d, float *p, float logarithm, float scale, int64_t columns, bool drops, uint64_t key, Drop drop) {
+  float along = 0.0f;
+  if (drops) {
+#pragma omp simd reduction(+ : along)
+    for (int64_t c = 0; c < columns; ++c) {
+      const float probability = exp_(s[c] - logarithm), left = kept(key, static_cast<uint32_t>(c), drop);
+      s[c] = probability;
+      p[c] = probability * left;
+      d[c] *= left;
+      along += probability * d[c];
+    }
+  } else {
+#pragma omp simd reduction(+ : along)
+    for (int64_t c = 0; c < columns; ++c) {
+      const float probability = exp_(s[c] - logarithm);
+      s[c] = probability;
+      p[c] = probability;
+      along += probability * d[c];
+    }
+  }
+  for (int64_t c = 0; c < columns; ++c) d[c] = s[c] * (d[c] - along) * scale;
+}
+
+float *scratch(std::vector<float> &buffer, int64_t size) {
+  if (static_cast<int64_t>(buffer.size()) < size) buffer.resize(static_cast<size_t>(size));
+  return buffer.data();
+}
+
+uint64_t key_of(const int64_t *keys, int64_t row, int64_t site, int64_t head) {
+  return keys ? row_key(static_cast<uint64_t>(keys[row]), static_cast<uint64_t>(site), static_cast<uint64_t>(head)) : 0;
+}
+
+// Runs body(sequence, head) for all of them, each on one thread.
+template <typename Body>
+void each_head(const Settings &s, Body body) {
+  at::parallel_for(0, s.starts.sequences() * s.heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i / s.heads, i % s.heads);
+  });
+}
+
+// `out` [R, H]; `logarithms` [R, N] where they are wanted.
+void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &out, const at::Tensor &logarithms) {
+  const int64_t hidden = out.size(1), size = hidden / s.heads;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(size));
+  const Projected x(queries, rest, hidden);
+  float *y = out.mutable_data_ptr<float>(), *logs = logarithms.defined() ? logarithms.mutable_data_ptr<float>() : nullptr;
+  const int64_t *keys = s.keys.defined() ? s.keys.const_data_ptr<int64_t>() : nullptr;
+  const auto drop = drop_of(s.probability);
+  each_head(s, [&](int64_t b, int64_t head) {
+    thread_local std::vector<float> buffer;
+    const int64_t token = s.starts.tokens[b], length = s.starts.tokens[b + 1] - token, at = head * size;
+    const Rows k{x.k.row(token) + at, x.k.stride}, v{x.v.row(token) + at, x.v.stride};
+    const Rows scores{scratch(buffer, BLOCK * length), length};
+    for (int64_t row = s.starts.rows[b]; row < s.starts.rows[b + 1]; row += BLOCK) {
+      const int64_t count = std::min(BLOCK, s.starts.rows[b + 1] - row);
+      times_transposed(count, length, size, scale, {x.q.row(row) + at, x.q.stride}, k, 0.0f, scores);
+      for (int64_t i = 0; i < count; ++i) {
+        const float logarithm = softmax_row(scores.row(i), length, keys != nullptr, key_of(keys, row + i, s.site, head), drop);
+        if (logs) logs[(row + i) * s.heads + head] = logarithm;
+      }
+      times(count, size, length, scores, v, 0.0f, {y + row * hidden + at, hidden});
+    }
+  });
+}
+
+// The gradients of the projections, from that of the output.
+void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &logarithms, const at::Tensor &gradient, const at::Tensor &of_queries, const at::Tensor &of_rest) {
+  const int64_t hidden = gradient.size(1), size = hidden / s.heads;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(size));
+  const Projected x(queries, rest, hidden), dx(of_queries, of_rest, hidden);
+  float *dy = static_cast<float *>(gradient.data_ptr());
+  const float *logs = logarithms.const_data_ptr<float>();
+  const int64_t *keys = s.keys.defined() ? s.keys.const_data_ptr<int64_t>() : nullptr;
+  const auto drop = drop_of(s.probability);
+  each_head(s, [&](int64_t b, int64_t head) {
+    thread_local std::vector<float> buffer;
+    const int64_t token = s.starts.tokens[b], length = s.starts.tokens[b + 1] - token, at = head * size;
+    const Rows k{x.k.row(token) + at, x.k.stride}, v{x.v.row(token) + at, x.v.stride};
+    const Rows dk{dx.k.row(token) + at, dx.k.stride}, dv{dx.v.row(token) + at, dx.v.stride};
+    float *space = scratch(buffer, 3 * BLOCK * length);
+    const Rows scores{space, length}, d{space + BLOCK * length, length}, p{space + 2 * BLOCK * length, length};
+    float beta = 0.0f;
+    for (int64_t row = s.starts.rows[b]; row < s.starts.rows[b + 1]; row += BLOCK) {
+      const int64_t count = std::min(BLOCK, s.starts.rows[b + 1] - row);
+      const Rows q{x.q.row(row) + at, x.q.stride}, above{dy + row * hidden + at, hidden};
+      times_transposed(count, length, size, scale, q, k, 0.0f, scores);
+      times_transposed(count, length, size, 1.0f, above, v, 0.0f, d);
+      for (int64_t i = 0; i < count; ++i) {
+        const float logarithm = logs[(row + i) * s.heads + head];
+        softmax_back(scores.row(i), d.row(i), p.row(i), logarithm, scale, length, keys != nullptr, key_of(keys, row + i, s.site, head), drop);
+      }
+      transposed_times(length, size, count, p, above, beta, dv);
+      times(count, size, length, d, k, 0.0f, {dx.q.row(row) + at, dx.q.stride});
+      transposed_times(length, size, count, d, q, beta, dk);
+      beta = 1.0f;
+    }
+  });
+}
+
+// What a Function's forward and backward share, as libtorch keeps it.
+struct Held : torch::CustomClassHolder {
+  Settings settings;
+  explicit Held(Settings s) : settings(std::move(s)) {}
+};
+
+struct PackedAttention : torch::autograd::Function<PackedAttention> {
+  static at::Tensor forward(AutogradContext *context, const std::optional<at::Tensor> &some, const at::Tensor &rest, const c10::intrusive_ptr<Held> &held) {
+    const auto &s = held->settings;
+    const auto queries = some.value_or(at::Tensor());
+    const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3;
+    auto out = at::empty({s.starts.rows.back(), hidden}, rest.options());
+    auto logarithms = at::empty({out.size(0), s.heads}, rest.options());
+    bitfit::forward(queries, rest, s, out, logarithms);
+    context->save_for_backward({queries, rest, logarithms});
+    context->saved_data["held"] = c10::IValue::make_capsule(held);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list gradient) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "attention: no second derivatives");
+    const auto saved = context->get_saved_variables();
+    const auto &queries = saved[0], &rest = saved[1], &logarithms = saved[2];
+    const auto capsule = context->saved_data["held"].toCapsule();
+    auto of_queries = queries.defined() ? at::empty_like(queries) : at::Tensor();
+    auto of_rest = at::empty_like(rest);
+    bitfit::backward(queries, rest, static_cast<Held *>(capsule.get())->settings, logarithms, gradient[0].contiguous(), of_queries, of_rest);
+    return {of_queries, of_rest, at::Tensor()};
+  }
+};
+
+// For any device and kind: the sequences padded to one tensor.
+at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
+  const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3, size = hidden / s.heads, count = s.starts.sequences();
+  const auto parts = queries.defined() ? std::vector<at::Tensor>{queries, rest.narrow(1, 0, hidden), rest.narrow(1, hidden, hidden)} : rest.split(hidden, 1);
+  const auto ints = at::TensorOptions().dtype(at::kLong);
+  // Which row is at each padded place, any where there is none; and which places have one.
+  const auto places = [&](const std::vector<int64_t> &starts) {
+    const auto begins = at::tensor(at::ArrayRef<int64_t>(starts), ints);
+    const auto lengths = begins.narrow(0, 1, count) - begins.narrow(0, 0, count);
+    const auto steps = at::arange(lengths.max().item<int64_t>(), ints);
+    const auto there = steps.unsqueeze(0) < lengths.unsqueeze(1);
+    return std::make_pair(at::where(there, begins.narrow(0, 0, count).unsqueeze(1) + steps, at::zeros({}, ints)).to(rest.device()), there.to(rest.device()));
+  };
+  const auto [rows, rows_there] = places(s.starts.rows);
+  const auto [tokens, tokens_there] = places(s.starts.tokens);
+  const auto padded = [&](const at::Tensor &x, const at::Tensor &index) {
+    return x.index_select(0, index.flatten()).view({count, index.size(1), s.heads, size}).transpose(1, 2);
+  };
+  const auto q = padded(parts[0], rows), k = padded(parts[1], tokens), v = padded(parts[2], tokens);
+  auto scores = q.mul(1.0 / std::sqrt(static_cast<double>(size))).matmul(k.transpose(2, 3));
+  scores = scores.masked_fill(tokens_there.logical_not().unsqueeze(1).unsqueeze(1), -std::numeric_limits<double>::infinity());
+  auto p = scores.softmax(-1, scores.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  if (s.keys.defined()) {
+    const auto keys = s.keys.index_select(0, rows.flatten());
+    // [N, B R, L] to [B, N, R, L].
+    const auto left = kept(keys, s.heads, tokens.size(1), s.site, s.probability).view({s.heads, count, rows.size(1), tokens.size(1)}).transpose(0, 1);
+    p = p * left * (1.0 / (1.0 - s.probability));
+  }
+  const auto context = p.to(v.scalar_type()).matmul(v).transpose(1, 2).reshape({count * rows.size(1), hidden});
+  return context.index_select(0, rows_there.flatten().nonzero().flatten());
+}
+
+void check(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
+  const auto &starts = s.starts;
+  const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3;
+  TORCH_CHECK(rest.dim() == 2 && rest.size(1) == hidden * (queries.defined() ? 2 : 3) && s.heads > 0 && hidden % s.heads == 0, "attention: ", rest.sizes(), " does not fit ", s.heads, " heads");
+  TORCH_CHECK(starts.tokens.size() > 1 && starts.rows.size() == starts.tokens.size(), "attention: no sequence");
+  const int64_t rows = queries.defined() ? queries.size(0) : rest.size(0);
+  const auto rising = [](const std::vector<int64_t> &x) { return x[0] == 0 && std::is_sorted(x.begin(), x.end(), std::less_equal<int64_t>()); };
+  TORCH_CHECK(rising(starts.rows) && rising(starts.tokens) && starts.rows.back() == rows && starts.tokens.back() == rest.size(0), "attention: sequences that do not fit ", rows, " rows and ", rest.size(0), " tokens");
+  if (s.keys.defined()) check_dropout(s.keys, rows, s.probability);
+}
+
+}  // namespace
+}  // namespace bitfit
+
+using namespace bitfit;
+
+int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t site, double probability) {
+  return guarded([&] {
+    const auto queries = q ? ref(q).contiguous() : at::Tensor();
+    const auto others = ref(rest).contiguous();
+    Settings s{{{rows, rows + sequences + 1}, {tokens, tokens + sequences + 1}}, heads, site, probability, probability > 0 ? maybe(keys) : at::Tensor()};
+    if (s.keys.defined()) s.keys = s.keys.contiguous();
+    check(queries, others, s);
+    if (!fast(others)) {
+      *out = new at::Tensor(by_operations(queries, others, s));
+    } else if (at::GradMode::is_enabled() && (others.requires_grad() || (queries.defined() && queries.requires_grad()))) {
+      *out = new at::Tensor(PackedAttention::apply(q ? std::optional(queries) : std::nullopt, others, c10::make_intrusive<Held>(std::move(s))));
+    } else {
+      auto y = at::empty({s.starts.rows.back(), queries.defined() ? queries.size(1) : others.size(1) / 3}, others.options());
+      forward(queries, others, s, y, at::Tensor());
+      *out = new at::Tensor(y);
+    }
+  });
+}

@@ -1,0 +1,48 @@
+// What the C++ files share.
+#pragma once
+#include "native.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <string>
+
+namespace bitfit {
+
+// The calling thread's last error, for bitfit_last_error().
+extern thread_local std::string last_error;
+
+inline at::Tensor &ref(bitfit_tensor t) { return *static_cast<at::Tensor *>(t); }
+
+// A tensor that may be missing.
+inline at::Tensor maybe(bitfit_tensor t) { return t ? ref(t) : at::Tensor(); }
+
+template <typename Body>
+int guarded(Body body) {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error &e) {
+    last_error = e.what_without_backtrace();
+  } catch (const std::exception &e) {
+    last_error = e.what();
+  } catch (...) {
+    last_error = "unknown C++ exception";
+  }
+  return 1;
+}
+
+// Whether the CPU's own loops are for this tensor; every other device and kind goes by tensor operations.
+inline bool fast(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+// A loop compiled for each generation of processors, chosen when the library is loaded.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define BITFIT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define BITFIT_CLONES
+#endif
+// Into each of them.
+#define BITFIT_INLINE static inline __attribute__((always_inline))
+
+}  // namespace bitfit

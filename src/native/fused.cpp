@@ -1,0 +1,292 @@
+// What lies between two matrix products, in one pass each: bias and activation; bias, dropout, residual and LayerNorm. Of the
+// inputs only what backward needs is kept.
+#include "dropout.h"
+#include "math.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace bitfit {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// Runs body(part, begin, end) over the rows, a part for each thread, so that sums have the same order in every run.
+template <typename Body>
+int64_t in_parts(int64_t rows, int64_t columns, Body body) {
+  const int64_t worth = std::max<int64_t>(1, rows * columns / 16384);
+  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>({at::get_num_threads(), rows, worth}));
+  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; ++part) body(part, rows * part / parts, rows * (part + 1) / parts);
+  });
+  return parts;
+}
+
+int64_t most_parts() { return std::max(1, at::get_num_threads()); }
+
+// Whether anything here has a gradient. Inside a Function's forward that is no longer known.
+bool learns(std::initializer_list<at::Tensor> inputs) {
+  return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor &t) { return t.requires_grad(); });
+}
+
+// The sums that parts left in the first rows of [parts, columns].
+at::Tensor summed(const at::Tensor &sums, int64_t parts) { return parts == 1 ? sums[0] : sums.narrow(0, 0, parts).sum(0); }
+
+enum Activation : int64_t { GELU, GELU_TANH, RELU };
+
+constexpr float HALF_ROOT = 0.70710678118654752f, DENSITY = 0.39894228040143268f;   // sqrt(1/2), 1/sqrt(2 pi)
+constexpr float TANH_ROOT = 0.79788456080286536f, TANH_CUBE = 0.044715f;              // sqrt(2/pi)
+
+template <int64_t kind>
+BITFIT_INLINE float activated(float x) {
+  if constexpr (kind == GELU) return 0.5f * x * (1.0f + erf_(x * HALF_ROOT));
+  if constexpr (kind == GELU_TANH) return 0.5f * x * (1.0f + tanh_(TANH_ROOT * (x + TANH_CUBE * x * x * x)));
+  return x > 0.0f ? x : 0.0f;
+}
+
+template <int64_t kind>
+BITFIT_INLINE float slope(float x) {
+  if constexpr (kind == GELU) return 0.5f * (1.0f + erf_(x * HALF_ROOT)) + x * DENSITY * exp_(-0.5f * x * x);
+  if constexpr (kind == GELU_TANH) {
+    const float t = tanh_(TANH_ROOT * (x + TANH_CUBE * x * x * x));
+    return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * TANH_ROOT * (1.0f + 3.0f * TANH_CUBE * x * x);
+  }
+  return x > 0.0f ? 1.0f : 0.0f;
+}
+
+template <int64_t kind>
+BITFIT_INLINE void activate_row(const float *x, const float *bias, float *y, int64_t columns) {
+  for (int64_t c = 0; c < columns; ++c) y[c] = activated<kind>(x[c] + bias[c]);
+}
+
+template <int64_t kind>
+BITFIT_INLINE void deactivate_row(const float *x, const float *bias, const float *dy, float *dx, float *sum, int64_t columns) {
+  for (int64_t c = 0; c < columns; ++c) {
+    dx[c] = dy[c] * slope<kind>(x[c] + bias[c]);
+    sum[c] += dx[c];
+  }
+}
+
+BITFIT_CLONES void gelu_row(const float *x, const float *b, float *y, int64_t n) { activate_row<GELU>(x, b, y, n); }
+BITFIT_CLONES void gelu_tanh_row(const float *x, const float *b, float *y, int64_t n) { activate_row<GELU_TANH>(x, b, y, n); }
+BITFIT_CLONES void relu_row(const float *x, const float *b, float *y, int64_t n) { activate_row<RELU>(x, b, y, n); }
+BITFIT_CLONES void gelu_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<GELU>(x, b, dy, dx, s, n); }
+BITFIT_CLONES void gelu_tanh_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<GELU_TANH>(x, b, dy, dx, s, n); }
+BITFIT_CLONES void relu_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<RELU>(x, b, dy, dx, s, n); }
+
+at::Tensor activation_by_operations(const at::Tensor &x, const at::Tensor &bias, int64_t kind) {
+  const auto sum = x + bias;
+  return kind == RELU ? sum.relu() : at::gelu(sum, kind == GELU ? "none" : "tanh");
+}
+
+// Into `y`, which may be `x` itself.
+void activate(const at::Tensor &x, const at::Tensor &bias, int64_t kind, const at::Tensor &y) {
+  const int64_t columns = x.size(1);
+  const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>();
+  float *to = y.mutable_data_ptr<float>();
+  const auto row = kind == GELU ? gelu_row : kind == GELU_TANH ? gelu_tanh_row : relu_row;
+  in_parts(x.size(0), columns, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) row(from + r * columns, b, to + r * columns, columns);
+  });
+}
+
+struct BiasActivation : torch::autograd::Function<BiasActivation> {
+  static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &bias, int64_t kind) {
+    context->save_for_backward({x, bias});
+    context->saved_data["kind"] = kind;
+    auto y = at::empty_like(x);
+    activate(x, bias, kind, y);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list gradient) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "bias and activation: no second derivatives");
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &bias = saved[1];
+    const auto kind = context->saved_data["kind"].toInt();
+    const auto dy = gradient[0].contiguous();
+    auto dx = at::empty_like(x);
+    const int64_t columns = x.size(1);
+    auto sums = at::zeros({most_parts(), columns}, x.options());
+    const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>(), *above = dy.const_data_ptr<float>();
+    float *to = dx.mutable_data_ptr<float>(), *sum = sums.mutable_data_ptr<float>();
+    const auto row = kind == GELU ? gelu_back : kind == GELU_TANH ? gelu_tanh_back : relu_back;
+    const auto parts = in_parts(x.size(0), columns, [&](int64_t part, int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) row(from + r * columns, b, above + r * columns, to + r * columns, sum + part * columns, columns);
+    });
+    return {dx, context->needs_input_grad(1) ? summed(sums, parts) : at::Tensor(), at::Tensor()};
+  }
+};
+
+// Residual plus dropped (x + bias), normalized into `hat`, scaled and shifted into `y`; returns one over the deviation.
+BITFIT_CLONES
+float normalize_row(const float *x, const float *bias, const float *residual, const float *weight, const float *shift, float *hat, float *y, int64_t columns, float eps, bool drops, uint64_t key, Drop drop) {
+  float sum = 0.0f;
+  if (drops) {
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < columns; ++c) {
+      hat[c] = (x[c] + bias[c]) * kept(key, static_cast<uint32_t>(c), drop) + residual[c];
+      sum += hat[c];
+    }
+  } else {
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < columns; ++c) {
+      hat[c] = x[c] + bias[c] + residual[c];
+      sum += hat[c];
+    }
+  }
+  const float mean = sum / static_cast<float>(columns);
+  float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t c = 0; c < columns; ++c) squares += (hat[c] - mean) * (hat[c] - mean);
+  const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(columns) + eps);
+  for (int64_t c = 0; c < columns; ++c) {
+    hat[c] = (hat[c] - mean) * inverse;
+    y[c] = hat[c] * weight[c] + shift[c];
+  }
+  return inverse;
+}
+
+// The way back. `dz` is the residual's gradient and `dx` the product's; sums are added to.
+BITFIT_CLONES
+void normalize_back(const float *dy, const float *hat, float inverse, const float *weight, float *dz, float *dx, float *of_bias, float *of_weight, float *of_shift, int64_t columns, bool drops, uint64_t key, Drop drop) {
+  float sum = 0.0f, along = 0.0f;
+#pragma omp simd reduction(+ : sum, along)
+  for (int64_t c = 0; c < columns; ++c) {
+    const float g = dy[c] * weight[c];
+    sum += g;
+    along += g * hat[c];
+    of_shift[c] += dy[c];
+  }
+  if (of_weight) {
+    for (int64_t c = 0; c < columns; ++c) of_weight[c] += dy[c] * hat[c];
+  }
+  const float mean = sum / static_cast<float>(columns), slope = along / static_cast<float>(columns);
+  if (drops) {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float z = (dy[c] * weight[c] - mean - hat[c] * slope) * inverse;
+      const float x = z * kept(key, static_cast<uint32_t>(c), drop);
+      dz[c] = z;
+      dx[c] = x;
+      of_bias[c] += x;
+    }
+  } else {
+    for (int64_t c = 0; c < columns; ++c) {
+      const float z = (dy[c] * weight[c] - mean - hat[c] * slope) * inverse;
+      dz[c] = z;
+      of_bias[c] += z;
+    }
+  }
+}
+
+// A row's dropout: nothing, where there are no keys.
+struct Keys {
+  const int64_t *keys;
+  uint64_t site;
+  uint64_t of(int64_t row) const { return keys ? row_key(static_cast<uint64_t>(keys[row]), site, 0) : 0; }
+};
+
+// Fills `y`, `inverse` [R] and `hat`: [R, C], or a row for each part where nobody needs it afterwards.
+void normalize(const at::Tensor &x, const at::Tensor &bias, const at::Tensor &residual, const at::Tensor &weight, const at::Tensor &shift, Keys keys, Drop drop, double eps, const at::Tensor &hat, const at::Tensor &inverse, const at::Tensor &y) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>(), *r = residual.const_data_ptr<float>();
+  const float *w = weight.const_data_ptr<float>(), *s = shift.const_data_ptr<float>();
+  float *h = hat.mutable_data_ptr<float>(), *to = y.mutable_data_ptr<float>(), *inv = inverse.mutable_data_ptr<float>();
+  const bool keep = hat.size(0) == rows;
+  in_parts(rows, columns, [&](int64_t part, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = i * columns;
+      inv[i] = normalize_row(from + at, b, r + at, w, s, h + (keep ? i : part) * columns, to + at, columns, static_cast<float>(eps), keys.keys != nullptr, keys.of(i), drop);
+    }
+  });
+}
+
+struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
+  static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &bias, const at::Tensor &residual, const at::Tensor &weight, const at::Tensor &shift, const std::optional<at::Tensor> &some, int64_t site, double probability, double eps) {
+    const auto keys = some.value_or(at::Tensor());
+    auto y = at::empty_like(x), hat = at::empty_like(x), inverse = at::empty({x.size(0)}, x.options());
+    const Keys k{keys.defined() ? keys.const_data_ptr<int64_t>() : nullptr, static_cast<uint64_t>(site)};
+    normalize(x, bias, residual, weight, shift, k, drop_of(probability), eps, hat, inverse, y);
+    context->save_for_backward({hat, inverse, weight});
+    context->saved_data["keys"] = keys;
+    context->saved_data["site"] = site;
+    context->saved_data["probability"] = probability;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list gradient) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "residual and LayerNorm: no second derivatives");
+    const auto saved = context->get_saved_variables();
+    const auto &hat = saved[0], &inverse = saved[1], &weight = saved[2];
+    const auto kept_keys = context->saved_data["keys"].toTensor();
+    const bool drops = kept_keys.defined(), of_weight = context->needs_input_grad(3);
+    const Keys keys{drops ? kept_keys.const_data_ptr<int64_t>() : nullptr, static_cast<uint64_t>(context->saved_data["site"].toInt())};
+    const auto drop = drop_of(context->saved_data["probability"].toDouble());
+    const int64_t rows = hat.size(0), columns = hat.size(1);
+    const auto dy = gradient[0].contiguous();
+    auto dz = at::empty_like(hat);
+    auto dx = drops ? at::empty_like(hat) : dz;
+    auto sums = at::zeros({3, most_parts(), columns}, hat.options());
+    auto of_bias = sums[0], weights = sums[1], shifts = sums[2];
+    const float *above = dy.const_data_ptr<float>(), *h = hat.const_data_ptr<float>(), *inv = inverse.const_data_ptr<float>(), *w = weight.const_data_ptr<float>();
+    float *z = dz.mutable_data_ptr<float>(), *x = dx.mutable_data_ptr<float>();
+    float *b = of_bias.mutable_data_ptr<float>(), *g = weights.mutable_data_ptr<float>(), *s = shifts.mutable_data_ptr<float>();
+    const auto parts = in_parts(rows, columns, [&](int64_t part, int64_t begin, int64_t end) {
+      const int64_t mine = part * columns;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t at = i * columns;
+        normalize_back(above + at, h + at, inv[i], w, z + at, x + at, b + mine, of_weight ? g + mine : nullptr, s + mine, columns, drops, keys.of(i), drop);
+      }
+    });
+    const auto sum = [&](int64_t input, const at::Tensor &of) { return context->needs_input_grad(input) ? summed(of, parts) : at::Tensor(); };
+    return {dx, sum(1, of_bias), dz, sum(3, weights), sum(4, shifts), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+void check_rows(const at::Tensor &x, std::initializer_list<at::Tensor> vectors, const char *what) {
+  TORCH_CHECK(x.dim() == 2, what, ": [R, C] expected, found ", x.sizes());
+  for (const auto &v : vectors) TORCH_CHECK(v.dim() == 1 && v.size(0) == x.size(1), what, ": a vector [", x.size(1), "] expected, found ", v.sizes());
+}
+
+}  // namespace
+}  // namespace bitfit
+
+using namespace bitfit;
+
+int bitfit_bias_activation(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, int64_t kind) {
+  return guarded([&] {
+    const auto &given = ref(x), &b = ref(bias);
+    check_rows(given, {b}, "bias and activation");
+    if (!fast(given)) {
+      *out = new at::Tensor(activation_by_operations(given, b, kind));
+    } else if (learns({given, b})) {
+      *out = new at::Tensor(BiasActivation::apply(given.contiguous(), b.contiguous(), kind));
+    } else {
+      const auto y = given.contiguous().detach();
+      activate(y, b.contiguous(), kind, y);
+      *out = new at::Tensor(y);
+    }
+  });
+}
+
+int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, bitfit_tensor residual, bitfit_tensor weight, bitfit_tensor shift, bitfit_tensor keys, int64_t site, double probability, double eps) {
+  return guarded([&] {
+    const auto given = ref(x).contiguous(), b = ref(bias).contiguous(), r = ref(residual).contiguous(), w = ref(weight).contiguous(), s = ref(shift).contiguous();
+    check_rows(given, {b, w, s}, "residual and LayerNorm");
+    TORCH_CHECK(r.sizes() == given.sizes(), "residual and LayerNorm: a residual ", given.sizes(), " expected, found ", r.sizes());
+    auto k = maybe(keys);
+    if (k.defined()) check_dropout(k, given.size(0), probability);
+    k = k.defined() && probability > 0 ? k.contiguous() : at::Tensor();
+    if (!fast(given)) {
+      const auto sum = k.defined() ? dropout(given + b, k, site, probability) : given + b;
+      *out = new at::Tensor(at::layer_norm(sum + r, w.sizes(), w, s, eps, false));
+    } else if (learns({given, b, r, w, s})) {
+      *out = new at::Tensor(ResidualNorm::apply(given, b, r, w, s, k.defined() ? std::optional(k) : std::nullopt, site, probability, eps));
+    } else {
+      auto y = at::empty_like(given), hat = at::empty({most_parts(), given.size(1)}, given.options()), inverse = at::empty({given.size(0)}, given.options());
+      normalize(given, b, r, w, s, {k.defined() ? k.const_data_ptr<int64_t>() : nullptr, static_cast<uint64_t>(site)}, drop_of(probability), eps, hat, inverse, y);
+      *out = new at::Tensor(y);
+    }
+  });
+}
