@@ -37,13 +37,15 @@ fn main() {
         .cpp(true)
         .std("c++20")
         .opt_level(3)
+        // As libtorch itself: some of its classes are laid out differently without.
+        .define("NDEBUG", None)
         .flag("-fno-math-errno")
         .flag("-fopenmp")
         .warnings(false)
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
         .files(
-            ["native", "dropout", "attention", "fused"]
+            ["native", "dropout", "product", "attention", "fused", "memory", "profile"]
                 .map(|name| format!("src/native/{name}.cpp")),
         )
         .compile("bitfit_native");

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dropouts, ModelConfig, SavedTask};
+use crate::native;
 use crate::weights::{self, Weights};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -127,6 +128,7 @@ impl BaseFiles {
         }
         let architecture = config.architecture;
         let lost = architecture.pooler().filter(|pooler| !weights.has_module(pooler));
+        native::pool_memory();
         let store = nn::VarStore::new(device);
         let mut model = Classifier::new(&store.root(), &config, num_labels)?;
         let mut new: Vec<String> = store.variables().into_keys().collect();

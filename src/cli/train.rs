@@ -4,7 +4,7 @@ use super::inspect::show_plan;
 use super::on_signal;
 use crate::config::Run;
 use crate::error::Result;
-use crate::train::{self, Listeners, MetricsFile, Start, Terminal, output};
+use crate::train::{self, Listeners, MetricsFile, Profiler, Start, Terminal, output};
 use crate::{files, logging, native};
 use clap::Args;
 use std::io::Write;
@@ -38,6 +38,9 @@ pub struct Train {
     /// Read and check everything, print what would train, and stop; nothing is written.
     #[arg(long)]
     dry_run: bool,
+    /// Print at the end where the time of a step went.
+    #[arg(long)]
+    profile: bool,
     /// Write metrics and the summary to stdout, and logs to stderr, as JSON lines.
     #[arg(long)]
     pub json: bool,
@@ -56,6 +59,9 @@ impl Train {
             Listeners(vec![Box::new(MetricsFile::new(&training.output_dir, self.json))]);
         if !self.json {
             listeners.0.push(Box::new(Terminal::new(bars, run.metric.name())));
+        }
+        if self.profile {
+            listeners.0.push(Box::new(Profiler::default()));
         }
         let stop = stop_on_signal(self.json)?;
         train::train(&run, self.start(), &mut listeners, &stop).map(drop)

@@ -142,6 +142,7 @@ void each_head(const Settings &s, Body body) {
 
 // `out` [R, H]; `logarithms` [R, N] where they are wanted.
 void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &out, const at::Tensor &logarithms) {
+  BITFIT_PART("bitfit::attention");
   const int64_t hidden = out.size(1), size = hidden / s.heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   const Projected x(queries, rest, hidden);
@@ -167,6 +168,7 @@ void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &
 
 // The gradients of the projections, from that of the output.
 void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &logarithms, const at::Tensor &gradient, const at::Tensor &of_queries, const at::Tensor &of_rest) {
+  BITFIT_PART("bitfit::attention_backward");
   const int64_t hidden = gradient.size(1), size = hidden / s.heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   const Projected x(queries, rest, hidden), dx(of_queries, of_rest, hidden);

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <string>
@@ -35,6 +36,9 @@ int guarded(Body body) {
 
 // Whether the CPU's own loops are for this tensor; every other device and kind goes by tensor operations.
 inline bool fast(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+// A part of a step for the profile.
+#define BITFIT_PART(name) RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{})
 
 // A loop compiled for each generation of processors, chosen when the library is loaded.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

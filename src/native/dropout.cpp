@@ -26,6 +26,7 @@ at::Tensor mix32(at::Tensor x) {
 }
 
 at::Tensor dropped(const at::Tensor &given, const at::Tensor &keys, int64_t site, double probability) {
+  BITFIT_PART("bitfit::dropout");
   const auto x = given.contiguous();
   const int64_t columns = x.size(-1), rows = x.size(-2);
   check_dropout(keys, rows, probability);

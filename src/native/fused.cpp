@@ -82,6 +82,7 @@ at::Tensor activation_by_operations(const at::Tensor &x, const at::Tensor &bias,
 
 // Into `y`, which may be `x` itself.
 void activate(const at::Tensor &x, const at::Tensor &bias, int64_t kind, const at::Tensor &y) {
+  BITFIT_PART("bitfit::activation");
   const int64_t columns = x.size(1);
   const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>();
   float *to = y.mutable_data_ptr<float>();
@@ -102,6 +103,7 @@ struct BiasActivation : torch::autograd::Function<BiasActivation> {
 
   static variable_list backward(AutogradContext *context, variable_list gradient) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "bias and activation: no second derivatives");
+    BITFIT_PART("bitfit::activation_backward");
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &bias = saved[1];
     const auto kind = context->saved_data["kind"].toInt();
@@ -189,6 +191,7 @@ struct Keys {
 
 // Fills `y`, `inverse` [R] and `hat`: [R, C], or a row for each part where nobody needs it afterwards.
 void normalize(const at::Tensor &x, const at::Tensor &bias, const at::Tensor &residual, const at::Tensor &weight, const at::Tensor &shift, Keys keys, Drop drop, double eps, const at::Tensor &hat, const at::Tensor &inverse, const at::Tensor &y) {
+  BITFIT_PART("bitfit::residual_norm");
   const int64_t rows = x.size(0), columns = x.size(1);
   const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>(), *r = residual.const_data_ptr<float>();
   const float *w = weight.const_data_ptr<float>(), *s = shift.const_data_ptr<float>();
@@ -217,6 +220,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
 
   static variable_list backward(AutogradContext *context, variable_list gradient) {
     TORCH_CHECK(!at::GradMode::is_enabled(), "residual and LayerNorm: no second derivatives");
+    BITFIT_PART("bitfit::residual_norm_backward");
     const auto saved = context->get_saved_variables();
     const auto &hat = saved[0], &inverse = saved[1], &weight = saved[2];
     const auto kept_keys = context->saved_data["keys"].toTensor();

@@ -53,6 +53,17 @@ unsafe extern "C" {
         site: i64,
         probability: f64,
     ) -> c_int;
+    fn bitfit_product(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        weight: *mut c_void,
+        bias: *mut c_void,
+    ) -> c_int;
+    fn bitfit_pool_use();
+    fn bitfit_pool_empty();
+    fn bitfit_profile_start() -> c_int;
+    fn bitfit_profile_stop() -> c_int;
+    fn bitfit_profile_report(out: *mut *const c_char) -> c_int;
     fn bitfit_bias_activation(
         out: *mut *mut c_void,
         x: *mut c_void,
@@ -253,6 +264,12 @@ pub fn attention(
     })
 }
 
+/// `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`.
+pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    // SAFETY: as in `bind`.
+    made("product", |out| unsafe { bitfit_product(out, raw(x), raw(weight), raw_or_null(bias)) })
+}
+
 /// The activation `kind` (0 gelu, 1 its tanh form, 2 relu) of `x [R, C] + bias [C]`. Where nothing learns it may be written over `x`.
 pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
     // SAFETY: as in `bind`.
@@ -286,6 +303,33 @@ pub fn residual_norm(
             eps,
         )
     })
+}
+
+/// Notes the seconds in each operation of all threads, until [`profile_stop`].
+pub fn profile_start() -> Result<()> {
+    // SAFETY: it touches nothing of ours.
+    check(unsafe { bitfit_profile_start() }, "starting the profile")
+}
+
+/// Stops noting; the next [`profile_start`] goes on.
+pub fn profile_stop() -> Result<()> {
+    // SAFETY: as in `profile_start`.
+    check(unsafe { bitfit_profile_stop() }, "stopping the profile")
+}
+
+/// An operation's name (of a product, with its sizes), the seconds in it, those that it calls left out, and how often it ran.
+pub fn profile_report() -> Result<Vec<(String, f64, u64)>> {
+    let mut out = std::ptr::null();
+    // SAFETY: on success it is a string that lives until the next report; there is one caller at a time.
+    check(unsafe { bitfit_profile_report(&mut out) }, "reading the profile")?;
+    // SAFETY: as above.
+    let text = unsafe { CStr::from_ptr(out) }.to_string_lossy().into_owned();
+    let entry = |line: &str| {
+        let mut fields = line.split('\t');
+        let name = fields.next()?.to_owned();
+        Some((name, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(entry).collect())
 }
 
 /// Peak resident memory of this process so far, in MiB; zero where Linux's /proc does not say.
@@ -331,12 +375,19 @@ pub fn fewer_at_once(error: Error, rows: usize, device: Device) -> Result<usize>
     Ok(half)
 }
 
+/// From now on, large tensors on the CPU come from a pool, which hands freed ones on to the next of about their size.
+pub fn pool_memory() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: tensors know for themselves who frees them.
+    ONCE.call_once(|| unsafe { bitfit_pool_use() });
+}
+
 /// Gives memory that is free back to the system.
-///
-/// Batches differ in size, so freed tensors leave holes that the next ones do not fit; glibc's heap grows with them, without end.
 pub fn release_free_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it touches nothing that is in use.
+    unsafe { bitfit_pool_empty() };
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: as above.
     let _ = unsafe { libc::malloc_trim(0) };
 }
 

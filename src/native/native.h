@@ -40,9 +40,22 @@ int bitfit_dropout(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor keys, int6
 // `tokens`, [sequences + 1]. With keys, int64 [R] or null, probabilities are dropped as bitfit_dropout does, heads being its blocks.
 int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t site, double probability);
 
+// x [R, I] times weight [E, I], transposed, plus bias [E], or null.
+int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bitfit_tensor bias);
+
 // The activation (0 gelu, 1 its tanh form, 2 relu) of x [R, C] + bias [C]. Without a gradient it may be written over x.
 int bitfit_bias_activation(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, int64_t kind);
 
 // LayerNorm, with weight and shift [C], of residual + dropout(x + bias), x [R, C]; keys, int64 [R] or null, as in bitfit_dropout.
 int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, bitfit_tensor residual, bitfit_tensor weight, bitfit_tensor shift, bitfit_tensor keys, int64_t site, double probability, double eps);
+
+// Notes the seconds in each operation, those it calls left out, until it is stopped; the report has a line for each: name, tab, seconds,
+// tab, calls. Products' names go on with their sizes. The text lives until the next report.
+int bitfit_profile_start();
+int bitfit_profile_stop();
+int bitfit_profile_report(const char **out);
+
+// From now on large tensors on the CPU come from a pool; what is free in it goes back to the system when it is emptied.
+void bitfit_pool_use();
+void bitfit_pool_empty();
 }

@@ -16,7 +16,7 @@ impl Bias {
     /// `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]` -> `[R, E]`.
     pub fn linear(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let Bias::Shared(bias) = self;
-        Ok(x.f_linear(weight, Some(bias))?)
+        native::product(x, weight, Some(bias))
     }
 
     /// The activation of `product [R, E] + bias`, in one pass; `product` may be used up.

@@ -2,6 +2,7 @@
 
 use super::{Activation, Bias, Dropout, LayerNorm};
 use crate::error::Result;
+use crate::native;
 use tch::{Tensor, nn};
 
 /// A dense layer; checkpoint names `weight [E, I]` and `bias [E]`.
@@ -45,7 +46,7 @@ impl Linear {
     }
 
     fn product(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_matmul(&self.weight.f_transpose(0, 1)?)?)
+        native::product(x, &self.weight, None)
     }
 }
 

@@ -3,12 +3,14 @@
 mod events;
 pub mod output;
 mod policy;
+mod profile;
 pub mod setup;
 mod step;
 pub mod watch;
 
 pub use events::{Event, Listener, Listeners, MetricsFile, Record, Terminal, list};
 pub use policy::{Actions, Policy};
+pub use profile::{Profile, Profiler};
 pub use setup::Prepared;
 
 use crate::checkpoint::{Checkpoint, State};

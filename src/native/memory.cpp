@@ -1,0 +1,115 @@
+// Where the CPU's large tensors live. A step's are the same few sizes, a little more or less with each batch: glibc would leave a hole for
+// each that the next does not fit, or take fresh pages from the system every time. Here a freed block waits for the next of its
+// size, rounded up to an eighth of a power of two.
+#include "common.h"
+
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+
+#include <sys/mman.h>
+
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+namespace bitfit {
+namespace {
+
+constexpr size_t SMALL = size_t(1) << 16, ALIGNMENT = 64, HUGE_PAGE = size_t(1) << 21;
+
+size_t rounded(size_t size) {
+  const size_t step = std::max(std::bit_floor(size) / 8, size_t(4096));
+  return (size + step - 1) / step * step;
+}
+
+// In huge pages where a block fills some: a step walks through far more memory than small pages can be looked up for.
+void *fresh(size_t size) {
+  if (size < 2 * HUGE_PAGE) return std::aligned_alloc(ALIGNMENT, size);
+  void *block = std::aligned_alloc(HUGE_PAGE, size);
+#ifdef MADV_HUGEPAGE
+  if (block) madvise(block, size, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+class Pool final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t size) override {
+    void *data = size < SMALL ? c10::alloc_cpu(size) : take(rounded(size));
+    return {data, data, &give_back, c10::Device(c10::kCPU)};
+  }
+
+  c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
+
+  void copy_data(void *to, const void *from, std::size_t count) const override { default_copy_data(to, from, count); }
+
+  // Gives what is free back to the system.
+  void empty() {
+    const std::lock_guard<std::mutex> guard(lock);
+    for (auto &[size, blocks] : free) {
+      for (void *block : blocks) {
+        sizes.erase(block);
+        std::free(block);
+      }
+    }
+    free.clear();
+  }
+
+ private:
+  std::mutex lock;
+  std::unordered_map<size_t, std::vector<void *>> free;
+  // Of all blocks.
+  std::unordered_map<void *, size_t> sizes;
+
+  void *take(size_t size) {
+    {
+      const std::lock_guard<std::mutex> guard(lock);
+      auto &blocks = free[size];
+      if (!blocks.empty()) {
+        void *block = blocks.back();
+        blocks.pop_back();
+        return block;
+      }
+    }
+    void *block = fresh(size);
+    if (!block) {
+      empty();
+      block = fresh(size);
+    }
+    // libtorch's own words, by which it is known as a want of memory.
+    TORCH_CHECK(block, "DefaultCPUAllocator: can't allocate memory: you tried to allocate ", size, " bytes.");
+    const std::lock_guard<std::mutex> guard(lock);
+    sizes[block] = size;
+    return block;
+  }
+
+  static void give_back(void *block);
+};
+
+Pool &pool() {
+  // Never destroyed: tensors may outlive it.
+  static Pool *pool = new Pool;
+  return *pool;
+}
+
+void Pool::give_back(void *block) {
+  auto &p = pool();
+  {
+    const std::lock_guard<std::mutex> guard(p.lock);
+    const auto found = p.sizes.find(block);
+    if (found != p.sizes.end()) {
+      p.free[found->second].push_back(block);
+      return;
+    }
+  }
+  c10::free_cpu(block);
+}
+
+}  // namespace
+}  // namespace bitfit
+
+void bitfit_pool_use() { c10::SetCPUAllocator(&bitfit::pool(), 1); }
+
+void bitfit_pool_empty() { bitfit::pool().empty(); }

@@ -1,0 +1,65 @@
+// Products with weights. oneDNN's kernels are a tenth faster here than the ones that at::linear takes, and with few rows a quarter.
+#include "common.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace bitfit {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+using Pointwise = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, std::string_view, c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+
+// x [R, I] times weight [E, I], transposed, plus bias [E] where there is one.
+at::Tensor multiplied(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
+  const std::vector<c10::IValue> inputs{x, weight};
+  RECORD_FUNCTION("bitfit::product", (c10::ArrayRef<const c10::IValue>(inputs.data(), inputs.size())));
+  static const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+  if (!found || x.size(0) == 0) return at::linear(x, weight, bias);
+  static const auto pointwise = found->typed<Pointwise>();
+  return pointwise.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+struct Product : torch::autograd::Function<Product> {
+  static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias, bool learns) {
+    // The input is for the weight's gradient alone.
+    context->save_for_backward({weight, learns ? x : at::Tensor()});
+    context->saved_data["bias"] = bias.has_value();
+    return multiplied(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list gradient) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "product: no second derivatives");
+    const auto saved = context->get_saved_variables();
+    const auto &weight = saved[0], &x = saved[1];
+    const auto dy = gradient[0].contiguous();
+    const bool of_bias = context->saved_data["bias"].toBool() && context->needs_input_grad(2);
+    return {
+        context->needs_input_grad(0) ? multiplied(dy, weight.t(), std::nullopt) : at::Tensor(),
+        x.defined() ? dy.t().mm(x) : at::Tensor(),
+        of_bias ? dy.sum(0) : at::Tensor(),
+        at::Tensor(),
+    };
+  }
+};
+
+}  // namespace
+}  // namespace bitfit
+
+using namespace bitfit;
+
+int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bitfit_tensor bias) {
+  return guarded([&] {
+    const auto &given = ref(x), &w = ref(weight);
+    TORCH_CHECK(given.dim() == 2 && w.dim() == 2 && given.size(1) == w.size(1), "product: ", given.sizes(), " does not fit a weight ", w.sizes());
+    const auto b = bias ? std::optional(ref(bias)) : std::nullopt;
+    if (!fast(given)) {
+      *out = new at::Tensor(at::linear(given, w, b));
+    } else if (at::GradMode::is_enabled() && (given.requires_grad() || w.requires_grad() || (b && b->requires_grad()))) {
+      *out = new at::Tensor(Product::apply(given.contiguous(), w, b, w.requires_grad()));
+    } else {
+      *out = new at::Tensor(multiplied(given.contiguous(), w, b));
+    }
+  });
+}
