@@ -128,7 +128,6 @@ impl BaseFiles {
         }
         let architecture = config.architecture;
         let lost = architecture.pooler().filter(|pooler| !weights.has_module(pooler));
-        native::pool_memory();
         let store = nn::VarStore::new(device);
         let mut model = Classifier::new(&store.root(), &config, num_labels)?;
         let mut new: Vec<String> = store.variables().into_keys().collect();
@@ -139,6 +138,7 @@ impl BaseFiles {
         let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
         weights.fill(&store, &new)?;
         model.join()?;
+        native::pool_memory();
         if lost.is_some() {
             tracing::warn!(
                 "{} has no pooler: it is new, trains whole, and is saved with the task",

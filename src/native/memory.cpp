@@ -1,6 +1,6 @@
 // Where the CPU's large tensors live. A step's are the same few sizes, a little more or less with each batch: glibc would leave a hole for
-// each that the next does not fit, or take fresh pages from the system every time. Here a freed block waits for the next of its
-// size, rounded up to an eighth of a power of two.
+// each that the next does not fit, or take fresh pages from the system every time. Here a freed block waits for the next tensor of
+// about its size, and one that is a little too small makes room for its successor.
 #include "common.h"
 
 #include <c10/core/CPUAllocator.h>
@@ -8,21 +8,18 @@
 
 #include <sys/mman.h>
 
-#include <bit>
 #include <cstdlib>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <unordered_map>
-#include <vector>
 
 namespace bitfit {
 namespace {
 
 constexpr size_t SMALL = size_t(1) << 16, ALIGNMENT = 64, HUGE_PAGE = size_t(1) << 21;
 
-size_t rounded(size_t size) {
-  const size_t step = std::max(std::bit_floor(size) / 8, size_t(4096));
-  return (size + step - 1) / step * step;
-}
+size_t rounded(size_t size) { return (size + SMALL - 1) / SMALL * SMALL; }
 
 // In huge pages where a block fills some: a step walks through far more memory than small pages can be looked up for.
 void *fresh(size_t size) {
@@ -48,30 +45,34 @@ class Pool final : public c10::Allocator {
   // Gives what is free back to the system.
   void empty() {
     const std::lock_guard<std::mutex> guard(lock);
-    for (auto &[size, blocks] : free) {
-      for (void *block : blocks) {
-        sizes.erase(block);
-        std::free(block);
-      }
-    }
-    free.clear();
+    while (!free.empty()) drop(free.begin());
   }
 
  private:
+  using Free = std::multimap<size_t, void *>;
+
   std::mutex lock;
-  std::unordered_map<size_t, std::vector<void *>> free;
+  // By their sizes.
+  Free free;
   // Of all blocks.
   std::unordered_map<void *, size_t> sizes;
+
+  void drop(Free::iterator block) {
+    sizes.erase(block->second);
+    std::free(block->second);
+    free.erase(block);
+  }
 
   void *take(size_t size) {
     {
       const std::lock_guard<std::mutex> guard(lock);
-      auto &blocks = free[size];
-      if (!blocks.empty()) {
-        void *block = blocks.back();
-        blocks.pop_back();
+      const auto found = free.lower_bound(size);
+      if (found != free.end() && found->first <= size + size / 4) {
+        void *block = found->second;
+        free.erase(found);
         return block;
       }
+      if (found != free.begin() && std::prev(found)->first >= size - size / 4) drop(std::prev(found));
     }
     void *block = fresh(size);
     if (!block) {
@@ -100,7 +101,7 @@ void Pool::give_back(void *block) {
     const std::lock_guard<std::mutex> guard(p.lock);
     const auto found = p.sizes.find(block);
     if (found != p.sizes.end()) {
-      p.free[found->second].push_back(block);
+      p.free.emplace(found->second, block);
       return;
     }
   }

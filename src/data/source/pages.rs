@@ -1,14 +1,54 @@
-//! Parquet's pages, checked for what the library takes on trust: how many values a page says it has, which it allocates, or goes on
-//! counting, before it looks for them. A damaged file of 200 bytes would take all memory.
+//! Parquet's pages, checked for what the library takes on trust: that the file does not end in them, and how many values they say they
+//! have. A damaged file of 200 bytes would take all memory, or be read forever.
 
+use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::reader::RowGroupReader;
+use parquet::file::reader::{ChunkReader, Length, RowGroupReader};
 use parquet::record::reader::RowIter;
 use parquet::schema::types::{ColumnDescriptor, Type};
 use parquet::{bloom_filter::Sbbf, schema::types::ColumnDescPtr};
+use std::fs::File;
+use std::io::{self, BufReader, ErrorKind, Read};
+
+/// A file whose end is an error to whoever reads on: behind the pages there always is a footer. The library would go on counting
+/// what it skips.
+pub struct Endless(pub File);
+
+/// A part of it.
+pub struct Part(BufReader<File>);
+
+impl Length for Endless {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for Endless {
+    type T = Part;
+
+    fn get_read(&self, start: u64) -> Result<Part> {
+        Ok(Part(self.0.get_read(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
+            return Err(ParquetError::EOF(format!("{length} bytes from {start} on")));
+        }
+        self.0.get_bytes(start, length)
+    }
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 if !buffer.is_empty() => Err(ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        }
+    }
+}
 
 /// A row group whose pages are checked.
 pub struct Checked<'a>(pub Box<dyn RowGroupReader + 'a>);

@@ -1,6 +1,6 @@
 //! Parquet, as the Hugging Face Hub keeps data sets: columns of strings, numbers, or lists of them.
 
-use super::pages::Checked;
+use super::pages::{Checked, Endless};
 use super::{Cell, LabelColumns, Place, Rows};
 use crate::error::{Error, Result};
 use parquet::errors::ParquetError;
@@ -30,7 +30,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
         |e: ParquetError| Error::data(path, None, format!("not a whole Parquet file: {e}"));
     let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-    let reader = SerializedFileReader::new(file).map_err(broken)?;
+    let reader = SerializedFileReader::new(Endless(file)).map_err(broken)?;
     let count = reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
     let count = count.fold(0, u64::saturating_add);
     if count / ROWS_PER_BYTE > bytes {
