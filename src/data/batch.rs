@@ -81,20 +81,34 @@ impl Batch {
     }
 
     /// The tensors, on `device`, and the targets: int64 `[B]` for classes, else fp32 `[B, L]`.
+    ///
+    /// Tokens that nobody looks at fill the last rows, as a sequence of their own: products are made by code for their very sizes, which
+    /// is written when a size comes first, so there had better be few.
     pub fn to_device(&self, device: Device) -> Result<(Packed, Tensor)> {
         let tensor = |values: &[i64]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
         };
+        let length = filled(self.tokens());
+        let filled = |values: &[i64]| -> Result<Tensor> {
+            let mut values = values.to_vec();
+            values.resize(length, 0);
+            tensor(&values)
+        };
+        let mut cu_seqlens = self.cu_seqlens.clone();
+        if length > self.tokens() {
+            cu_seqlens.push(length as i64);
+        }
         let packed = Packed {
-            input_ids: tensor(&self.input_ids)?,
-            position_ids: tensor(&self.position_ids)?,
-            token_type_ids: tensor(&self.token_type_ids)?,
-            cu_seqlens: self.cu_seqlens.clone(),
+            input_ids: filled(&self.input_ids)?,
+            // All at the first place, which every model has.
+            position_ids: filled(&self.position_ids)?,
+            token_type_ids: filled(&self.token_type_ids)?,
+            cu_seqlens,
             first: tensor(self.cu_seqlens.split_last().map_or(&[], |(_, starts)| starts))?,
             dropout_keys: if self.dropout_keys.is_empty() {
                 None
             } else {
-                Some(tensor(&self.dropout_keys)?)
+                Some(filled(&self.dropout_keys)?)
             },
         };
         let targets = if self.values.is_empty() {
@@ -105,6 +119,12 @@ impl Batch {
         };
         Ok((packed, targets))
     }
+}
+
+/// So many rows for that many tokens: at most 32 sizes for each doubling, and for few tokens sixteens.
+fn filled(tokens: usize) -> usize {
+    let step = (tokens.next_power_of_two() / 64).max(16);
+    tokens.next_multiple_of(step)
 }
 
 /// splitmix64's finalizer (Steele et al., 2014).

@@ -23,11 +23,6 @@ constexpr int64_t BLOCK = 64;
 struct Starts {
   std::vector<int64_t> rows, tokens;
   int64_t sequences() const { return static_cast<int64_t>(tokens.size()) - 1; }
-  int64_t longest() const {
-    int64_t most = 0;
-    for (int64_t b = 0; b < sequences(); ++b) most = std::max(most, tokens[b + 1] - tokens[b]);
-    return most;
-  }
 };
 
 struct Settings {
@@ -198,6 +193,13 @@ void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings 
       transposed_times(length, size, count, d, q, beta, dk);
       beta = 1.0f;
     }
+    if (beta == 0.0f) {
+      // No row looked at it.
+      for (int64_t j = 0; j < length; ++j) {
+        std::fill_n(dk.row(j), size, 0.0f);
+        std::fill_n(dv.row(j), size, 0.0f);
+      }
+    }
   });
 }
 
@@ -270,8 +272,9 @@ void check(const at::Tensor &queries, const at::Tensor &rest, const Settings &s)
   TORCH_CHECK(rest.dim() == 2 && rest.size(1) == hidden * (queries.defined() ? 2 : 3) && s.heads > 0 && hidden % s.heads == 0, "attention: ", rest.sizes(), " does not fit ", s.heads, " heads");
   TORCH_CHECK(starts.tokens.size() > 1 && starts.rows.size() == starts.tokens.size(), "attention: no sequence");
   const int64_t rows = queries.defined() ? queries.size(0) : rest.size(0);
-  const auto rising = [](const std::vector<int64_t> &x) { return x[0] == 0 && std::is_sorted(x.begin(), x.end(), std::less_equal<int64_t>()); };
-  TORCH_CHECK(rising(starts.rows) && rising(starts.tokens) && starts.rows.back() == rows && starts.tokens.back() == rest.size(0), "attention: sequences that do not fit ", rows, " rows and ", rest.size(0), " tokens");
+  // A sequence may have no row, but no sequence is empty.
+  const auto rising = [](const std::vector<int64_t> &x, bool strictly) { return x[0] == 0 && std::adjacent_find(x.begin(), x.end(), [&](int64_t a, int64_t b) { return a > b || (strictly && a == b); }) == x.end(); };
+  TORCH_CHECK(rising(starts.rows, false) && rising(starts.tokens, true) && starts.rows.back() == rows && starts.tokens.back() == rest.size(0), "attention: sequences that do not fit ", rows, " rows and ", rest.size(0), " tokens");
   if (s.keys.defined()) check_dropout(s.keys, rows, s.probability);
 }
 

@@ -36,7 +36,7 @@ pub struct Packed {
     pub position_ids: Tensor,
     /// Segment of each token (0, or 1 in the second text of a pair), int64 `[T]`.
     pub token_type_ids: Tensor,
-    /// Where each sequence begins, and at last `T`: `[B + 1]`, on the host.
+    /// Where each sequence begins, and at last `T`, on the host. Behind the `B` of the batch there may be one that fills it up.
     pub cu_seqlens: Vec<i64>,
     /// The rows of the first tokens, int64 `[B]`.
     pub first: Tensor,
@@ -48,14 +48,14 @@ pub struct Packed {
 pub struct Rows<'a> {
     /// A key for each row, int64 `[R]`; `None` when evaluating.
     pub keys: Option<Tensor>,
-    /// Where each sequence's rows begin, and at last `R`: `[B + 1]`.
+    /// Where each sequence's rows begin, and at last `R`: of as many as there are in [`Packed::cu_seqlens`].
     pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
 }
 
 impl Packed {
     /// Number of sequences, `B`.
     pub fn sequences(&self) -> usize {
-        self.cu_seqlens.len() - 1
+        self.first.numel()
     }
 
     /// All tokens as rows.
@@ -73,7 +73,9 @@ impl Packed {
             .as_ref()
             .map(|keys| keys.f_index_select(0, &self.first))
             .transpose()?;
-        let count = i64::try_from(self.sequences()).unwrap_or(i64::MAX);
-        Ok(Rows { keys, cu_seqlens: (0..=count).collect() })
+        let count = self.sequences() as i64;
+        // What fills up has no row.
+        let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
+        Ok(Rows { keys, cu_seqlens: starts.collect() })
     }
 }

@@ -1,0 +1,160 @@
+"""The table of scripts/bench.sh, which says what it needs and how to call it."""
+import argparse, json, os, platform, re, statistics, subprocess, sys
+
+MINILM, BASE = "models/all-MiniLM-L6-v2", "target/bench/bert-base"
+IMDB, SST2 = "data/aclImdb/train", "data/glue/SST-2/train.tsv"
+OUT = "target/bench/run"
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("work", nargs="*")
+parser.add_argument("--rounds", type=int, default=3)
+args = parser.parse_args()
+
+
+def output(command, **more):
+    done = subprocess.run(command, capture_output=True, text=True, **more)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    return done.stdout, done.stderr
+
+
+def ours(model, data, rows, steps, *more, profile=False):
+    """Trains, and returns its summary; with `profile` also the share of the products."""
+    config = "configs/imdb.toml" if data == IMDB else "configs/glue/sst2.toml"
+    settings = [f"model.model_name_or_path={model}", f"data.train={data}", f"data.train_samples={rows}", f"training.max_steps={steps}"]
+    settings += [f"data.eval={data}", "data.eval_samples=16", "training.eval_strategy=no", "training.save_strategy=no"]
+    settings += [f"training.output_dir={OUT}", "training.seed=1", *more]
+    command = ["target/release/bitfit-train", "--config", config, "--overwrite", "--json"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    out, err = output(command + ["--profile"] * profile)
+    summary = json.loads(out.splitlines()[-1])["summary"]
+    if profile:
+        summary["profile"] = err[err.index("part of a step") :]
+        summary["share"] = float(re.search(r"alone: .*?([\d.]+) % of", err).group(1)) / 100
+    return summary
+
+
+def peer(*words):
+    out, _ = output([sys.executable, "scripts/bench_peer.py", *words])
+    return json.loads(out.splitlines()[-1])
+
+
+def peers(model, data, rows, steps, *more):
+    return peer("--model", model, "--data", data, "--rows", str(rows), "--steps", str(steps), *more)
+
+
+def show(title, runs, figure="tokens_per_second", unit="tokens/s"):
+    """`runs`: for each program its runs, in turn; the first is ours."""
+    median = lambda values: statistics.median(values)
+    (name, first), *others = runs.items()
+    print(f"\n{title}\n{'':44}{unit:>14}{'ours / it':>12}{'peak MiB':>10}{'ours / it':>12}{'to step 1':>11}{'ours / it':>12}", flush=True)
+    for label, its in runs.items():
+        ratio = lambda key: "" if its is first else f"{median([a[key] / b[key] for a, b in zip(first, its)]):.2f}"
+        print(
+            f"{label:44}{median([run[figure] for run in its]):>14.0f}{ratio(figure):>12}{median([run['peak_rss_mib'] for run in its]):>10.0f}"
+            f"{ratio('peak_rss_mib'):>12}{median([run['seconds_to_first_step'] for run in its]):>9.2f} s{ratio('seconds_to_first_step'):>12}",
+            flush=True,
+        )
+
+
+def in_turn(**programs):
+    runs = {name.replace("_", " "): [] for name in programs}
+    for _ in range(args.rounds):
+        for name, program in programs.items():
+            runs[name.replace("_", " ")].append(program())
+    return runs
+
+
+def imdb():
+    work = (MINILM, IMDB, 2000)
+    runs = in_turn(
+        bitfit=lambda: ours(*work, 40),
+        Python_BitFit=lambda: peers(*work, 25),
+        Python_LoRA=lambda: peers(*work, 25, "--method", "lora"),
+        Python_full=lambda: peers(*work, 25, "--method", "full"),
+    )
+    show("all-MiniLM-L6-v2, IMDb, 16 x 128, dropout 0.1", runs)
+    profile()
+
+
+def profile():
+    shares = [ours(MINILM, IMDB, 2000, 40, profile=True) for _ in range(args.rounds)]
+    shares.sort(key=lambda run: run["share"])
+    print(f"\nwhere a step goes, IMDb (the median of {args.rounds} runs by the last line)\n{shares[len(shares) // 2]['profile']}")
+
+
+def imdb_no_dropout():
+    work, no_dropout = (MINILM, IMDB, 2000), [f"model.{p}_dropout_prob=0.0" for p in ("hidden", "attention_probs")]
+    runs = in_turn(bitfit=lambda: ours(*work, 40, *no_dropout), Python_BitFit=lambda: peers(*work, 25, "--dropout", "0"))
+    show("all-MiniLM-L6-v2, IMDb, 16 x 128, no dropout", runs)
+
+
+def sst2():
+    work = (MINILM, SST2, 8000)
+    runs = in_turn(
+        bitfit=lambda: ours(*work, 300),
+        Python_padded_by_batch=lambda: peers(*work, 100),
+        Python_grouped_by_length=lambda: peers(*work, 200, "--padding", "grouped"),
+        Python_padded_to_128=lambda: peers(*work, 20, "--padding", "max"),
+    )
+    show("all-MiniLM-L6-v2, SST-2, 16 sentences, dropout 0.1, BitFit", runs)
+
+
+def bert_base():
+    work = (BASE, IMDB, 500)
+    runs = in_turn(
+        bitfit=lambda: ours(*work, 10),
+        Python_BitFit=lambda: peers(*work, 8),
+        Python_full=lambda: peers(*work, 8, "--method", "full"),
+    )
+    show("BERT-base's shape, random weights, IMDb, 16 x 128, dropout 0.1", runs)
+
+
+def predict():
+    """Sentences a second, from the first one on: what starting takes is taken off by a second run over few."""
+    rows, few = 8000, 64
+    lines = open(SST2, encoding="utf-8").read().splitlines()[1:]
+    ours(MINILM, SST2, 64, 2)
+    run = "target/bench/predicted"
+    subprocess.run(["rm", "-rf", run], check=True)
+    os.rename(OUT, run)
+    for count, name in ((rows, "rows"), (few, "few")):
+        with open(f"target/bench/{name}.txt", "w", encoding="utf-8") as file:
+            file.writelines(line.split("\t")[0] + "\n" for line in lines[:count])
+
+    def it():
+        seconds = []
+        for name in ("few", "rows"):
+            command = ["target/release/bitfit", "predict", "--run", run, "--input", f"target/bench/{name}.txt", "--output", "target/bench/predictions.jsonl"]
+            timed = f"import resource,subprocess,sys,time; t=time.perf_counter(); subprocess.run(sys.argv[1:],check=True,stderr=subprocess.DEVNULL); print(time.perf_counter()-t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss//1024)"
+            out, _ = output([sys.executable, "-c", timed, *command])
+            seconds.append([float(word) for word in out.split()])
+        return {"rate": (rows - few) / (seconds[1][0] - seconds[0][0]), "peak_rss_mib": seconds[1][1], "seconds_to_first_step": seconds[0][0]}
+
+    def python():
+        found = peers(MINILM, SST2, rows, 0, "--method", "predict", "--batch-size", "32")
+        return {**found, "rate": rows / found["seconds"]}
+
+    show("all-MiniLM-L6-v2, SST-2's sentences, prediction", in_turn(bitfit=it, Python_batches_of_32=python), "rate", "sentences/s")
+
+
+def growth():
+    print("\nas the work grows (ours alone)")
+    for rows in (1000, 8000, 67349):
+        runs = [ours(MINILM, SST2, rows, 200) for _ in range(args.rounds)]
+        rate, start = (statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "seconds_to_first_step"))
+        print(f"SST-2, {rows:>6} rows: {rate:.0f} tokens/s, first step after {start:.2f} s", flush=True)
+    for length in (32, 64, 128, 256, 512):
+        runs = [ours(MINILM, IMDB, 200, 12, f"data.max_length={length}") for _ in range(args.rounds)]
+        step, rate = (statistics.median(run[key] for run in runs) for key in ("median_step_seconds", "tokens_per_second"))
+        print(f"IMDb, length {length:>3}: {step:.3f} s a step, {rate:.0f} tokens/s", flush=True)
+
+
+WORKS = {"imdb": imdb, "imdb-no-dropout": imdb_no_dropout, "sst2": sst2, "bert-base": bert_base, "predict": predict, "growth": growth}
+unknown = [name for name in args.work if name not in WORKS]
+if unknown:
+    sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(WORKS)}")
+model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+print(f"{model}, {os.cpu_count()} cores; medians of {args.rounds} runs each, in turn")
+for name in args.work or WORKS:
+    WORKS[name]()

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Times bitfit against the Python way (torch, transformers and peft, in scripts/bench_peer.py), run by run in turn on the same data, and
+# prints a table of medians and ratios: the figures of README. Nothing else should run meanwhile. All of it takes an hour on 2 cores.
+#
+#   scripts/bench.sh [--rounds N] [WORK...]
+#
+#   WORK        imdb imdb-no-dropout sst2 bert-base predict growth; all of them by default
+#   --rounds N  runs of each, 3 by default
+#
+# It needs Python 3 with venv: the peers are installed in target/bench (3 GB). IMDb and SST-2 are downloaded if data/ has no copy.
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+cd "$root"
+case ${1:-} in -h | --help) usage "${BASH_SOURCE[0]}"; exit ;; esac
+set_up
+python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"
+[ -d data/aclImdb ] || scripts/download_imdb.sh
+[ -d data/glue/SST-2 ] || scripts/download_glue.sh SST-2
+venv=target/bench/venv
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import torch, transformers, peft' 2>/dev/null; then
+    say "installing the peers"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 peft==0.21.2
+fi
+if [ ! -f target/bench/bert-base/config.json ]; then
+    "$venv/bin/python" scripts/bench_peer.py --model models/all-MiniLM-L6-v2 --rows 0 --make-random target/bench/bert-base
+fi
+cargo build --release --locked --quiet
+exec "$venv/bin/python" scripts/bench.py "$@"
