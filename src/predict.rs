@@ -1,7 +1,7 @@
 //! Texts to labels and scores, with a base and a task's delta.
 
 use crate::base::{Base, BaseFiles};
-use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer};
+use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer, at_once};
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate};
@@ -104,7 +104,7 @@ impl Predictor {
         Ok(Self { base, tokenizer: reader, meta, pairs })
     }
 
-    /// Predicts, `batch_size` rows at a time, in the order given.
+    /// Predicts, `batch_size` rows at a time, or more where they are short, in the order given.
     pub fn predict(&self, rows: &[Text], batch_size: usize) -> Result<Vec<Prediction>> {
         let _guard = tch::no_grad_guard();
         let encoded =
@@ -113,8 +113,11 @@ impl Predictor {
         self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
         let batch_size = batch_size.max(1);
-        for (texts, tokens) in rows.chunks(batch_size).zip(encoded.chunks(batch_size)) {
-            for (text, scores) in texts.iter().zip(self.scores(tokens)?) {
+        let mut left = rows.iter().zip(&encoded).peekable();
+        while left.peek().is_some() {
+            let count = at_once(left.clone().map(|(_, tokens)| tokens.ids.len()), batch_size);
+            let (texts, tokens): (Vec<_>, Vec<_>) = left.by_ref().take(count).unzip();
+            for (text, scores) in texts.into_iter().zip(self.scores(tokens)?) {
                 if scores.iter().any(|score| !score.is_finite()) {
                     return Err(Error::NotFinite("the task's prediction".into()));
                 }
@@ -125,7 +128,7 @@ impl Predictor {
     }
 
     /// Probabilities of a batch (of a regression, its numbers), a vector for each row.
-    fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
+    fn scores(&self, tokens: Vec<&Encoded>) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.base.device())?;
         let logits = self.base.model.forward(&packed)?;
         eval::to_rows(&match self.meta.task_type {

@@ -121,6 +121,19 @@ impl Batch {
     }
 }
 
+/// Tokens that are worth computing at once: more are no faster.
+const WORTHWHILE: usize = 2048;
+
+/// How many of the texts, whose numbers of tokens follow, are predicted at once: `rows` of them, or more where they are short.
+pub fn at_once(tokens: impl IntoIterator<Item = usize>, rows: usize) -> usize {
+    let mut sum = 0;
+    let fits = |(index, tokens): &(usize, usize)| {
+        sum += tokens;
+        *index < rows || sum <= WORTHWHILE
+    };
+    tokens.into_iter().enumerate().take_while(fits).count()
+}
+
 /// So many rows for that many tokens: at most 32 sizes for each doubling, and for few tokens sixteens.
 fn filled(tokens: usize) -> usize {
     let step = (tokens.next_power_of_two() / 64).max(16);

@@ -6,7 +6,7 @@ mod sampler;
 mod source;
 mod tokenize;
 
-pub use batch::{Batch, DropoutKeys};
+pub use batch::{Batch, DropoutKeys, at_once};
 pub use labels::{Labels, Target};
 pub use sampler::{draw, epoch_order, split_by_class};
 pub use source::{

@@ -6,7 +6,7 @@ mod report;
 pub use metrics::{classification, multi_label, regression};
 pub use report::{Average, ClassReport, Report};
 
-use crate::data::{Batch, Example, Labels, Target};
+use crate::data::{Batch, Example, Labels, Target, at_once};
 use crate::error::Result;
 use crate::models::{Classifier, Shaping, TaskType};
 use crate::native;
@@ -22,7 +22,7 @@ pub struct Evaluation {
     pub report: Option<Report>,
 }
 
-/// Runs `model` over `examples` in their order, `batch_size` at a time; `progress` hears how many are done, and may stop it.
+/// Runs `model` over `examples` in their order, `batch_size` at a time, or more where they are short; `progress` hears how many are done, and may stop it.
 pub fn evaluate(
     model: &Classifier,
     device: Device,
@@ -35,9 +35,11 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let rows: Vec<usize> = (0..examples.len()).collect();
     let (mut loss, mut outputs) = (0.0, Vec::with_capacity(examples.len()));
-    let mut at_once = batch_size.max(1);
+    let (mut batch_size, mut fits) = (batch_size.max(1), true);
     while let Some(left @ [_, ..]) = rows.get(outputs.len()..) {
-        let rows = left.chunks(at_once).next().unwrap_or_default();
+        let lengths = examples.iter().skip(outputs.len()).map(|example| example.tokens.ids.len());
+        let count = if fits { at_once(lengths, batch_size) } else { batch_size };
+        let rows = left.chunks(count).next().unwrap_or_default();
         let measured = || -> Result<_> {
             let (packed, targets) = Batch::of(examples, rows, None).to_device(device)?;
             let logits = model.forward(&packed)?;
@@ -50,7 +52,10 @@ pub fn evaluate(
                 outputs.extend(logits);
                 progress(outputs.len())?;
             }
-            Err(error) => at_once = native::fewer_at_once(error, rows.len(), device)?,
+            Err(error) => {
+                fits = false;
+                batch_size = native::fewer_at_once(error, rows.len(), device)?;
+            }
         }
     }
     let (mut metrics, report) = measure(examples, &outputs, task, labels);

@@ -32,8 +32,8 @@ impl Encoder {
 
     /// Lays the weights out for the products that they are used in.
     pub fn join(&mut self) -> Result<()> {
-        let layers = self.layers.iter_mut().chain([&mut self.last]);
-        layers.map(|layer| layer.projections.join()).collect()
+        let mut layers = self.layers.iter_mut().chain([&mut self.last]);
+        layers.try_for_each(|layer| layer.projections.join())
     }
 
     /// The last layer's output for each sequence's first token, `[B, H]`; `first` are these tokens as rows.
