@@ -53,7 +53,9 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop it, and a GPU machine would show no device.
     if lib.join("libc10_cuda.so").exists() {
-        println!("cargo:rustc-link-arg=-Wl,--no-as-needed");
-        println!("cargo:rustc-link-arg=-ltorch_cuda");
+        for target in ["bin=bitfit", "tests"] {
+            println!("cargo:rustc-link-arg-{target}=-Wl,--no-as-needed");
+            println!("cargo:rustc-link-arg-{target}=-ltorch_cuda");
+        }
     }
 }

@@ -22,7 +22,7 @@ def ours(model, data, rows, steps, *more, profile=False):
     """Trains, and returns its summary; with `profile` also the share of the products."""
     config = "configs/imdb.toml" if data == IMDB else "configs/glue/sst2.toml"
     settings = [f"model.model_name_or_path={model}", f"data.train={data}", f"data.train_samples={rows}", f"training.max_steps={steps}"]
-    settings += [f"data.eval={data}", "data.eval_samples=16", "training.eval_strategy=no", "training.save_strategy=no"]
+    settings += [f"data.eval=target/bench/{'eval' if data == IMDB else 'eval-sst2'}.tsv", "training.eval_strategy=no", "training.save_strategy=no"]
     settings += [f"training.output_dir={OUT}", "training.seed=1", *more]
     command = ["target/release/bitfit-train", "--config", config, "--overwrite", "--json"]
     command += [word for setting in settings for word in ("--set", setting)]
@@ -154,6 +154,9 @@ WORKS = {"imdb": imdb, "imdb-no-dropout": imdb_no_dropout, "sst2": sst2, "bert-b
 unknown = [name for name in args.work if name not in WORKS]
 if unknown:
     sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(WORKS)}")
+for name, column, labels in (("eval", "text", ("neg", "pos")), ("eval-sst2", "sentence", ("0", "1"))):
+    with open(f"target/bench/{name}.tsv", "w", encoding="utf-8") as file:
+        file.write(f"{column}\tlabel\nA good film.\t{labels[1]}\nA bad film.\t{labels[0]}\n")
 model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
 print(f"{model}, {os.cpu_count()} cores; medians of {args.rounds} runs each, in turn")
 for name in args.work or WORKS:

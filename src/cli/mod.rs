@@ -75,34 +75,13 @@ struct Convert {
     weights: Option<String>,
 }
 
-/// `bitfit-train`.
-pub fn train_main() -> ExitCode {
-    spin_briefly();
-    run(Command::Train(TrainProgram::parse().train))
-}
-
-/// `bitfit`.
+/// `bitfit`, and under the name `bitfit-train` its training.
 pub fn main() -> ExitCode {
-    run(Program::parse().command)
-}
-
-/// Lets the threads of a step sleep soon when they wait for each other, unless the environment says otherwise. GNU's OpenMP lets them spin
-/// ten times as long, and beside another program's threads a run then takes up to 40 times as long; where they do not spin at all, a
-/// step of a small BERT takes 1.4 times as long on a machine of its own.
-///
-/// OpenMP reads its environment while it is loaded, before `main`: hence the program starts itself once more.
-fn spin_briefly() {
-    use std::os::unix::process::CommandExt;
-    const SPIN: &str = "GOMP_SPINCOUNT";
-    if [SPIN, "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some()) {
-        return;
-    }
-    let Ok(program) = std::env::current_exe() else { return };
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_else(|| program.clone().into());
-    // It returns only if it fails; then the threads spin long.
-    let _ =
-        std::process::Command::new(program).arg0(name).args(arguments).env(SPIN, "30000").exec();
+    let name = std::env::args_os().next().unwrap_or_default();
+    run(match Path::new(&name).file_name() {
+        Some(name) if name == "bitfit-train" => Command::Train(TrainProgram::parse().train),
+        _ => Program::parse().command,
+    })
 }
 
 fn run(command: Command) -> ExitCode {

@@ -239,22 +239,24 @@ at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, cons
   const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3, size = hidden / s.heads, count = s.starts.sequences();
   const auto parts = queries.defined() ? std::vector<at::Tensor>{queries, rest.narrow(1, 0, hidden), rest.narrow(1, hidden, hidden)} : rest.split(hidden, 1);
   const auto ints = at::TensorOptions().dtype(at::kLong);
-  // Which row is at each padded place, any where there is none; and which places have one.
+  // Which row is at each padded place, any where there is none; and which places have one. On the host, which need not wait for that.
   const auto places = [&](const std::vector<int64_t> &starts) {
     const auto begins = at::tensor(at::ArrayRef<int64_t>(starts), ints);
     const auto lengths = begins.narrow(0, 1, count) - begins.narrow(0, 0, count);
     const auto steps = at::arange(lengths.max().item<int64_t>(), ints);
     const auto there = steps.unsqueeze(0) < lengths.unsqueeze(1);
-    return std::make_pair(at::where(there, begins.narrow(0, 0, count).unsqueeze(1) + steps, at::zeros({}, ints)).to(rest.device()), there.to(rest.device()));
+    return std::make_pair(at::where(there, begins.narrow(0, 0, count).unsqueeze(1) + steps, at::zeros({}, ints)), there);
   };
-  const auto [rows, rows_there] = places(s.starts.rows);
-  const auto [tokens, tokens_there] = places(s.starts.tokens);
+  const auto device = rest.device();
+  const auto [row_places, rows_there] = places(s.starts.rows);
+  const auto [token_places, tokens_there] = places(s.starts.tokens);
+  const auto rows = row_places.to(device), tokens = token_places.to(device), back = rows_there.flatten().nonzero().flatten().to(device);
   const auto padded = [&](const at::Tensor &x, const at::Tensor &index) {
     return x.index_select(0, index.flatten()).view({count, index.size(1), s.heads, size}).transpose(1, 2);
   };
   const auto q = padded(parts[0], rows), k = padded(parts[1], tokens), v = padded(parts[2], tokens);
   auto scores = q.mul(1.0 / std::sqrt(static_cast<double>(size))).matmul(k.transpose(2, 3));
-  scores = scores.masked_fill(tokens_there.logical_not().unsqueeze(1).unsqueeze(1), -std::numeric_limits<double>::infinity());
+  scores = scores.masked_fill(tokens_there.logical_not().unsqueeze(1).unsqueeze(1).to(device), -std::numeric_limits<double>::infinity());
   auto p = scores.softmax(-1, scores.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   if (s.keys.defined()) {
     const auto keys = s.keys.index_select(0, rows.flatten());
@@ -263,7 +265,7 @@ at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, cons
     p = p * left * (1.0 / (1.0 - s.probability));
   }
   const auto context = p.to(v.scalar_type()).matmul(v).transpose(1, 2).reshape({count * rows.size(1), hidden});
-  return context.index_select(0, rows_there.flatten().nonzero().flatten());
+  return context.index_select(0, back);
 }
 
 void check(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {

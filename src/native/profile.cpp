@@ -33,14 +33,14 @@ struct Open : at::ObserverContext {
 
 thread_local Open *innermost = nullptr;
 
-// Products are told apart by their sizes: one matrix's, and the other's.
+// Products are told apart by the sizes of both matrices, and by whether one lies the other way in memory.
 std::string name_of(const at::RecordFunction &function) {
   std::string name = function.name();
   if (name != "aten::mm" && name != "aten::addmm" && name != "bitfit::product") return name;
   for (const auto &input : function.inputs()) {
     if (!input.isTensor() || input.toTensor().dim() != 2) continue;
     const auto sizes = input.toTensor().sizes();
-    name += " " + std::to_string(sizes[0]) + "x" + std::to_string(sizes[1]);
+    name += " " + std::to_string(sizes[0]) + "x" + std::to_string(sizes[1]) + (input.toTensor().is_contiguous() ? "" : "T");
   }
   return name;
 }
