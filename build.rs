@@ -45,7 +45,7 @@ fn main() {
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
         .files(
-            ["native", "dropout", "product", "attention", "fused", "memory", "profile"]
+            ["native", "dropout", "product", "attention", "small", "fused", "memory", "profile"]
                 .map(|name| format!("src/native/{name}.cpp")),
         )
         .compile("bitfit_native");

@@ -37,7 +37,7 @@ struct Task {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Rows in a batch [default: the run's per_device_eval_batch_size, or 32].
+    /// Rows in a batch, or more where they are short [default: the run's per_device_eval_batch_size, or 32].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
     /// Name of the text's column in CSV, TSV, JSONL and Parquet [default: the run's, or text].

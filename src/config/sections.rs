@@ -277,7 +277,7 @@ pub struct TrainingSection {
     pub per_device_train_batch_size: usize,
     /// A step takes this many times the rows, that many at once: less memory, the same numbers.
     pub gradient_accumulation_steps: usize,
-    /// Rows in a batch when evaluating.
+    /// Rows in a batch when evaluating; short ones go together up to 2,048 tokens.
     pub per_device_eval_batch_size: usize,
     /// AdamW's rate.
     pub learning_rate: f64,

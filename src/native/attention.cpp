@@ -2,13 +2,11 @@
 // cache; backward makes the probabilities, and what dropout left of them, again from queries, keys and a number a row.
 #include "dropout.h"
 #include "math.h"
+#include "small.h"
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
-
-// The BLAS inside libtorch. Called from several threads, each call stays on its own.
-extern "C" void sgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha, const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c, const int *ldc);
 
 namespace bitfit {
 namespace {
@@ -32,13 +30,6 @@ struct Settings {
   at::Tensor keys;   // int64 [R], or undefined: no dropout
 };
 
-// A matrix of floats, by rows.
-struct Rows {
-  float *data;
-  int64_t stride;
-  float *row(int64_t r) const { return data + r * stride; }
-};
-
 // Queries, keys and values, or their gradients: a tensor [T, 3 H], or [R, H] and [T, 2 H].
 struct Projected {
   Rows q, k, v;
@@ -51,25 +42,18 @@ struct Projected {
   }
 };
 
-// BLAS goes by columns: what is c there is our c transposed.
-void gemm(char transa, char transb, int64_t m, int64_t n, int64_t k, float alpha, Rows a, Rows b, float beta, Rows c) {
-  const int sizes[] = {static_cast<int>(m), static_cast<int>(n), static_cast<int>(k)}, strides[] = {static_cast<int>(a.stride), static_cast<int>(b.stride), static_cast<int>(c.stride)};
-  sgemm_(&transa, &transb, &sizes[0], &sizes[1], &sizes[2], &alpha, a.data, &strides[0], b.data, &strides[1], &beta, c.data, &strides[2]);
-}
+// Columns of a row of scores: whole vectors, so that no product has to do with less.
+int64_t padded(int64_t length) { return (length + 31) / 32 * 32; }
 
-// c [m, n] = scale a [m, k] bT [k, n] + beta c
-void times_transposed(int64_t m, int64_t n, int64_t k, float scale, Rows a, Rows b, float beta, Rows c) {
-  gemm('T', 'N', n, m, k, scale, b, a, beta, c);
-}
-
-// c [m, n] = a [m, k] b [k, n] + beta c
-void times(int64_t m, int64_t n, int64_t k, Rows a, Rows b, float beta, Rows c) {
-  gemm('N', 'N', n, m, k, 1.0f, b, a, beta, c);
-}
-
-// c [m, n] = aT [m, k] b [k, n] + beta c
-void transposed_times(int64_t m, int64_t n, int64_t k, Rows a, Rows b, float beta, Rows c) {
-  gemm('N', 'T', n, m, k, 1.0f, b, a, beta, c);
+// x [length, size] turned, into [size, padded(length)] with zeros at the end.
+Rows turned(Rows x, int64_t length, int64_t size, float *space) {
+  const Rows y{space, padded(length)};
+  for (int64_t c = 0; c < size; ++c) {
+    float *row = y.row(c);
+    for (int64_t j = 0; j < length; ++j) row[j] = x.row(j)[c];
+    std::fill(row + length, row + y.stride, 0.0f);
+  }
+  return y;
 }
 
 // Scores to probabilities, some of them dropped; returns the logarithm of the sum of their powers.
@@ -148,15 +132,17 @@ void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &
     thread_local std::vector<float> buffer;
     const int64_t token = s.starts.tokens[b], length = s.starts.tokens[b + 1] - token, at = head * size;
     const Rows k{x.k.row(token) + at, x.k.stride}, v{x.v.row(token) + at, x.v.stride};
-    const Rows scores{scratch(buffer, BLOCK * length), length};
+    const int64_t width = padded(length);
+    float *space = scratch(buffer, (BLOCK + size) * width);
+    const Rows scores{space, width}, turned_k = turned(k, length, size, space + BLOCK * width);
     for (int64_t row = s.starts.rows[b]; row < s.starts.rows[b + 1]; row += BLOCK) {
       const int64_t count = std::min(BLOCK, s.starts.rows[b + 1] - row);
-      times_transposed(count, length, size, scale, {x.q.row(row) + at, x.q.stride}, k, 0.0f, scores);
+      times(count, width, size, scale, {x.q.row(row) + at, x.q.stride}, false, turned_k, false, scores);
       for (int64_t i = 0; i < count; ++i) {
         const float logarithm = softmax_row(scores.row(i), length, keys != nullptr, key_of(keys, row + i, s.site, head), drop);
         if (logs) logs[(row + i) * s.heads + head] = logarithm;
       }
-      times(count, size, length, scores, v, 0.0f, {y + row * hidden + at, hidden});
+      times(count, size, length, 1.0f, scores, false, v, false, {y + row * hidden + at, hidden});
     }
   });
 }
@@ -176,24 +162,26 @@ void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings 
     const int64_t token = s.starts.tokens[b], length = s.starts.tokens[b + 1] - token, at = head * size;
     const Rows k{x.k.row(token) + at, x.k.stride}, v{x.v.row(token) + at, x.v.stride};
     const Rows dk{dx.k.row(token) + at, dx.k.stride}, dv{dx.v.row(token) + at, dx.v.stride};
-    float *space = scratch(buffer, 3 * BLOCK * length);
-    const Rows scores{space, length}, d{space + BLOCK * length, length}, p{space + 2 * BLOCK * length, length};
-    float beta = 0.0f;
+    const int64_t width = padded(length);
+    float *space = scratch(buffer, (3 * BLOCK + 2 * size) * width);
+    const Rows scores{space, width}, d{space + BLOCK * width, width}, p{space + 2 * BLOCK * width, width};
+    const Rows turned_k = turned(k, length, size, space + 3 * BLOCK * width), turned_v = turned(v, length, size, space + (3 * BLOCK + size) * width);
+    bool adds = false;
     for (int64_t row = s.starts.rows[b]; row < s.starts.rows[b + 1]; row += BLOCK) {
       const int64_t count = std::min(BLOCK, s.starts.rows[b + 1] - row);
       const Rows q{x.q.row(row) + at, x.q.stride}, above{dy + row * hidden + at, hidden};
-      times_transposed(count, length, size, scale, q, k, 0.0f, scores);
-      times_transposed(count, length, size, 1.0f, above, v, 0.0f, d);
+      times(count, width, size, scale, q, false, turned_k, false, scores);
+      times(count, width, size, 1.0f, above, false, turned_v, false, d);
       for (int64_t i = 0; i < count; ++i) {
         const float logarithm = logs[(row + i) * s.heads + head];
         softmax_back(scores.row(i), d.row(i), p.row(i), logarithm, scale, length, keys != nullptr, key_of(keys, row + i, s.site, head), drop);
       }
-      transposed_times(length, size, count, p, above, beta, dv);
-      times(count, size, length, d, k, 0.0f, {dx.q.row(row) + at, dx.q.stride});
-      transposed_times(length, size, count, d, q, beta, dk);
-      beta = 1.0f;
+      times(length, size, count, 1.0f, p, true, above, adds, dv);
+      times(count, size, length, 1.0f, d, false, k, false, {dx.q.row(row) + at, dx.q.stride});
+      times(length, size, count, 1.0f, d, true, q, adds, dk);
+      adds = true;
     }
-    if (beta == 0.0f) {
+    if (!adds) {
       // No row looked at it.
       for (int64_t j = 0; j < length; ++j) {
         std::fill_n(dk.row(j), size, 0.0f);
@@ -251,10 +239,10 @@ at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, cons
   const auto [row_places, rows_there] = places(s.starts.rows);
   const auto [token_places, tokens_there] = places(s.starts.tokens);
   const auto rows = row_places.to(device), tokens = token_places.to(device), back = rows_there.flatten().nonzero().flatten().to(device);
-  const auto padded = [&](const at::Tensor &x, const at::Tensor &index) {
+  const auto spread = [&](const at::Tensor &x, const at::Tensor &index) {
     return x.index_select(0, index.flatten()).view({count, index.size(1), s.heads, size}).transpose(1, 2);
   };
-  const auto q = padded(parts[0], rows), k = padded(parts[1], tokens), v = padded(parts[2], tokens);
+  const auto q = spread(parts[0], rows), k = spread(parts[1], tokens), v = spread(parts[2], tokens);
   auto scores = q.mul(1.0 / std::sqrt(static_cast<double>(size))).matmul(k.transpose(2, 3));
   scores = scores.masked_fill(tokens_there.logical_not().unsqueeze(1).unsqueeze(1).to(device), -std::numeric_limits<double>::infinity());
   auto p = scores.softmax(-1, scores.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
