@@ -147,11 +147,12 @@ impl Error {
     /// What libtorch said while doing `action`. Its messages carry some 25 lines of C++ backtrace: the first line is what people need.
     pub fn torch(action: &str, message: &str) -> Error {
         let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
-        // CUDA's allocator says the first, the CPU's the next two, oneDNN the last where it finds no room for its code.
+        // CUDA's allocator says the first, the CPU's the next two, C++ the fourth, oneDNN the last where it finds no room for its code.
         let memory = [
             "out of memory",
             "can't allocate memory",
             "not enough memory",
+            "bad_alloc",
             "could not create a primitive",
         ];
         if memory.iter().any(|words| message.contains(words)) {

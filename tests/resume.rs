@@ -331,9 +331,9 @@ fn a_batch_that_does_not_fit_is_split() {
         std::thread::sleep(Duration::from_millis(2));
     }
     assert!(free.wait().unwrap().success() && most > 0);
-    let split = (1..16).any(|part| {
+    let split = (1..40).any(|part| {
         let _ = std::fs::remove_dir_all(scratch.path("tight"));
-        let tight = train(&format!("ulimit -v {};", most - part * 24_576), "tight");
+        let tight = train(&format!("ulimit -v {};", most - part * 12_288), "tight");
         let tight = tight.wait_with_output().unwrap();
         let log = stderr(&tight);
         assert!(!log.contains("panicked"), "{log}");

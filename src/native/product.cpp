@@ -18,7 +18,14 @@ at::Tensor multiplied(const at::Tensor &x, const at::Tensor &weight, const std::
   static const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
   if (!found || x.size(0) == 0) return at::linear(x, weight, bias);
   static const auto pointwise = found->typed<Pointwise>();
-  return pointwise.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+  try {
+    return pointwise.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+  } catch (const c10::Error &) {
+    throw;
+  } catch (const std::exception &) {
+    // oneDNN found no room for its code; where there is none for the result either, this says so.
+    return at::linear(x, weight, bias);
+  }
 }
 
 struct Product : torch::autograd::Function<Product> {
