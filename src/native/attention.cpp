@@ -282,7 +282,7 @@ int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, co
     check(queries, others, s);
     if (!fast(others)) {
       *out = new at::Tensor(by_operations(queries, others, s));
-    } else if (at::GradMode::is_enabled() && (others.requires_grad() || (queries.defined() && queries.requires_grad()))) {
+    } else if (learns({queries, others})) {
       *out = new at::Tensor(PackedAttention::apply(q ? std::optional(queries) : std::nullopt, others, c10::make_intrusive<Held>(std::move(s))));
     } else {
       auto y = at::empty({s.starts.rows.back(), queries.defined() ? queries.size(1) : others.size(1) / 3}, others.options());

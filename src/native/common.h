@@ -7,6 +7,7 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <string>
 
 namespace bitfit {
@@ -36,6 +37,14 @@ int guarded(Body body) {
 
 // Whether the CPU's own loops are for this tensor; every other device and kind goes by tensor operations.
 inline bool fast(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+// Whether anything here has a gradient. Inside a Function's forward that is no longer known.
+inline bool learns(std::initializer_list<at::Tensor> inputs) {
+  return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor &t) { return t.defined() && t.requires_grad(); });
+}
+
+// Whether nobody else holds the tensor, or another that looks into its memory.
+inline bool alone(const at::Tensor &t) { return t.use_count() == 1 && t.storage().use_count() == 1; }
 
 // A part of a step for the profile.
 #define BITFIT_PART(name) RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{})

@@ -25,11 +25,6 @@ int64_t in_parts(int64_t rows, int64_t columns, Body body) {
 
 int64_t most_parts() { return std::max(1, at::get_num_threads()); }
 
-// Whether anything here has a gradient. Inside a Function's forward that is no longer known.
-bool learns(std::initializer_list<at::Tensor> inputs) {
-  return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor &t) { return t.requires_grad(); });
-}
-
 // The sums that parts left in the first rows of [parts, columns].
 at::Tensor summed(const at::Tensor &sums, int64_t parts) { return parts == 1 ? sums[0] : sums.narrow(0, 0, parts).sum(0); }
 
@@ -108,7 +103,7 @@ struct BiasActivation : torch::autograd::Function<BiasActivation> {
     const auto &x = saved[0], &bias = saved[1];
     const auto kind = context->saved_data["kind"].toInt();
     // Where nobody else has it, the gradient makes room for the next.
-    const bool ours = gradient[0].use_count() == 1;
+    const bool ours = alone(gradient[0]);
     const auto dy = gradient[0].contiguous();
     auto dx = ours ? dy : at::empty_like(x);
     const int64_t columns = x.size(1);
@@ -230,7 +225,7 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
     const Keys keys{drops ? kept_keys.const_data_ptr<int64_t>() : nullptr, static_cast<uint64_t>(context->saved_data["site"].toInt())};
     const auto drop = drop_of(context->saved_data["probability"].toDouble());
     const int64_t rows = hat.size(0), columns = hat.size(1);
-    const bool ours = gradient[0].use_count() == 1;
+    const bool ours = alone(gradient[0]);
     const auto dy = gradient[0].contiguous();
     auto dz = ours ? dy : at::empty_like(hat);
     auto dx = drops ? at::empty_like(hat) : dz;

@@ -63,7 +63,7 @@ int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bi
     const auto b = bias ? std::optional(ref(bias)) : std::nullopt;
     if (!fast(given)) {
       *out = new at::Tensor(at::linear(given, w, b));
-    } else if (at::GradMode::is_enabled() && (given.requires_grad() || w.requires_grad() || (b && b->requires_grad()))) {
+    } else if (learns({given, w, maybe(bias)})) {
       *out = new at::Tensor(Product::apply(given.contiguous(), w, b, w.requires_grad()));
     } else {
       *out = new at::Tensor(multiplied(given.contiguous(), w, b));
