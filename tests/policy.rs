@@ -1,7 +1,13 @@
 //! When a run logs, evaluates and saves.
 
 use bitfit::config::{Interval, TrainingSection};
+use bitfit::data::Sampler;
 use bitfit::train::{Actions, Policy};
+
+/// Of so many rows, of 10 tokens each.
+fn sampler(training: &TrainingSection, rows: usize) -> Sampler {
+    Sampler { lengths: vec![10; rows], seed: 1, shuffle: true, step: training.batch_size() }
+}
 
 #[test]
 fn steps_epochs_and_the_end() {
@@ -13,7 +19,7 @@ fn steps_epochs_and_the_end() {
         save_strategy: Interval::Epoch,
         ..Default::default()
     };
-    let policy = Policy::new(&training, 45);
+    let policy = Policy::new(&training, &sampler(&training, 45));
     assert_eq!(policy.total, 10, "45 rows are 5 steps, the last one short");
     assert_eq!(policy.after(1), Actions { log: false, evaluate: false, save: false });
     assert_eq!(policy.after(3), Actions { log: true, evaluate: false, save: false });
@@ -27,10 +33,31 @@ fn steps_epochs_and_the_end() {
 fn max_steps_wins() {
     let training =
         TrainingSection { max_steps: 7, eval_strategy: Interval::No, ..Default::default() };
-    let policy = Policy::new(&training, 1_000_000);
+    let policy = Policy::new(&training, &sampler(&training, 1_000_000));
     assert_eq!(policy.total, 7);
     assert!(
         !policy.after(6).evaluate && policy.after(7).evaluate,
         "a run always ends with an evaluation"
     );
+}
+
+/// 45 rows of 10 tokens, seven to a step, are seven steps.
+#[test]
+fn a_budget_of_tokens_makes_the_epochs() {
+    let mut training = TrainingSection {
+        max_tokens_per_batch: Some(79),
+        num_train_epochs: 2,
+        eval_strategy: Interval::Epoch,
+        ..Default::default()
+    };
+    let policy = Policy::new(&training, &sampler(&training, 45));
+    assert_eq!(policy.total, 14);
+    assert_eq!((policy.cursor(7), policy.cursor(8)), ((0, 6), (1, 0)));
+    assert_eq!((policy.epoch(7), policy.epoch(14)), (1.0, 2.0));
+    assert_eq!(policy.epoch(8), 1.0 + 1.0 / 7.0);
+    let evaluated: Vec<u64> = (1..=14).filter(|&step| policy.after(step).evaluate).collect();
+    assert_eq!(evaluated, [7, 14]);
+    training.max_steps = 10;
+    let policy = Policy::new(&training, &sampler(&training, 45));
+    assert_eq!((policy.total, policy.cursor(10)), (10, (1, 2)));
 }

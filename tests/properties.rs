@@ -2,7 +2,7 @@
 
 use crate::common::Scratch;
 use bitfit::config::{RunConfig, TrainingSection};
-use bitfit::data::{self, Columns, LabelColumns, epoch_order};
+use bitfit::data::{self, Columns, LabelColumns, Sampler, epoch_order};
 use bitfit::freeze::Layers;
 use bitfit::optim::{Course, Schedule};
 use bitfit::sealed;
@@ -15,27 +15,44 @@ use tch::Tensor;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each epoch visits each row once, wherever a run is taken up in it.
+    /// Each epoch visits each row once, wherever a run is taken up in it, and no step takes more than it may.
     #[test]
-    fn every_row_is_visited_once_an_epoch(rows in 1usize..200, at_once in 1usize..20, parts in 1usize..5, seed: u64, epoch in 0u64..1000) {
+    fn every_row_is_visited_once_an_epoch(
+        lengths in vec(2usize..40, 1..200),
+        at_once in 1usize..20,
+        tokens in prop::option::of(40usize..200),
+        parts in 1usize..5,
+        seed: u64,
+        epoch in 0u64..30,
+    ) {
         let training = TrainingSection {
             per_device_train_batch_size: at_once,
+            max_tokens_per_batch: tokens,
             gradient_accumulation_steps: parts,
+            num_train_epochs: epoch + 1,
             ..TrainingSection::default()
         };
-        let policy = Policy::new(&training, rows);
-        let order = epoch_order(rows, seed, epoch, true);
-        let chunks: Vec<&[usize]> = order.chunks(policy.rows_in_step).collect();
+        let step = training.batch_size().times(parts);
+        let sampler = Sampler { lengths: lengths.clone(), seed, shuffle: true, step };
+        let policy = Policy::new(&training, &sampler);
+        let order = epoch_order(lengths.len(), seed, epoch, true);
+        let chunks: Vec<&[usize]> = step.cut(&order, &lengths).collect();
+        for rows in &chunks {
+            match tokens {
+                None => prop_assert!(rows.len() <= at_once * parts),
+                Some(most) => prop_assert!(rows.iter().map(|&r| lengths[r]).sum::<usize>() <= most * parts),
+            }
+        }
         let steps = chunks.len() as u64;
-        prop_assert_eq!(policy.total, 3 * steps);
+        let before = policy.total - steps;
         let mut visited: Vec<usize> = (1..=steps)
             .flat_map(|step| {
-                assert_eq!(policy.cursor(epoch * steps + step).0, epoch);
-                chunks[policy.cursor(epoch * steps + step).1 as usize].to_vec()
+                assert_eq!(policy.cursor(before + step), (epoch, step - 1));
+                chunks[policy.cursor(before + step).1 as usize].to_vec()
             })
             .collect();
         visited.sort_unstable();
-        prop_assert_eq!(visited, (0..rows).collect::<Vec<_>>());
+        prop_assert_eq!(visited, (0..lengths.len()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -90,6 +90,9 @@ fn killed_anywhere_it_ends_in_the_same_bytes() {
 #[test]
 fn asked_to_end_it_saves_and_says_how_to_go_on() {
     let scratch = scratch();
+    // Steps of a budget of tokens, whose epochs differ in length.
+    let config = std::fs::read_to_string(scratch.path("config.toml")).unwrap();
+    scratch.write("config.toml", config + "max_tokens_per_batch = 40\n");
     succeeded(&scratch.train(&[]));
     let logged =
         || std::fs::metadata(scratch.path("asked/metrics.jsonl")).map_or(0, |file| file.len());

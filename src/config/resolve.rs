@@ -122,6 +122,7 @@ impl Run {
         ] {
             check.that(value >= 1, key, &value, "1 or more")?;
         }
+        check.tokens(&config)?;
         check.loss(&config)?;
         let bias_learning_rate = bitfit.bias_learning_rate.unwrap_or(training.learning_rate);
         let rate = |own: Option<f64>| own.unwrap_or(bias_learning_rate);
@@ -306,6 +307,22 @@ struct Origin {
 }
 
 impl Origin {
+    /// Checks the budget of tokens. Its epochs have as many steps as their order makes, so they are counted before the first.
+    fn tokens(&self, config: &RunConfig) -> Result<()> {
+        let (length, training) = (config.data.max_length, &config.training);
+        let Some(tokens) = training.max_tokens_per_batch else { return Ok(()) };
+        let expected = format!("{length} or more, as many as data.max_length lets a text have");
+        self.that(tokens >= length, "training.max_tokens_per_batch", &tokens, &expected)?;
+        for (key, value, most) in [
+            ("training.num_train_epochs", training.num_train_epochs, 10_000),
+            ("training.max_steps", u64::try_from(training.max_steps).unwrap_or(0), 100_000_000),
+        ] {
+            let expected = format!("at most {most} with training.max_tokens_per_batch");
+            self.that(value <= most, key, &value, &expected)?;
+        }
+        Ok(())
+    }
+
     /// Checks what is said of the Hub.
     fn hub(&self, config: &RunConfig) -> Result<()> {
         let (model, data) = (&config.model, &config.data);

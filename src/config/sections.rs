@@ -1,5 +1,6 @@
 //! Every key with its default, as it is written: the paper's settings, under Hugging Face's names.
 
+use crate::data::BatchSize;
 use crate::freeze::Term;
 use crate::models::TaskType;
 use crate::optim::Course;
@@ -275,7 +276,10 @@ pub struct TrainingSection {
     pub max_steps: i64,
     /// Rows in a step.
     pub per_device_train_batch_size: usize,
-    /// A step takes this many times the rows, that many at once: less memory, the same numbers.
+    /// Instead: a step takes as many rows as have so many tokens together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_batch: Option<usize>,
+    /// A step takes this many times as much, that much at once: less memory, the same numbers.
     pub gradient_accumulation_steps: usize,
     /// Rows in a batch when evaluating; short ones go together up to 2,048 tokens.
     pub per_device_eval_batch_size: usize,
@@ -333,6 +337,14 @@ pub struct TrainingSection {
     pub device: String,
     /// `fp32`.
     pub precision: Precision,
+}
+
+impl TrainingSection {
+    /// What is computed at once.
+    pub fn batch_size(&self) -> BatchSize {
+        let rows = BatchSize::Rows(self.per_device_train_batch_size);
+        self.max_tokens_per_batch.map_or(rows, BatchSize::Tokens)
+    }
 }
 
 impl Default for ModelSection {
@@ -410,6 +422,7 @@ impl Default for TrainingSection {
             num_train_epochs: 3,
             max_steps: -1,
             per_device_train_batch_size: 16,
+            max_tokens_per_batch: None,
             gradient_accumulation_steps: 1,
             per_device_eval_batch_size: 32,
             learning_rate: 1e-3,

@@ -8,7 +8,7 @@ mod tokenize;
 
 pub use batch::{Batch, DropoutKeys, at_once};
 pub use labels::{Labels, Target};
-pub use sampler::{draw, epoch_order, split_by_class};
+pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{
     Columns, FORMATS, Label, LabelColumns, Place, Row, Table, ending, has_ending, read, read_all,
 };

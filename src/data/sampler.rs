@@ -13,6 +13,76 @@ pub fn epoch_order(count: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<us
     order
 }
 
+/// How much a batch takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchSize {
+    /// So many rows.
+    Rows(usize),
+    /// As many rows as have so many tokens together; one at least.
+    Tokens(usize),
+}
+
+impl BatchSize {
+    /// So many times as much.
+    pub fn times(self, count: usize) -> Self {
+        match self {
+            Self::Rows(rows) => Self::Rows(rows.saturating_mul(count)),
+            Self::Tokens(tokens) => Self::Tokens(tokens.saturating_mul(count)),
+        }
+    }
+
+    /// Cuts `rows` into batches, in their order; `lengths` has the tokens of each row of the data.
+    pub fn cut<'a>(
+        self,
+        mut rows: &'a [usize],
+        lengths: &'a [usize],
+    ) -> impl Iterator<Item = &'a [usize]> {
+        std::iter::from_fn(move || {
+            let mut sum = 0;
+            let mut fits = |row: &usize| {
+                sum += lengths.get(*row).copied().unwrap_or(0);
+                matches!(self, Self::Tokens(most) if sum <= most)
+            };
+            let count = match self {
+                Self::Rows(count) => count,
+                Self::Tokens(_) => rows.iter().take_while(|row| fits(row)).count(),
+            };
+            let (batch, rest) = rows.split_at(count.max(1).min(rows.len()));
+            rows = rest;
+            Some(batch).filter(|batch| !batch.is_empty())
+        })
+    }
+}
+
+/// Which rows the steps of an epoch take.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    /// Tokens of each row.
+    pub lengths: Vec<usize>,
+    /// Of the order.
+    pub seed: u64,
+    /// Whether each epoch has another order.
+    pub shuffle: bool,
+    /// What a step takes.
+    pub step: BatchSize,
+}
+
+impl Sampler {
+    /// The order in which `epoch` visits the rows.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        epoch_order(self.lengths.len(), self.seed, epoch, self.shuffle)
+    }
+
+    /// The steps of `epoch`; of every epoch, where a step takes a number of rows.
+    pub fn steps(&self, epoch: u64) -> u64 {
+        let count = match self.step {
+            BatchSize::Rows(rows) => self.lengths.len().div_ceil(rows.max(1)),
+            BatchSize::Tokens(_) => self.step.cut(&self.order(epoch), &self.lengths).count(),
+        };
+        count.max(1) as u64
+    }
+}
+
 /// Splits rows by their classes: of each class, `fraction` (at least one row, where it has two) goes to the second part.
 pub fn split_by_class(labels: &[usize], fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
     let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();

@@ -15,6 +15,7 @@ pub use setup::Prepared;
 
 use crate::checkpoint::{Checkpoint, State};
 use crate::config::{Interval, Run, TrainingSection};
+use crate::data::Sampler;
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
 use crate::optim::Course;
@@ -98,7 +99,8 @@ pub fn train(
     }
     let output_dir = &run.config.training.output_dir;
     let _ours_alone = output::claim(run, &prepared, start)?;
-    let policy = Policy::new(&run.config.training, prepared.train.len());
+    let sampler = prepared.sampler(run);
+    let policy = Policy::new(&run.config.training, &sampler);
     let mut progress = Progress::new(&prepared, &policy);
     let newest = if start == Start::Resume { Checkpoint::newest(output_dir)? } else { None };
     if let Some((path, checkpoint)) = &newest {
@@ -117,7 +119,7 @@ pub fn train(
         let (step, total) = (checkpoint.state.step, policy.total);
         listener.hear(&Event::Resumed { checkpoint: path, step, total })?;
     }
-    let ended = run_steps(run, &policy, &mut prepared, &mut progress, listener, stop);
+    let ended = run_steps(run, &policy, sampler, &mut prepared, &mut progress, listener, stop);
     let interrupted = matches!(ended, Err(Error::Interrupted(_)));
     let saved = match &ended {
         Err(Error::Interrupted(_) | Error::Diverged { .. }) => progress.save_once(run, &prepared),
@@ -184,15 +186,16 @@ fn kept(run: &Run, progress: &Progress, problem: Error) -> Error {
 fn run_steps(
     run: &Run,
     policy: &Policy,
+    sampler: Sampler,
     prepared: &mut Prepared,
     progress: &mut Progress,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
 ) -> Result<()> {
     let training = &run.config.training;
-    let rows_at_once = training.per_device_train_batch_size;
-    let mut stepper = Stepper { rows_at_once, watch: Watch::on(prepared.base.device()) };
-    let mut order = Order::new(run, prepared.train.len());
+    let mut stepper =
+        Stepper { at_once: training.batch_size(), watch: Watch::on(prepared.base.device()) };
+    let mut order = Order { sampler, epoch: None, order: vec![], starts: vec![] };
     // Where the run was interrupted in an evaluation.
     if progress.state.evaluation_due {
         after_step(run, policy, prepared, progress, listener, stop)?;
@@ -209,8 +212,9 @@ fn run_steps(
         let actions = policy.after(step);
         let keys = data::DropoutKeys { seed: training.seed, epoch: policy.cursor(step).0 };
         let factor = policy.schedule.factor(step);
-        let rows = order.rows(policy, step);
-        let mut taken = stepper.take(prepared, step, rows, keys, factor)?;
+        let rows = order.rows(policy, step).to_vec();
+        let lengths = &order.sampler.lengths;
+        let mut taken = stepper.take(prepared, step, &rows, lengths, keys, factor)?;
         if taken.spoilt.is_none() && (actions.evaluate || actions.save) {
             taken.spoilt = stepper.watch.settle(&mut prepared.optimizer)?;
         }
@@ -339,27 +343,29 @@ fn evaluate_and_keep(
 
 /// The rows of each step.
 struct Order {
-    count: usize,
-    seed: u64,
-    shuffle: bool,
+    sampler: Sampler,
     epoch: Option<u64>,
+    /// The epoch's rows, and where its steps begin and the last ends in them.
     order: Vec<usize>,
+    starts: Vec<usize>,
 }
 
 impl Order {
-    fn new(run: &Run, count: usize) -> Self {
-        let (seed, shuffle) = (run.config.training.seed, run.config.data.shuffle);
-        Self { count, seed, shuffle, epoch: None, order: vec![] }
-    }
-
     fn rows(&mut self, policy: &Policy, step: u64) -> &[usize] {
         let (epoch, place) = policy.cursor(step);
         if self.epoch != Some(epoch) {
-            self.order = data::epoch_order(self.count, self.seed, epoch, self.shuffle);
+            self.order = self.sampler.order(epoch);
+            let steps = self.sampler.step.cut(&self.order, &self.sampler.lengths);
+            self.starts = vec![0];
+            self.starts.extend(steps.scan(0, |end, rows| {
+                *end += rows.len();
+                Some(*end)
+            }));
             self.epoch = Some(epoch);
         }
         let place = usize::try_from(place).unwrap_or(usize::MAX);
-        self.order.chunks(policy.rows_in_step).nth(place).unwrap_or_default()
+        let step = self.starts.get(place).zip(self.starts.get(place.saturating_add(1)));
+        step.and_then(|(&start, &end)| self.order.get(start..end)).unwrap_or_default()
     }
 }
 

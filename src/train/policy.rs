@@ -1,6 +1,7 @@
 //! When to log, evaluate and save: pure decisions.
 
 use crate::config::{Interval, TrainingSection};
+use crate::data::{BatchSize, Sampler};
 use crate::optim::Schedule;
 
 /// What a run does after which step.
@@ -8,14 +9,36 @@ use crate::optim::Schedule;
 pub struct Policy {
     /// Steps of the whole run.
     pub total: u64,
-    /// Rows in a step, but for the last of an epoch.
-    pub rows_in_step: usize,
     /// The rate over the run.
     pub schedule: Schedule,
-    steps_per_epoch: u64,
+    epochs: Epochs,
     logging_steps: u64,
     evaluate: (Interval, u64),
     save: (Interval, u64),
+}
+
+/// Where epochs end.
+#[derive(Debug, Clone)]
+enum Epochs {
+    /// All after so many steps.
+    Same(u64),
+    /// Each after the step of this number.
+    Each(Vec<u64>),
+}
+
+impl Epochs {
+    /// The epoch that `done` steps lead into, the steps before it, and its own.
+    fn at(&self, done: u64) -> (u64, u64, u64) {
+        match self {
+            Self::Same(steps) => (done / steps, done / steps * steps, *steps),
+            Self::Each(ends) => {
+                let epoch = ends.partition_point(|&end| end <= done);
+                let end = |epoch: Option<usize>| epoch.and_then(|e| ends.get(e)).copied();
+                let start = end(epoch.checked_sub(1)).unwrap_or(0);
+                (epoch as u64, start, end(Some(epoch)).map_or(1, |end| end - start))
+            }
+        }
+    }
 }
 
 /// What to do after a step.
@@ -30,24 +53,34 @@ pub struct Actions {
 }
 
 impl Policy {
-    /// The policy of a configuration, for `rows` training rows.
-    pub fn new(training: &TrainingSection, rows: usize) -> Self {
-        let rows_in_step = training
-            .per_device_train_batch_size
-            .saturating_mul(training.gradient_accumulation_steps);
-        let steps_per_epoch = rows.div_ceil(rows_in_step).max(1) as u64;
-        let by_epochs = steps_per_epoch.saturating_mul(training.num_train_epochs);
-        let total = u64::try_from(training.max_steps).ok().filter(|&steps| steps > 0);
-        let total = total.unwrap_or(by_epochs);
+    /// The policy of a configuration, for the steps of a sampler.
+    pub fn new(training: &TrainingSection, sampler: &Sampler) -> Self {
+        let most = u64::try_from(training.max_steps).ok().filter(|&steps| steps > 0);
+        let epochs = match sampler.step {
+            BatchSize::Rows(_) => Epochs::Same(sampler.steps(0)),
+            BatchSize::Tokens(_) => {
+                let mut ends = vec![];
+                let mut end = 0;
+                // By steps where they are given, else by epochs.
+                while most.map_or((ends.len() as u64) < training.num_train_epochs, |m| end < m) {
+                    end += sampler.steps(ends.len() as u64);
+                    ends.push(end);
+                }
+                Epochs::Each(ends)
+            }
+        };
+        let total = most.unwrap_or(match &epochs {
+            Epochs::Same(steps) => steps.saturating_mul(training.num_train_epochs),
+            Epochs::Each(ends) => ends.last().copied().unwrap_or(0),
+        });
         let warmup = match training.warmup_steps {
             0 => (total as f64 * training.warmup_ratio).ceil() as u64,
             steps => steps,
         };
         Self {
             total,
-            rows_in_step,
             schedule: Schedule { course: training.lr_scheduler_type, warmup, total },
-            steps_per_epoch,
+            epochs,
             logging_steps: training.logging_steps,
             evaluate: (training.eval_strategy, training.eval_steps),
             save: (training.save_strategy, training.save_steps),
@@ -59,7 +92,7 @@ impl Policy {
         let last = step == self.total;
         let due = |(interval, steps): (Interval, u64)| match interval {
             Interval::Steps => step.is_multiple_of(steps),
-            Interval::Epoch => step.is_multiple_of(self.steps_per_epoch),
+            Interval::Epoch => self.epochs.at(step).1 == step,
             Interval::No => false,
         };
         Actions {
@@ -72,12 +105,14 @@ impl Policy {
     /// The epoch of `step`, and its place in it, both counted from 0.
     pub fn cursor(&self, step: u64) -> (u64, u64) {
         let done = step.saturating_sub(1);
-        (done / self.steps_per_epoch, done % self.steps_per_epoch)
+        let (epoch, before, _) = self.epochs.at(done);
+        (epoch, done - before)
     }
 
     /// How many epochs `step` steps are.
     pub fn epoch(&self, step: u64) -> f64 {
-        step as f64 / self.steps_per_epoch as f64
+        let (epoch, before, steps) = self.epochs.at(step);
+        epoch as f64 + (step - before) as f64 / steps as f64
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::base::{Base, BaseFiles};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ClassWeights, Run, RunConfig};
-use crate::data::{self, Columns, Example, Labels, Place, Row, Target, Tokenizer};
+use crate::data::{self, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::files;
@@ -135,6 +135,17 @@ impl Prepared {
         let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
         let length = tokens as f64 / self.train.len().max(1) as f64;
         Cost::of(&self.plan, &self.base.config, length)
+    }
+
+    /// Which rows each step takes.
+    pub fn sampler(&self, run: &Run) -> Sampler {
+        let training = &run.config.training;
+        Sampler {
+            lengths: self.train.iter().map(|example| example.tokens.ids.len()).collect(),
+            seed: training.seed,
+            shuffle: run.config.data.shuffle,
+            step: training.batch_size().times(training.gradient_accumulation_steps),
+        }
     }
 
     /// What the loss over `rows` is divided by: their number, or the sum of their classes' weights.

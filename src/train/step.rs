@@ -2,7 +2,7 @@
 
 use super::Prepared;
 use super::watch::{Spoilt, Watch};
-use crate::data::{Batch, DropoutKeys};
+use crate::data::{Batch, BatchSize, DropoutKeys};
 use crate::error::Result;
 use crate::native;
 use tch::Tensor;
@@ -21,28 +21,31 @@ pub struct Taken {
 
 /// Takes steps.
 pub struct Stepper {
-    /// Rows that are computed at once: a batch that does not fit into memory is split.
-    pub rows_at_once: usize,
+    /// What is computed at once: a batch that does not fit into memory is split.
+    pub at_once: BatchSize,
     /// Looks at what comes out.
     pub watch: Watch,
 }
 
 impl Stepper {
-    /// Forward, backward, clip, AdamW; `number` counts from 1, and `factor` scales the rates.
+    /// Forward, backward, clip, AdamW; `number` counts from 1, `lengths` are the tokens of all rows, and `factor` scales the rates.
     pub fn take(
         &mut self,
         run: &mut Prepared,
         number: u64,
         rows: &[usize],
+        lengths: &[usize],
         keys: DropoutKeys,
         factor: f64,
     ) -> Result<Taken> {
         let (loss, tokens) = loop {
-            match gradient(run, rows, self.rows_at_once, keys) {
+            let parts: Vec<&[usize]> = self.at_once.cut(rows, lengths).collect();
+            match gradient(run, &parts, run.total(rows), keys) {
                 Ok(done) => break done,
                 Err(error) => {
-                    let rows = self.rows_at_once.min(rows.len());
-                    self.rows_at_once = native::fewer_at_once(error, rows, run.base.device())?;
+                    let most = parts.iter().map(|rows| rows.len()).max().unwrap_or(0);
+                    let fewer = native::fewer_at_once(error, most, run.base.device())?;
+                    self.at_once = BatchSize::Rows(fewer);
                 }
             }
         };
@@ -55,18 +58,17 @@ impl Stepper {
     }
 }
 
-/// The gradient over `rows`, `at_once` of them at a time; returns loss and tokens. Parts add up to what the whole would give: dropout
-/// goes by rows, and each part is divided by the whole's total.
+/// The gradient over a step's rows, part by part; returns loss and tokens. Parts add up to what the whole would give: dropout goes by
+/// rows, and each part is divided by the whole's total.
 fn gradient(
     run: &mut Prepared,
-    rows: &[usize],
-    at_once: usize,
+    parts: &[&[usize]],
+    total: f64,
     keys: DropoutKeys,
 ) -> Result<(Tensor, usize)> {
     run.optimizer.zero_grad()?;
     let (mut sum, mut tokens) = (None, 0);
-    let total = run.total(rows);
-    for rows in rows.chunks(at_once) {
+    for rows in parts {
         let batch = Batch::of(&run.train, rows, Some(keys));
         let (packed, targets) = batch.to_device(run.base.device())?;
         let logits = run.base.model.forward(&packed)?;
