@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 /// A base model on its device, ready to be frozen.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl BaseFiles {
         dropouts: Option<Dropouts>,
         device: Device,
     ) -> Result<Base> {
-        let Self { dir, mut config, weights } = self;
+        let Self { dir, mut config, mut weights } = self;
         config.dropouts = dropouts.unwrap_or(config.dropouts);
         // Before anything is allocated: a config.json may say any size.
         for (name, shape) in config.landmarks() {
@@ -136,8 +136,17 @@ impl BaseFiles {
         });
         new.sort();
         let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
+        let mapped = weights.mapped.take();
         weights.fill(&store, &new)?;
+        for (_, mut variable) in
+            store.variables().into_iter().filter(|(name, _)| new.contains(name))
+        {
+            let zeros = Tensor::f_zeros(variable.size(), (Kind::Float, device))?;
+            variable.f_set_data(&zeros)?;
+        }
         model.join()?;
+        // The fingerprint took all of it, and training takes some rows of the embeddings.
+        mapped.iter().for_each(native::forget);
         native::pool_memory();
         if lost.is_some() {
             tracing::warn!(

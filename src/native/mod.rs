@@ -382,6 +382,13 @@ pub fn pool_memory() {
     ONCE.call_once(|| unsafe { bitfit_pool_use() });
 }
 
+/// Lets go of what was read of `file`, a mapped file that nothing was written to: what is looked at again is read again.
+pub fn forget(file: &Tensor) {
+    // SAFETY: the pages are a file's, private and unchanged, so that reading them again gives the same.
+    #[cfg(target_os = "linux")]
+    let _ = unsafe { libc::madvise(file.data_ptr(), file.numel(), libc::MADV_DONTNEED) };
+}
+
 /// Gives memory that is free back to the system.
 pub fn release_free_memory() {
     // SAFETY: it touches nothing that is in use.

@@ -1,5 +1,6 @@
 //! Lookup tables.
 
+use super::variable;
 use crate::error::Result;
 use tch::{Tensor, nn};
 
@@ -12,7 +13,7 @@ pub struct Embedding {
 impl Embedding {
     /// Places the table in the store at `path`.
     pub fn new(path: nn::Path<'_>, entries: i64, size: i64) -> Result<Self> {
-        Ok(Self { weight: path.f_zeros("weight", &[entries, size])? })
+        Ok(Self { weight: variable(&path, "weight", &[entries, size])? })
     }
 
     /// `ids [T]` (int64, each below the number of entries) -> `[T, H]`.

@@ -1,6 +1,6 @@
 //! Layer normalization over the last dimension.
 
-use super::Bias;
+use super::{Bias, variable};
 use crate::error::Result;
 use crate::native::Dropped;
 use tch::{Tensor, nn};
@@ -17,8 +17,8 @@ impl LayerNorm {
     /// Places the layer's tensors in the store at `path`.
     pub fn new(path: nn::Path<'_>, size: i64, eps: f64) -> Result<Self> {
         Ok(Self {
-            weight: path.f_zeros("weight", &[size])?,
-            bias: Bias::Shared(path.f_zeros("bias", &[size])?),
+            weight: variable(&path, "weight", &[size])?,
+            bias: Bias::Shared(variable(&path, "bias", &[size])?),
             eps,
         })
     }

@@ -1,6 +1,6 @@
 //! `y = x Wᵀ + b`.
 
-use super::{Activation, Bias, Dropout, LayerNorm};
+use super::{Activation, Bias, Dropout, LayerNorm, variable};
 use crate::error::Result;
 use crate::native;
 use tch::{Tensor, nn};
@@ -15,8 +15,8 @@ pub struct Linear {
 impl Linear {
     /// Places the layer's tensors, `inputs` to `outputs`, in the store at `path`.
     pub fn new(path: nn::Path<'_>, inputs: i64, outputs: i64) -> Result<Self> {
-        let weight = path.f_zeros("weight", &[outputs, inputs])?;
-        Ok(Self { weight, bias: Bias::Shared(path.f_zeros("bias", &[outputs])?) })
+        let weight = variable(&path, "weight", &[outputs, inputs])?;
+        Ok(Self { weight, bias: Bias::Shared(variable(&path, "bias", &[outputs])?) })
     }
 
     /// `x [R, I]` -> `[R, E]`.

@@ -20,11 +20,17 @@ pub use layer_norm::LayerNorm;
 pub use linear::{Joined, Linear};
 
 use crate::error::Result;
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 /// The path of a module, such as `attention.self.query`, below another.
 pub fn below<'a>(path: &nn::Path<'a>, module: &str) -> nn::Path<'a> {
     module.split('.').fold(path.clone(), |path, name| path / name)
+}
+
+/// Places a variable in the store: zeros that take no memory, until whoever loads the model gives it its own.
+pub fn variable(path: &nn::Path<'_>, name: &str, shape: &[i64]) -> Result<Tensor> {
+    let zeros = Tensor::f_zeros([1], (Kind::Float, path.device()))?;
+    Ok(path.add(name, zeros.f_expand(shape, false)?, true))
 }
 
 /// A batch on its device: the tokens of all sequences, one after the other.

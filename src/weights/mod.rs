@@ -10,7 +10,7 @@ use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor, nn};
 
@@ -28,6 +28,8 @@ pub struct Weights {
     /// SHA-256, in hex, over the tensors by sorted canonical name: name, shape, fp32 bytes. Equal for every format of one base.
     pub fingerprint: String,
     tensors: BTreeMap<String, Tensor>,
+    /// The file itself, where the tensors are pieces of it.
+    pub mapped: Option<Tensor>,
     /// The head that the file has, if it is a classifier's.
     head: BTreeMap<String, Tensor>,
     /// The name that each tensor has in the file.
@@ -60,11 +62,12 @@ impl Weights {
             path: path.to_owned(),
             fingerprint: String::new(),
             tensors: BTreeMap::new(),
+            mapped: None,
             head: BTreeMap::new(),
             written: BTreeMap::new(),
             left_aside: vec![],
         };
-        let mut recorded = None;
+        let (mut recorded, mut mapped) = (None, None);
         let mut take = |name: String, tensor: Tensor| {
             if name == FINGERPRINT {
                 recorded = Some(Vec::<u8>::try_from(&tensor)?);
@@ -73,10 +76,11 @@ impl Weights {
             weights.take(architecture, name, tensor)
         };
         match path.extension().and_then(|e| e.to_str()) {
-            Some("safetensors") => read_safetensors(path, &mut take)?,
+            Some("safetensors") => mapped = Some(read_safetensors(path, &mut take)?),
             Some("bin") => pickle::read(path, &mut take)?,
             _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
         }
+        weights.mapped = mapped;
         if let Some(first) = weights.left_aside.iter().min() {
             let (path, count) = (path.display(), weights.left_aside.len());
             tracing::warn!(
@@ -270,8 +274,11 @@ fn read_torchscript(path: &Path) -> Result<Vec<(String, Tensor)>> {
     })
 }
 
-/// One tensor at a time, so that the file is never in memory twice.
-fn read_safetensors(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<()>) -> Result<()> {
+/// The tensors are pieces of the mapped file, which is returned: read when they are first looked at, and shared by other processes.
+fn read_safetensors(
+    path: &Path,
+    take: &mut dyn FnMut(String, Tensor) -> Result<()>,
+) -> Result<Tensor> {
     let broken =
         |problem: String| Error::file(path, format!("not a whole safetensors file: {problem}"));
     let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
@@ -286,7 +293,8 @@ fn read_safetensors(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<
     file.read_exact(&mut header).map_err(Error::io("read", path))?;
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|e| broken(format!("its header: {e}")))?;
-    let mut bytes = Vec::new();
+    let utf8 = path.to_str().ok_or_else(|| Error::file(path, "a path that is not UTF-8"))?;
+    let whole = Tensor::f_from_file(utf8, false, size as i64, (Kind::Uint8, tch::Device::Cpu))?;
     for (name, info) in metadata.tensors() {
         let (start, end) =
             (8 + length + info.data_offsets.0 as u64, 8 + length + info.data_offsets.1 as u64);
@@ -295,10 +303,7 @@ fn read_safetensors(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<
                 "tensor {name} ends at byte {end}, and the file has {size}"
             )));
         }
-        bytes.resize((end - start) as usize, 0);
-        file.seek(SeekFrom::Start(start))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(Error::io("read", path))?;
+        let bytes = whole.f_narrow(0, start as i64, (end - start) as i64)?;
         let kind = match info.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
@@ -319,7 +324,9 @@ fn read_safetensors(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<
             }
         };
         let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
-        take(name, Tensor::f_from_data_size(&bytes, &shape, kind)?)?;
+        // Where the file has it askew, it is copied.
+        let bytes = if start.is_multiple_of(8) { bytes } else { bytes.f_detach_copy()? };
+        take(name, bytes.f_view_dtype(kind)?.f_view(&shape[..])?)?;
     }
-    Ok(())
+    Ok(whole)
 }
