@@ -169,6 +169,14 @@ impl Base {
         self.store.device()
     }
 
+    /// Makes the layers' products in `kind`, their weights kept in it; those that train stay in fp32, and biases are added in it.
+    ///
+    /// On the CPU everything else stays fp32 too, which only products are slower in.
+    pub fn set_precision(&mut self, kind: Kind) -> Result<()> {
+        let between = if self.device().is_cuda() { kind } else { Kind::Float };
+        self.model.set_kinds(kind, between)
+    }
+
     /// Draws new weights as Hugging Face does, normal(0, initializer_range), biases zero; a function of the seed alone.
     pub fn initialize(&mut self, seed: u64) -> Result<()> {
         let variables = self.store.variables();

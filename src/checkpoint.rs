@@ -5,7 +5,7 @@
 
 use crate::delta::Delta;
 use crate::error::{Error, Result};
-use crate::optim::Memory;
+use crate::optim::{LossScale, Memory};
 use crate::{files, sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +46,9 @@ pub struct State {
     pub without_gain: u64,
     /// Length of `metrics.jsonl`.
     pub metrics_bytes: u64,
+    /// fp16's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// Of the rows, training and evaluation.
     pub data_fingerprint: String,
     /// What it was computed on: with another, the last bits may differ.

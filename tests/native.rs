@@ -139,7 +139,7 @@ fn packed_attention_agrees_with_the_textbooks() {
                 (input(count, hidden), input(149, hidden), input(149, hidden));
             let keys = keys(count);
             let attention = Attention { heads, dropout: Dropout { probability, site: 2 } };
-            let asked = Rows { keys: Some(keys.shallow_clone()), cu_seqlens: rows.into() };
+            let asked = Rows { keys: Some(keys.shallow_clone()), seed: 0, cu_seqlens: rows.into() };
             let projected = if some {
                 let rest = Tensor::cat(&[&k, &v], 1);
                 Projected::Some { queries: q.shallow_clone(), rest }
@@ -176,7 +176,7 @@ fn attention_refuses_what_does_not_fit() {
         (24, &[]),
         (23, &[0, 6]),
     ] {
-        let rows = Rows { keys: None, cu_seqlens: cu_seqlens.into() };
+        let rows = Rows { keys: None, seed: 0, cu_seqlens: cu_seqlens.into() };
         attention.forward(&all(columns), &rows, cu_seqlens).unwrap_err();
     }
 }
@@ -286,4 +286,20 @@ fn cuda_is_used_where_there_is_a_device() {
     let gpu = native::dropout(&x.to_device(device), &keys(16).to_device(device), 3, 0.3).unwrap();
     assert_eq!(cpu.ne(0.0), gpu.ne(0.0).to_device(Device::Cpu), "one mask on every device");
     assert!(native::peak_gpu_mib(device).unwrap().is_some());
+    // CUDA's kernel for attention, against the CPU's.
+    let mut sets = vec![];
+    for device in [Device::Cpu, device] {
+        let rest = Tensor::arange(60 * 96, FLOAT).sin().view([60, 96]).to_device(device);
+        let rest = rest.set_requires_grad(true);
+        let rows = Rows { keys: None, seed: 0, cu_seqlens: vec![0, 17, 18, 60].into() };
+        let attention = Attention { heads: 2, dropout: Dropout { probability: 0.0, site: 1 } };
+        let starts = rows.cu_seqlens.to_vec();
+        let projected = Projected::All(rest.shallow_clone());
+        let y = attention.forward(&projected, &rows, &starts).unwrap();
+        y.square().sum(Kind::Float).backward();
+        sets.push([y.detach().to_device(Device::Cpu), rest.grad().to_device(Device::Cpu)]);
+    }
+    for (cpu, gpu) in sets[0].iter().zip(&sets[1]) {
+        assert!(apart(cpu, gpu) < 1e-3);
+    }
 }

@@ -14,6 +14,7 @@ mod native;
 mod policy;
 mod properties;
 mod resume;
+mod sparing;
 mod standin;
 mod tokenize;
 mod training;

@@ -7,6 +7,7 @@ use crate::optim::Course;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use tch::Kind;
 
 /// A configuration file, as written. Every key has a default but the three paths that only the user knows.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
@@ -262,6 +263,21 @@ pub enum Precision {
     /// 32-bit throughout.
     #[default]
     Fp32,
+    /// The layers' products in bfloat16.
+    Bf16,
+    /// The same in float16, the loss scaled so that small gradients do not vanish.
+    Fp16,
+}
+
+impl Precision {
+    /// What products are made in.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::Fp16 => Kind::Half,
+        }
+    }
 }
 
 /// `[training]`: the keys of Hugging Face's `TrainingArguments`.
@@ -333,10 +349,20 @@ pub struct TrainingSection {
     pub early_stopping_patience: Option<u64>,
     /// What the metric must gain to count.
     pub early_stopping_threshold: f64,
+    /// Whether a step keeps only what goes into each layer, and computes the rest again in backward: less memory, more time.
+    pub gradient_checkpointing: bool,
+    /// Whether the output of the lowest layers, where nothing in them trains, is computed once for each training row, without dropout.
+    pub cache_frozen_layers: bool,
+    /// What of it is kept in memory, in MiB.
+    pub cache_memory_mib: u64,
+    /// What of the rest is kept on the disk of `output_dir`, in MiB.
+    pub cache_disk_mib: u64,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// `fp32`.
+    /// `fp32`, `bf16` or `fp16`: of the products with frozen weights. What trains is fp32 in any case.
     pub precision: Precision,
+    /// Whether fp32 products on CUDA devices may round their factors to TF32's 10 bits.
+    pub tf32: bool,
 }
 
 impl TrainingSection {
@@ -448,8 +474,13 @@ impl Default for TrainingSection {
             greater_is_better: None,
             early_stopping_patience: None,
             early_stopping_threshold: 0.0,
+            gradient_checkpointing: false,
+            cache_frozen_layers: false,
+            cache_memory_mib: 1024,
+            cache_disk_mib: 4096,
             device: "auto".into(),
             precision: Precision::Fp32,
+            tf32: false,
         }
     }
 }

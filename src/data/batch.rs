@@ -85,40 +85,62 @@ impl Batch {
     /// Tokens that nobody looks at fill the last rows, as a sequence of their own: products are made by code for their very sizes, which
     /// is written when a size comes first, so there had better be few.
     pub fn to_device(&self, device: Device) -> Result<(Packed, Tensor)> {
-        let tensor = |values: &[i64]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(values)?.f_to_device(device)?)
-        };
-        let length = filled(self.tokens());
-        let filled = |values: &[i64]| -> Result<Tensor> {
-            let mut values = values.to_vec();
-            values.resize(length, 0);
-            tensor(&values)
+        let (tokens, length) = (self.tokens(), filled(self.tokens()));
+        let starts = self.cu_seqlens.split_last().map_or(&[][..], |(_, starts)| starts);
+        let per_token = [
+            &self.input_ids,
+            // Filled up with the first place, which every model has.
+            &self.position_ids,
+            &self.token_type_ids,
+            &self.dropout_keys,
+        ];
+        // All in one tensor, so that it is sent at once.
+        let mut numbers = Vec::with_capacity(4 * length + 2 * starts.len());
+        for values in per_token {
+            numbers.extend(values);
+            numbers.resize(numbers.len() + if values.is_empty() { 0 } else { length - tokens }, 0);
+        }
+        numbers.extend(starts);
+        numbers.extend(&self.classes);
+        let all = sent(Tensor::f_from_slice(&numbers)?, device)?;
+        let mut at = 0;
+        let mut piece = |count: usize| {
+            at += count as i64;
+            all.f_narrow(0, at - count as i64, count as i64)
         };
         let mut cu_seqlens = self.cu_seqlens.clone();
-        if length > self.tokens() {
+        if length > tokens {
             cu_seqlens.push(length as i64);
         }
         let packed = Packed {
-            input_ids: filled(&self.input_ids)?,
-            // All at the first place, which every model has.
-            position_ids: filled(&self.position_ids)?,
-            token_type_ids: filled(&self.token_type_ids)?,
-            cu_seqlens,
-            first: tensor(self.cu_seqlens.split_last().map_or(&[], |(_, starts)| starts))?,
-            dropout_keys: if self.dropout_keys.is_empty() {
-                None
-            } else {
-                Some(filled(&self.dropout_keys)?)
+            input_ids: piece(length)?,
+            position_ids: piece(length)?,
+            token_type_ids: piece(length)?,
+            dropout_keys: match self.dropout_keys.is_empty() {
+                true => None,
+                false => Some(piece(length)?),
             },
+            seed: self.dropout_keys.first().copied().unwrap_or(0),
+            cu_seqlens,
+            first: piece(starts.len())?,
         };
         let targets = if self.values.is_empty() {
-            tensor(&self.classes)?
+            piece(self.classes.len())?
         } else {
             let rows = packed.sequences() as i64;
-            Tensor::f_from_slice(&self.values)?.f_view([rows, -1])?.f_to_device(device)?
+            sent(Tensor::f_from_slice(&self.values)?.f_view([rows, -1])?, device)?
         };
         Ok((packed, targets))
     }
+}
+
+/// On its way to `device`, which the host does not wait for.
+pub fn sent(tensor: Tensor, device: Device) -> Result<Tensor> {
+    if !device.is_cuda() {
+        return Ok(tensor.f_to_device(device)?);
+    }
+    let pinned = tensor.f_pin_memory(device)?;
+    Ok(pinned.f_to_device_(device, pinned.kind(), true, false)?)
 }
 
 /// Tokens that are worth computing at once: more are no faster.

@@ -6,7 +6,7 @@ mod sampler;
 mod source;
 mod tokenize;
 
-pub use batch::{Batch, DropoutKeys, at_once};
+pub use batch::{Batch, DropoutKeys, at_once, sent};
 pub use labels::{Labels, Target};
 pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{

@@ -169,6 +169,16 @@ impl FreezePlan {
         self.parameters.iter().filter(|p| p.trains)
     }
 
+    /// How many of the encoder's lowest layers train nothing, nor the embeddings below them.
+    pub fn frozen_layers(&self) -> usize {
+        let embeddings = |p: &Parameter| {
+            p.place.group == Group::Embeddings || p.place.term == Some(Term::EmbeddingsLayerNorm)
+        };
+        let lowest = |p: &Parameter| if embeddings(p) { Some(0) } else { p.place.layer };
+        let count = self.parameters.iter().filter_map(|p| p.place.layer).max().map_or(0, |l| l + 1);
+        self.trainable().filter_map(lowest).min().unwrap_or(count)
+    }
+
     /// Sets `requires_grad` in the store: false everywhere, then true on what trains.
     pub fn apply(&self, store: &mut nn::VarStore) -> Result<()> {
         store.freeze();

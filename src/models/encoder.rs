@@ -1,6 +1,10 @@
 //! The encoder that all architectures share: embeddings, then layers of attention and feedforward, each half ending in
 //! a residual and LayerNorm.
 
+mod sparing;
+
+pub use sparing::Kept;
+
 use super::architecture::Spec;
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -16,6 +20,8 @@ pub struct Encoder {
     embeddings: Embeddings,
     layers: Vec<Layer>,
     last: Layer,
+    /// What layers take and give.
+    kind: Kind,
 }
 
 impl Encoder {
@@ -27,7 +33,7 @@ impl Encoder {
         let layer = |index| Layer::new(below(&path, spec.layers) / index, spec, config, index);
         let last = config.num_hidden_layers - 1;
         let layers = (0..last).map(layer).collect::<Result<_>>()?;
-        Ok(Self { embeddings, layers, last: layer(last)? })
+        Ok(Self { embeddings, layers, last: layer(last)?, kind: Kind::Float })
     }
 
     /// Lays the weights out for the products that they are used in.
@@ -36,25 +42,60 @@ impl Encoder {
         layers.try_for_each(|layer| layer.projections.join())
     }
 
+    /// Keeps the layers' weights in `weights`, those that train aside, and what layers take and give in `kind`.
+    pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
+        self.kind = kind;
+        let mut layers = self.layers.iter_mut().chain([&mut self.last]);
+        layers.try_for_each(|layer| layer.keep_in(weights))
+    }
+
+    /// What layers take and give.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The last layer's output for each sequence's first token, `[B, H]`; `first` are these tokens as rows.
-    ///
-    /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else
-    /// for the first ones alone.
     pub fn forward(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
-        let mut x = self.embeddings.forward(batch)?;
+        self.upper(self.lower(batch, 0)?, 0, batch, first)
+    }
+
+    /// What goes into the layer `count`, `[T, H]`: the embeddings after so many layers; all but the last at most.
+    pub fn lower(&self, batch: &Packed, count: usize) -> Result<Tensor> {
+        let mut x = self.embeddings.forward(batch)?.f_to_kind(self.kind)?;
         let all = batch.all_rows();
-        for layer in &self.layers {
-            let projected = Projected::All(layer.projections.forward(&x, QUERY)?);
-            x = layer.forward(&projected, &x, &all, &batch.cu_seqlens)?;
+        for layer in self.layers.iter().take(count) {
+            x = layer.whole(&x, batch, &all)?;
         }
+        Ok(x)
+    }
+
+    /// The rest of [`Encoder::forward`], from what [`Encoder::lower`] gives.
+    pub fn upper(
+        &self,
+        mut x: Tensor,
+        count: usize,
+        batch: &Packed,
+        first: &Rows<'_>,
+    ) -> Result<Tensor> {
+        let all = batch.all_rows();
+        for layer in self.layers.iter().skip(count) {
+            x = layer.whole(&x, batch, &all)?;
+        }
+        self.last(&x, batch, first)
+    }
+
+    /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else for the
+    /// first ones alone.
+    fn last(&self, x: &Tensor, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
         let first_tokens = x.f_index_select(0, &batch.first)?;
         let projections = &self.last.projections;
         let query = projections.part(QUERY).ok_or_else(|| Error::Bug("no query".into()))?;
         let projected = Projected::Some {
             queries: query.forward(&first_tokens)?,
-            rest: projections.forward(&x, QUERY + 1)?,
+            rest: projections.forward(x, QUERY + 1)?,
         };
-        self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)
+        let x = self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)?;
+        Ok(x.f_to_kind(Kind::Float)?)
     }
 }
 
@@ -171,6 +212,19 @@ impl Layer {
                 site + 2,
             )?,
         })
+    }
+
+    fn keep_in(&mut self, kind: Kind) -> Result<()> {
+        self.projections.keep_in(kind)?;
+        let dense =
+            [&mut self.attention_output.dense, &mut self.intermediate, &mut self.output.dense];
+        dense.into_iter().try_for_each(|linear| linear.keep_in(kind))
+    }
+
+    /// Of all tokens: `x_TH` -> `[T, H]`.
+    fn whole(&self, x: &Tensor, batch: &Packed, all: &Rows<'_>) -> Result<Tensor> {
+        let projected = Projected::All(self.projections.forward(x, QUERY)?);
+        self.forward(&projected, x, all, &batch.cu_seqlens)
     }
 
     /// `x_RH`, the rows to compute -> `[R, H]`.

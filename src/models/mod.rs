@@ -20,8 +20,9 @@ pub use saved::SavedTask;
 use crate::error::Result;
 use crate::nn::Packed;
 use encoder::Encoder;
+pub use encoder::Kept;
 use head::Head;
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 /// An encoder with a classification head: Hugging Face's `...ForSequenceClassification`.
 #[derive(Debug)]
@@ -44,10 +45,49 @@ impl Classifier {
         self.encoder.join()
     }
 
+    /// Keeps the layers' weights in `weights`, those that train aside, and what layers take and give in `kind`.
+    pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
+        self.encoder.set_kinds(weights, kind)
+    }
+
+    /// What layers take and give.
+    pub fn kind(&self) -> Kind {
+        self.encoder.kind()
+    }
+
     /// The logits, `[B, L]`.
     pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
         let first = batch.first_rows()?;
         let encoded = self.encoder.forward(batch, &first)?;
         self.head.forward(encoded, first.keys.as_ref())
+    }
+
+    /// What goes into the layer `count`, `[T, H]`; all layers but the last at most are below it.
+    pub fn lower(&self, batch: &Packed, count: usize) -> Result<Tensor> {
+        self.encoder.lower(batch, count)
+    }
+
+    /// The logits from what [`Classifier::lower`] gives; `sparing`, with what [`Classifier::backward`] needs to go on below the last
+    /// layer, from which backward goes no further by itself.
+    pub fn upper(
+        &self,
+        lower: Tensor,
+        count: usize,
+        batch: &Packed,
+        sparing: bool,
+    ) -> Result<(Tensor, Option<Kept>)> {
+        let first = batch.first_rows()?;
+        let (encoded, kept) = if sparing {
+            let (encoded, kept) = self.encoder.upper_sparing(lower, count, batch, &first)?;
+            (encoded, Some(kept))
+        } else {
+            (self.encoder.upper(lower, count, batch, &first)?, None)
+        };
+        Ok((self.head.forward(encoded, first.keys.as_ref())?, kept))
+    }
+
+    /// Backward through the layers below the last, computed again one by one.
+    pub fn backward(&self, kept: Kept, batch: &Packed) -> Result<()> {
+        self.encoder.backward(kept, batch)
     }
 }

@@ -5,6 +5,7 @@
 #include "small.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct Settings {
   int64_t heads, site;
   double probability;
   at::Tensor keys;   // int64 [R], or undefined: no dropout
+  int64_t seed;      // the same for a kernel that makes its own random numbers
 };
 
 // Queries, keys and values, or their gradients: a tensor [T, 3 H], or [R, H] and [T, 2 H].
@@ -222,6 +224,50 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
+// `starts` as int32 on the device, sent there once for all layers.
+at::Tensor on_device(const std::vector<int64_t> &starts, at::Device device) {
+  struct Sent {
+    std::vector<int64_t> starts;
+    at::Tensor tensor;
+  };
+  thread_local std::array<Sent, 2> sent;
+  for (const auto &s : sent)
+    if (s.tensor.defined() && s.starts == starts && s.tensor.device() == device) return s.tensor;
+  auto host = at::empty({static_cast<int64_t>(starts.size())}, at::TensorOptions().dtype(at::kInt).pinned_memory(true));
+  std::copy(starts.begin(), starts.end(), host.mutable_data_ptr<int32_t>());
+  sent[1] = std::move(sent[0]);
+  sent[0] = {starts, host.to(device, at::kInt, true)};
+  return sent[0].tensor;
+}
+
+// CUDA's memory-efficient kernel takes sequences one behind the other. Its dropout is its own: a function of the batch and the site.
+bool has_kernel(const at::Tensor &rest, int64_t size) {
+  const auto kind = rest.scalar_type();
+  return rest.is_cuda() && (kind == at::kFloat || kind == at::kHalf || kind == at::kBFloat16) && size % 8 == 0;
+}
+
+at::Tensor by_kernel(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
+  const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3, size = hidden / s.heads;
+  const auto parts = queries.defined() ? std::vector<at::Tensor>{queries, rest.narrow(1, 0, hidden), rest.narrow(1, hidden, hidden)} : rest.split(hidden, 1);
+  const auto as_heads = [&](const at::Tensor &x) { return x.view({1, x.size(0), s.heads, size}); };
+  const auto longest = [](const std::vector<int64_t> &starts) {
+    int64_t most = 0;
+    for (size_t i = 1; i < starts.size(); ++i) most = std::max(most, starts[i] - starts[i - 1]);
+    return most;
+  };
+  const bool drops = s.keys.defined();
+  if (drops) {
+    auto generator = at::globalContext().defaultGenerator(rest.device());
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    // Philox begins again from here, on the host.
+    generator.set_current_seed(mix64(static_cast<uint64_t>(s.seed) ^ mix64(static_cast<uint64_t>(s.site))));
+  }
+  const auto y = std::get<0>(at::_efficient_attention_forward(
+      as_heads(parts[0]), as_heads(parts[1]), as_heads(parts[2]), std::nullopt, on_device(s.starts.rows, rest.device()), on_device(s.starts.tokens, rest.device()),
+      longest(s.starts.rows), longest(s.starts.tokens), drops ? s.probability : 0.0, /*no mask*/ 0, learns({queries, rest})));
+  return y.reshape({s.starts.rows.back(), hidden});
+}
+
 // For any device and kind: the sequences padded to one tensor.
 at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
   const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3, size = hidden / s.heads, count = s.starts.sequences();
@@ -273,14 +319,16 @@ void check(const at::Tensor &queries, const at::Tensor &rest, const Settings &s)
 
 using namespace bitfit;
 
-int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t site, double probability) {
+int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t seed, int64_t site, double probability) {
   return guarded([&] {
     const auto queries = q ? ref(q).contiguous() : at::Tensor();
     const auto others = ref(rest).contiguous();
-    Settings s{{{rows, rows + sequences + 1}, {tokens, tokens + sequences + 1}}, heads, site, probability, probability > 0 ? maybe(keys) : at::Tensor()};
+    Settings s{{{rows, rows + sequences + 1}, {tokens, tokens + sequences + 1}}, heads, site, probability, probability > 0 ? maybe(keys) : at::Tensor(), seed};
     if (s.keys.defined()) s.keys = s.keys.contiguous();
     check(queries, others, s);
-    if (!fast(others)) {
+    if (has_kernel(others, others.size(1) / (queries.defined() ? 2 : 3) / heads)) {
+      *out = new at::Tensor(by_kernel(queries, others, s));
+    } else if (!fast(others)) {
       *out = new at::Tensor(by_operations(queries, others, s));
     } else if (learns({queries, others})) {
       *out = new at::Tensor(PackedAttention::apply(q ? std::optional(queries) : std::nullopt, others, c10::make_intrusive<Held>(std::move(s))));

@@ -71,7 +71,7 @@ BITFIT_CLONES void gelu_tanh_back(const float *x, const float *b, const float *d
 BITFIT_CLONES void relu_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<RELU>(x, b, dy, dx, s, n); }
 
 at::Tensor activation_by_operations(const at::Tensor &x, const at::Tensor &bias, int64_t kind) {
-  const auto sum = x + bias;
+  const auto sum = (x + bias).to(x.scalar_type());
   return kind == RELU ? sum.relu() : at::gelu(sum, kind == GELU ? "none" : "tanh");
 }
 
@@ -282,7 +282,8 @@ int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias
     k = k.defined() && probability > 0 ? k.contiguous() : at::Tensor();
     if (!fast(given)) {
       const auto sum = k.defined() ? dropout(given + b, k, site, probability) : given + b;
-      *out = new at::Tensor(at::layer_norm(sum + r, w.sizes(), w, s, eps, false));
+      // Of half precision, normalized in the kind of its weight.
+      *out = new at::Tensor(at::layer_norm((sum + r).to(w.scalar_type()), w.sizes(), w, s, eps, false).to(given.scalar_type()));
     } else if (learns({given, b, r, w, s})) {
       *out = new at::Tensor(ResidualNorm::apply(given, b, r, w, s, k.defined() ? std::optional(k) : std::nullopt, site, probability, eps));
     } else {

@@ -32,6 +32,7 @@ unsafe extern "C" {
     fn bitfit_flag_send(out: *mut *mut c_void, flag: *mut c_void) -> c_int;
     fn bitfit_flag_receive(flag: *mut c_void, out: *mut bool) -> c_int;
     fn bitfit_flag_free(flag: *mut c_void);
+    fn bitfit_allow_tf32(allow: bool) -> c_int;
     fn bitfit_release_gpu_memory() -> c_int;
     fn bitfit_peak_gpu_bytes(out: *mut i64, index: i64) -> c_int;
     fn bitfit_dropout(
@@ -50,6 +51,7 @@ unsafe extern "C" {
         sequences: i64,
         heads: i64,
         keys: *mut c_void,
+        seed: i64,
         site: i64,
         probability: f64,
     ) -> c_int;
@@ -230,6 +232,8 @@ pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result
 /// Attention inside each sequence, `heads` heads. `rest [T, 3 H]` holds queries, keys and values of every token; with `queries [R, H]`,
 /// those of some rows alone, it is `[T, 2 H]`, keys and values. Each sequence's rows and tokens begin at `rows` and `tokens`, which
 /// end with `R` and `T`. Gives `[R, H]`.
+///
+/// On CUDA a kernel that takes no keys drops what `seed` and the site say.
 pub fn attention(
     queries: Option<&Tensor>,
     rest: &Tensor,
@@ -237,6 +241,7 @@ pub fn attention(
     tokens: &[i64],
     heads: i64,
     dropped: Dropped<'_>,
+    seed: i64,
 ) -> Result<Tensor> {
     if rows.len() != tokens.len() || rows.len() < 2 {
         let (rows, tokens) = (rows.len(), tokens.len());
@@ -258,13 +263,16 @@ pub fn attention(
             sequences,
             heads,
             keys,
+            seed,
             dropped.site,
             dropped.probability,
         )
     })
 }
 
-/// `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`.
+/// `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`, in `x`'s kind.
+///
+/// On the CPU a weight of half precision makes the product one of half precision, its factors and its result rounded to that.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     // SAFETY: as in `bind`.
     made("product", |out| unsafe { bitfit_product(out, raw(x), raw(weight), raw_or_null(bias)) })
@@ -352,6 +360,12 @@ fn of_status(key: &str) -> u64 {
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     read().unwrap_or(0) / 1024
+}
+
+/// Lets fp32 products on CUDA devices round their factors to TF32's 10 bits, or not.
+pub fn allow_tf32(allow: bool) -> Result<()> {
+    // SAFETY: it sets a flag of libtorch's.
+    check(unsafe { bitfit_allow_tf32(allow) }, "setting TF32")
 }
 
 /// Gives memory that is free on `device` back, before an allocation that failed is tried again.

@@ -83,6 +83,10 @@ int bitfit_flag_receive(bitfit_flag *flag, bool *out) {
 
 void bitfit_flag_free(bitfit_flag *flag) { delete flag; }
 
+int bitfit_allow_tf32(bool allow) {
+  return guarded([&] { at::globalContext().setAllowTF32CuBLAS(allow); });
+}
+
 int bitfit_release_gpu_memory() {
   return guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }

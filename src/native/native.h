@@ -26,6 +26,9 @@ int bitfit_flag_send(bitfit_flag **out, bitfit_tensor flag);
 int bitfit_flag_receive(bitfit_flag *flag, bool *out);
 void bitfit_flag_free(bitfit_flag *flag);
 
+// Lets CUDA's fp32 products round their factors to TF32's 10 bits.
+int bitfit_allow_tf32(bool allow);
+
 // Gives the CUDA allocator's free blocks back.
 int bitfit_release_gpu_memory();
 
@@ -37,8 +40,9 @@ int bitfit_dropout(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor keys, int6
 
 // Scaled dot-product attention inside each sequence, `heads` heads: rest [T, 3 H] holds queries, keys and values of every token; with
 // q [R, H], the queries of the rows asked for, it is [T, 2 H], keys and values. The sequences' rows and tokens begin at `rows` and
-// `tokens`, [sequences + 1]. With keys, int64 [R] or null, probabilities are dropped as bitfit_dropout does, heads being its blocks.
-int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t site, double probability);
+// `tokens`, [sequences + 1]. With keys, int64 [R] or null, probabilities are dropped as bitfit_dropout does, heads being its blocks; a kernel that makes its
+// own random numbers takes them from the seed.
+int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t seed, int64_t site, double probability);
 
 // x [R, I] times weight [E, I], transposed, plus bias [E], or null.
 int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bitfit_tensor bias);

@@ -20,12 +20,18 @@ at::Tensor multiplied(const at::Tensor &x, const at::Tensor &weight, const std::
   static const auto pointwise = found->typed<Pointwise>();
   try {
     return pointwise.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
-  } catch (const c10::Error &) {
-    throw;
   } catch (const std::exception &) {
-    // oneDNN found no room for its code; where there is none for the result either, this says so.
+    // oneDNN found no room for its code, or does not know the kind on this processor; where there is none for the result, this says so.
     return at::linear(x, weight, bias);
   }
+}
+
+// The same with a weight that may be of half precision; then so are the product's factors and its result, and the bias is added in fp32.
+at::Tensor in_kind_of(const at::Tensor &weight, const at::Tensor &x, const std::optional<at::Tensor> &bias) {
+  const auto kind = weight.scalar_type();
+  if (kind == x.scalar_type()) return multiplied(x, weight, bias);
+  const auto y = multiplied(x.to(kind), weight, std::nullopt);
+  return bias ? y + *bias : y.to(x.scalar_type());
 }
 
 struct Product : torch::autograd::Function<Product> {
@@ -33,7 +39,7 @@ struct Product : torch::autograd::Function<Product> {
     // The input is for the weight's gradient alone.
     context->save_for_backward({weight, learns ? x : at::Tensor()});
     context->saved_data["bias"] = bias.has_value();
-    return multiplied(x, weight, bias);
+    return in_kind_of(weight, x, bias);
   }
 
   static variable_list backward(AutogradContext *context, variable_list gradient) {
@@ -43,7 +49,7 @@ struct Product : torch::autograd::Function<Product> {
     const auto dy = gradient[0].contiguous();
     const bool of_bias = context->saved_data["bias"].toBool() && context->needs_input_grad(2);
     return {
-        context->needs_input_grad(0) ? multiplied(dy, weight.t(), std::nullopt) : at::Tensor(),
+        context->needs_input_grad(0) ? in_kind_of(weight.t(), dy, std::nullopt) : at::Tensor(),
         x.defined() ? dy.t().mm(x) : at::Tensor(),
         of_bias ? dy.sum(0) : at::Tensor(),
         at::Tensor(),
@@ -62,11 +68,15 @@ int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bi
     TORCH_CHECK(given.dim() == 2 && w.dim() == 2 && given.size(1) == w.size(1), "product: ", given.sizes(), " does not fit a weight ", w.sizes());
     const auto b = bias ? std::optional(ref(bias)) : std::nullopt;
     if (!fast(given)) {
-      *out = new at::Tensor(at::linear(given, w, b));
+      const auto kind = given.scalar_type();
+      // A bias of a wider kind is added in that: rounded, it would stand still while it learns.
+      const bool together = !b || b->scalar_type() == kind;
+      const auto y = at::linear(given, w.to(kind), together ? b : std::nullopt);
+      *out = new at::Tensor(together ? y : (y + *b).to(kind));
     } else if (learns({given, w, maybe(bias)})) {
       *out = new at::Tensor(Product::apply(given.contiguous(), w, b, w.requires_grad()));
     } else {
-      *out = new at::Tensor(multiplied(given.contiguous(), w, b));
+      *out = new at::Tensor(in_kind_of(w, given.contiguous(), b));
     }
   });
 }

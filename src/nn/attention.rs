@@ -41,6 +41,7 @@ impl Attention {
             Projected::Some { queries, rest } => (Some(queries), rest),
         };
         let dropped = self.dropout.of(rows.keys.as_ref());
-        native::attention(queries, rest, &rows.cu_seqlens, cu_seqlens, self.heads, dropped)
+        let starts = &rows.cu_seqlens;
+        native::attention(queries, rest, starts, cu_seqlens, self.heads, dropped, rows.seed)
     }
 }

@@ -3,7 +3,7 @@
 use super::{Activation, Bias, Dropout, LayerNorm, variable};
 use crate::error::Result;
 use crate::native;
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 /// A dense layer; checkpoint names `weight [E, I]` and `bias [E]`.
 #[derive(Debug)]
@@ -41,6 +41,14 @@ impl Linear {
         norm.of_residual(&self.product(x)?, &self.bias, dropout.of(keys), residual)
     }
 
+    /// Keeps the weight in `kind`, which its products are then made in, unless it trains.
+    pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
+        if !self.weight.requires_grad() && self.weight.kind() != kind {
+            self.weight.f_set_data(&self.weight.f_to_kind(kind)?)?;
+        }
+        Ok(())
+    }
+
     fn outputs(&self) -> i64 {
         self.weight.size().first().copied().unwrap_or(0)
     }
@@ -76,6 +84,13 @@ impl Joined {
         }
         self.weight = Some(whole);
         Ok(())
+    }
+
+    /// As [`Linear::keep_in`].
+    pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
+        self.weight = None;
+        self.parts.iter_mut().try_for_each(|part| part.keep_in(kind))?;
+        if self.parts.iter().any(|part| part.weight.requires_grad()) { Ok(()) } else { self.join() }
     }
 
     /// The outputs of the parts from `first` on, side by side: `x [R, I]` -> `[R, E]` of each.

@@ -48,12 +48,16 @@ pub struct Packed {
     pub first: Tensor,
     /// A dropout key for each token, int64 `[T]`; `None` when evaluating.
     pub dropout_keys: Option<Tensor>,
+    /// The same of the whole batch, on the host.
+    pub seed: i64,
 }
 
 /// The rows that a layer computes: their dropout keys and where each sequence's rows begin.
 pub struct Rows<'a> {
     /// A key for each row, int64 `[R]`; `None` when evaluating.
     pub keys: Option<Tensor>,
+    /// The batch's, for a kernel that takes no keys.
+    pub seed: i64,
     /// Where each sequence's rows begin, and at last `R`: of as many as there are in [`Packed::cu_seqlens`].
     pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
 }
@@ -68,6 +72,7 @@ impl Packed {
     pub fn all_rows(&self) -> Rows<'_> {
         Rows {
             keys: self.dropout_keys.as_ref().map(Tensor::shallow_clone),
+            seed: self.seed,
             cu_seqlens: std::borrow::Cow::Borrowed(&self.cu_seqlens),
         }
     }
@@ -82,6 +87,6 @@ impl Packed {
         let count = self.sequences() as i64;
         // What fills up has no row.
         let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
-        Ok(Rows { keys, cu_seqlens: starts.collect() })
+        Ok(Rows { keys, seed: self.seed, cu_seqlens: starts.collect() })
     }
 }

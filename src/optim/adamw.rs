@@ -76,6 +76,13 @@ impl AdamW {
         self.groups.iter_mut().try_for_each(|group| Ok(group.gradient.f_zero_().map(drop)?))
     }
 
+    /// Multiplies the gradient.
+    pub fn scale_gradient(&mut self, factor: f64) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let scale = |group: &mut FlatGroup| Ok(group.gradient.f_mul_scalar_(factor).map(drop)?);
+        self.groups.iter_mut().try_for_each(scale)
+    }
+
     /// Clips the gradient's norm over everything. Returns the norm before that, a scalar on the device.
     pub fn clip(&mut self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();

@@ -1,7 +1,9 @@
 //! `nn::AdamW` over flat vectors, and its rate over a run.
 
 mod adamw;
+mod loss_scale;
 mod schedule;
 
 pub use adamw::{AdamW, AdamWSettings, Memory, Snapshot};
+pub use loss_scale::LossScale;
 pub use schedule::{Course, Schedule};

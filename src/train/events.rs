@@ -33,6 +33,13 @@ pub enum Event<'a> {
         /// Of the run.
         total: u64,
     },
+    /// The lowest layers' output is being computed, once for all epochs.
+    Caching {
+        /// Rows done.
+        done: usize,
+        /// Rows that fit.
+        total: usize,
+    },
     /// A step was taken.
     Step {
         /// Counted from 1.
@@ -126,7 +133,8 @@ pub struct Terminal {
     bars: MultiProgress,
     downloads: Bar,
     steps: ProgressBar,
-    evaluation: Option<ProgressBar>,
+    /// Of what is done beside the steps.
+    beside: Option<ProgressBar>,
     loss: f64,
     /// What decides which state is best, and how it stands.
     metric: (&'static str, String),
@@ -142,7 +150,7 @@ impl Terminal {
             downloads: Bar::new(bars.clone()),
             bars,
             steps: ProgressBar::hidden(),
-            evaluation: None,
+            beside: None,
             loss: f64::NAN,
             metric: (metric, String::new()),
             tokens: 0,
@@ -151,13 +159,27 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    fn beside(&mut self, what: &str, done: usize, total: usize) {
+        let bar = self.beside.get_or_insert_with(|| {
+            let style = style(&format!("{what} {{bar:32}} {{pos}}/{{len}} (left {{eta}})"));
+            self.bars.add(ProgressBar::new(total as u64).with_style(style))
+        });
+        bar.set_position(done as u64);
+    }
+
+    fn clear_beside(&mut self) {
+        if let Some(bar) = self.beside.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// However the run ends, no bar stays behind.
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.steps.finish_and_clear();
-        if let Some(bar) = self.evaluation.take() {
-            bar.finish_and_clear();
-        }
+        self.clear_beside();
     }
 }
 
@@ -184,6 +206,12 @@ impl Listener for Terminal {
                     checkpoint.display()
                 );
             }
+            Event::Caching { done, total } => {
+                self.beside("caching   ", *done, *total);
+                if done == total {
+                    self.clear_beside();
+                }
+            }
             Event::Step { step, total, loss, tokens } => {
                 if self.steps.is_finished() {
                     self.steps = self.bars.add(ProgressBar::new(*total).with_style(style(
@@ -209,18 +237,10 @@ impl Listener for Terminal {
                 );
             }
             Event::Evaluating { done, total } => {
-                let bar = self.evaluation.get_or_insert_with(|| {
-                    self.bars.add(
-                        ProgressBar::new(*total as u64)
-                            .with_style(style("evaluating {bar:32} {pos}/{len} (left {eta})")),
-                    )
-                });
-                bar.set_position(*done as u64);
+                self.beside("evaluating", *done, *total);
             }
             Event::Record(Record::Evaluation { step, epoch, metrics, kept, .. }) => {
-                if let Some(bar) = self.evaluation.take() {
-                    bar.finish_and_clear();
-                }
+                self.clear_beside();
                 let list = list(metrics);
                 if let Some(value) = metrics.get(self.metric.0) {
                     self.metric.1 = format!(", {} {value:.4}", self.metric.0);

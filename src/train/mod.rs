@@ -1,5 +1,6 @@
 //! Training: [`train`] is the whole run, and its loop is on one screen.
 
+mod cache;
 mod events;
 pub mod output;
 mod policy;
@@ -14,13 +15,14 @@ pub use profile::{Profile, Profiler};
 pub use setup::Prepared;
 
 use crate::checkpoint::{Checkpoint, State};
-use crate::config::{Interval, Run, TrainingSection};
+use crate::config::{Interval, Precision, Run, TrainingSection};
 use crate::data::Sampler;
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
-use crate::optim::Course;
+use crate::optim::{Course, LossScale};
 use crate::sources::Sources;
 use crate::{checkpoint, data, files, native};
+use cache::Cache;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -193,8 +195,25 @@ fn run_steps(
     stop: &AtomicBool,
 ) -> Result<()> {
     let training = &run.config.training;
-    let mut stepper =
-        Stepper { at_once: training.batch_size(), watch: Watch::on(prepared.base.device()) };
+    let mut stepper = Stepper {
+        at_once: training.batch_size(),
+        watch: Watch::on(prepared.base.device()),
+        scale: progress.state.loss_scale,
+        sparing: training.gradient_checkpointing,
+        cache: None,
+    };
+    if training.cache_frozen_layers {
+        let (batch, dir) = (training.per_device_eval_batch_size, &training.output_dir);
+        let limits = (training.cache_memory_mib, training.cache_disk_mib);
+        stepper.cache = Some(Cache::fill(prepared, batch, limits, dir, &mut |done, total| {
+            listener.hear(&Event::Caching { done, total })?;
+            if stop.load(Ordering::SeqCst) {
+                Err(Error::Interrupted(String::new()))
+            } else {
+                Ok(())
+            }
+        })?);
+    }
     let mut order = Order { sampler, epoch: None, order: vec![], starts: vec![] };
     // Where the run was interrupted in an evaluation.
     if progress.state.evaluation_due {
@@ -225,6 +244,7 @@ fn run_steps(
         } else {
             None
         };
+        progress.state.loss_scale = stepper.scale;
         progress.bound_memory();
         progress.took(began.elapsed(), taken.tokens);
         listener.hear(&Event::Step { step, total: policy.total, loss, tokens: taken.tokens })?;
@@ -384,15 +404,20 @@ struct Progress {
 
 impl Progress {
     fn new(prepared: &Prepared, policy: &Policy) -> Self {
-        let computed_on = match prepared.base.device() {
+        let precision = prepared.resolved.training.precision;
+        let mut computed_on = match prepared.base.device() {
             tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
             device => format!("{device:?}"),
         };
+        if precision != Precision::Fp32 {
+            computed_on += &format!(", {precision:?}");
+        }
         Self {
             state: State {
                 total: policy.total,
                 data_fingerprint: prepared.data_fingerprint(),
                 computed_on,
+                loss_scale: (precision == Precision::Fp16).then(LossScale::default),
                 ..State::default()
             },
             seconds_before: 0.0,
@@ -436,6 +461,7 @@ impl Progress {
             );
         }
         (self.state.computed_on, self.state.total) = (now.computed_on, now.total);
+        self.state.loss_scale = now.loss_scale.map(|new| state.loss_scale.unwrap_or(new));
         self.seconds_before = state.seconds_in_all;
         Ok(())
     }

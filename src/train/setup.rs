@@ -3,13 +3,14 @@
 use crate::base::{Base, BaseFiles};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ClassWeights, Run, RunConfig};
-use crate::data::{self, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer};
+use crate::data::{self, Batch, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::freeze::{Cost, FreezePlan};
 use crate::hub::Progress;
 use crate::models::{Shaping, TaskType};
+use crate::native;
 use crate::optim::AdamW;
 use crate::predict::{examples, fits, has_segments};
 use crate::sources::{Labelled, Model, Sources};
@@ -85,6 +86,12 @@ impl Prepared {
         differs.extend(plan.trainable().map(|p| p.name.clone()));
         let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
         optimizer.check_bound(&base.store)?;
+        if run.config.training.cache_frozen_layers && plan.frozen_layers() == 0 {
+            let expected = "true where the lowest layers train nothing, as with bitfit.layers = \"4-\"; here something trains in layer 0 or below";
+            return Err(run.error("training.cache_frozen_layers", &true, expected));
+        }
+        base.set_precision(run.config.training.precision.kind())?;
+        native::allow_tf32(run.config.training.tf32)?;
         let class_weights = class_weights(run, &labels, &train)?;
         let as_tensor = |weights: &Vec<f64>| -> Result<Tensor> {
             let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
@@ -239,6 +246,16 @@ impl Prepared {
         }
         self.optimizer.remember(state.step, memories)?;
         self.optimizer.check_bound(&self.base.store)
+    }
+
+    /// The output of the lowest `layers` layers for training rows, without dropout: `[T, H]` for each, on the CPU.
+    pub fn lower(&self, rows: &[usize], layers: usize) -> Result<Vec<Tensor>> {
+        let _guard = tch::no_grad_guard();
+        let batch = Batch::of(&self.train, rows, None);
+        let (packed, _) = batch.to_device(self.base.device())?;
+        let output = self.base.model.lower(&packed, layers)?.f_to_device(tch::Device::Cpu)?;
+        let starts = batch.cu_seqlens.iter().zip(batch.cu_seqlens.iter().skip(1));
+        starts.map(|(&a, &b)| Ok(output.f_narrow(0, a, b - a)?.f_detach_copy()?)).collect()
     }
 
     /// The task as it is now.

@@ -1,10 +1,12 @@
 //! One optimizer step.
 
 use super::Prepared;
+use super::cache::Cache;
 use super::watch::{Spoilt, Watch};
 use crate::data::{Batch, BatchSize, DropoutKeys};
 use crate::error::Result;
 use crate::native;
+use crate::optim::LossScale;
 use tch::Tensor;
 
 /// What a step leaves, on the device.
@@ -25,6 +27,12 @@ pub struct Stepper {
     pub at_once: BatchSize,
     /// Looks at what comes out.
     pub watch: Watch,
+    /// The loss's, with fp16.
+    pub scale: Option<LossScale>,
+    /// Whether layers are computed again in backward.
+    pub sparing: bool,
+    /// The lowest layers' output.
+    pub cache: Option<Cache>,
 }
 
 impl Stepper {
@@ -40,7 +48,7 @@ impl Stepper {
     ) -> Result<Taken> {
         let (loss, tokens) = loop {
             let parts: Vec<&[usize]> = self.at_once.cut(rows, lengths).collect();
-            match gradient(run, &parts, run.total(rows), keys) {
+            match self.gradient(run, &parts, run.total(rows), keys) {
                 Ok(done) => break done,
                 Err(error) => {
                     let most = parts.iter().map(|rows| rows.len()).max().unwrap_or(0);
@@ -49,37 +57,66 @@ impl Stepper {
                 }
             }
         };
+        if self.scale.is_some() {
+            run.optimizer.scale_gradient(1.0 / self.factor())?;
+        }
         let grad_norm = run.optimizer.clip()?;
+        if let Some(scale) = &mut self.scale {
+            let finite = f64::try_from(&grad_norm)?.is_finite();
+            *scale = scale.after(finite);
+            if !finite && !scale.is_spent() {
+                tracing::info!(
+                    "step {number} is left out: its gradient was too large for fp16; the loss is scaled by {} from here",
+                    scale.factor
+                );
+                return Ok(Taken { loss, grad_norm, tokens, spoilt: None });
+            }
+        }
         let spoilt = self.watch.look(number, &loss, &grad_norm, &mut run.optimizer)?;
         if spoilt.is_none() {
             run.optimizer.step(factor)?;
         }
         Ok(Taken { loss, grad_norm, tokens, spoilt })
     }
-}
 
-/// The gradient over a step's rows, part by part; returns loss and tokens. Parts add up to what the whole would give: dropout goes by
-/// rows, and each part is divided by the whole's total.
-fn gradient(
-    run: &mut Prepared,
-    parts: &[&[usize]],
-    total: f64,
-    keys: DropoutKeys,
-) -> Result<(Tensor, usize)> {
-    run.optimizer.zero_grad()?;
-    let (mut sum, mut tokens) = (None, 0);
-    for rows in parts {
-        let batch = Batch::of(&run.train, rows, Some(keys));
-        let (packed, targets) = batch.to_device(run.base.device())?;
-        let logits = run.base.model.forward(&packed)?;
-        let loss = run.task_type.loss(&logits, &targets, &run.shaping, total)?;
-        loss.f_backward()?;
-        let loss = loss.f_detach()?;
-        sum = Some(match sum {
-            None => loss,
-            Some(sum) => loss.f_add(&sum)?,
-        });
-        tokens += batch.tokens();
+    /// What the loss is multiplied with.
+    fn factor(&self) -> f64 {
+        self.scale.map_or(1.0, |scale| scale.factor)
     }
-    Ok((sum.unwrap_or_else(Tensor::new), tokens))
+
+    /// The gradient over a step's rows, part by part; returns loss and tokens. Parts add up to what the whole would give: dropout goes
+    /// by rows, and each part is divided by the whole's total.
+    fn gradient(
+        &self,
+        run: &mut Prepared,
+        parts: &[&[usize]],
+        total: f64,
+        keys: DropoutKeys,
+    ) -> Result<(Tensor, usize)> {
+        run.optimizer.zero_grad()?;
+        let (mut sum, mut tokens) = (None, 0);
+        for rows in parts {
+            let batch = Batch::of(&run.train, rows, Some(keys));
+            let (packed, targets) = batch.to_device(run.base.device())?;
+            let (model, frozen) = (&run.base.model, run.plan.frozen_layers());
+            let lower = match &self.cache {
+                Some(cache) => cache.lower(run, rows, &packed)?,
+                None => model.lower(&packed, frozen)?,
+            };
+            let (logits, kept) = model.upper(lower, frozen, &packed, self.sparing)?;
+            let loss = run.task_type.loss(&logits, &targets, &run.shaping, total)?;
+            match self.scale {
+                None => loss.f_backward()?,
+                Some(scale) => loss.f_mul_scalar(scale.factor)?.f_backward()?,
+            }
+            kept.map_or(Ok(()), |kept| model.backward(kept, &packed))?;
+            let loss = loss.f_detach()?;
+            sum = Some(match sum {
+                None => loss,
+                Some(sum) => loss.f_add(&sum)?,
+            });
+            tokens += batch.tokens();
+        }
+        Ok((sum.unwrap_or_else(Tensor::new), tokens))
+    }
 }

@@ -1,0 +1,149 @@
+//! The lowest layers' output for each training row, where nothing in them trains: it is the same in every epoch.
+
+use super::Prepared;
+use crate::data::{at_once, sent};
+use crate::error::{Error, Result};
+use crate::nn::Packed;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// What is kept, and where.
+///
+/// Which rows are kept, and with which others they were computed, is decided by the data and the limits alone: a run that goes on
+/// has the same numbers.
+pub struct Cache {
+    memory: BTreeMap<usize, Tensor>,
+    disk: Option<Disk>,
+}
+
+/// A file without a name: it is gone when the run ends, however that is.
+struct Disk {
+    dir: PathBuf,
+    file: File,
+    kind: Kind,
+    /// Where each row begins, its shape, and its bytes' checksum.
+    places: BTreeMap<usize, (u64, Vec<i64>, u32)>,
+}
+
+impl Cache {
+    /// Computes the output of the layers that train nothing for the rows that fit, `batch_size` at a time; `progress` hears how many of how many.
+    pub fn fill(
+        run: &Prepared,
+        batch_size: usize,
+        (memory_mib, disk_mib): (u64, u64),
+        dir: &Path,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Self> {
+        let (kind, layers) = (run.base.model.kind(), run.plan.frozen_layers());
+        let width = run.base.config.hidden_size as u64 * kind.elt_size_in_bytes() as u64;
+        let lengths: Vec<usize> = run.train.iter().map(|row| row.tokens.ids.len()).collect();
+        let [memory, disk] = [memory_mib, disk_mib].map(|mib| mib.saturating_mul(1 << 20));
+        let mut end = 0;
+        let fits = |length: &&usize| {
+            end += **length as u64 * width;
+            end <= memory.saturating_add(disk)
+        };
+        let count = lengths.iter().take_while(fits).count();
+        if count < run.train.len() {
+            let all = lengths.iter().sum::<usize>() as u64 * width;
+            tracing::warn!(
+                "the output of layers 0 to {} takes {} MiB, and {count} of {} rows fit; see training.cache_memory_mib and cache_disk_mib",
+                layers.saturating_sub(1),
+                all.div_ceil(1 << 20),
+                run.train.len()
+            );
+        }
+        let mut cache = Self { memory: BTreeMap::new(), disk: None };
+        let (mut done, mut used) = (0, 0);
+        while let Some(left @ [_, ..]) = lengths.get(done..count) {
+            let rows: Vec<usize> =
+                (done..done + at_once(left.iter().copied(), batch_size)).collect();
+            for (&row, piece) in rows.iter().zip(run.lower(&rows, layers)?) {
+                let bytes = piece.numel() as u64 * kind.elt_size_in_bytes() as u64;
+                used += bytes;
+                if used <= memory {
+                    cache.memory.insert(row, piece);
+                    continue;
+                }
+                if cache.disk.is_none() {
+                    cache.disk = Some(Disk::new(dir, kind)?);
+                }
+                cache.disk.as_mut().map_or(Ok(()), |disk| disk.keep(row, &piece))?;
+            }
+            done += rows.len();
+            progress(done, count)?;
+        }
+        Ok(cache)
+    }
+
+    /// What goes into the layers that train, for a batch of `rows`; `[T, H]`. Those that are not kept are computed together.
+    pub fn lower(&self, run: &Prepared, rows: &[usize], batch: &Packed) -> Result<Tensor> {
+        let mut pieces = BTreeMap::new();
+        for &row in rows {
+            if let Some(piece) = self.get(row)? {
+                pieces.insert(row, piece);
+            }
+        }
+        let missing: Vec<usize> =
+            rows.iter().copied().filter(|row| !pieces.contains_key(row)).collect();
+        if !missing.is_empty() {
+            pieces.extend(
+                missing.iter().copied().zip(run.lower(&missing, run.plan.frozen_layers())?),
+            );
+        }
+        let mut all: Vec<Tensor> =
+            rows.iter().filter_map(|row| pieces.get(row)).map(Tensor::shallow_clone).collect();
+        let (length, tokens) =
+            (batch.input_ids.numel() as i64, all.iter().map(rows_of).sum::<i64>());
+        if let Some(first) = all.first().filter(|_| length > tokens) {
+            let width = first.size().last().copied().unwrap_or(0);
+            all.push(Tensor::f_zeros([length - tokens, width], (first.kind(), Device::Cpu))?);
+        }
+        sent(Tensor::f_cat(&all, 0)?, run.base.device())
+    }
+
+    fn get(&self, row: usize) -> Result<Option<Tensor>> {
+        match self.memory.get(&row) {
+            Some(piece) => Ok(Some(piece.shallow_clone())),
+            None => self.disk.as_ref().map_or(Ok(None), |disk| disk.get(row)),
+        }
+    }
+}
+
+fn rows_of(tensor: &Tensor) -> i64 {
+    tensor.size().first().copied().unwrap_or(0)
+}
+
+impl Disk {
+    fn new(dir: &Path, kind: Kind) -> Result<Self> {
+        let file = tempfile::tempfile_in(dir).map_err(Error::io("write a file in", dir))?;
+        Ok(Self { dir: dir.to_owned(), file, kind, places: BTreeMap::new() })
+    }
+
+    fn keep(&mut self, row: usize, piece: &Tensor) -> Result<()> {
+        let mut bytes = vec![0; piece.numel() * self.kind.elt_size_in_bytes()];
+        piece.f_copy_data_u8(&mut bytes, piece.numel())?;
+        let problem = "write the cached layers (training.cache_frozen_layers) to";
+        let start = self.file.metadata().map_err(Error::io(problem, &self.dir))?.len();
+        self.file.write_all(&bytes).map_err(Error::io(problem, &self.dir))?;
+        self.places.insert(row, (start, piece.size(), crc32fast::hash(&bytes)));
+        Ok(())
+    }
+
+    /// Nothing where the file does not have what was written.
+    fn get(&self, row: usize) -> Result<Option<Tensor>> {
+        let Some((start, shape, checksum)) = self.places.get(&row) else { return Ok(None) };
+        let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+        let mut bytes = vec![0; count * self.kind.elt_size_in_bytes()];
+        let read = self.file.read_exact_at(&mut bytes, *start);
+        if read.is_err() || crc32fast::hash(&bytes) != *checksum {
+            tracing::warn!("a damaged part of the cached layers is computed again");
+            return Ok(None);
+        }
+        Ok(Some(Tensor::f_from_data_size(&bytes, shape, self.kind)?))
+    }
+}
