@@ -173,6 +173,11 @@ impl Base {
     ///
     /// On the CPU everything else stays fp32 too, which only products are slower in.
     pub fn set_precision(&mut self, kind: Kind) -> Result<()> {
+        if kind == Kind::BFloat16 && !self.device().is_cuda() && !native::multiplies_bfloat16() {
+            tracing::warn!(
+                "this processor does not multiply bfloat16: products take longer than in fp32"
+            );
+        }
         let between = if self.device().is_cuda() { kind } else { Kind::Float };
         self.model.set_kinds(kind, between)
     }

@@ -254,6 +254,7 @@ fn readme_knows_every_key() {
     (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
     config.training.greater_is_better = Some(true);
     config.training.early_stopping_patience = Some(1);
+    config.training.max_tokens_per_batch = Some(1);
     config.training.class_weights = Some(ClassWeights::List(vec![]));
     config.training.metric_for_best_model = Some(Metric::F1);
     let table: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();

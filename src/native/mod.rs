@@ -362,6 +362,14 @@ fn of_status(key: &str) -> u64 {
     read().unwrap_or(0) / 1024
 }
 
+/// Whether the processor multiplies bfloat16.
+pub fn multiplies_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Lets fp32 products on CUDA devices round their factors to TF32's 10 bits, or not.
 pub fn allow_tf32(allow: bool) -> Result<()> {
     // SAFETY: it sets a flag of libtorch's.

@@ -37,6 +37,7 @@ const FREE: [&str; 12] = [
     "training.save_total_limit",
     "training.device",
     "training.logging_steps",
+    "training.gradient_checkpointing",
 ];
 
 /// Refuses a directory that holds a run, unless that is replaced or gone on with, or that holds something else under a run's names.
