@@ -6,6 +6,7 @@ use crate::native;
 use crate::weights::{self, Weights};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, nn};
@@ -27,6 +28,8 @@ pub struct Base {
     pub fingerprint: String,
     /// The tensors that the base lacks, sorted.
     pub new: Vec<String>,
+    /// Those that a method added, sorted.
+    pub added: Vec<String>,
 }
 
 /// A base directory read and checked, before the number of labels is known.
@@ -138,12 +141,7 @@ impl BaseFiles {
         let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
         let mapped = weights.mapped.take();
         weights.fill(&store, &new)?;
-        for (_, mut variable) in
-            store.variables().into_iter().filter(|(name, _)| new.contains(name))
-        {
-            let zeros = Tensor::f_zeros(variable.size(), (Kind::Float, device))?;
-            variable.f_set_data(&zeros)?;
-        }
+        allocate(&store, &new)?;
         model.join()?;
         // The fingerprint took all of it, and training takes some rows of the embeddings.
         mapped.iter().for_each(native::forget);
@@ -154,7 +152,7 @@ impl BaseFiles {
                 file.display()
             );
         }
-        Ok(Base { dir, file, config, store, model, fingerprint, new })
+        Ok(Base { dir, file, config, store, model, fingerprint, new, added: vec![] })
     }
 }
 
@@ -187,16 +185,47 @@ impl Base {
         let variables = self.store.variables();
         for (stream, name) in self.new.iter().enumerate() {
             let Some(variable) = variables.get(name) else { continue };
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            random.set_stream(stream as u64);
+            let mut random = Random::new(seed, stream as u64);
             let values: Vec<f32> = if name.ends_with(".bias") {
                 vec![0.0; variable.numel()]
             } else {
                 (0..variable.numel())
-                    .map(|_| (normal(&mut random) * self.config.initializer_range) as f32)
+                    .map(|_| (random.normal() * self.config.initializer_range) as f32)
                     .collect()
             };
             set(variable, &Tensor::f_from_slice(&values)?.f_view(&variable.size()[..])?)?;
+        }
+        Ok(())
+    }
+
+    /// Lets `add` place a method's tensors in the store and the model; they are zero.
+    pub fn add(
+        &mut self,
+        add: impl FnOnce(&mut Classifier, &nn::Path<'_>, &ModelConfig) -> Result<()>,
+    ) -> Result<()> {
+        let before = self.shapes();
+        add(&mut self.model, &self.store.root(), &self.config)?;
+        let mut added: Vec<String> = self.shapes().into_keys().collect();
+        added.retain(|name| !before.contains_key(name));
+        allocate(&self.store, &added)?;
+        self.added.extend(added);
+        self.added.sort();
+        Ok(())
+    }
+
+    /// Gives what a method added the values that `initial` draws for each name and shape; a function of seed and name alone.
+    pub fn draw_added(
+        &mut self,
+        seed: u64,
+        initial: impl Fn(&str, &[i64], &mut Random) -> Vec<f32>,
+    ) -> Result<()> {
+        let variables = self.store.variables();
+        for (name, variable) in self.added.iter().filter_map(|name| variables.get_key_value(name)) {
+            let hash = Sha256::digest(name);
+            let stream = hash.iter().take(8).fold(0, |n, &byte| n << 8 | u64::from(byte));
+            let shape = variable.size();
+            let values = initial(name, &shape, &mut Random::new(seed, stream));
+            set(variable, &Tensor::f_from_slice(&values)?.f_view(&shape[..])?)?;
         }
         Ok(())
     }
@@ -210,14 +239,44 @@ impl Base {
     }
 }
 
+/// Gives the variables `names` memory of their own, zero.
+fn allocate(store: &nn::VarStore, names: &[String]) -> Result<()> {
+    for (_, mut variable) in store.variables().into_iter().filter(|(name, _)| names.contains(name))
+    {
+        let zeros = Tensor::f_zeros(variable.size(), (Kind::Float, store.device()))?;
+        variable.f_set_data(&zeros)?;
+    }
+    Ok(())
+}
+
 fn set(variable: &Tensor, tensor: &Tensor) -> Result<()> {
     let _guard = tch::no_grad_guard();
     Ok(variable.shallow_clone().f_copy_(tensor)?)
 }
 
-/// One standard normal number (Box and Muller, 1958).
-fn normal(random: &mut impl Rng) -> f64 {
-    let mut uniform = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    let (a, b) = (1.0 - uniform(), uniform());
-    (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+/// A stream of random numbers.
+pub struct Random(ChaCha8Rng);
+
+impl Random {
+    fn new(seed: u64, stream: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(stream);
+        Self(random)
+    }
+
+    /// From 0 and below 1.
+    fn uniform(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// From `low` and below `high`.
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// Standard normal (Box and Muller, 1958).
+    pub fn normal(&mut self) -> f64 {
+        let (a, b) = (1.0 - self.uniform(), self.uniform());
+        (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+    }
 }

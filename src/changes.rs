@@ -81,7 +81,10 @@ impl std::fmt::Display for Changes {
         for layer in layers {
             write!(f, "{layer:<10}")?;
             for term in terms {
-                let at = |c: &&Change| c.place.layer == Some(layer) && c.place.term == Some(*term);
+                let at = |c: &&Change| {
+                    let bias = c.name.ends_with(".bias") && !c.place.group.is_added();
+                    bias && c.place.layer == Some(layer) && c.place.term == Some(*term)
+                };
                 match self.changes.iter().find(at) {
                     Some(change) => write!(f, " {:>8.5}", change.rms)?,
                     None => write!(f, " {:>8}", "-")?,

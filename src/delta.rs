@@ -3,6 +3,7 @@
 use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::methods::Method;
 use crate::models::{TaskType, canonical};
 use crate::sealed::{self, Contents};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Meta {
     pub pairs: bool,
     /// Tokens that a text was cut to, special tokens included.
     pub max_length: usize,
+    /// How it was trained; BitFit where it does not say.
+    #[serde(default)]
+    pub method: Method,
     /// The names of the tensors that trained, sorted.
     pub freeze_plan: Vec<String>,
     /// What the task reached on its evaluation data.
@@ -113,6 +117,12 @@ impl Delta {
         }
     }
 
+    /// Gives `base` what the delta's method adds, then does what [`Delta::apply`] does.
+    pub fn apply_with_method(&self, path: &Path, base: &mut Base) -> Result<()> {
+        self.meta.method.add(base).map_err(|error| Error::file(path, error.to_string()))?;
+        self.apply(path, base)
+    }
+
     /// Checks the delta against `base`, then copies its tensors in. A base that does not fit is left unchanged.
     pub fn apply(&self, path: &Path, base: &mut Base) -> Result<()> {
         let (class, meta) = (base.config.architecture.class(), &self.meta);
@@ -138,7 +148,8 @@ impl Delta {
                 ),
             ));
         }
-        if let Some(name) = base.new.iter().find(|name| !self.tensors.contains_key(*name)) {
+        let mut lacking = base.new.iter().chain(&base.added);
+        if let Some(name) = lacking.find(|name| !self.tensors.contains_key(*name)) {
             let expected = "a value, since the base has none".into();
             return Err(Error::Tensor {
                 path: path.into(),
@@ -168,11 +179,13 @@ fn assign(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> R
 
 /// Starts `base` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
 ///
-/// A delta's head is left out where its labels are not `labels`: another task's classes mean nothing to this one.
+/// A delta's head is left out where its labels are not `labels`: another task's classes mean nothing to this one. What another
+/// method than `method` added has no place in this model.
 pub fn start_from(
     path: &Path,
     task: TaskType,
     labels: &[String],
+    method: &Method,
     base: &mut Base,
 ) -> Result<Vec<String>> {
     let (meta, tensors) = parse(path, sealed::read(path)?)?;
@@ -186,6 +199,15 @@ pub fn start_from(
             let (expected, found) = (meta.base_fingerprint, &base.fingerprint);
             let problem = format!(
                 "init_delta is of another base: expected fingerprint {expected}, found {found}"
+            );
+            return Err(Error::file(path, problem));
+        }
+        let adds = matches!(meta.method, Method::Lora(_) | Method::Adapter(_));
+        if adds && meta.method != *method {
+            let problem = format!(
+                "init_delta holds what {} added, and this run's method is {method}; expected the same, or a delta of a method that adds nothing \
+                 (bitfit export --format hf merges lora into a base of its own)",
+                meta.method
             );
             return Err(Error::file(path, problem));
         }
@@ -233,8 +255,8 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
     if checksum.is_none() {
         return Err(Error::file(path, "a delta without its checksum"));
     }
-    const AS_JSON: [&str; 6] =
-        ["labels", "labels_declared", "pairs", "max_length", "freeze_plan", "metrics"];
+    const AS_JSON: [&str; 7] =
+        ["labels", "labels_declared", "pairs", "max_length", "method", "freeze_plan", "metrics"];
     let mut fields = Map::new();
     for (key, text) in metadata {
         let value = if AS_JSON.contains(&key.as_str()) {

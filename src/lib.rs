@@ -1,7 +1,7 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022).
 //!
 //! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
-//! [`weights`], [`sealed`], [`base`], [`freeze`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`],
+//! [`weights`], [`sealed`], [`base`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`],
 //! [`logging`], [`cli`].
 
 pub mod base;
@@ -18,6 +18,7 @@ pub mod files;
 pub mod freeze;
 pub mod hub;
 pub mod logging;
+pub mod methods;
 pub mod models;
 pub mod native;
 pub mod nn;

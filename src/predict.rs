@@ -5,6 +5,7 @@ use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer, a
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate};
+use crate::methods::Method;
 use crate::models::{ModelConfig, TaskType};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -77,7 +78,7 @@ impl Predictor {
                 check_meta(&task.meta, path, &files.config)?;
                 let outputs = task.meta.task_type.outputs(task.meta.labels.len());
                 let mut base = files.build(outputs, None, device)?;
-                task.apply(path, &mut base)?;
+                task.apply_with_method(path, &mut base)?;
                 let pairs = Some(task.meta.pairs);
                 (base, task.meta, pairs)
             }
@@ -94,6 +95,7 @@ impl Predictor {
                     labels_declared: true,
                     pairs: saved.pairs.unwrap_or(false),
                     max_length: saved.max_length.unwrap_or(most).clamp(MIN_LENGTH, most),
+                    method: Method::default(),
                     freeze_plan: vec![],
                     metrics: BTreeMap::new(),
                 };
@@ -209,6 +211,10 @@ pub fn same_tokenizer(
 
 /// Checks what the task `delta` says of itself against the base.
 pub fn check_meta(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
+    if let Err((key, found, expected)) = meta.method.check() {
+        let problem = format!("metadata: {key}: found {found}, expected {expected}");
+        return Err(Error::file(delta, problem));
+    }
     let most = usize::try_from(base.max_length()).unwrap_or(0);
     let count = meta.labels.len();
     let (enough, expected) = match meta.task_type {

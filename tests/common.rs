@@ -1,6 +1,7 @@
 //! What the tests share: golden files, small data, the binaries.
 
 use bitfit::base::{Base, BaseFiles};
+use bitfit::data::Encoded;
 use bitfit::models::Dropouts;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,22 @@ pub fn golden(name: &str) -> HashMap<String, Tensor> {
 
 pub fn ints(tensor: &Tensor) -> Vec<i64> {
     tensor.to_kind(tch::Kind::Int64).try_into().unwrap()
+}
+
+/// The token sequences of a golden file.
+pub fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
+    let (ids, offsets) = (ints(&golden["input_ids"]), ints(&golden["cu_seqlens"]));
+    let types = golden.get("token_type_ids").map(ints);
+    offsets
+        .windows(2)
+        .map(|w| {
+            let range = w[0] as usize..w[1] as usize;
+            let first = types
+                .as_ref()
+                .map_or(range.len(), |t| t[range.clone()].iter().filter(|&&t| t == 0).count());
+            Encoded { ids: ids[range].iter().map(|&id| id as u32).collect(), first }
+        })
+        .collect()
 }
 
 /// The random models of the golden files, one of each architecture.

@@ -62,7 +62,7 @@ fn overrides_are_checked_and_named() {
     ]
     .map(String::from);
     let read = RunConfig::read(&config, &sets).unwrap();
-    assert_eq!(read.training.learning_rate, 1.0);
+    assert_eq!(read.training.learning_rate, Some(1.0));
     assert_eq!(
         read.training.output_dir,
         std::env::current_dir().unwrap().join("elsewhere"),

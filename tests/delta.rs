@@ -3,6 +3,7 @@
 use crate::common::{Scratch, golden_dir, tiny_base};
 use bitfit::base::{Base, BaseFiles};
 use bitfit::delta::{Delta, Meta, start_from};
+use bitfit::methods::Method;
 use bitfit::models::TaskType;
 use bitfit::sealed;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ fn meta(base: &Base) -> Meta {
         labels_declared: true,
         pairs: false,
         max_length: 32,
+        method: Method::Bitfit,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
         metrics: BTreeMap::from([("accuracy".into(), 0.875)]),
     }
@@ -135,7 +137,7 @@ fn a_run_can_start_from_one_or_from_pythons() {
     let (task, labels) = (TaskType::Classification, delta(&base).meta.labels);
     let mut other = other_base();
     assert_eq!(
-        start_from(&path, task, &labels, &mut other).unwrap(),
+        start_from(&path, task, &labels, &Method::Bitfit, &mut other).unwrap(),
         ["classifier.bias", "classifier.weight"]
     );
     assert_eq!(
@@ -143,8 +145,14 @@ fn a_run_can_start_from_one_or_from_pythons() {
         base.store.variables()["classifier.weight"]
     );
     // Another task's classes mean nothing here.
-    let taken =
-        start_from(&path, task, &["x".into(), "y".into(), "z".into()], &mut other_base()).unwrap();
+    let taken = start_from(
+        &path,
+        task,
+        &["x".into(), "y".into(), "z".into()],
+        &Method::Bitfit,
+        &mut other_base(),
+    )
+    .unwrap();
     assert!(taken.is_empty(), "{taken:?}");
     // What Python wrote has no metadata, and may say gamma and beta, with or without the prefix.
     let plain = scratch.path("plain.safetensors");
@@ -152,7 +160,7 @@ fn a_run_can_start_from_one_or_from_pythons() {
     Tensor::write_safetensors(&[("embeddings.LayerNorm.beta", &values)], &plain).unwrap();
     let mut other = other_base();
     assert_eq!(
-        start_from(&plain, task, &labels, &mut other).unwrap(),
+        start_from(&plain, task, &labels, &Method::Bitfit, &mut other).unwrap(),
         ["bert.embeddings.LayerNorm.bias"]
     );
     assert_eq!(other.store.variables()["bert.embeddings.LayerNorm.bias"], values);

@@ -1,28 +1,14 @@
 //! The model against PyTorch and transformers (scripts/make_golden.py).
 
-use crate::common::{NO_DROPOUT, Scratch, TINY, golden, golden_dir, ints, root, tiny, tiny_base};
+use crate::common::{
+    NO_DROPOUT, Scratch, TINY, golden, golden_dir, root, sequences, tiny, tiny_base,
+};
 use bitfit::base::BaseFiles;
 use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
 use bitfit::freeze::{FreezePlan, Group, Switches};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::optim::{AdamW, AdamWSettings};
-use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
-
-fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
-    let (ids, offsets) = (ints(&golden["input_ids"]), ints(&golden["cu_seqlens"]));
-    let types = golden.get("token_type_ids").map(ints);
-    offsets
-        .windows(2)
-        .map(|w| {
-            let range = w[0] as usize..w[1] as usize;
-            let first = types
-                .as_ref()
-                .map_or(range.len(), |t| t[range.clone()].iter().filter(|&&t| t == 0).count());
-            Encoded { ids: ids[range].iter().map(|&id| id as u32).collect(), first }
-        })
-        .collect()
-}
 
 fn largest(tensor: &Tensor) -> f64 {
     tensor.abs().max().double_value(&[])

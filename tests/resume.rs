@@ -459,7 +459,7 @@ fn what_is_no_number_is_undone_one_step_late() {
     let base = tiny_base();
     let run = Run::read(&Scratch::new().config("c.toml", ""), &[]).unwrap();
     let mut base = base;
-    let plan = run.plan(&base).unwrap();
+    let plan = run.method.plan(&base, &run.switches).unwrap();
     plan.apply(&mut base.store).unwrap();
     let mut optimizer = AdamW::new(&base.store, &plan, &run.adamw).unwrap();
     let good = Tensor::from(1.0f32);

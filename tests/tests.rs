@@ -9,6 +9,7 @@ mod export;
 mod freeze;
 mod golden;
 mod hub;
+mod methods;
 mod metrics;
 mod native;
 mod policy;

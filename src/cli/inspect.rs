@@ -149,10 +149,11 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         return print(&json!({"meta": meta, "tensors": shapes.collect::<Map<_, _>>()}).to_string());
     }
     let mut text = format!(
-        "base         {} ({}), fingerprint {}\ntask         {}{}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
+        "base         {} ({}), fingerprint {}\nmethod       {}\ntask         {}{}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
         meta.base_name,
         meta.architecture,
         meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint),
+        meta.method,
         meta.task_type.name(),
         if meta.labels.is_empty() {
             String::new()
@@ -172,7 +173,10 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
     for group in Group::ALL {
         let of_group =
             delta.tensors.iter().filter(|(name, _)| Group::of(name).is_ok_and(|g| g == group));
-        line(group.name(), &of_group.map(|(_, tensor)| tensor.numel()).collect::<Vec<_>>());
+        let sizes: Vec<_> = of_group.map(|(_, tensor)| tensor.numel()).collect();
+        if !group.is_added() || !sizes.is_empty() {
+            line(group.name(), &sizes);
+        }
     }
     line("all", &delta.tensors.values().map(|tensor| tensor.numel()).collect::<Vec<_>>());
     print(text.trim_end())

@@ -6,6 +6,6 @@ mod sections;
 
 pub use resolve::{Run, device};
 pub use sections::{
-    Balanced, BitfitSection, ClassWeights, DataSection, Interval, Metric, ModelSection, Precision,
-    RunConfig, TrainingSection,
+    Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,
+    Metric, ModelSection, Precision, RunConfig, TrainingSection,
 };

@@ -1,10 +1,10 @@
 //! A configuration with everything checked that can be checked early.
 
-use super::{BitfitSection, ClassWeights, Metric, RunConfig};
-use crate::base::Base;
+use super::{BitfitSection, ClassWeights, MethodName, MethodSection, Metric, RunConfig};
 use crate::data::{Columns, LabelColumns, MIN_LENGTH};
 use crate::error::{Error, Result};
-use crate::freeze::{FreezePlan, Group, Layers, Switches, Term};
+use crate::freeze::{Group, Layers, Switches, Term};
+use crate::methods::{Adapter, Lora, Method};
 use crate::models::{Dropouts, ModelConfig, TaskType};
 use crate::optim::AdamWSettings;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,9 @@ pub struct Run {
     origin: Origin,
     /// Where to compute.
     pub device: Device,
-    /// What trains.
+    /// The method.
+    pub method: Method,
+    /// Of BitFit, what trains.
     pub switches: Switches,
     /// The optimizer's settings.
     pub adamw: AdamWSettings,
@@ -47,16 +49,13 @@ impl Run {
         ] {
             check.that(!value.as_os_str().is_empty(), key, &"nothing", "a path")?;
         }
+        let method = check.method(&config)?;
         for (key, value) in [
             ("bitfit.freeze_all_weights", bitfit.freeze_all_weights),
             ("bitfit.train_bias_only", bitfit.train_bias_only),
         ] {
-            check.that(
-                value,
-                key,
-                &value,
-                "true: training weights is another method, full fine-tuning, which this is not",
-            )?;
+            let expected = "true: training weights is another method, such as full fine-tuning, method.name = \"full\"";
+            check.that(value || method == Method::Full, key, &value, expected)?;
         }
         for (key, value) in [
             ("model.hidden_dropout_prob", model.hidden_dropout_prob),
@@ -84,7 +83,7 @@ impl Run {
         check.that(data.max_length >= MIN_LENGTH, "data.max_length", &data.max_length, &most)?;
         let positive = "a positive number";
         for (key, value) in [
-            ("training.learning_rate", training.learning_rate),
+            ("training.learning_rate", training.learning_rate.unwrap_or(1.0)),
             ("bitfit.bias_learning_rate", bitfit.bias_learning_rate.unwrap_or(1.0)),
             ("bitfit.attention_learning_rate", bitfit.attention_learning_rate.unwrap_or(1.0)),
             ("bitfit.feedforward_learning_rate", bitfit.feedforward_learning_rate.unwrap_or(1.0)),
@@ -124,7 +123,8 @@ impl Run {
         }
         check.tokens(&config)?;
         check.loss(&config)?;
-        let bias_learning_rate = bitfit.bias_learning_rate.unwrap_or(training.learning_rate);
+        let learning_rate = training.learning_rate.unwrap_or(method.learning_rate());
+        let bias_learning_rate = bitfit.bias_learning_rate.unwrap_or(learning_rate);
         let rate = |own: Option<f64>| own.unwrap_or(bias_learning_rate);
         let adamw = AdamWSettings {
             rates: BTreeMap::from([
@@ -132,7 +132,10 @@ impl Run {
                 (Group::Feedforward, rate(bitfit.feedforward_learning_rate)),
                 (Group::LayerNorm, rate(bitfit.layer_norm_learning_rate)),
                 (Group::Other, rate(bitfit.other_learning_rate)),
-                (Group::Classifier, training.learning_rate),
+                (Group::Embeddings, learning_rate),
+                (Group::Classifier, learning_rate),
+                (Group::Lora, learning_rate),
+                (Group::Adapter, learning_rate),
             ]),
             weight_decay: training.weight_decay,
             beta1: training.adam_beta1,
@@ -154,11 +157,20 @@ impl Run {
         let greater_is_better = training.greater_is_better.unwrap_or(!metric.is_error());
         let device = device(&training.device)
             .map_err(|(found, expected)| check.error("training.device", &found, &expected))?;
-        Ok(Self { origin: check, device, switches, adamw, metric, greater_is_better, config })
+        Ok(Self {
+            origin: check,
+            device,
+            method,
+            switches,
+            adamw,
+            metric,
+            greater_is_better,
+            config,
+        })
     }
 
     /// The configuration with everything that defaults, base and data decide, as it is written into the run directory.
-    pub fn resolved(&self, labels: &[String], dropouts: Dropouts) -> RunConfig {
+    pub fn resolved(&self, labels: &[String], dropouts: Dropouts, method: &Method) -> RunConfig {
         let mut config = self.config.clone();
         if config.model.task_type != TaskType::Regression {
             config.model.num_labels = Some(labels.len());
@@ -167,15 +179,19 @@ impl Run {
         config.model.hidden_dropout_prob = Some(dropouts.hidden);
         config.model.attention_probs_dropout_prob = Some(dropouts.attention);
         config.model.classifier_dropout = Some(dropouts.classifier.unwrap_or(dropouts.hidden));
+        config.method = as_section(method);
+        config.training.learning_rate = Some(self.learning_rate());
         let bitfit = &mut config.bitfit;
-        bitfit.bias_learning_rate.get_or_insert(config.training.learning_rate);
-        for (group, rate) in [
-            (Group::Attention, &mut bitfit.attention_learning_rate),
-            (Group::Feedforward, &mut bitfit.feedforward_learning_rate),
-            (Group::LayerNorm, &mut bitfit.layer_norm_learning_rate),
-            (Group::Other, &mut bitfit.other_learning_rate),
-        ] {
-            *rate = self.adamw.rates.get(&group).copied();
+        if method.has_switches() {
+            bitfit.bias_learning_rate.get_or_insert(self.learning_rate());
+            for (group, rate) in [
+                (Group::Attention, &mut bitfit.attention_learning_rate),
+                (Group::Feedforward, &mut bitfit.feedforward_learning_rate),
+                (Group::LayerNorm, &mut bitfit.layer_norm_learning_rate),
+                (Group::Other, &mut bitfit.other_learning_rate),
+            ] {
+                *rate = self.adamw.rates.get(&group).copied();
+            }
         }
         config.data.seed = Some(self.data_seed());
         config.training.metric_for_best_model = Some(self.metric);
@@ -183,9 +199,14 @@ impl Run {
         config
     }
 
-    /// Decides what trains; an error names the configuration.
-    pub fn plan(&self, base: &Base) -> Result<FreezePlan> {
-        FreezePlan::new(&base.shapes(), &base.new, &self.switches).map_err(|error| match error {
+    /// AdamW's rate of the head.
+    pub fn learning_rate(&self) -> f64 {
+        self.config.training.learning_rate.unwrap_or(self.method.learning_rate())
+    }
+
+    /// What came of something that the configuration asks for; an error names the configuration.
+    pub fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match error {
             Error::Usage(message) => Error::Toml { path: self.origin.path.clone(), message },
             other => other,
         })
@@ -372,6 +393,64 @@ impl Origin {
         }
     }
 
+    /// The method; keys that are not its own are refused.
+    fn method(&self, config: &RunConfig) -> Result<Method> {
+        let section = &config.method;
+        let (lora, adapter) = (Lora::default(), Adapter::new(section.config.unwrap_or_default()));
+        let method = match section.name {
+            MethodName::Bitfit => Method::Bitfit,
+            MethodName::Full => Method::Full,
+            MethodName::Head => Method::Head,
+            MethodName::LayerNorm => Method::LayerNorm,
+            MethodName::Lora => Method::Lora(Lora {
+                r: section.r.unwrap_or(lora.r),
+                lora_alpha: section.lora_alpha.unwrap_or(lora.lora_alpha),
+                lora_dropout: section.lora_dropout.unwrap_or(lora.lora_dropout),
+                target_modules: section.target_modules.clone().unwrap_or_default(),
+                bias: section.bias.unwrap_or_default(),
+            }),
+            MethodName::Adapter => Method::Adapter(Adapter {
+                reduction_factor: section.reduction_factor.unwrap_or(adapter.reduction_factor),
+                non_linearity: section.non_linearity.unwrap_or(adapter.non_linearity),
+                ..adapter
+            }),
+        };
+        if let Err((key, found, expected)) = method.check() {
+            return Err(self.error(key, &found, expected));
+        }
+        let (own, name) = (values(&as_section(&method))?, method.name());
+        let defaults = [Method::Lora(lora), Method::Adapter(Adapter::new(Default::default()))];
+        for (key, value) in values(section)? {
+            let owner = |method: &&Method| {
+                values(&as_section(method)).is_ok_and(|values| values.contains_key(&key))
+            };
+            let Some(owner) = defaults.iter().find(owner).filter(|_| !own.contains_key(&key))
+            else {
+                continue;
+            };
+            let default = values(&as_section(owner))?.remove(&key);
+            if default.as_ref() != Some(&value) {
+                let expected =
+                    format!("none with name = {name:?}: it is a key of {:?}", owner.name());
+                return Err(self.error(&format!("method.{key}"), &value, &expected));
+            }
+        }
+        if method.has_switches() {
+            return Ok(method);
+        }
+        let defaults = values(&BitfitSection::default())?;
+        for (key, value) in values(&config.bitfit)? {
+            let tutorials = ["freeze_all_weights", "train_bias_only"].contains(&&*key);
+            if defaults.get(&key) != Some(&value) && !tutorials {
+                let expected = format!(
+                    "its default with method.name = {name:?}: [bitfit] is of \"bitfit\", and of \"lora\" with bias = \"all\""
+                );
+                return Err(self.error(&format!("bitfit.{key}"), &value, &expected));
+            }
+        }
+        Ok(method)
+    }
+
     /// What trains; keys that contradict each other are refused.
     fn switches(&self, section: &BitfitSection) -> Result<Switches> {
         let groups = [
@@ -519,6 +598,42 @@ impl Origin {
             expected: expected.into(),
         }
     }
+}
+
+/// A method as its section of the configuration.
+fn as_section(method: &Method) -> MethodSection {
+    let name = match method {
+        Method::Bitfit => MethodName::Bitfit,
+        Method::Full => MethodName::Full,
+        Method::Head => MethodName::Head,
+        Method::LayerNorm => MethodName::LayerNorm,
+        Method::Lora(lora) => {
+            return MethodSection {
+                name: MethodName::Lora,
+                r: Some(lora.r),
+                lora_alpha: Some(lora.lora_alpha),
+                lora_dropout: Some(lora.lora_dropout),
+                target_modules: Some(lora.target_modules.clone()),
+                bias: Some(lora.bias),
+                ..MethodSection::default()
+            };
+        }
+        Method::Adapter(adapter) => {
+            return MethodSection {
+                name: MethodName::Adapter,
+                config: Some(adapter.config),
+                reduction_factor: Some(adapter.reduction_factor),
+                non_linearity: Some(adapter.non_linearity),
+                ..MethodSection::default()
+            };
+        }
+    };
+    MethodSection { name, ..MethodSection::default() }
+}
+
+/// The values of a section, by key.
+fn values(section: &impl serde::Serialize) -> Result<toml::Table> {
+    toml::Table::try_from(section).map_err(|e| Error::Bug(e.to_string()))
 }
 
 /// The device that `auto`, `cpu`, `cuda` or `cuda:N` names; as an error, what was found and what was expected.

@@ -2,7 +2,9 @@
 
 use crate::data::BatchSize;
 use crate::freeze::Term;
+use crate::methods::{AdapterConfig, LoraBias};
 use crate::models::TaskType;
+use crate::nn::NonLinearity;
 use crate::optim::Course;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +17,9 @@ use tch::Kind;
 pub struct RunConfig {
     /// The base.
     pub model: ModelSection,
-    /// What trains.
+    /// The method.
+    pub method: MethodSection,
+    /// Of BitFit, what trains.
     pub bitfit: BitfitSection,
     /// What it learns from.
     pub data: DataSection,
@@ -55,6 +59,57 @@ pub struct ModelSection {
     /// By default the base's, and where it has none, `hidden_dropout_prob`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classifier_dropout: Option<f64>,
+}
+
+/// The methods by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MethodName {
+    /// Biases and the new head.
+    #[default]
+    Bitfit,
+    /// Everything.
+    Full,
+    /// Low-rank additions, with the new head.
+    Lora,
+    /// Bottlenecks, with the new head.
+    Adapter,
+    /// The new head alone.
+    Head,
+    /// Every LayerNorm, with the new head.
+    LayerNorm,
+}
+
+/// `[method]`: keys that are not the chosen method's have no effect, so they are refused.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MethodSection {
+    /// `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
+    pub name: MethodName,
+    /// LoRA's rank; by default 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r: Option<i64>,
+    /// What LoRA adds is scaled by `lora_alpha / r`; by default 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
+    /// Dropout of what LoRA's matrices read; by default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_dropout: Option<f64>,
+    /// The dense layers that LoRA adds to; by default query and value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_modules: Option<Vec<String>>,
+    /// Which biases train with LoRA: `none`, or `all` that `[bitfit]` chooses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias: Option<LoraBias>,
+    /// Where adapters are: `pfeiffer` or `houlsby`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<AdapterConfig>,
+    /// The hidden size over an adapter's; by default 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reduction_factor: Option<f64>,
+    /// Within an adapter; by default `relu` of `pfeiffer`, `swish` of `houlsby`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub non_linearity: Option<NonLinearity>,
 }
 
 /// `[bitfit]`
@@ -299,8 +354,9 @@ pub struct TrainingSection {
     pub gradient_accumulation_steps: usize,
     /// Rows in a batch when evaluating; short ones go together up to 2,048 tokens.
     pub per_device_eval_batch_size: usize,
-    /// AdamW's rate.
-    pub learning_rate: f64,
+    /// AdamW's rate; by default the method's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
     /// How the rate goes on after the warm-up: `constant`, `linear` or `cosine`.
     pub lr_scheduler_type: Course,
     /// Steps in which the rate rises from zero; where it is 0, `warmup_ratio` says.
@@ -451,7 +507,7 @@ impl Default for TrainingSection {
             max_tokens_per_batch: None,
             gradient_accumulation_steps: 1,
             per_device_eval_batch_size: 32,
-            learning_rate: 1e-3,
+            learning_rate: None,
             lr_scheduler_type: Course::Constant,
             warmup_steps: 0,
             warmup_ratio: 0.0,

@@ -44,7 +44,7 @@ pub fn export(
     let shapes = base.shapes();
     let changed = task.tensors.keys().filter(|name| shapes.contains_key(*name));
     let before = Delta::take(&base, changed, task.meta.clone())?;
-    task.apply(delta, &mut base)?;
+    task.apply_with_method(delta, &mut base)?;
     let saved = SavedTask {
         task_type: task.meta.task_type,
         labels: task.meta.labels.clone(),
@@ -64,11 +64,7 @@ pub fn export(
         }
         match format {
             // Every tensor of the model, as its `state_dict()` has it.
-            Format::Hf => write_tensors(
-                dir,
-                "model.safetensors",
-                &base.store.variables().into_iter().collect(),
-            ),
+            Format::Hf => write_tensors(dir, "model.safetensors", &task.meta.method.merged(&base)?),
             Format::Peft => peft::write(dir, model, &base, &before.tensors, &task),
         }
     })

@@ -1,6 +1,6 @@
 //! What a step costs in matrix products: forward, and backward as far down as something trains.
 
-use super::{FreezePlan, Term};
+use super::{FreezePlan, Group, Parameter, Term};
 use crate::models::ModelConfig;
 use serde::Serialize;
 
@@ -9,9 +9,9 @@ use serde::Serialize;
 pub struct Cost {
     /// Of the forward pass.
     pub forward: f64,
-    /// Of the backward pass, gradients with respect to inputs: those of the weights fall away.
+    /// Of the backward pass: gradients with respect to inputs, and to the weights that train.
     pub backward: f64,
-    /// What the backward pass would be if every bias trained.
+    /// What the backward pass would be if every bias of the model trained, and no weight.
     pub backward_of_all: f64,
     /// The lowest layer that backpropagation reaches; `None`: it goes down to the embeddings, or does not enter the encoder.
     pub lowest_layer: Option<usize>,
@@ -20,15 +20,26 @@ pub struct Cost {
 impl Cost {
     /// For texts of `length` tokens. The last layer computes its first token alone, keys and values aside.
     pub fn of(plan: &FreezePlan, model: &ModelConfig, length: f64) -> Self {
-        let trains = |term, layer| {
-            plan.trainable().any(|p| p.place.term == Some(term) && p.place.layer == layer)
+        let at = |term, layer| {
+            let there = move |p: &&Parameter| p.place.term == Some(term) && p.place.layer == layer;
+            plan.parameters().iter().filter(there)
         };
-        let (forward, backward) = products(model, length, &trains);
-        let lowest = plan.trainable().filter(|p| p.place.term.is_some()).map(|p| p.place.layer);
+        let (forward, backward) = products(model, length, &|term, layer| Module {
+            trains: at(term, layer).any(|p| p.trains),
+            weight_trains: at(term, layer)
+                .any(|p| p.trains && !p.is_bias() && !p.place.group.is_added()),
+            added: at(term, layer)
+                .filter(|p| p.place.group.is_added() && !p.is_bias())
+                .map(|p| p.numel() as f64)
+                .sum(),
+        });
+        let inside = |p: &&Parameter| p.place.term.is_some() || p.place.group == Group::Embeddings;
+        let lowest = plan.trainable().filter(inside).map(|p| p.place.layer);
+        let biases = |_, _| Module { trains: true, weight_trains: false, added: 0.0 };
         Self {
             forward,
             backward,
-            backward_of_all: products(model, length, &|_, _| true).1,
+            backward_of_all: products(model, length, &biases).1,
             // No layer is the embeddings', which are below all.
             lowest_layer: lowest.min().flatten(),
         }
@@ -53,38 +64,52 @@ impl std::fmt::Display for Cost {
     }
 }
 
-/// Forward and backward, by walking up the encoder: a product's backward is needed once something below it trains.
+/// What there is at a place of the encoder.
+struct Module {
+    /// Whether anything there trains.
+    trains: bool,
+    /// Whether the dense layer's own weight does.
+    weight_trains: bool,
+    /// Entries of the weights that a method added there.
+    added: f64,
+}
+
+/// Forward and backward, by walking up the encoder: the backward of a product's input is needed once something below it trains,
+/// and that of a weight where it trains itself.
 fn products(
     model: &ModelConfig,
     length: f64,
-    trains: &dyn Fn(Term, Option<usize>) -> bool,
+    module: &dyn Fn(Term, Option<usize>) -> Module,
 ) -> (f64, f64) {
     let (hidden, wide) = (model.hidden_size as f64, model.intermediate_size as f64);
     let count = usize::try_from(model.num_hidden_layers).unwrap_or(0);
     let (mut forward, mut backward) = (0.0, 0.0);
-    let mut needed = trains(Term::EmbeddingsLayerNorm, None);
+    let mut needed = module(Term::EmbeddingsLayerNorm, None).trains;
     for layer in 0..count {
-        let trains = |term| trains(term, Some(layer));
+        let module = |term| module(term, Some(layer));
         let mut product = |cost: f64, inputs: &[bool]| {
             forward += cost;
             backward += cost * inputs.iter().filter(|needed| **needed).count() as f64;
         };
+        // A dense layer with what is added to it, whose both gradients are always needed; gives whether something trains up to it.
+        let mut dense = |term, rows: f64, cost: f64, below: bool| {
+            let Module { trains, weight_trains, added } = module(term);
+            product(rows * cost, &[below, weight_trains]);
+            product(rows * added, &[true, true]);
+            below || trains
+        };
         let rows = if layer + 1 == count { 1.0 } else { length };
-        let below = needed;
-        product(rows * hidden * hidden, &[below]);
-        product(2.0 * length * hidden * hidden, &[below]);
-        let query = below || trains(Term::Query);
-        let key = below || trains(Term::Key);
-        let value = below || trains(Term::Value);
+        let query = dense(Term::Query, rows, hidden * hidden, needed);
+        let key = dense(Term::Key, length, hidden * hidden, needed);
+        let value = dense(Term::Value, length, hidden * hidden, needed);
+        let context = query || key || value;
+        let attended = dense(Term::AttentionOutput, rows, hidden * hidden, context)
+            || module(Term::AttentionLayerNorm).trains;
+        let inside = dense(Term::Intermediate, rows, hidden * wide, attended);
+        let output = dense(Term::Output, rows, hidden * wide, inside);
         product(rows * length * hidden, &[query, key]);
         product(rows * length * hidden, &[query || key, value]);
-        let context = query || key || value;
-        product(rows * hidden * hidden, &[context]);
-        let attended = context || trains(Term::AttentionOutput) || trains(Term::AttentionLayerNorm);
-        product(rows * hidden * wide, &[attended]);
-        let inside = attended || trains(Term::Intermediate);
-        product(rows * hidden * wide, &[inside]);
-        needed = inside || trains(Term::Output) || trains(Term::OutputLayerNorm);
+        needed = output || module(Term::OutputLayerNorm).trains;
     }
     (forward, backward)
 }

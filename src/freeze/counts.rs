@@ -12,12 +12,15 @@ impl FreezePlan {
         let count = |keep: &dyn Fn(&Parameter) -> bool| -> u64 {
             self.parameters.iter().filter(|p| keep(p)).map(Parameter::numel).sum()
         };
-        let groups = Group::ALL.map(|group| GroupCounts {
+        let of_group = |group| GroupCounts {
             group,
             bias: count(&|p| p.place.group == group && p.is_bias()),
             weight: count(&|p| p.place.group == group && !p.is_bias()),
             trainable: count(&|p| p.place.group == group && p.trains),
-        });
+        };
+        let groups = Group::ALL.map(of_group).into_iter();
+        let groups = groups.filter(|g| !g.group.is_added() || g.bias + g.weight > 0).collect();
+        let own = count(&|p| !p.place.group.is_added());
         let (all, trainable) = (count(&|_| true), count(&|p| p.trains));
         let bias = count(&|p| p.is_bias());
         Counts {
@@ -31,8 +34,8 @@ impl FreezePlan {
             share: trainable as f64 / all as f64,
             reduction: all as f64 / trainable as f64,
             training_bytes: TRAINING_BYTES * trainable,
-            full_training_bytes: TRAINING_BYTES * all,
-            groups: groups.to_vec(),
+            full_training_bytes: TRAINING_BYTES * own,
+            groups,
         }
     }
 }
@@ -60,7 +63,7 @@ pub struct Counts {
     pub reduction: f64,
     /// Bytes of gradient and AdamW moments, fp32.
     pub training_bytes: u64,
-    /// The same when everything trains.
+    /// The same when everything trains that the model has without a method's additions.
     pub full_training_bytes: u64,
     /// By group.
     pub groups: Vec<GroupCounts>,
@@ -110,7 +113,7 @@ impl std::fmt::Display for Counts {
             "gradient and AdamW moments {}, against {} of full fine-tuning: {} saved (weights and activations come on top)",
             bytes(self.training_bytes),
             bytes(self.full_training_bytes),
-            bytes(self.full_training_bytes - self.training_bytes),
+            bytes(self.full_training_bytes.saturating_sub(self.training_bytes)),
         )
     }
 }

@@ -21,6 +21,10 @@ pub enum Group {
     Classifier,
     /// BERT's pooler.
     Other,
+    /// What LoRA adds.
+    Lora,
+    /// Adapters.
+    Adapter,
 }
 
 /// The encoder's biases by their place in a layer: the paper's subsets.
@@ -70,6 +74,21 @@ const MODULES: [(Term, &str, &str); 8] = [
     (Term::OutputLayerNorm, r"output\.LayerNorm", "output_layer_norm"),
 ];
 
+/// Where adapters are, likewise.
+const ADAPTERS: [(Term, &str, &str); 2] = [
+    (Term::AttentionOutput, r"attention\.output", "attention_adapters"),
+    (Term::Output, "output", "output_adapters"),
+];
+
+/// LoRA's tensors, below a dense layer.
+const LORA: &str = r"lora_[AB]\.weight";
+
+/// A pattern of modules, by their names below a layer.
+fn in_layer(bert: &str, distilbert: &str) -> String {
+    let bert = format!(r"(bert|roberta)\.encoder\.layer\.\d+\.{bert}");
+    format!(r"({bert}|distilbert\.transformer\.layer\.\d+\.{distilbert})")
+}
+
 /// Every place, with the pattern of its parameters' whole names. Anchored, so that `output` is not `attention.output`, and
 /// LayerNorm is itself alone.
 struct Patterns {
@@ -97,9 +116,15 @@ impl Patterns {
             ((Group::Other, None), r"bert\.pooler\.dense\.(weight|bias)".into()),
         ];
         patterns.extend(MODULES.map(|(term, bert, distilbert)| {
-            let bert = format!(r"(bert|roberta)\.encoder\.layer\.\d+\.{bert}");
-            let distilbert = format!(r"distilbert\.transformer\.layer\.\d+\.{distilbert}");
-            ((term.group(), Some(term)), format!(r"({bert}|{distilbert})\.(weight|bias)"))
+            ((term.group(), Some(term)), format!(r"{}\.(weight|bias)", in_layer(bert, distilbert)))
+        }));
+        patterns.extend(MODULES.map(|(term, bert, distilbert)| {
+            ((Group::Lora, Some(term)), format!(r"{}\.{LORA}", in_layer(bert, distilbert)))
+        }));
+        patterns.push(((Group::Lora, None), format!(r"bert\.pooler\.dense\.{LORA}")));
+        patterns.extend(ADAPTERS.map(|(term, bert, distilbert)| {
+            let tensor = r"adapters\.task\.adapter_(down\.0|up)\.(weight|bias)";
+            ((Group::Adapter, Some(term)), format!(r"{}\.{tensor}", in_layer(bert, distilbert)))
         }));
         let (places, patterns): (Vec<_>, Vec<String>) = patterns.into_iter().unzip();
         Ok(Self {
@@ -132,14 +157,21 @@ impl Place {
 
 impl Group {
     /// All groups, as they are printed.
-    pub const ALL: [Group; 6] = [
+    pub const ALL: [Group; 8] = [
         Group::Embeddings,
         Group::Attention,
         Group::Feedforward,
         Group::LayerNorm,
         Group::Classifier,
         Group::Other,
+        Group::Lora,
+        Group::Adapter,
     ];
+
+    /// Whether it is what a method adds: of most models there is none.
+    pub fn is_added(self) -> bool {
+        matches!(self, Group::Lora | Group::Adapter)
+    }
 
     /// The group of a parameter, by its canonical name.
     pub fn of(name: &str) -> Result<Group> {
@@ -155,6 +187,8 @@ impl Group {
             Group::LayerNorm => "layer_norm",
             Group::Classifier => "classifier",
             Group::Other => "other",
+            Group::Lora => "lora",
+            Group::Adapter => "adapter",
         }
     }
 }

@@ -93,7 +93,35 @@ pub struct FreezePlan {
 }
 
 impl FreezePlan {
-    /// Decides for the parameters `shapes`, of which the base lacks those in `new`.
+    /// Lets `trains` decide for each of the parameters `shapes`, of which the base lacks those in `new`.
+    pub fn of(
+        shapes: &BTreeMap<String, Vec<i64>>,
+        new: &[String],
+        trains: impl Fn(&Parameter) -> bool,
+    ) -> Result<Self> {
+        let parameter = |(name, shape): (&String, &Vec<i64>)| {
+            let mut parameter = Parameter {
+                name: name.clone(),
+                shape: shape.clone(),
+                place: Place::of(name)?,
+                new: new.contains(name),
+                trains: false,
+            };
+            parameter.trains = trains(&parameter);
+            Ok(parameter)
+        };
+        Ok(Self { parameters: shapes.iter().map(parameter).collect::<Result<_>>()? })
+    }
+
+    /// It with those that `trains` chooses besides.
+    pub fn with(mut self, trains: impl Fn(&Parameter) -> bool) -> Self {
+        for parameter in &mut self.parameters {
+            parameter.trains |= trains(parameter);
+        }
+        self
+    }
+
+    /// Decides, as BitFit does, for the parameters `shapes`, of which the base lacks those in `new`.
     ///
     /// Biases train by their group's switch; a new weight trains too, since it is random: the head's unless
     /// `classifier_weight` is off, a new pooler's with the switch of its bias.
@@ -104,31 +132,22 @@ impl FreezePlan {
     ) -> Result<Self> {
         let include = anchored("bitfit.include", &switches.include)?;
         let exclude = anchored("bitfit.exclude", &switches.exclude)?;
-        let mut parameters = Vec::with_capacity(shapes.len());
-        for (name, shape) in shapes {
-            let place = Place::of(name)?;
-            let group = place.group;
-            let mut parameter = Parameter {
-                name: name.clone(),
-                shape: shape.clone(),
-                place,
-                new: new.contains(name),
-                trains: false,
+        let matches = |patterns: &[(Regex, String)], name: &str| {
+            patterns.iter().any(|(regex, _)| regex.is_match(name))
+        };
+        let plan = Self::of(shapes, new, |parameter| {
+            let (group, name) = (parameter.place.group, &parameter.name);
+            if parameter.is_bias() {
+                let chosen = switches.chooses(parameter.place) || matches(&include, name);
+                return chosen && !matches(&exclude, name);
+            }
+            let switch = match group {
+                Group::Classifier => switches.classifier_weight,
+                _ => switches.biases.contains(&group),
             };
-            parameter.trains = if parameter.is_bias() {
-                let chosen =
-                    switches.chooses(place) || include.iter().any(|(r, _)| r.is_match(name));
-                chosen && !exclude.iter().any(|(r, _)| r.is_match(name))
-            } else {
-                let switch = if group == Group::Classifier {
-                    switches.classifier_weight
-                } else {
-                    switches.biases.contains(&group)
-                };
-                parameter.new && switch
-            };
-            parameters.push(parameter);
-        }
+            parameter.new && switch
+        })?;
+        let parameters = &plan.parameters;
         let count =
             parameters.iter().filter_map(|p| p.place.layer).max().map_or(0, |last| last + 1);
         if let Some(highest) = switches.layers.as_ref().map(Layers::highest).filter(|l| *l >= count)
@@ -148,7 +167,6 @@ impl FreezePlan {
                 }
             }
         }
-        let plan = Self { parameters };
         if plan.trainable().next().is_none() {
             let switches = "train_attention_bias, train_feedforward_bias, train_layer_norm_bias, train_classifier_bias, \
                             train_other_bias or train_classifier_weight";

@@ -53,6 +53,9 @@ pub(super) struct LayerNames {
     pub intermediate: &'static str,
     pub output: &'static str,
     pub output_norm: &'static str,
+    /// Where AdapterHub's `adapters` keeps the adapter after attention, and the one after the feedforward.
+    pub attention_adapter: &'static str,
+    pub output_adapter: &'static str,
 }
 
 /// A head: dense, activation, dropout, output.
@@ -99,6 +102,12 @@ impl Architecture {
     /// The Hugging Face class of the classifier.
     pub fn class(self) -> &'static str {
         self.spec().class
+    }
+
+    /// A layer's query and value, by their last names: what LoRA adds to where nobody says more.
+    pub fn query_and_value(self) -> [&'static str; 2] {
+        let LayerNames { query, value, .. } = &self.spec().layer;
+        [query, value].map(|name| name.rsplit('.').next().unwrap_or(name))
     }
 
     /// Whether a tensor, by its canonical name, belongs to the new head, which no base contains.

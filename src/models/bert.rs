@@ -16,6 +16,8 @@ pub(super) const SPEC: Spec = Spec {
         intermediate: "intermediate.dense",
         output: "output.dense",
         output_norm: "output.LayerNorm",
+        attention_adapter: "attention.output.adapters.task",
+        output_adapter: "output.adapters.task",
     },
     token_types: true,
     attention_output_dropout: true,

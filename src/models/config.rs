@@ -40,6 +40,8 @@ pub struct ModelConfig {
     pub max_position_embeddings: i64,
     /// The id of RoBERTa's padding, which its positions are counted from; `None`: they are counted from 0.
     pub padding: Option<i64>,
+    /// The id whose word embedding never trains, as in transformers: the padding's, which a text may spell out.
+    pub pad_token_id: Option<i64>,
     /// Number of segments; as many as asked for where the model knows none.
     pub type_vocab_size: i64,
     /// LayerNorm's epsilon.
@@ -207,6 +209,10 @@ impl Fields<'_> {
             return self.bad("is_decoder", value, "false: an encoder");
         }
         let max_position_embeddings = self.size("max_position_embeddings", None, 1 << 20)?;
+        let pad_token_id = match self.value.get("pad_token_id") {
+            None => Some(i64::from(spec.positions_after_padding)),
+            Some(id) => id.as_i64(),
+        };
         let padding = match self.get("pad_token_id").filter(|_| spec.positions_after_padding) {
             None => spec.positions_after_padding.then_some(1),
             Some(value) => match value.as_i64() {
@@ -245,6 +251,7 @@ impl Fields<'_> {
             hidden_act,
             max_position_embeddings,
             padding,
+            pad_token_id: pad_token_id.filter(|id| (0..vocab_size).contains(id)),
             type_vocab_size,
             layer_norm_eps,
             dropouts: Dropouts {

@@ -17,6 +17,8 @@ pub(super) const SPEC: Spec = Spec {
         intermediate: "ffn.lin1",
         output: "ffn.lin2",
         output_norm: "output_layer_norm",
+        attention_adapter: "attention_adapters.adapters.task",
+        output_adapter: "output_adapters.adapters.task",
     },
     token_types: false,
     attention_output_dropout: false,

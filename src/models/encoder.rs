@@ -5,12 +5,12 @@ mod sparing;
 
 pub use sparing::Kept;
 
-use super::architecture::Spec;
+use super::architecture::{LayerNames, Spec};
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::nn::{
-    Activation, Attention, Dropout, Embedding, Joined, LayerNorm, Linear, Packed, Projected, Rows,
-    below,
+    Activation, Adapter, AdapterShape, Attention, Dropout, Embedding, Joined, LayerNorm, Linear,
+    Packed, Projected, Rows, below,
 };
 use tch::{Kind, Tensor, nn};
 
@@ -54,6 +54,38 @@ impl Encoder {
         self.kind
     }
 
+    /// Its dense layers with their whole names, in the order of the computation.
+    pub fn dense_layers(&mut self, spec: &Spec) -> Vec<(String, &mut Linear)> {
+        let named = |(index, layer): (usize, _)| {
+            let path = format!("{}.{}.{index}", spec.prefix, spec.layers);
+            Layer::dense_layers(layer, &spec.layer)
+                .map(move |(name, layer)| (format!("{path}.{name}"), layer))
+        };
+        self.layers.iter_mut().chain([&mut self.last]).enumerate().flat_map(named).collect()
+    }
+
+    /// Places adapters in the store, and in each layer.
+    pub fn add_adapters(
+        &mut self,
+        root: &nn::Path<'_>,
+        config: &ModelConfig,
+        shape: AdapterShape,
+    ) -> Result<()> {
+        let spec = config.architecture.spec();
+        let path = below(&(root / spec.prefix), spec.layers);
+        let layers = self.layers.iter_mut().chain([&mut self.last]);
+        for (index, layer) in layers.enumerate() {
+            let adapter = |name| {
+                Adapter::new(&below(&(&path / index), name), config.hidden_size, shape).map(Some)
+            };
+            if shape.after_attention {
+                layer.attention_output.adapter = adapter(spec.layer.attention_adapter)?;
+            }
+            layer.output.adapter = adapter(spec.layer.output_adapter)?;
+        }
+        Ok(())
+    }
+
     /// The last layer's output for each sequence's first token, `[B, H]`; `first` are these tokens as rows.
     pub fn forward(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
         self.upper(self.lower(batch, 0)?, 0, batch, first)
@@ -87,12 +119,13 @@ impl Encoder {
     /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else for the
     /// first ones alone.
     fn last(&self, x: &Tensor, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
+        let all = batch.all_rows();
         let first_tokens = x.f_index_select(0, &batch.first)?;
         let projections = &self.last.projections;
         let query = projections.part(QUERY).ok_or_else(|| Error::Bug("no query".into()))?;
         let projected = Projected::Some {
-            queries: query.forward(&first_tokens)?,
-            rest: projections.forward(x, QUERY + 1)?,
+            queries: query.forward(&first_tokens, first.keys.as_ref())?,
+            rest: projections.forward(x, QUERY + 1, all.keys.as_ref())?,
         };
         let x = self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)?;
         Ok(x.f_to_kind(Kind::Float)?)
@@ -112,14 +145,20 @@ struct Embeddings {
 
 impl Embeddings {
     fn new(path: nn::Path<'_>, spec: &Spec, config: &ModelConfig) -> Result<Self> {
-        let table = |name, entries| Embedding::new(&path / name, entries, config.hidden_size);
+        let table = |name, entries, padding| {
+            Embedding::new(&path / name, entries, config.hidden_size, padding)
+        };
         Ok(Self {
-            word_embeddings: table("word_embeddings", config.vocab_size)?,
-            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
+            word_embeddings: table("word_embeddings", config.vocab_size, config.pad_token_id)?,
+            position_embeddings: table(
+                "position_embeddings",
+                config.max_position_embeddings,
+                config.padding,
+            )?,
             padding: config.padding,
             token_type_embeddings: spec
                 .token_types
-                .then(|| table("token_type_embeddings", config.type_vocab_size))
+                .then(|| table("token_type_embeddings", config.type_vocab_size, None))
                 .transpose()?,
             layer_norm: LayerNorm::new(
                 &path / "LayerNorm",
@@ -181,6 +220,7 @@ impl Layer {
                 dense: linear(dense, inputs, hidden)?,
                 dropout: Dropout { probability, site },
                 layer_norm: LayerNorm::new(below(&path, norm), hidden, config.layer_norm_eps)?,
+                adapter: None,
             })
         };
         let attention_dropout =
@@ -223,7 +263,7 @@ impl Layer {
 
     /// Of all tokens: `x_TH` -> `[T, H]`.
     fn whole(&self, x: &Tensor, batch: &Packed, all: &Rows<'_>) -> Result<Tensor> {
-        let projected = Projected::All(self.projections.forward(x, QUERY)?);
+        let projected = Projected::All(self.projections.forward(x, QUERY, all.keys.as_ref())?);
         self.forward(&projected, x, all, &batch.cu_seqlens)
     }
 
@@ -237,8 +277,21 @@ impl Layer {
     ) -> Result<Tensor> {
         let context = self.attention.forward(projected, rows, cu_seqlens)?;
         let x = self.attention_output.forward(&context, x, rows)?;
-        let inner = self.intermediate.activated(&x, self.activation)?;
+        let inner = self.intermediate.activated(&x, self.activation, rows.keys.as_ref())?;
         self.output.forward(&inner, &x, rows)
+    }
+
+    fn dense_layers(
+        &mut self,
+        names: &LayerNames,
+    ) -> impl Iterator<Item = (&'static str, &mut Linear)> {
+        let projections = self.projections.parts_mut().iter_mut();
+        let named = [names.query, names.key, names.value].into_iter().zip(projections);
+        named.chain([
+            (names.attention_output, &mut self.attention_output.dense),
+            (names.intermediate, &mut self.intermediate),
+            (names.output, &mut self.output.dense),
+        ])
     }
 }
 
@@ -248,11 +301,17 @@ struct Output {
     dense: Linear,
     dropout: Dropout,
     layer_norm: LayerNorm,
+    /// What comes after the dropout.
+    adapter: Option<Adapter>,
 }
 
 impl Output {
     fn forward(&self, x: &Tensor, residual: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
         let keys = rows.keys.as_ref();
-        self.dense.normalized(x, self.dropout, keys, residual, &self.layer_norm)
+        let Some(adapter) = &self.adapter else {
+            return self.dense.normalized(x, self.dropout, keys, residual, &self.layer_norm);
+        };
+        let x = self.dropout.forward(self.dense.forward(x, keys)?, keys)?;
+        adapter.normalized(&x, residual, &self.layer_norm)
     }
 }

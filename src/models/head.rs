@@ -33,14 +33,19 @@ impl Head {
         })
     }
 
+    /// The dense layer.
+    pub fn dense_layer(&mut self) -> &mut Linear {
+        &mut self.dense
+    }
+
     /// `first_BH` -> logits `[B, L]`; `keys [B]` as in [`Dropout::forward`].
     pub fn forward(&self, mut first: Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
         if let Some(dropout) = self.dropout_first {
             first = dropout.forward(first, keys)?;
         }
-        let dense = self.dense.forward(&first)?;
+        let dense = self.dense.forward(&first, keys)?;
         let pooled = if self.tanh { dense.f_tanh()? } else { dense.f_relu()? };
-        self.output.forward(&self.dropout.forward(pooled, keys)?)
+        self.output.forward(&self.dropout.forward(pooled, keys)?, None)
     }
 }
 

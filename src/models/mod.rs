@@ -17,12 +17,15 @@ pub use head::{Shaping, TaskType};
 pub use names::{Name, canonical, classify};
 pub use saved::SavedTask;
 
-use crate::error::Result;
-use crate::nn::Packed;
+use crate::error::{Error, Result};
+use crate::nn::{AdapterShape, LoraShape, Packed, below};
 use encoder::Encoder;
 pub use encoder::Kept;
 use head::Head;
 use tch::{Kind, Tensor, nn};
+
+/// The first number of LoRA's dropouts, above those of any model's own.
+const LORA_SITES: i64 = 1 << 20;
 
 /// An encoder with a classification head: Hugging Face's `...ForSequenceClassification`.
 #[derive(Debug)]
@@ -53,6 +56,52 @@ impl Classifier {
     /// What layers take and give.
     pub fn kind(&self) -> Kind {
         self.encoder.kind()
+    }
+
+    /// Gives LoRA's additions to the dense layers of encoder and pooler that `targets` name, by whole names or their last parts.
+    pub fn add_lora(
+        &mut self,
+        root: &nn::Path<'_>,
+        config: &ModelConfig,
+        targets: &[String],
+        shape: LoraShape,
+    ) -> Result<()> {
+        let architecture = config.architecture;
+        let mut layers = self.encoder.dense_layers(architecture.spec());
+        if let Some(pooler) = architecture.pooler() {
+            layers.push((pooler.to_owned(), self.head.dense_layer()));
+        }
+        let is = |name: &str, target: &String| {
+            name.strip_suffix(target.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        if let Some(target) =
+            targets.iter().find(|target| !layers.iter().any(|(name, _)| is(name, target)))
+        {
+            let last = |(name, _): &(String, _)| name.rsplit('.').next().map(str::to_owned);
+            let names: std::collections::BTreeSet<_> = layers.iter().filter_map(last).collect();
+            let names: Vec<_> = names.into_iter().collect();
+            return Err(Error::Usage(format!(
+                "method.target_modules: {target:?} names no dense layer of the base, such as {}; the new head trains whole",
+                names.join(", ")
+            )));
+        }
+        for (index, (name, layer)) in layers.into_iter().enumerate() {
+            if targets.iter().any(|target| is(&name, target)) {
+                layer.add_lora(&below(root, &name), shape, LORA_SITES + index as i64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts adapters into each layer of the encoder.
+    pub fn add_adapters(
+        &mut self,
+        root: &nn::Path<'_>,
+        config: &ModelConfig,
+        shape: AdapterShape,
+    ) -> Result<()> {
+        self.encoder.add_adapters(root, config, shape)
     }
 
     /// The logits, `[B, L]`.

@@ -1,6 +1,6 @@
 //! `y = x Wᵀ + b`.
 
-use super::{Activation, Bias, Dropout, LayerNorm, variable};
+use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, variable};
 use crate::error::Result;
 use crate::native;
 use tch::{Kind, Tensor, nn};
@@ -10,23 +10,37 @@ use tch::{Kind, Tensor, nn};
 pub struct Linear {
     weight: Tensor,
     bias: Bias,
+    lora: Option<Lora>,
 }
 
 impl Linear {
     /// Places the layer's tensors, `inputs` to `outputs`, in the store at `path`.
     pub fn new(path: nn::Path<'_>, inputs: i64, outputs: i64) -> Result<Self> {
         let weight = variable(&path, "weight", &[outputs, inputs])?;
-        Ok(Self { weight, bias: Bias::Shared(variable(&path, "bias", &[outputs])?) })
+        let bias = Bias::Shared(variable(&path, "bias", &[outputs])?);
+        Ok(Self { weight, bias, lora: None })
     }
 
-    /// `x [R, I]` -> `[R, E]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.bias.linear(x, &self.weight)
+    /// Gives it LoRA's addition, below `path`, its own.
+    pub fn add_lora(&mut self, path: &nn::Path<'_>, shape: LoraShape, site: i64) -> Result<()> {
+        let inputs = self.weight.size().last().copied().unwrap_or(0);
+        self.lora = Some(Lora::new(path, inputs, self.outputs(), shape, site)?);
+        Ok(())
+    }
+
+    /// `x [R, I]` -> `[R, E]`; `keys`, a dropout key for each row, are LoRA's here and below.
+    pub fn forward(&self, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+        self.with_lora(self.bias.linear(x, &self.weight)?, x, keys)
     }
 
     /// The activation of what [`Linear::forward`] gives.
-    pub fn activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        self.bias.activate(&self.product(x)?, activation)
+    pub fn activated(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        keys: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        self.bias.activate(&self.product(x, keys)?, activation)
     }
 
     /// `norm(residual + dropout(forward(x)))`, with a dropout key for each row.
@@ -38,7 +52,7 @@ impl Linear {
         residual: &Tensor,
         norm: &LayerNorm,
     ) -> Result<Tensor> {
-        norm.of_residual(&self.product(x)?, &self.bias, dropout.of(keys), residual)
+        norm.of_residual(&self.product(x, keys)?, &self.bias, dropout.of(keys), residual)
     }
 
     /// Keeps the weight in `kind`, which its products are then made in, unless it trains.
@@ -53,8 +67,15 @@ impl Linear {
         self.weight.size().first().copied().unwrap_or(0)
     }
 
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        native::product(x, &self.weight, None)
+    fn product(&self, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+        self.with_lora(native::product(x, &self.weight, None)?, x, keys)
+    }
+
+    fn with_lora(&self, y: Tensor, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+        match &self.lora {
+            None => Ok(y),
+            Some(lora) => lora.add(y, x, keys),
+        }
     }
 }
 
@@ -94,13 +115,24 @@ impl Joined {
     }
 
     /// The outputs of the parts from `first` on, side by side: `x [R, I]` -> `[R, E]` of each.
-    pub fn forward(&self, x: &Tensor, first: usize) -> Result<Tensor> {
-        let biases: Vec<&Bias> = self.parts.iter().skip(first).map(|part| &part.bias).collect();
+    pub fn forward(&self, x: &Tensor, first: usize, keys: Option<&Tensor>) -> Result<Tensor> {
+        let parts = || self.parts.iter().skip(first);
+        let biases: Vec<&Bias> = parts().map(|part| &part.bias).collect();
         let weight = match self.piece(first)? {
             Some(weight) => weight,
             None => self.stacked(first)?,
         };
-        Bias::joined(&biases)?.linear(x, &weight)
+        let y = Bias::joined(&biases)?.linear(x, &weight)?;
+        if parts().all(|part| part.lora.is_none()) {
+            return Ok(y);
+        }
+        let parts: Vec<_> = parts().map(|part| (part.lora.as_ref(), part.outputs())).collect();
+        Lora::add_all(&parts, y, x, keys)
+    }
+
+    /// All parts.
+    pub fn parts_mut(&mut self) -> &mut [Linear] {
+        &mut self.parts
     }
 
     /// A part.

@@ -4,20 +4,24 @@
 //! `H` hidden size, `N` heads, `D = H / N`, `I` intermediate size, `L` labels. So `x_TH` is `[T, H]`.
 
 mod activation;
+mod adapter;
 mod attention;
 mod bias;
 mod dropout;
 mod embedding;
 mod layer_norm;
 mod linear;
+mod lora;
 
 pub use activation::Activation;
+pub use adapter::{Adapter, AdapterShape, NonLinearity};
 pub use attention::{Attention, Projected};
 pub use bias::Bias;
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::{Joined, Linear};
+pub use lora::{Lora, LoraShape};
 
 use crate::error::Result;
 use tch::{Kind, Tensor, nn};

@@ -34,7 +34,7 @@ use watch::{Spoilt, Watch};
 /// What a run was and what it cost; `summary.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// `bitfit`.
+    /// `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
     pub method: &'static str,
     /// Parameters that train.
     pub trainable: u64,
@@ -253,7 +253,7 @@ fn run_steps(
                 step,
                 epoch: policy.epoch(step),
                 loss,
-                learning_rate: factor * training.learning_rate,
+                learning_rate: factor * run.learning_rate(),
                 grad_norm: f64::try_from(&taken.grad_norm)?,
                 tokens_per_second: progress.tokens_per_second(),
             }))?;
@@ -543,7 +543,7 @@ impl Progress {
             .clone()
             .map_or((None, BTreeMap::new()), |(step, metrics)| (Some(step), metrics));
         Ok(Summary {
-            method: "bitfit",
+            method: prepared.method().name(),
             trainable: counts.trainable,
             all: counts.all,
             steps: self.state.step,

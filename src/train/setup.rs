@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::freeze::{Cost, FreezePlan};
 use crate::hub::Progress;
+use crate::methods::Method;
 use crate::models::{Shaping, TaskType};
 use crate::native;
 use crate::optim::AdamW;
@@ -77,11 +78,14 @@ impl Prepared {
         let outputs = task_type.outputs(labels.names.len());
         let mut base = files.build(outputs, Some(dropouts), run.device)?;
         base.initialize(run.config.training.seed)?;
-        let mut differs: BTreeSet<String> = base.new.iter().cloned().collect();
+        let method = run.method.settled(base.config.architecture);
+        run.named(method.add(&mut base))?;
+        method.initialize(&mut base, run.config.training.seed)?;
+        let mut differs: BTreeSet<String> = base.new.iter().chain(&base.added).cloned().collect();
         if let Some(path) = &section.init_delta {
-            differs.extend(delta::start_from(path, task_type, &labels.names, &mut base)?);
+            differs.extend(delta::start_from(path, task_type, &labels.names, &method, &mut base)?);
         }
-        let plan = run.plan(&base)?;
+        let plan = run.named(method.plan(&base, &run.switches))?;
         plan.apply(&mut base.store)?;
         differs.extend(plan.trainable().map(|p| p.name.clone()));
         let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
@@ -111,10 +115,11 @@ impl Prepared {
             labels_declared: labels.declared,
             pairs: run.config.data.text_pair_column.is_some(),
             max_length: run.config.data.max_length,
+            method: method.clone(),
             freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
             metrics: BTreeMap::new(),
         };
-        let mut resolved = run.resolved(&labels.names, dropouts);
+        let mut resolved = run.resolved(&labels.names, dropouts, &method);
         let weights = class_weights.clone().map(ClassWeights::List);
         resolved.training.class_weights = weights;
         sources.pin(&mut resolved);
@@ -135,6 +140,11 @@ impl Prepared {
             places,
             differs,
         })
+    }
+
+    /// How it trains.
+    pub fn method(&self) -> &Method {
+        &self.meta.method
     }
 
     /// What a step costs, for texts of the training rows' mean length.
@@ -287,6 +297,7 @@ impl std::fmt::Display for Prepared {
             tch::Device::Cuda(index) => writeln!(f, "device       cuda:{index}")?,
             _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
         }
+        writeln!(f, "method       {}", self.meta.method)?;
         let cost = self.cost();
         if cost.saved() >= 0.005 {
             writeln!(f, "backward     {cost}")?;

@@ -1,0 +1,153 @@
+//! LoRA (Hu et al., ICLR 2022), as peft has it: it adds two narrow matrices to each target, and they and the new head train;
+//! with `bias = "all"` BitFit's biases too.
+
+use super::Wrong;
+use crate::base::{Base, Random};
+use crate::error::{Error, Result};
+use crate::freeze::{FreezePlan, Group, Parameter, Switches};
+use crate::models::Architecture;
+use crate::nn::LoraShape;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+/// The paper's for RoBERTa on most of GLUE.
+pub const LEARNING_RATE: f64 = 5e-4;
+
+/// Its settings, under peft's names and with peft's defaults.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// The rank.
+    pub r: i64,
+    /// What is added is scaled by `lora_alpha / r`.
+    pub lora_alpha: f64,
+    /// Dropout of the input on this way.
+    pub lora_dropout: f64,
+    /// The dense layers, by whole names or their last parts; empty: query and value.
+    pub target_modules: Vec<String>,
+    /// Which biases train too.
+    pub bias: LoraBias,
+}
+
+/// Which biases train with LoRA.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraBias {
+    /// The head's alone.
+    #[default]
+    None,
+    /// Those that the `[bitfit]` switches choose: all, unless they say less.
+    All,
+}
+
+impl Default for Lora {
+    fn default() -> Self {
+        Self {
+            r: 8,
+            lora_alpha: 8.0,
+            lora_dropout: 0.0,
+            target_modules: vec![],
+            bias: LoraBias::None,
+        }
+    }
+}
+
+/// The most of a rank.
+const MOST: i64 = 4096;
+
+impl Lora {
+    pub(super) fn check(&self) -> std::result::Result<(), Wrong> {
+        let Self { r, lora_alpha, lora_dropout, target_modules, bias: _ } = self;
+        if !(1..=MOST).contains(r) {
+            return Err(("method.r", r.to_string(), "1 to 4096"));
+        }
+        if !(*lora_alpha > 0.0 && lora_alpha.is_finite()) {
+            return Err(("method.lora_alpha", lora_alpha.to_string(), "a positive number"));
+        }
+        if !(0.0..1.0).contains(lora_dropout) {
+            return Err(("method.lora_dropout", lora_dropout.to_string(), "a probability below 1"));
+        }
+        if target_modules.iter().any(String::is_empty) {
+            let expected = "names of dense layers, such as [\"query\", \"value\"]";
+            return Err(("method.target_modules", format!("{target_modules:?}"), expected));
+        }
+        Ok(())
+    }
+
+    pub(super) fn settled(&self, architecture: Architecture) -> Self {
+        let mut settled = self.clone();
+        if settled.target_modules.is_empty() {
+            settled.target_modules = architecture.query_and_value().map(str::to_owned).into();
+        }
+        settled
+    }
+
+    fn scaling(&self) -> f64 {
+        self.lora_alpha / self.r as f64
+    }
+
+    pub(super) fn add(&self, base: &mut Base) -> Result<()> {
+        let shape = LoraShape { rank: self.r, scaling: self.scaling(), dropout: self.lora_dropout };
+        base.add(|model, root, config| model.add_lora(root, config, &self.target_modules, shape))
+    }
+
+    pub(super) fn plan(
+        &self,
+        shapes: &BTreeMap<String, Vec<i64>>,
+        new: &[String],
+        switches: &Switches,
+    ) -> Result<FreezePlan> {
+        match self.bias {
+            LoraBias::None => FreezePlan::of(shapes, new, |parameter| parameter.new),
+            LoraBias::All => Ok(FreezePlan::new(shapes, new, switches)?.with(added)),
+        }
+    }
+
+    /// Each target's weight with `scaling B A` in it.
+    pub(super) fn merged(
+        &self,
+        mut tensors: BTreeMap<String, Tensor>,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let _guard = tch::no_grad_guard();
+        for module in modules(tensors.keys()) {
+            let mut take = |leaf: &str| {
+                let name = format!("{module}.{leaf}");
+                tensors.remove(&name).ok_or_else(|| Error::Bug(format!("no {name}")))
+            };
+            let (a, b) = (take("lora_A.weight")?, take("lora_B.weight")?);
+            let weight = take("weight")?.f_add(&b.f_mm(&a)?.f_mul_scalar(self.scaling())?)?;
+            tensors.insert(format!("{module}.weight"), weight);
+        }
+        Ok(tensors)
+    }
+}
+
+/// The modules that have LoRA's additions.
+pub fn modules<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    names.filter_map(|name| name.strip_suffix(".lora_A.weight")).map(str::to_owned).collect()
+}
+
+fn added(parameter: &Parameter) -> bool {
+    parameter.place.group == Group::Lora
+}
+
+/// peft's: `lora_B` zero, so that nothing is added at first; `lora_A` uniform within `1 / sqrt(I)`, which is `kaiming_uniform_` with
+/// `a = sqrt(5)`.
+pub(super) fn initial(name: &str, shape: &[i64], random: &mut Random) -> Vec<f32> {
+    let count = shape.iter().product::<i64>();
+    let bound = 1.0 / (shape.last().copied().unwrap_or(1) as f64).sqrt();
+    let a = name.ends_with(".lora_A.weight");
+    (0..count).map(|_| if a { (random.between(-bound, bound)) as f32 } else { 0.0 }).collect()
+}
+
+impl std::fmt::Display for Lora {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { r, lora_alpha, lora_dropout, target_modules, bias } = self;
+        write!(f, "r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}")?;
+        if !target_modules.is_empty() {
+            write!(f, ", on {}", target_modules.join(", "))?;
+        }
+        if *bias == LoraBias::All { write!(f, ", with biases") } else { Ok(()) }
+    }
+}

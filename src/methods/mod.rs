@@ -1,0 +1,150 @@
+//! What BitFit is compared with, and BitFit itself: each file says what a method adds to the base and what of it all trains.
+
+mod adapter;
+mod bitfit;
+mod full;
+mod head;
+mod layer_norm;
+mod lora;
+
+pub use adapter::{Adapter, AdapterConfig};
+pub use lora::{Lora, LoraBias};
+
+use crate::base::Base;
+use crate::error::{Error, Result};
+use crate::freeze::{FreezePlan, Switches};
+use crate::models::Architecture;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+/// A method with its settings. The new head trains in all of them.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum Method {
+    /// Biases, as the switches say.
+    #[default]
+    Bitfit,
+    /// Everything.
+    Full,
+    /// Low-rank additions to dense layers.
+    Lora(Lora),
+    /// Bottlenecks in the layers.
+    Adapter(Adapter),
+    /// The new head alone.
+    Head,
+    /// Every LayerNorm, weight and bias.
+    LayerNorm,
+}
+
+/// A setting with a value that is not allowed: its key, what was found, and what was expected.
+pub type Wrong = (&'static str, String, &'static str);
+
+impl Method {
+    /// Its name in configurations and output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Bitfit => "bitfit",
+            Self::Full => "full",
+            Self::Lora(_) => "lora",
+            Self::Adapter(_) => "adapter",
+            Self::Head => "head",
+            Self::LayerNorm => "layer_norm",
+        }
+    }
+
+    /// The rate of AdamW where nobody says another.
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Self::Bitfit => bitfit::LEARNING_RATE,
+            Self::Full => full::LEARNING_RATE,
+            Self::Lora(_) => lora::LEARNING_RATE,
+            Self::Adapter(_) => adapter::LEARNING_RATE,
+            Self::Head => head::LEARNING_RATE,
+            Self::LayerNorm => layer_norm::LEARNING_RATE,
+        }
+    }
+
+    /// Whether the `[bitfit]` switches say what trains, or a part of it.
+    pub fn has_switches(&self) -> bool {
+        match self {
+            Self::Bitfit => true,
+            Self::Lora(lora) => lora.bias == LoraBias::All,
+            _ => false,
+        }
+    }
+
+    /// Checks its settings.
+    pub fn check(&self) -> std::result::Result<(), Wrong> {
+        match self {
+            Self::Lora(lora) => lora.check(),
+            Self::Adapter(adapter) => adapter.check(),
+            _ => Ok(()),
+        }
+    }
+
+    /// It with what it leaves to the architecture.
+    pub fn settled(&self, architecture: Architecture) -> Self {
+        match self {
+            Self::Lora(lora) => Self::Lora(lora.settled(architecture)),
+            other => other.clone(),
+        }
+    }
+
+    /// Adds its tensors to `base`, all zero until [`Method::initialize`] or a delta; a settled method's.
+    pub fn add(&self, base: &mut Base) -> Result<()> {
+        match self {
+            Self::Lora(lora) => lora.add(base),
+            Self::Adapter(adapter) => adapter.add(base),
+            _ => Ok(()),
+        }
+    }
+
+    /// Draws what it added; a function of the seed and of each tensor's name.
+    pub fn initialize(&self, base: &mut Base, seed: u64) -> Result<()> {
+        match self {
+            Self::Lora(_) => base.draw_added(seed, lora::initial),
+            Self::Adapter(_) => base.draw_added(seed, adapter::initial),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides what trains in `base`.
+    pub fn plan(&self, base: &Base, switches: &Switches) -> Result<FreezePlan> {
+        let (shapes, new) = (base.shapes(), [&base.new[..], &base.added].concat());
+        match self {
+            Self::Bitfit => FreezePlan::new(&shapes, &new, switches),
+            Self::Full => FreezePlan::of(&shapes, &new, full::trains),
+            Self::Lora(lora) => lora.plan(&shapes, &new, switches),
+            Self::Adapter(_) => FreezePlan::of(&shapes, &new, adapter::trains),
+            Self::Head => FreezePlan::of(&shapes, &new, head::trains),
+            Self::LayerNorm => FreezePlan::of(&shapes, &new, layer_norm::trains),
+        }
+    }
+
+    /// The tensors of a plain model that computes what `base` with its additions computes.
+    pub fn merged(&self, base: &Base) -> Result<BTreeMap<String, Tensor>> {
+        let tensors = base.store.variables().into_iter().collect();
+        match self {
+            Self::Lora(lora) => lora.merged(tensors),
+            Self::Adapter(_) => Err(Error::Usage(
+                "--format hf: adapters are layers of their own, which no plain checkpoint has, and cannot be merged; \
+                 delta.safetensors holds them under the names of AdapterHub's package adapters, which loads them"
+                    .into(),
+            )),
+            _ => Ok(tensors),
+        }
+    }
+}
+
+/// `lora (r 8, ...)`, for people.
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.name())?;
+        match self {
+            Self::Lora(lora) => write!(f, " ({lora})"),
+            Self::Adapter(adapter) => write!(f, " ({adapter})"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A bottleneck at the end of a half of a layer, before its residual is added (Houlsby et al., ICML 2019; Pfeiffer et al., EACL 2021).
+
+use super::{Activation, Dropout, LayerNorm, Linear, below};
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+use tch::{Tensor, nn};
+
+/// What lies between an adapter's two dense layers, by its name in AdapterHub's `adapters`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonLinearity {
+    /// `max(0, x)`.
+    Relu,
+    /// `x sigmoid(x)`.
+    #[serde(alias = "silu")]
+    Swish,
+    /// The erf form.
+    Gelu,
+    /// The tanh approximation.
+    GeluNew,
+    /// `tanh(x)`.
+    Tanh,
+    /// `x`, or a hundredth of it below zero.
+    #[serde(rename = "leakyrelu")]
+    LeakyRelu,
+}
+
+impl NonLinearity {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::Swish => "swish",
+            Self::Gelu => "gelu",
+            Self::GeluNew => "gelu_new",
+            Self::Tanh => "tanh",
+            Self::LeakyRelu => "leakyrelu",
+        }
+    }
+}
+
+/// The shape of the adapters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdapterShape {
+    /// Outputs of the first dense layer.
+    pub bottleneck: i64,
+    /// What lies between the two.
+    pub non_linearity: NonLinearity,
+    /// Whether the input is normalized, with its residual: AdapterHub's `original_ln_before`.
+    pub normalized_input: bool,
+    /// Whether there is one after attention as well, or after the feedforward alone.
+    pub after_attention: bool,
+}
+
+/// An adapter; checkpoint names, which are those of `adapters`, `adapter_down.0` and `adapter_up`, each a dense layer.
+#[derive(Debug)]
+pub struct Adapter {
+    down: Linear,
+    up: Linear,
+    non_linearity: NonLinearity,
+    normalized_input: bool,
+}
+
+impl Adapter {
+    /// Places the tensors in the store at `path`, for rows of `size` entries.
+    pub fn new(path: &nn::Path<'_>, size: i64, shape: AdapterShape) -> Result<Self> {
+        Ok(Self {
+            down: Linear::new(below(path, "adapter_down.0"), size, shape.bottleneck)?,
+            up: Linear::new(below(path, "adapter_up"), shape.bottleneck, size)?,
+            non_linearity: shape.non_linearity,
+            normalized_input: shape.normalized_input,
+        })
+    }
+
+    /// `norm(residual + x + up(f(down(input))))`, all `[R, H]`, where `input` is `x`, or `norm(residual + x)`.
+    pub fn normalized(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        let sum = x.f_add(residual)?;
+        let inner = match self.normalized_input {
+            true => self.inner(&norm.forward(&sum)?)?,
+            false => self.inner(x)?,
+        };
+        let nothing = Dropout { probability: 0.0, site: 0 };
+        self.up.normalized(&inner, nothing, None, &sum, norm)
+    }
+
+    fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        let forward = || self.down.forward(x, None);
+        Ok(match self.non_linearity {
+            NonLinearity::Relu => self.down.activated(x, Activation::Relu, None)?,
+            NonLinearity::Gelu => self.down.activated(x, Activation::Gelu, None)?,
+            NonLinearity::GeluNew => self.down.activated(x, Activation::GeluTanh, None)?,
+            NonLinearity::Swish => forward()?.f_silu()?,
+            NonLinearity::Tanh => forward()?.f_tanh()?,
+            NonLinearity::LeakyRelu => forward()?.f_leaky_relu()?,
+        })
+    }
+}
