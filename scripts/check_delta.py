@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Applies a run's delta in Python, the way README shows, and compares the scores with those of `bitfit predict`.
 
-    python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors
+    python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2 adapters==1.3.0
     venv/bin/python scripts/check_delta.py runs/movie-reviews data/movie-reviews/eval.tsv
 
-The second argument is what --input of `bitfit predict` takes. Fails when a score differs by more than 1e-4.
+peft is needed for a run of LoRA, and adapters for one of adapters. The second argument is what --input of
+`bitfit predict` takes. Fails when a score differs by more than 1e-4.
 """
-import json, pathlib, subprocess, sys, tomllib
+import json, pathlib, re, subprocess, sys, tomllib
 
 import torch
 from safetensors import safe_open
@@ -23,7 +24,23 @@ with safe_open(run / "delta.safetensors", "pt") as file:
     metadata = file.metadata()
 labels, task = json.loads(metadata["labels"]), metadata["task_type"]
 model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels) or 1)
-missing, unexpected = model.load_state_dict(load_file(run / "delta.safetensors"), strict=False)
+method, delta = json.loads(metadata["method"]), load_file(run / "delta.safetensors")
+if method["name"] == "lora":
+    from peft import LoraConfig, inject_adapter_in_model
+
+    keys = ("r", "lora_alpha", "target_modules")
+    model = inject_adapter_in_model(LoraConfig(**{key: method[key] for key in keys}), model)
+    targets = {name.rsplit(".lora_A", 1)[0] for name in delta if ".lora_A" in name}
+    moved = lambda name: name.replace(".bias", ".base_layer.bias") if name.removesuffix(".bias") in targets else name
+    delta = {moved(re.sub(r"(lora_[AB])\.", r"\1.default.", name)): tensor for name, tensor in delta.items()}
+elif method["name"] == "adapter":
+    import adapters
+
+    kind = {"houlsby": adapters.DoubleSeqBnConfig, "pfeiffer": adapters.SeqBnConfig}[method["config"]]
+    adapters.init(model)
+    model.add_adapter("task", config=kind(reduction_factor=method["reduction_factor"], non_linearity=method["non_linearity"]))
+    model.set_active_adapters("task")
+missing, unexpected = model.load_state_dict(delta, strict=False)
 assert not unexpected, unexpected
 model.eval()
 tokenizer = AutoTokenizer.from_pretrained(base)

@@ -2,6 +2,8 @@
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
 use bitfit::config::{ClassWeights, Metric, Run, RunConfig};
+use bitfit::methods::{AdapterConfig, LoraBias};
+use bitfit::nn::NonLinearity;
 use bitfit::sources::Sources;
 use bitfit::train::setup::Rows;
 
@@ -241,6 +243,11 @@ fn readme_knows_every_key() {
     (model.hidden_dropout_prob, model.attention_probs_dropout_prob, model.classifier_dropout) =
         (Some(0.0), Some(0.0), Some(0.0));
     model.revision = Some(String::new());
+    let method = &mut config.method;
+    (method.r, method.lora_alpha, method.lora_dropout) = (Some(1), Some(1.0), Some(0.0));
+    (method.target_modules, method.bias) = (Some(vec![]), Some(LoraBias::All));
+    (method.config, method.reduction_factor) = (Some(AdapterConfig::Houlsby), Some(1.0));
+    method.non_linearity = Some(NonLinearity::Relu);
     let bitfit = &mut config.bitfit;
     bitfit.bias_learning_rate = Some(1.0);
     (bitfit.attention_learning_rate, bitfit.feedforward_learning_rate) = (Some(1.0), Some(1.0));
@@ -253,6 +260,7 @@ fn readme_knows_every_key() {
     (data.train_split, data.eval_split) = (Some(String::new()), Some(String::new()));
     (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
     config.training.greater_is_better = Some(true);
+    config.training.learning_rate = Some(1.0);
     config.training.early_stopping_patience = Some(1);
     config.training.max_tokens_per_batch = Some(1);
     config.training.class_weights = Some(ClassWeights::List(vec![]));

@@ -12,6 +12,9 @@ pub const EXAMPLES: &str = "Examples:
   bitfit export --run runs/movie-reviews --format hf --output exported/movie-reviews
   bitfit export --run runs/movie-reviews --format peft --output adapters/movie-reviews
 
+A LoRA task is merged into the weights by hf, and is peft's own LORA adapter by peft; full fine-tuning is for hf alone, and AdapterHub's
+adapters are for neither: their delta.safetensors has the names that the package adapters loads.
+
 In Python, of the first: AutoModelForSequenceClassification.from_pretrained(\"exported/movie-reviews\")
 and of the second, with its labels:
   config = AutoConfig.from_pretrained(\"adapters/movie-reviews\")

@@ -16,8 +16,10 @@ pub const EXAMPLES: &str = "Examples:
   bitfit-train --config configs/movie-reviews.toml
   bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
   bitfit-train --config configs/movie-reviews.toml --dry-run
+  bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
   bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
 
+Methods (method.name): bitfit, full, lora, adapter, head, layer_norm; README lists their keys.
 Exit codes: 0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
 RUST_LOG=debug says more, RUST_LOG=warn less.";
 

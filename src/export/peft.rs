@@ -1,20 +1,20 @@
-//! An adapter of PEFT's type BEFT (peft 0.20): what is added to the biases of dense layers, and modules that are replaced whole.
+//! An adapter for PEFT. Of BitFit it is one of the type BEFT (peft 0.20): what is added to the biases of dense layers, and modules that
+//! are replaced whole. Of LoRA it is one of the type LORA, as peft itself saves it.
 
 use super::write_tensors;
 use crate::base::Base;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Place};
+use crate::methods::{self, Lora, LoraBias, Method};
 use crate::models::Architecture;
 use crate::sources::Model;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::Tensor;
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors`; `before` are the base's own values.
-///
-/// Modules are named by their whole paths: a name alone, such as `dense`, would be those of other modules too.
 pub fn write(
     dir: &Path,
     model: &Model,
@@ -22,6 +22,112 @@ pub fn write(
     before: &BTreeMap<String, Tensor>,
     task: &Delta,
 ) -> Result<()> {
+    let (mut config, tensors) = match &task.meta.method {
+        Method::Lora(settings) => lora(base, settings, task)?,
+        Method::Full => return Err(cannot_hold("every weight differs from the base's")),
+        Method::Adapter(_) => {
+            let error = "PEFT has no such adapters; delta.safetensors holds them under the names of AdapterHub's package adapters, which loads them";
+            return Err(Error::Usage(format!("--format peft: {error}")));
+        }
+        Method::Bitfit | Method::Head | Method::LayerNorm => beft(base, before, task)?,
+    };
+    config.insert(
+        "base_model_name_or_path".into(),
+        json!(model.commit.as_ref().map_or_else(
+            || {
+                let dir = std::fs::canonicalize(&model.dir).unwrap_or(model.dir.clone());
+                dir.to_string_lossy().into_owned()
+            },
+            |_| model.name.clone(),
+        )),
+    );
+    config.insert("revision".into(), json!(model.commit));
+    config.insert("inference_mode".into(), json!(true));
+    let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
+    let path = dir.join("adapter_config.json");
+    std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))?;
+    write_tensors(dir, "adapter_model.safetensors", &tensors)
+}
+
+/// The configuration of an adapter, and its tensors.
+type Adapter = (Map<String, Value>, BTreeMap<String, Tensor>);
+
+fn cannot_hold(why: &str) -> Error {
+    Error::Usage(format!(
+        "--format peft: {why}, which no such adapter holds; --format hf holds everything"
+    ))
+}
+
+/// What peft's names begin with.
+const PREFIX: &str = "base_model.model.";
+
+/// The two matrices of each target, and the head whole; with `bias = "all"` every bias, as peft saves them.
+fn lora(base: &Base, settings: &Lora, task: &Delta) -> Result<Adapter> {
+    let variables = base.store.variables();
+    let added: BTreeSet<String> = methods::lora_modules(base.added.iter()).into_iter().collect();
+    let mut replaced = BTreeSet::new();
+    for name in &base.new {
+        // A head's own module, `classifier` of RoBERTa's `classifier.dense`; of the pooler its dense layer.
+        let (module, _) = name.rsplit_once('.').unwrap_or((name, ""));
+        let head = base.config.architecture.in_head(name);
+        let first = module.split('.').next().unwrap_or(module);
+        replaced.insert(if head { first } else { module });
+    }
+    let in_replaced = |name: &str| {
+        replaced
+            .iter()
+            .any(|module| name.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
+    };
+    let biases = settings.bias == LoraBias::All;
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in &variables {
+        let (module, leaf) = name.rsplit_once('.').unwrap_or((name, ""));
+        let name = match leaf {
+            _ if base.added.contains(name) || in_replaced(name) => name.clone(),
+            "bias" if biases && added.contains(module) => format!("{module}.base_layer.bias"),
+            "bias" if biases => name.clone(),
+            _ if task.tensors.contains_key(name) => {
+                return Err(cannot_hold(&format!("{name} differs from the base's")));
+            }
+            _ => continue,
+        };
+        tensors.insert(format!("{PREFIX}{name}"), tensor.f_detach_copy()?);
+    }
+    let differing =
+        task.tensors.keys().find(|name| name.ends_with(".bias") && !biases && !in_replaced(name));
+    if let Some(name) = differing {
+        return Err(cannot_hold(&format!("{name} differs from the base's")));
+    }
+    // Names as short as they were given, where peft finds the same modules by them.
+    let dense = variables.keys().filter_map(|name| name.strip_suffix(".weight"));
+    let named = |module: &str| {
+        settings.target_modules.iter().any(|target| {
+            module
+                .strip_suffix(&**target)
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    };
+    let found: BTreeSet<String> = dense.filter(|name| named(name)).map(str::to_owned).collect();
+    let targets = if found == added { json!(settings.target_modules) } else { json!(added) };
+    let config = json!({
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "r": settings.r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "target_modules": targets,
+        "modules_to_save": replaced,
+        "bias": settings.bias,
+    });
+    Ok((object(config), tensors))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    if let Value::Object(fields) = value { fields } else { Map::new() }
+}
+
+/// Modules are named by their whole paths: a name alone, such as `dense`, would be those of other modules too.
+fn beft(base: &Base, before: &BTreeMap<String, Tensor>, task: &Delta) -> Result<Adapter> {
     let variables = base.store.variables();
     let mut tensors = BTreeMap::new();
     let (mut added_to, mut replaced) = (BTreeSet::new(), BTreeSet::new());
@@ -32,23 +138,23 @@ pub fn write(
         if dense && leaf == "bias" && !base.new.contains(name) {
             let own = before.get(name).ok_or_else(|| Error::Bug(format!("no {name}")))?;
             let change = value.f_sub(own)?.f_unsqueeze(0)?;
-            tensors.insert(format!("base_model.model.{module}.beft_bias"), change);
+            tensors.insert(format!("{PREFIX}{module}.beft_bias"), change);
             added_to.insert(module);
             continue;
         }
         // A module replaced has all of its tensors, those too that the task left alone.
         for leaf in ["weight", "bias"] {
             let name = format!("{module}.{leaf}");
-            let own = variables.get(&name).ok_or_else(|| Error::Bug(format!("no {name}")))?;
-            tensors.insert(format!("base_model.model.{name}"), own.f_detach_copy()?);
+            let Some(own) = variables.get(&name) else {
+                return Err(cannot_hold(&format!("{module} differs from the base's")));
+            };
+            tensors.insert(format!("{PREFIX}{name}"), own.f_detach_copy()?);
         }
         replaced.insert(module);
     }
     let both: Vec<_> = added_to.intersection(&replaced).copied().collect();
     if let Some(module) = both.first() {
-        return Err(Error::Usage(format!(
-            "--format peft: {module}'s weight differs from the base's, and such an adapter holds biases alone; --format hf holds everything"
-        )));
+        return Err(cannot_hold(&format!("{module}'s weight differs from the base's")));
     }
     let architecture = base.config.architecture;
     let prefix = architecture.prefix();
@@ -64,18 +170,9 @@ pub fn write(
     };
     let config = json!({
         "peft_type": "BEFT",
-        "base_model_name_or_path": model.commit.as_ref().map_or_else(
-            || std::fs::canonicalize(&model.dir).unwrap_or(model.dir.clone()).to_string_lossy().into_owned(),
-            |_| model.name.clone(),
-        ),
-        "revision": model.commit,
         "target_modules": if added_to.is_empty() { none } else { json!(added_to) },
         "modules_to_save": replaced,
-        "inference_mode": true,
         key: value,
     });
-    let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
-    let path = dir.join("adapter_config.json");
-    std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))?;
-    write_tensors(dir, "adapter_model.safetensors", &tensors)
+    Ok((object(config), tensors))
 }

@@ -8,7 +8,7 @@ mod layer_norm;
 mod lora;
 
 pub use adapter::{Adapter, AdapterConfig};
-pub use lora::{Lora, LoraBias};
+pub use lora::{Lora, LoraBias, modules as lora_modules};
 
 use crate::base::Base;
 use crate::error::{Error, Result};
