@@ -40,6 +40,9 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Snapshot(Vec<(Tensor, Option<Moments>)>);
 
+/// Entries whose squares are added up at once: over millions, fp32 loses the fourth digit.
+const BLOCK: usize = 1 << 16;
+
 struct FlatGroup {
     layout: Layout,
     rate: f64,
@@ -86,11 +89,13 @@ impl AdamW {
     /// Clips the gradient's norm over everything. Returns the norm before that, a scalar on the device.
     pub fn clip(&mut self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let norms = self
-            .groups
-            .iter()
-            .map(|group| group.gradient.f_norm())
-            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut norms = vec![];
+        for FlatGroup { gradient, layout, .. } in &self.groups {
+            for start in (0..layout.length).step_by(BLOCK) {
+                let count = (layout.length - start).min(BLOCK as i64);
+                norms.push(gradient.f_narrow(0, start, count)?.f_norm()?);
+            }
+        }
         let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
         if self.max_grad_norm > 0.0 {
             // torch.nn.utils.clip_grad_norm_'s arithmetic, without waiting for the device.
