@@ -44,7 +44,10 @@ else:
     base = AutoModelForSequenceClassification.from_pretrained(given.base or named, config=config)
     model = PeftModel.from_pretrained(base, given.export)
     with safe_open(given.export / "adapter_model.safetensors", "pt") as file:
-        if wrong := set(file.keys()) ^ set(get_peft_model_state_dict(model)):
+        # With every bias peft saves the head's bias twice more; it reads it from the place of the rest of the head.
+        copies = (".modules_to_save.", ".original_module.")
+        saved = {name for name in get_peft_model_state_dict(model) if not any(copy in name for copy in copies)}
+        if wrong := set(file.keys()) ^ saved:
             sys.exit(f"{given.export}/adapter_model.safetensors: missing or unexpected {sorted(wrong)}")
 model.eval()
 tokenizer = AutoTokenizer.from_pretrained(given.export)

@@ -140,7 +140,8 @@ def minilm():
         "full": (lambda model: model, 5e-5),
         "lora": (lambda model: lora(model, ["query", "value"], 8, 16), 1e-3),
         "houlsby": (lambda model: adapter(model, bottlenecks("houlsby")), 1e-3),
-        "pfeiffer": (lambda model: adapter(model, bottlenecks("pfeiffer")), 1e-3),
+        # At 1e-3 the reference runs away from itself: a start moved by 1e-8 ends in losses that differ by 3e-2.
+        "pfeiffer": (lambda model: adapter(model, bottlenecks("pfeiffer")), 3e-4),
     }
     for case, (method, rate) in cases.items():
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, **none)
