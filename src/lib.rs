@@ -1,4 +1,5 @@
-//! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022).
+//! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022), and by
+//! the methods that it is compared with.
 //!
 //! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
 //! [`weights`], [`sealed`], [`base`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`],

@@ -3,7 +3,7 @@
 use crate::common::{Scratch, TINY, golden, refused, root, sequences, stdout, succeeded, tiny};
 use bitfit::base::Base;
 use bitfit::data::Batch;
-use bitfit::freeze::{FreezePlan, Switches};
+use bitfit::freeze::{Cost, FreezePlan, Switches};
 use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::nn::NonLinearity;
@@ -239,18 +239,39 @@ fn every_method_is_a_run_of_its_own() {
         let mut args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
         args.push("--resume");
         succeeded(&scratch.train(&args));
-        for file in ["delta.safetensors", "checkpoints/step-000016/trainer_state.safetensors"] {
-            let read = |run: &str| std::fs::read(scratch.path(run).join(file)).unwrap();
-            if file == "delta.safetensors" {
-                assert_eq!(read("run"), read("half"), "{name}: {file}");
-            }
-        }
+        let read = |run: &str| std::fs::read(scratch.path(run).join("delta.safetensors")).unwrap();
+        assert_eq!(read("run"), read("half"), "{name}");
         // Another method is another run.
         let other = if name == "head" { "full" } else { "head" };
         let other = format!("method.name={other}");
         let args = ["--resume", "--set", "training.output_dir=half", "--set", &other];
         refused(&scratch.train(&args), 2, &["another configuration", "method.name was"]);
     }
+}
+
+/// A product's backward is its forward for its input, and once more for a weight that trains.
+#[test]
+fn a_step_costs_what_trains_in_it() {
+    let (base, _) = with_method("tiny-bert", "full", &Method::Full);
+    let cost = |case: &str, method: &Method| {
+        let (base, plan) = with_method("tiny-bert", case, method);
+        Cost::of(&plan, &base.config, 20.0)
+    };
+    let switches = Switches::default();
+    let bitfit = Cost::of(&Method::Bitfit.plan(&base, &switches).unwrap(), &base.config, 20.0);
+    let full = cost("full", &Method::Full);
+    assert_eq!(full.backward, 2.0 * full.forward);
+    assert_eq!((full.lowest_layer, full.backward_of_all), (None, bitfit.backward));
+    let head = cost("full", &Method::Head);
+    assert_eq!((head.backward, head.forward), (0.0, bitfit.forward));
+    let lora = cost("lora", &lora(4, 8.0, &[]));
+    // Two layers of 20 tokens, and one whose query is the first token's alone: of rank 4, at H = 32.
+    let added = 4.0 * 2.0 * 32.0 * (2.0 * 2.0 * 20.0 + 1.0 + 20.0);
+    assert_eq!(lora.forward, bitfit.forward + added);
+    assert_eq!(lora.lowest_layer, Some(0));
+    assert!(lora.backward > 2.0 * added && lora.backward < full.backward);
+    assert_eq!(cost("houlsby", &adapter(AdapterConfig::Houlsby, 4.0)).lowest_layer, Some(0));
+    assert_eq!(cost("full", &Method::LayerNorm).backward, bitfit.backward);
 }
 
 #[test]
