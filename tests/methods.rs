@@ -274,6 +274,33 @@ fn a_step_costs_what_trains_in_it() {
     assert_eq!(cost("full", &Method::LayerNorm).backward, bitfit.backward);
 }
 
+/// What spares memory or time changes no method's numbers, and bf16 only rounds them.
+#[test]
+fn sparing_and_half_precision_are_for_every_method() {
+    for (name, sets, ..) in ASKED {
+        let scratch = Scratch::new();
+        let method = format!("method.name={name}");
+        let first = |output: &str, more: &str| {
+            let own = [&method, more, "training.max_steps=2", "training.logging_steps=1"];
+            train(&scratch, output, &[&own, sets].concat());
+            let path = scratch.path(output).join("metrics.jsonl");
+            let text = std::fs::read_to_string(path).unwrap();
+            let record = json(text.lines().nth(1).unwrap().as_bytes());
+            ["loss", "grad_norm"].map(|key| record[key].as_f64().unwrap())
+        };
+        let plain = first("plain", "training.precision=fp32");
+        for (output, key, most) in [
+            ("sparing", "training.gradient_checkpointing=true", 1e-5),
+            ("bf16", "training.precision=bf16", 0.1),
+        ] {
+            let found = first(output, key);
+            for (a, b) in plain.iter().zip(found) {
+                assert!((a - b).abs() <= most * a, "{name}, {output}: {plain:?} and {found:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn full_fine_tuning_changes_everything_and_its_delta_has_it() {
     let scratch = Scratch::new();
