@@ -260,7 +260,7 @@ fn readme_knows_every_key() {
     (data.train_split, data.eval_split) = (Some(String::new()), Some(String::new()));
     (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
     config.training.greater_is_better = Some(true);
-    (config.training.learning_rate, config.training.max_tokens_per_batch) = (Some(1.0), Some(1));
+    config.training.learning_rate = Some(1.0);
     config.training.early_stopping_patience = Some(1);
     config.training.max_tokens_per_batch = Some(1);
     config.training.class_weights = Some(ClassWeights::List(vec![]));
