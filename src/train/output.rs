@@ -24,7 +24,7 @@ const MODELS: [&str; 2] = ["config.json", "model.safetensors"];
 const MARK: &str = "# As it was run; written by bitfit";
 
 /// Keys that may be others when a run goes on: those that do not change its numbers, and where it finds what is known by fingerprint.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "model.model_name_or_path",
     "model.weights",
     "data.train",
