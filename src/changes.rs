@@ -14,6 +14,8 @@ pub struct Change {
     /// Its group, place in a layer, and layer.
     #[serde(flatten)]
     pub place: Place,
+    /// The mean absolute difference of its entries, as in the BitFit paper's figure.
+    pub mean: f64,
     /// The root of the mean squared difference of its entries.
     pub rms: f64,
     /// The largest difference of an entry.
@@ -50,6 +52,7 @@ impl Changes {
             changes.push(Change {
                 name: name.clone(),
                 place: Place::of(name)?,
+                mean: f64::try_from(difference.f_abs()?.f_mean(tch::Kind::Double)?)?,
                 rms: f64::try_from(difference.f_square()?.f_mean(tch::Kind::Double)?)?.sqrt(),
                 largest: f64::try_from(difference.f_abs()?.f_max()?)?,
             });

@@ -112,6 +112,9 @@ pub enum Error {
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
+    /// Some of several runs failed; the others are done.
+    #[error("{0}")]
+    Failed(String),
     /// A signal asked the run to end, and what is best so far was saved.
     #[error("interrupted; {0}")]
     Interrupted(String),

@@ -3,17 +3,17 @@
 use super::{downloads, find_model, print};
 use crate::base::BaseFiles;
 use crate::changes::Changes;
-use crate::config::Run;
+use crate::config::{Metric, Run};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{Cost, FreezePlan, Group, Switches, thousands};
 use crate::logging;
 use crate::sources::Sources;
-use crate::train::{Prepared, list};
+use crate::train::{Past, Prepared, list};
 use clap::{ArgGroup, Args};
 use indicatif::MultiProgress;
 use serde_json::{Map, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -22,10 +22,11 @@ pub const EXAMPLES: &str = "Examples:
   bitfit inspect --config configs/movie-reviews.toml --set bitfit.train_attention_bias=false
   bitfit inspect --delta runs/movie-reviews/delta.safetensors --json
   bitfit inspect --delta runs/movie-reviews/delta.safetensors --against models/all-MiniLM-L6-v2
-  bitfit inspect --delta runs/seed-2/delta.safetensors --against runs/seed-1/delta.safetensors";
+  bitfit inspect --delta runs/seed-2/delta.safetensors --against runs/seed-1/delta.safetensors
+  bitfit inspect --runs runs";
 
 #[derive(Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["model", "config", "delta"])))]
+#[command(group(ArgGroup::new("what").required(true).args(["model", "config", "delta", "runs"])))]
 pub struct Inspect {
     /// A base directory, or the id of a model on the Hub.
     #[arg(long, value_name = "DIR|ID")]
@@ -42,6 +43,9 @@ pub struct Inspect {
     /// Show what changes from there to --delta: another delta of the same base, or the base itself (a directory, or a Hub id).
     #[arg(long, value_name = "FILE|DIR|ID", requires = "delta")]
     against: Option<PathBuf>,
+    /// Show past runs side by side: run directories, or directories with runs below.
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    runs: Vec<PathBuf>,
     /// Override a key of the configuration; may be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "config")]
     overrides: Vec<String>,
@@ -59,6 +63,9 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
+        if !self.runs.is_empty() {
+            return show_runs(&self.runs, self.json);
+        }
         match (&self.model, &self.config, &self.delta) {
             (_, _, Some(path)) => match &self.against {
                 Some(other) => show_changes(other, path, self.json, &bars),
@@ -138,6 +145,80 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
         return print(&text);
     }
     print(changes.to_string().trim_end())
+}
+
+/// Past runs side by side: those of `dirs`, or below them.
+fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
+    let mut found = vec![];
+    for dir in dirs {
+        let runs = Past::below(dir)?;
+        if runs.is_empty() {
+            return Err(Error::file(dir, "no run there: no config.toml in it or below"));
+        }
+        found.extend(runs);
+    }
+    // A directory may be given twice, or one below another.
+    let mut seen = BTreeSet::new();
+    found.retain(|dir| seen.insert(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone())));
+    let mut runs = vec![];
+    for dir in &found {
+        match Past::read(dir) {
+            Ok(run) => runs.push(run),
+            // A config.toml of something else is no reason to show nothing.
+            Err(error) if found.len() > 1 => tracing::warn!("left out: {error}"),
+            Err(error) => return Err(error),
+        }
+    }
+    let metric = |run: &Past| {
+        let task = Metric::of(run.config.model.task_type).first().copied();
+        let metric = run.config.training.metric_for_best_model.or(task)?.name();
+        let best = &run.figures.as_ref()?.best;
+        best.get(metric).map(|value| (metric, *value))
+    };
+    if json {
+        let rows = runs.iter().map(|run| {
+            let training = &run.config.training;
+            let best = metric(run).map(|(name, value)| json!({"metric": name, "value": value}));
+            json!({"dir": run.dir, "learning_rate": training.learning_rate, "seed": training.seed, "best": best, "summary": run.figures})
+        });
+        return print(&serde_json::Value::from_iter(rows).to_string());
+    }
+    let names: Vec<String> = runs.iter().map(|run| run.dir.display().to_string()).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(3);
+    let mut text = format!(
+        "{:<width$} {:<10} {:>12} {:>18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>6}",
+        "run",
+        "method",
+        "trainable",
+        "best",
+        "steps",
+        "s/step",
+        "tokens/s",
+        "peak MiB",
+        "rate",
+        "seed"
+    );
+    for (run, name) in runs.iter().zip(names) {
+        let training = &run.config.training;
+        let (rate, seed) = (format!("{:e}", training.learning_rate), training.seed);
+        text += &match &run.figures {
+            None => format!("\n{name:<width$} {:<80} {rate:>8} {seed:>6}", "not ended"),
+            Some(figures) => {
+                let best = metric(run).map_or("-".into(), |(m, value)| format!("{m} {value:.4}"));
+                format!(
+                    "\n{name:<width$} {:<10} {:>12} {best:>18} {:>7} {:>9.4} {:>9.0} {:>9} {rate:>8} {seed:>6}{}",
+                    figures.method,
+                    thousands(figures.trainable),
+                    figures.steps,
+                    figures.median_step_seconds,
+                    figures.tokens_per_second,
+                    figures.peak_rss_mib,
+                    if figures.interrupted { "  interrupted" } else { "" }
+                )
+            }
+        };
+    }
+    print(&text)
 }
 
 fn show_delta(path: &Path, json: bool) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The commands: arguments in, exit code out.
 
+mod compare;
 mod export;
 mod inspect;
 mod predict;
@@ -46,9 +47,12 @@ enum Command {
     /// Predict labels with confidences: one JSON object a line on stdout.
     #[command(after_help = predict::PREDICT_EXAMPLES)]
     Predict(predict::Predict),
-    /// Show parameters by group: of a model, of what a configuration would train, of what a delta holds; or how deltas differ.
+    /// Show parameters by group: of a model, of what a configuration would train, of what a delta holds; how deltas differ; or runs side by side.
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Inspect),
+    /// Train the same tasks by several methods, rates and seeds, and write a report of what was measured.
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(compare::Compare),
     /// Write a task in a form that Python loads: a whole checkpoint, or a PEFT adapter.
     #[command(after_help = export::EXAMPLES)]
     Export(export::Export),
@@ -91,6 +95,7 @@ fn run(command: Command) -> ExitCode {
         Command::Eval(args) => (args.run(), args.json),
         Command::Predict(args) => (args.run(), false),
         Command::Inspect(args) => (args.run(), args.json),
+        Command::Compare(args) => (args.run(), args.json),
         Command::Export(args) => (args.run(), false),
         Command::Convert(args) => (args.run(), false),
     };

@@ -79,7 +79,7 @@ impl Train {
 }
 
 /// The first Ctrl-C or SIGTERM asks the run to end after its step; the second ends the process.
-fn stop_on_signal(json: bool) -> Result<Arc<AtomicBool>> {
+pub fn stop_on_signal(json: bool) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     on_signal(move || {

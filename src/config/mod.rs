@@ -4,6 +4,7 @@ mod read;
 mod resolve;
 mod sections;
 
+pub use read::{folder_of, plain, read_toml, with_suggestion};
 pub use resolve::{Run, device};
 pub use sections::{
     Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,

@@ -11,22 +11,15 @@ impl RunConfig {
     /// Relative paths in the file are made absolute by the file's directory, in overrides by the working directory. What stays
     /// relative is an id of the Hub: see [`RunConfig::is_id`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = crate::files::read_text(path).map_err(|error| {
-            let message = match error {
-                Error::Io { source, .. } => format!("cannot be read: {source}"),
-                Error::Data { line, problem, .. } => {
-                    format!("line {}: {problem}", line.unwrap_or(1))
-                }
-                other => other.to_string(),
-            };
-            Error::Toml { path: path.to_owned(), message }
-        })?;
-        let mut config: RunConfig = toml::from_str(&text).map_err(|e| toml_error(path, &e))?;
-        let folder = std::fs::canonicalize(
-            path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-        );
-        let folder = folder.map_err(Error::io("find", path))?;
+        let mut config: RunConfig = read_toml(path)?;
+        let folder = folder_of(path)?;
         config.for_each_path(|key, value| resolve(key, value, &folder));
+        config.with(overrides, path)
+    }
+
+    /// Lays the overrides `SECTION.KEY=VALUE` over it; it came from `path`.
+    pub fn with(self, overrides: &[String], path: &Path) -> Result<Self> {
+        let mut config = self;
         if overrides.is_empty() {
             return Ok(config);
         }
@@ -64,6 +57,28 @@ impl RunConfig {
         }
     }
 
+    /// Sets `key`, a `SECTION.KEY`, to `value`; a relative path is made absolute by `folder`. The error says what is wrong, not where.
+    pub fn set(
+        &mut self,
+        key: &str,
+        value: &toml::Value,
+        folder: &Path,
+    ) -> std::result::Result<(), String> {
+        let (section, name) = key.split_once('.').ok_or("expected SECTION.KEY")?;
+        let mut table = toml::Table::try_from(&*self).map_err(|e| e.to_string())?;
+        let section =
+            table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let section = section.as_table_mut().ok_or("expected SECTION.KEY")?;
+        section.insert(name.to_owned(), value.clone());
+        *self = table.try_into().map_err(|e: toml::de::Error| with_suggestion(e.message()))?;
+        self.for_each_path(|its_key, path| {
+            if its_key == key {
+                resolve(key, path, folder);
+            }
+        });
+        Ok(())
+    }
+
     /// Whether a path is an id of the Hub, of which there is no such file or directory here.
     pub fn is_id(path: &Path) -> bool {
         path.is_relative() && !path.as_os_str().is_empty()
@@ -80,6 +95,27 @@ const MODEL: &str = "model.model_name_or_path";
 const TRAIN: &str = "data.train";
 const EVAL: &str = "data.eval";
 
+/// Reads a TOML file; an error names it, with line and key.
+pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = crate::files::read_text(path).map_err(|error| {
+        let message = match error {
+            Error::Io { source, .. } => format!("cannot be read: {source}"),
+            Error::Data { line, problem, .. } => {
+                format!("line {}: {problem}", line.unwrap_or(1))
+            }
+            other => other.to_string(),
+        };
+        Error::Toml { path: path.to_owned(), message }
+    })?;
+    toml::from_str(&text).map_err(|e| toml_error(path, &e))
+}
+
+/// The directory that relative paths in the file `path` start from.
+pub fn folder_of(path: &Path) -> Result<PathBuf> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::canonicalize(folder).map_err(Error::io("find", path))
+}
+
 /// Makes a path absolute, unless nothing is there and it can be an id of the Hub: a model's, or a data set's `OWNER/NAME`.
 fn resolve(key: &str, path: &mut PathBuf, folder: &Path) {
     let local = plain(&folder.join(&*path));
@@ -95,7 +131,7 @@ fn resolve(key: &str, path: &mut PathBuf, folder: &Path) {
 }
 
 /// An absolute path without `.` and `..`, for people to read.
-fn plain(path: &Path) -> PathBuf {
+pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {
@@ -119,7 +155,7 @@ fn toml_error(path: &Path, error: &toml::de::Error) -> Error {
 }
 
 /// Serde says "unknown field `x`, expected one of `a`, `b`": the nearest of them is likely meant.
-fn with_suggestion(message: &str) -> String {
+pub fn with_suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = match (message.starts_with("unknown "), quoted.next()) {
         (true, Some(found)) => quoted

@@ -67,7 +67,8 @@ impl Run {
         }
         check.labels(&config)?;
         check.hub(&config)?;
-        let switches = check.switches(bitfit)?;
+        let mut switches = check.switches(bitfit)?;
+        switches.random = bitfit.random_biases.map(|count| (count, training.seed));
         for (key, samples) in
             [("data.train_samples", data.train_samples), ("data.eval_samples", data.eval_samples)]
         {
@@ -490,6 +491,7 @@ impl Origin {
             classifier_weight: section.train_classifier_weight,
             include: section.include.clone(),
             exclude: section.exclude.clone(),
+            random: None,
         })
     }
 

@@ -159,6 +159,9 @@ pub struct BitfitSection {
     pub include: Vec<String>,
     /// Biases that do not: regexes over whole names, after `include`.
     pub exclude: Vec<String>,
+    /// Of the encoder's biases that all this leaves, so many entries in whole tensors, drawn by `training.seed`; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_biases: Option<u64>,
 }
 
 /// `[data]`
@@ -467,6 +470,7 @@ impl Default for BitfitSection {
             layers: None,
             include: vec![],
             exclude: vec![],
+            random_biases: None,
         }
     }
 }

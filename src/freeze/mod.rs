@@ -11,6 +11,8 @@ pub use groups::{Group, Layers, Place, Term};
 pub use layout::Layout;
 
 use crate::error::{Error, Result};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 use regex::Regex;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,8 @@ pub struct Switches {
     pub include: Vec<String>,
     /// Biases that do not: anchored regexes, after `include`.
     pub exclude: Vec<String>,
+    /// Of the encoder's biases that all this leaves, so many entries drawn at random by a seed.
+    pub random: Option<(u64, u64)>,
 }
 
 impl Default for Switches {
@@ -43,6 +47,7 @@ impl Default for Switches {
             classifier_weight: true,
             include: vec![],
             exclude: vec![],
+            random: None,
         }
     }
 }
@@ -135,7 +140,7 @@ impl FreezePlan {
         let matches = |patterns: &[(Regex, String)], name: &str| {
             patterns.iter().any(|(regex, _)| regex.is_match(name))
         };
-        let plan = Self::of(shapes, new, |parameter| {
+        let mut plan = Self::of(shapes, new, |parameter| {
             let (group, name) = (parameter.place.group, &parameter.name);
             if parameter.is_bias() {
                 let chosen = switches.chooses(parameter.place) || matches(&include, name);
@@ -166,6 +171,9 @@ impl FreezePlan {
                     )));
                 }
             }
+        }
+        if let Some((count, seed)) = switches.random {
+            draw(&mut plan.parameters, count, seed)?;
         }
         if plan.trainable().next().is_none() {
             let switches = "train_attention_bias, train_feedforward_bias, train_layer_norm_bias, train_classifier_bias, \
@@ -209,6 +217,30 @@ impl FreezePlan {
         }
         Ok(())
     }
+}
+
+/// Leaves whole biases of the encoder, `count` entries or as many below it as whole ones make; which, `seed` alone decides.
+fn draw(parameters: &mut [Parameter], count: u64, seed: u64) -> Result<()> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut order: Vec<(u64, &mut Parameter)> = parameters
+        .iter_mut()
+        .filter(|p| p.trains && p.is_bias() && p.place.term.is_some())
+        .map(|p| (random.next_u64(), p))
+        .collect();
+    let sizes = || order.iter().map(|(_, p)| p.numel());
+    let (least, most) = (sizes().min().unwrap_or(0), sizes().sum::<u64>());
+    if !(least..=most).contains(&count) || count == 0 {
+        return Err(Error::Usage(format!(
+            "bitfit.random_biases: found {count}, expected {least} to {most}: the encoder's biases that train, drawn whole"
+        )));
+    }
+    order.sort_by_key(|(key, _)| *key);
+    let mut left = count;
+    for (_, parameter) in order {
+        parameter.trains = parameter.numel() <= left;
+        left -= if parameter.trains { parameter.numel() } else { 0 };
+    }
+    Ok(())
 }
 
 fn anchored(key: &str, patterns: &[String]) -> Result<Vec<(Regex, String)>> {

@@ -293,7 +293,7 @@ fn eprintln_lossy(text: &str) {
 }
 
 /// The file of all records, within a run's directory.
-const METRICS: &str = "metrics.jsonl";
+pub const METRICS: &str = "metrics.jsonl";
 
 /// Waits until all records are on the disk, and returns how many bytes they are.
 pub fn flushed(output_dir: &Path) -> Result<u64> {

@@ -3,6 +3,7 @@
 mod cache;
 mod events;
 pub mod output;
+mod past;
 mod policy;
 mod profile;
 pub mod setup;
@@ -10,6 +11,7 @@ mod step;
 pub mod watch;
 
 pub use events::{Event, Listener, Listeners, MetricsFile, Record, Terminal, list};
+pub use past::{Evaluated, Figures, Past};
 pub use policy::{Actions, Policy};
 pub use profile::{Profile, Profiler};
 pub use setup::Prepared;
@@ -77,10 +79,35 @@ pub enum Start {
     Resume,
 }
 
+/// What the runs of one process hand on to each other.
+#[derive(Debug, Clone, Default)]
+pub struct Shared {
+    /// The age of the process when the run began, from which its times count.
+    pub began: Duration,
+}
+
+impl Shared {
+    /// Makes a run ready. What several runs read alike, base and rows, is read here, and nowhere else.
+    fn prepare(&mut self, run: &Run, sources: &Sources) -> Result<Prepared> {
+        Prepared::new(run, sources)
+    }
+}
+
 /// Runs what `run` says, into its directory; `listener` hears of everything, and `stop` ends the run after a step.
 pub fn train(
     run: &Run,
     start: Start,
+    listener: &mut dyn Listener,
+    stop: &AtomicBool,
+) -> Result<Summary> {
+    train_among(run, start, &mut Shared::default(), listener, stop)
+}
+
+/// [`train`] as one of several runs of this process.
+pub fn train_among(
+    run: &Run,
+    start: Start,
+    shared: &mut Shared,
     listener: &mut dyn Listener,
     stop: &AtomicBool,
 ) -> Result<Summary> {
@@ -95,7 +122,7 @@ pub fn train(
         Ok(())
     })?;
     listener.hear(&Event::Reading)?;
-    let mut prepared = Prepared::new(run, &sources)?;
+    let mut prepared = shared.prepare(run, &sources)?;
     if stop.load(Ordering::SeqCst) {
         return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
     }
@@ -103,7 +130,7 @@ pub fn train(
     let _ours_alone = output::claim(run, &prepared, start)?;
     let sampler = prepared.sampler(run);
     let policy = Policy::new(&run.config.training, &sampler);
-    let mut progress = Progress::new(&prepared, &policy);
+    let mut progress = Progress::new(&prepared, &policy, shared.began);
     let newest = if start == Start::Resume { Checkpoint::newest(output_dir)? } else { None };
     if let Some((path, checkpoint)) = &newest {
         progress.go_on_from(run, &policy, &mut prepared, path, checkpoint)?;
@@ -226,7 +253,9 @@ fn run_steps(
             return Err(Error::Interrupted(String::new()));
         }
         let began = Instant::now();
-        progress.seconds_to_first_step.get_or_insert_with(native::process_age);
+        if progress.seconds_to_first_step.is_none() {
+            progress.seconds_to_first_step = Some(progress.age());
+        }
         let step = progress.state.step + 1;
         let actions = policy.after(step);
         let keys = data::DropoutKeys { seed: training.seed, epoch: policy.cursor(step).0 };
@@ -392,6 +421,8 @@ impl Order {
 /// Where the run stands, and what this process saw of it.
 struct Progress {
     state: State,
+    /// The age of the process when the run began.
+    began: Duration,
     /// Seconds of the processes before this one.
     seconds_before: f64,
     seconds_to_first_step: Option<Duration>,
@@ -403,7 +434,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(prepared: &Prepared, policy: &Policy) -> Self {
+    fn new(prepared: &Prepared, policy: &Policy, began: Duration) -> Self {
         let precision = prepared.resolved.training.precision;
         let mut computed_on = match prepared.base.device() {
             tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
@@ -420,6 +451,7 @@ impl Progress {
                 loss_scale: (precision == Precision::Fp16).then(LossScale::default),
                 ..State::default()
             },
+            began,
             seconds_before: 0.0,
             seconds_to_first_step: None,
             step_times: vec![],
@@ -521,7 +553,12 @@ impl Progress {
     }
 
     fn seconds_in_all(&self) -> f64 {
-        self.seconds_before + native::process_age().as_secs_f64()
+        self.seconds_before + self.age().as_secs_f64()
+    }
+
+    /// How long ago this process began with the run; of the only run, how long ago the process itself began.
+    fn age(&self) -> Duration {
+        native::process_age().saturating_sub(self.began)
     }
 
     fn tokens_per_second(&self) -> f64 {

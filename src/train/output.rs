@@ -15,7 +15,7 @@ const WRITTEN: [&str; 5] =
     ["delta.safetensors", "metrics.jsonl", "summary.json", checkpoint::FOLDER, CONFIG];
 
 /// The configuration as it was run, by whose first line a run is known.
-const CONFIG: &str = "config.toml";
+pub const CONFIG: &str = "config.toml";
 
 /// What a run would write over in a model's directory.
 const MODELS: [&str; 2] = ["config.json", "model.safetensors"];

@@ -1,0 +1,117 @@
+//! `bitfit compare`.
+
+use super::train::stop_on_signal;
+use super::{downloads, print};
+use crate::compare::grid::rate_name;
+use crate::compare::{self, Grid, Progress};
+use crate::error::{Error, Result};
+use crate::freeze::thousands;
+use crate::logging;
+use crate::sources::Sources;
+use crate::train::{Policy, Prepared};
+use clap::Args;
+use indicatif::MultiProgress;
+use serde_json::json;
+use std::path::PathBuf;
+
+pub const EXAMPLES: &str = "Examples:
+  bitfit compare --config configs/compare/smoke.toml
+  bitfit compare --config configs/compare/movie-reviews.toml --dry-run      (every arm checked, nothing run)
+  bitfit compare --config configs/compare/movie-reviews.toml --set compare.seeds=[1] --set data.train_samples=500
+
+It writes report.html (one file), report.md, report.json and the plots into compare.output_dir, and each run into a directory below.
+The same command goes on where it was ended: runs that are done are not done again.
+Exit codes: 0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving.";
+
+#[derive(Args)]
+pub struct Compare {
+    /// The grid, a TOML file: [compare], [[task]], [[arm]], and the sections of a run configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Replace runs of another configuration that stand in the way.
+    #[arg(long)]
+    overwrite: bool,
+    /// Read and check everything, print what each arm would train, and stop; nothing is written.
+    #[arg(long)]
+    dry_run: bool,
+    /// Write what happens, and at the end where the report is, to stdout as JSON lines.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Compare {
+    pub fn run(&self) -> Result<()> {
+        let bars = logging::start(self.json);
+        let grid = Grid::read(&self.config, &self.overrides)?;
+        if self.dry_run {
+            return self.show(&grid, &bars);
+        }
+        let stop = stop_on_signal(self.json)?;
+        let mut progress = Progress::new(bars, self.json);
+        let report = compare::compare(&grid, self.overwrite, &mut progress, &stop)?;
+        let page = grid.output_dir.join("report.html");
+        if self.json {
+            let (done, failed) = (report.runs_done, report.failures.len());
+            let json = page.with_extension("json");
+            print(&json!({"event": "finished", "report": json, "page": page, "done": done, "failed": failed}).to_string())?;
+        } else {
+            tracing::info!("the report: {}", page.display());
+        }
+        match report.failures.len() {
+            0 => Ok(()),
+            failed => Err(Error::Failed(format!(
+                "{failed} of {} runs failed; {} has the others and why",
+                grid.total(),
+                page.display()
+            ))),
+        }
+    }
+
+    /// Reads base and data for each arm, and shows what would train.
+    fn show(&self, grid: &Grid, bars: &MultiProgress) -> Result<()> {
+        let mut arms = vec![];
+        let mut text = format!(
+            "{:<20} {:<28} {:>12} {:>9} {:>7} {:>10}  learning rates\n",
+            "task", "arm", "trainable", "rows", "steps", "runs"
+        );
+        for (t, task) in grid.tasks.iter().enumerate() {
+            for (a, arm) in grid.arms.iter().enumerate() {
+                let cells = grid.cells(t, a)?;
+                let Some(cell) = cells.first() else { continue };
+                let prepared =
+                    Prepared::new(&cell.run, &Sources::find(&cell.run, &mut downloads(bars))?)?;
+                let sampler = prepared.sampler(&cell.run);
+                let steps = Policy::new(&cell.run.config.training, &sampler).total;
+                let (trainable, rows) = (prepared.plan.counts().trainable, prepared.train.len());
+                let (runs, done) = (grid.count(a), compare::done(grid, t, a)?);
+                let mut rates: Vec<f64> = cells.iter().map(|cell| cell.learning_rate).collect();
+                rates.truncate(arm.learning_rates.len().max(1));
+                arms.push(json!({
+                    "task": task, "arm": arm.name, "trainable": trainable, "train_rows": rows, "steps": steps, "runs": runs, "done": done,
+                    "learning_rates": rates, "seeds": grid.seeds, "tuned": grid.tunes(a),
+                }));
+                let rates: Vec<String> = rates.into_iter().map(rate_name).collect();
+                let rates = rates.join(", ");
+                let tuned = if grid.tunes(a) { ", the best by the first seed" } else { "" };
+                let shown =
+                    if done > 0 { format!("{runs} ({done} done)") } else { runs.to_string() };
+                text += &format!(
+                    "{task:<20} {:<28} {:>12} {:>9} {steps:>7} {shown:>10}  {rates}{tuned}\n",
+                    arm.name,
+                    thousands(trainable),
+                    thousands(rows as u64)
+                );
+            }
+        }
+        let (total, output_dir) = (grid.total(), &grid.output_dir);
+        if self.json {
+            return print(
+                &json!({"output_dir": output_dir, "runs": total, "arms": arms}).to_string(),
+            );
+        }
+        print(&format!("{text}\n{total} runs, into {}", output_dir.display()))
+    }
+}

@@ -1,0 +1,81 @@
+//! Numbers for people.
+
+use super::stats::Spread;
+use crate::freeze::thousands;
+
+/// `0.8724 ± 0.0041`.
+pub fn spread(spread: &Spread) -> String {
+    with(spread, |value| format!("{value:.4}"))
+}
+
+/// The mean and, where there is one, the standard deviation, each as `shown`.
+pub fn with(spread: &Spread, shown: impl Fn(f64) -> String) -> String {
+    match spread.sd {
+        Some(sd) => format!("{} ± {}", shown(spread.mean), shown(sd)),
+        None => shown(spread.mean),
+    }
+}
+
+/// A number to `digits` significant ones: `0.118`, `12.3`, `1,234`.
+pub fn digits(value: f64, digits: i32) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let exponent = value.abs().log10().floor() as i32;
+    let places = (digits - 1 - exponent).max(0) as usize;
+    let text = format!("{value:.places$}");
+    match text.parse::<u64>() {
+        Ok(whole) => thousands(whole),
+        Err(_) => text,
+    }
+}
+
+/// A share in percent: `0.118 %`.
+pub fn percent(share: f64) -> String {
+    format!("{} %", digits(100.0 * share, 3))
+}
+
+/// Bytes: `116 kB`, `90.9 MB`.
+pub fn bytes(count: f64) -> String {
+    match count {
+        n if n < 1e3 => format!("{n:.0} B"),
+        n if n < 1e6 => format!("{} kB", digits(n / 1e3, 3)),
+        n if n < 1e9 => format!("{} MB", digits(n / 1e6, 3)),
+        n => format!("{} GB", digits(n / 1e9, 3)),
+    }
+}
+
+/// A count for an axis: `500`, `27k`, `1.5M`.
+pub fn short(count: f64) -> String {
+    match count.abs() {
+        n if n >= 1e9 => format!("{}G", trimmed(count / 1e9)),
+        n if n >= 1e6 => format!("{}M", trimmed(count / 1e6)),
+        n if n >= 1e3 => format!("{}k", trimmed(count / 1e3)),
+        _ => trimmed(count),
+    }
+}
+
+/// At most three places, without zeros at the end.
+fn trimmed(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A duration: `42.1 ms`, `3.42 s`.
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{} ms", digits(1e3 * seconds, 3))
+    } else {
+        format!("{} s", digits(seconds, 3))
+    }
+}
+
+/// A probability: `0.032`, `< 0.001`.
+pub fn probability(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
+
+/// A difference with its sign: `+0.0012`, `−0.0304`.
+pub fn signed(value: f64) -> String {
+    if value < 0.0 { format!("−{:.4}", -value) } else { format!("+{value:.4}") }
+}

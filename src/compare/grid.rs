@@ -1,0 +1,446 @@
+//! A grid of runs, from its file: tasks x arms x learning rates x seeds over one ordinary run configuration.
+
+use crate::config::{Run, RunConfig, folder_of, plain, read_toml, with_suggestion};
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The file as written: `[compare]`, `[[task]]`, `[[arm]]`, and the sections of a run configuration, which go for every run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GridFile {
+    compare: CompareSection,
+    #[serde(default)]
+    task: Vec<TaskSection>,
+    #[serde(default)]
+    arm: Vec<ArmSection>,
+    #[serde(default)]
+    model: toml::Table,
+    #[serde(default)]
+    method: toml::Table,
+    #[serde(default)]
+    bitfit: toml::Table,
+    #[serde(default)]
+    data: toml::Table,
+    #[serde(default)]
+    training: toml::Table,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CompareSection {
+    title: Option<String>,
+    output_dir: PathBuf,
+    base: Option<PathBuf>,
+    seeds: Vec<u64>,
+    tune: bool,
+    learning_rates: Vec<f64>,
+    reference: Option<String>,
+}
+
+impl Default for CompareSection {
+    fn default() -> Self {
+        Self {
+            title: None,
+            output_dir: PathBuf::new(),
+            base: None,
+            seeds: vec![1, 2, 3],
+            tune: false,
+            learning_rates: vec![],
+            reference: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskSection {
+    name: String,
+    base: Option<PathBuf>,
+    #[serde(default)]
+    set: toml::Table,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArmSection {
+    name: String,
+    #[serde(default)]
+    set: toml::Table,
+    learning_rates: Option<Vec<f64>>,
+}
+
+/// A grid, every run of it checked.
+#[derive(Debug, Clone)]
+pub struct Grid {
+    /// The file.
+    pub path: PathBuf,
+    /// The report's heading.
+    pub title: String,
+    /// Where runs and report go.
+    pub output_dir: PathBuf,
+    /// Of each arm's runs.
+    pub seeds: Vec<u64>,
+    /// Whether the first seed alone runs at every rate, and the others at the best of them.
+    pub tune: bool,
+    /// The tasks' names, as in the file.
+    pub tasks: Vec<String>,
+    /// The arms, as in the file.
+    pub arms: Vec<Arm>,
+    /// The arm that the others are tested against, by its place.
+    pub reference: usize,
+    folder: PathBuf,
+    base: RunConfig,
+    /// Of each task, its base where it has its own, and what it sets.
+    task_layers: Vec<(Option<RunConfig>, Layer)>,
+    /// The file's own sections.
+    common: Layer,
+    /// `--set`, which go for every run.
+    given: Vec<String>,
+}
+
+/// One of the things that are compared.
+#[derive(Debug, Clone)]
+pub struct Arm {
+    /// Its name.
+    pub name: String,
+    /// Its learning rates; none: what the configuration says.
+    pub learning_rates: Vec<f64>,
+    layer: Layer,
+}
+
+/// Keys with their values, and where they were written.
+#[derive(Debug, Clone)]
+struct Layer {
+    place: String,
+    values: Vec<(String, toml::Value)>,
+}
+
+/// A run of the grid.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// The task's place.
+    pub task: usize,
+    /// The arm's place.
+    pub arm: usize,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The seed.
+    pub seed: u64,
+    /// The run, its directory below the grid's.
+    pub run: Run,
+}
+
+/// Keys that the grid decides.
+const OURS: [(&str, &str); 2] = [
+    ("training.output_dir", "compare.output_dir, below which every run has its own"),
+    ("training.seed", "compare.seeds"),
+];
+
+impl Grid {
+    /// Reads and checks `path`; overrides of the section `compare` are of the grid, all others of every run.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let file: GridFile = match overrides.iter().any(|text| of_grid(text)) {
+            false => read_toml(path)?,
+            // Read once as it is, so that what is wrong in the file is told with its line.
+            true => {
+                read_toml::<GridFile>(path)?;
+                overridden(read_toml(path)?, overrides)?
+            }
+        };
+        let folder = folder_of(path)?;
+        let error = |key: &str, found: &dyn std::fmt::Display, expected: &str| Error::Config {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_owned(),
+        };
+        let compare = file.compare;
+        if compare.output_dir.as_os_str().is_empty() {
+            return Err(error("compare.output_dir", &"nothing", "a path"));
+        }
+        let mut output_dir = plain(&folder.join(&compare.output_dir));
+        if overrides.iter().any(|text| text.trim_start().starts_with("compare.output_dir")) {
+            output_dir = std::path::absolute(&compare.output_dir)
+                .map_err(Error::io("find", &compare.output_dir))?;
+        }
+        let distinct = compare.seeds.iter().collect::<BTreeSet<_>>().len() == compare.seeds.len();
+        if compare.seeds.is_empty() || !distinct {
+            let found = format!("{:?}", compare.seeds);
+            return Err(error("compare.seeds", &found, "one or more different numbers"));
+        }
+        let read_base = |base: &Path| RunConfig::read(&folder.join(base), &[]);
+        let base = compare.base.as_deref().map(read_base).transpose()?.unwrap_or_default();
+        let sections = [
+            ("model", file.model),
+            ("method", file.method),
+            ("bitfit", file.bitfit),
+            ("data", file.data),
+            ("training", file.training),
+        ];
+        let mut common = Layer { place: path.display().to_string(), values: vec![] };
+        for (section, table) in sections {
+            common
+                .values
+                .extend(table.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+        }
+        common.free()?;
+        let mut tasks = vec![];
+        let mut task_layers = vec![];
+        for task in file.task {
+            let layer = Layer::new(path, "task", &task.name, task.set)?;
+            let own = task.base.as_deref().map(read_base).transpose()?;
+            task_layers.push((own, layer));
+            tasks.push(task.name);
+        }
+        if tasks.is_empty() {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            task_layers.push((None, Layer { place: String::new(), values: vec![] }));
+            tasks.push(name);
+        }
+        let mut arms = vec![];
+        for arm in file.arm {
+            let learning_rates = arm.learning_rates.unwrap_or(compare.learning_rates.clone());
+            let good = learning_rates.iter().all(|rate| *rate > 0.0 && rate.is_finite());
+            let shown: BTreeSet<String> =
+                learning_rates.iter().map(|rate| rate_name(*rate)).collect();
+            if !good || shown.len() != learning_rates.len() {
+                let (key, found) =
+                    (format!("arm {:?}: learning_rates", arm.name), format!("{learning_rates:?}"));
+                return Err(error(&key, &found, "different positive numbers"));
+            }
+            let layer = Layer::new(path, "arm", &arm.name, arm.set)?;
+            let rate = "training.learning_rate";
+            if !learning_rates.is_empty() && layer.values.iter().any(|(key, _)| key == rate) {
+                let key = format!("arm {:?}: set.{rate}", arm.name);
+                return Err(error(&key, &"a rate", "either it or learning_rates"));
+            }
+            arms.push(Arm { name: arm.name, learning_rates, layer });
+        }
+        if arms.is_empty() {
+            return Err(error("arm", &"none", "one [[arm]] or more, each with a name"));
+        }
+        let names = arms.iter().map(|arm| &arm.name).collect::<Vec<_>>();
+        for (key, names) in [("task.name", tasks.iter().collect()), ("arm.name", names.clone())] {
+            let mut slugs = BTreeSet::new();
+            for name in names {
+                let slug = slug(name);
+                if slug.is_empty() || !slugs.insert(slug) {
+                    let expected = "names with letters or digits, which differ in these";
+                    return Err(error(key, &format!("{name:?}"), expected));
+                }
+            }
+        }
+        let reference = match &compare.reference {
+            None => 0,
+            Some(name) => names.iter().position(|arm| *arm == name).ok_or_else(|| {
+                let names = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>();
+                error("compare.reference", &format!("{name:?}"), &names.join(", "))
+            })?,
+        };
+        let given: Vec<String> = overrides.iter().filter(|text| !of_grid(text)).cloned().collect();
+        for text in &given {
+            let key = text.split('=').next().unwrap_or_default().trim();
+            let ours = OURS.iter().find(|(ours, _)| *ours == key).map(|(_, instead)| *instead);
+            let rated = arms.iter().any(|arm| !arm.learning_rates.is_empty());
+            let ours = ours.or((key == "training.learning_rate" && rated)
+                .then_some("compare.learning_rates, or an arm's"));
+            if let Some(instead) = ours {
+                return Err(Error::Usage(format!("--set {text}: the grid decides it: {instead}")));
+            }
+        }
+        let grid = Self {
+            path: path.to_owned(),
+            title: compare.title.unwrap_or_else(|| {
+                path.file_stem().unwrap_or_default().to_string_lossy().replace(['-', '_'], " ")
+            }),
+            output_dir,
+            seeds: compare.seeds,
+            tune: compare.tune,
+            tasks,
+            arms,
+            reference,
+            folder,
+            base,
+            task_layers,
+            common,
+            given,
+        };
+        // Whatever is wrong with one of the runs is said before the first begins.
+        for task in 0..grid.tasks.len() {
+            let mut metric = None;
+            for arm in 0..grid.arms.len() {
+                let cells = grid.cells(task, arm)?;
+                for cell in cells {
+                    let its = (cell.run.metric, cell.run.greater_is_better);
+                    if *metric.get_or_insert(its) != its {
+                        let key = format!("{}: training.metric_for_best_model", grid.place(&cell));
+                        return Err(error(
+                            &key,
+                            &its.0.name(),
+                            "one metric for all arms of a task",
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(grid)
+    }
+
+    /// Every run of an arm on a task: all rates with the first seed, then with the others.
+    pub fn cells(&self, task: usize, arm: usize) -> Result<Vec<Cell>> {
+        let missing = || Error::Bug("a run outside of its grid".into());
+        let rates = self.arms.get(arm).ok_or_else(missing)?.learning_rates.iter();
+        let mut rates: Vec<Option<f64>> = rates.map(|rate| Some(*rate)).collect();
+        if rates.is_empty() {
+            rates.push(None);
+        }
+        let pairs = self.seeds.iter().flat_map(|seed| rates.iter().map(move |rate| (*rate, *seed)));
+        pairs.map(|(rate, seed)| self.cell(task, arm, rate, seed)).collect()
+    }
+
+    fn cell(&self, task: usize, arm: usize, rate: Option<f64>, seed: u64) -> Result<Cell> {
+        let missing = || Error::Bug("a run outside of its grid".into());
+        let (own, task_layer) = self.task_layers.get(task).ok_or_else(missing)?;
+        let its = self.arms.get(arm).ok_or_else(missing)?;
+        let mut config = own.clone().unwrap_or_else(|| self.base.clone());
+        for layer in [&self.common, task_layer, &its.layer] {
+            for (key, value) in &layer.values {
+                config.set(key, value, &self.folder).map_err(|message| Error::Toml {
+                    path: self.path.clone(),
+                    message: format!("{}{key}: {message}", layer.prefix(&self.path)),
+                })?;
+            }
+        }
+        let mut config = config.with(&self.given, &self.path)?;
+        if let Some(rate) = rate {
+            config.training.learning_rate = rate;
+        }
+        let learning_rate = config.training.learning_rate;
+        config.training.seed = seed;
+        config.training.output_dir =
+            self.arm_dir(task, arm).join(format!("lr-{}-seed-{seed}", rate_name(learning_rate)));
+        let run = Run::new(config, &self.path, &self.given).map_err(|error| match error {
+            Error::Config { path, key, found, expected } => {
+                let task = self.tasks.get(task).map_or("", String::as_str);
+                let key = format!("task {task:?}, arm {:?}: {key}", its.name);
+                Error::Config { path, key, found, expected }
+            }
+            other => other,
+        })?;
+        Ok(Cell { task, arm, learning_rate, seed, run })
+    }
+
+    /// The directory of an arm's runs on a task.
+    fn arm_dir(&self, task: usize, arm: usize) -> PathBuf {
+        let task = self.tasks.get(task).map(|name| slug(name)).unwrap_or_default();
+        let arm = self.arms.get(arm).map(|arm| slug(&arm.name)).unwrap_or_default();
+        self.output_dir.join("runs").join(task).join(arm)
+    }
+
+    /// How many runs there are on a task of an arm.
+    pub fn count(&self, arm: usize) -> usize {
+        let rates = self.arms.get(arm).map_or(1, |arm| arm.learning_rates.len().max(1));
+        if self.tunes(arm) { rates + self.seeds.len() - 1 } else { rates * self.seeds.len() }
+    }
+
+    /// Whether an arm's rate is chosen on the first seed.
+    pub fn tunes(&self, arm: usize) -> bool {
+        self.tune && self.arms.get(arm).is_some_and(|arm| arm.learning_rates.len() > 1)
+    }
+
+    /// How many runs there are in all.
+    pub fn total(&self) -> usize {
+        (0..self.arms.len()).map(|arm| self.count(arm)).sum::<usize>() * self.tasks.len()
+    }
+
+    /// A run's name for people.
+    pub fn place(&self, cell: &Cell) -> String {
+        let arm = self.arms.get(cell.arm).map_or("", |arm| &arm.name);
+        let rate = rate_name(cell.learning_rate);
+        let task = match self.tasks.get(cell.task).filter(|_| self.tasks.len() > 1) {
+            Some(task) => format!("{task}, "),
+            None => String::new(),
+        };
+        format!("{task}{arm}, learning rate {rate}, seed {}", cell.seed)
+    }
+}
+
+impl Layer {
+    /// What `set` of the arm or task `name` says: `"training.seed" = 1`, or the same as tables.
+    fn new(path: &Path, kind: &str, name: &str, set: toml::Table) -> Result<Self> {
+        let mut values = vec![];
+        for (key, value) in set {
+            match value {
+                toml::Value::Table(table) if !key.contains('.') => values.extend(
+                    table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)),
+                ),
+                value => values.push((key, value)),
+            }
+        }
+        let layer = Self { place: format!("{}: {kind} {name:?}: set.", path.display()), values };
+        layer.free()?;
+        Ok(layer)
+    }
+
+    /// Refuses what the grid decides.
+    fn free(&self) -> Result<()> {
+        for (key, _) in &self.values {
+            if let Some((_, instead)) = OURS.iter().find(|(ours, _)| ours == key) {
+                let place = self.place.trim_end_matches("set.").trim_end_matches(": ");
+                return Err(Error::Usage(format!(
+                    "{place}: {key}: the grid decides it: {instead}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it was written, within the file `path`.
+    fn prefix(&self, path: &Path) -> &str {
+        let place = self.place.strip_prefix(&path.display().to_string()).unwrap_or(&self.place);
+        place.trim_start_matches(": ")
+    }
+}
+
+/// Whether an override is of the grid itself.
+fn of_grid(text: &str) -> bool {
+    text.trim_start().starts_with("compare.")
+}
+
+/// The file with the overrides of its section `compare`.
+fn overridden(mut table: toml::Table, overrides: &[String]) -> Result<GridFile> {
+    let mut file = None;
+    for text in overrides.iter().filter(|text| of_grid(text)) {
+        let usage = |message: &str| Error::Usage(format!("--set {text}: {message}"));
+        let (key, written) = text.split_once('=').ok_or_else(|| usage("expected KEY=VALUE"))?;
+        let name = key.trim().trim_start_matches("compare.").to_owned();
+        let parsed = toml::from_str::<toml::Table>(&format!("value = {written}"));
+        let value = parsed.ok().and_then(|mut parsed| parsed.remove("value"));
+        let value = value.unwrap_or_else(|| toml::Value::String(written.trim().to_owned()));
+        let section = table.get_mut("compare").and_then(toml::Value::as_table_mut);
+        section.ok_or_else(|| usage("the file has no section compare"))?.insert(name, value);
+        let read: std::result::Result<GridFile, toml::de::Error> = table.clone().try_into();
+        file = Some(read.map_err(|e| usage(&with_suggestion(e.message())))?);
+    }
+    file.ok_or_else(|| Error::Bug("no override of the grid".into()))
+}
+
+/// `0.0004` as `4e-4`.
+pub fn rate_name(rate: f64) -> String {
+    format!("{rate:e}")
+}
+
+/// A name as that of a file: small letters, digits and dashes.
+pub fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.chars().flat_map(char::to_lowercase) {
+        if letter.is_alphanumeric() {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
+}

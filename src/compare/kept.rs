@@ -1,0 +1,231 @@
+//! What a comparison keeps of each run, in its directory: `compare.json`.
+
+use crate::base::BaseFiles;
+use crate::changes::Changes;
+use crate::config::{Run, RunConfig};
+use crate::data::{Labels, Target};
+use crate::delta::Delta;
+use crate::error::{Error, Result};
+use crate::eval;
+use crate::files;
+use crate::freeze::Term;
+use crate::models::TaskType;
+use crate::predict::{Prediction, Predictor, Text};
+use crate::sources::Model;
+use crate::train::Prepared;
+use crate::train::output::CONFIG;
+use crate::train::setup::Rows;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+const NAME: &str = "compare.json";
+
+/// `compare.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// The configuration that was asked for, by which a run is known to be the same.
+    config: String,
+    /// None until the run is done.
+    finished: Option<Finished>,
+}
+
+/// What was measured when a run was done, besides its `summary.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Finished {
+    /// What the run was made from.
+    pub facts: Facts,
+    /// Size of `delta.safetensors`, in bytes.
+    pub delta_bytes: u64,
+    /// Of the evaluation rows, texts and targets: predictions are paired on equal ones alone.
+    pub rows_fingerprint: String,
+    /// Whether each evaluation row is predicted right, as 1 or 0; none of a regression.
+    pub right: Option<String>,
+    /// Rows are true classes, columns predicted ones.
+    pub confusion: Option<Vec<Vec<u64>>>,
+    /// How far each of the encoder's biases moved.
+    pub moved: Vec<Moved>,
+    /// Whether the peak memory is this run's alone.
+    pub memory_is_its_own: bool,
+}
+
+/// What a run was made from.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// The base's name.
+    pub base: String,
+    /// Size of its weight file, in bytes.
+    pub base_bytes: u64,
+    /// Training rows.
+    pub train_rows: usize,
+    /// Evaluation rows.
+    pub eval_rows: usize,
+    /// Label names.
+    pub labels: Vec<String>,
+}
+
+/// The mean change of a bias.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Its place in a layer.
+    pub term: Term,
+    /// The layer; none of the embeddings'.
+    pub layer: Option<usize>,
+    /// The mean of |after - before| over its entries.
+    pub mean: f64,
+}
+
+/// Where a run of the grid stands.
+pub enum Standing {
+    /// It has not begun, or not ended.
+    Open,
+    /// It is done.
+    Done(Box<Finished>),
+    /// Its directory holds a run of another configuration.
+    Other,
+}
+
+impl Facts {
+    /// Of a run before its first step.
+    pub fn of(prepared: &Prepared) -> Self {
+        let base = &prepared.base;
+        Self {
+            base: base.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            base_bytes: std::fs::metadata(&base.file).map_or(0, |file| file.len()),
+            train_rows: prepared.train.len(),
+            eval_rows: prepared.eval.len(),
+            labels: prepared.labels.names.clone(),
+        }
+    }
+}
+
+/// The configuration as text, but for where its run goes.
+fn asked(run: &Run) -> Result<String> {
+    let mut config = run.config.clone();
+    config.training.output_dir = PathBuf::new();
+    config.to_toml()
+}
+
+/// Where `run` stands, by what is kept of it.
+pub fn standing(run: &Run) -> Result<Standing> {
+    let path = run.config.training.output_dir.join(NAME);
+    if !path.exists() {
+        return Ok(Standing::Open);
+    }
+    let kept: Kept = serde_json::from_str(&files::read_text(&path)?).map_err(|e| {
+        Error::file(
+            &path,
+            format!(
+                "not what a comparison keeps of a run: {e}; remove it, and the run is done again"
+            ),
+        )
+    })?;
+    Ok(match kept.finished {
+        _ if kept.config != asked(run)? => Standing::Other,
+        Some(finished) => Standing::Done(Box::new(finished)),
+        None => Standing::Open,
+    })
+}
+
+/// Keeps that `run` was begun, or what was `finished` of it.
+pub fn keep(run: &Run, finished: Option<Finished>) -> Result<()> {
+    let dir = &run.config.training.output_dir;
+    files::create_dir(dir)?;
+    let kept = Kept { config: asked(run)?, finished };
+    let text = serde_json::to_string(&kept).map_err(|e| Error::Bug(e.to_string()))? + "\n";
+    files::replace_with(&dir.join(NAME), text.as_bytes())
+}
+
+/// The biases of the bases that were looked at, by directory and weight file.
+#[derive(Default)]
+pub struct Biases(BTreeMap<(PathBuf, Option<String>), BTreeMap<String, Tensor>>);
+
+impl Biases {
+    fn of(&mut self, dir: &Path, weights: Option<&str>) -> Result<&BTreeMap<String, Tensor>> {
+        let key = (dir.to_owned(), weights.map(str::to_owned));
+        if !self.0.contains_key(&key) {
+            let base = BaseFiles::read(dir, weights)?.build(2, None, Device::Cpu)?;
+            let mut biases = BTreeMap::new();
+            for (name, tensor) in base.store.variables() {
+                if name.ends_with(".bias") && !base.new.contains(&name) {
+                    biases.insert(name, tensor.f_detach_copy()?);
+                }
+            }
+            self.0.insert(key.clone(), biases);
+        }
+        self.0.get(&key).ok_or_else(|| Error::Bug("a base without biases".into()))
+    }
+}
+
+/// Measures a run that has ended: its predictions on the evaluation rows, and how far its biases moved.
+pub fn measure(
+    run: &Run,
+    facts: Facts,
+    memory_is_its_own: bool,
+    biases: &mut Biases,
+) -> Result<Finished> {
+    let dir = &run.config.training.output_dir;
+    let path = dir.join(CONFIG);
+    let mut config = RunConfig::read(&path, &[])?;
+    config.training.device.clone_from(&run.config.training.device);
+    let run = Run::new(config, &path, &[])?;
+    let (section, task) = (&run.config.model, run.config.model.task_type);
+    let weights = section.weights.as_deref();
+    let mut quietly = |_: &str, _: u64, _: Option<u64>| Ok(());
+    let (base, revision) = (&section.model_name_or_path, section.revision.as_deref());
+    let model = Model::find(base, revision, weights, &mut quietly)?;
+    let delta = run.delta_path();
+    let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?;
+    let declared = predictor.meta.labels_declared;
+    let rows = Rows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
+    let labels = Labels { names: predictor.meta.labels.clone(), declared };
+    let targets = labels.targets(task, &rows)?;
+    let texts: Vec<Text> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
+    let mut hash = Sha256::new();
+    for (text, target) in texts.iter().zip(&targets) {
+        hash.update(format!("{text:?} {target:?}\n"));
+    }
+    let predictions = predictor.predict(&texts, run.config.training.per_device_eval_batch_size)?;
+    let guesses: Vec<Target> =
+        predictions.iter().map(|prediction| guess(prediction, task, &labels.names)).collect();
+    let right = || targets.iter().zip(&guesses).map(|(t, g)| if t == g { '1' } else { '0' });
+    let class = |target: &Target| if let Target::Class(class) = target { *class } else { 0 };
+    let classes = |of: &[Target]| of.iter().map(class).collect::<Vec<_>>();
+    let confusion = (task == TaskType::Classification)
+        .then(|| {
+            eval::Report::classification(&classes(&targets), &classes(&guesses), &labels.names)
+        })
+        .and_then(|report| report.confusion);
+    let changes = Changes::between(biases.of(&model.dir, weights)?, &Delta::read(&delta)?.tensors)?;
+    let moved = changes.changes.iter().filter_map(|change| {
+        Some(Moved { term: change.place.term?, layer: change.place.layer, mean: change.mean })
+    });
+    Ok(Finished {
+        facts,
+        delta_bytes: std::fs::metadata(&delta).map_err(Error::io("read", &delta))?.len(),
+        rows_fingerprint: files::hex(&hash.finalize()),
+        right: (task != TaskType::Regression).then(|| right().collect()),
+        confusion,
+        moved: moved.collect(),
+        memory_is_its_own,
+    })
+}
+
+/// What is predicted, as a target.
+fn guess(prediction: &Prediction, task: TaskType, names: &[String]) -> Target {
+    match task {
+        TaskType::Classification => Target::Class(
+            names
+                .iter()
+                .position(|name| Some(name) == prediction.label.as_ref())
+                .unwrap_or(usize::MAX),
+        ),
+        TaskType::MultiLabel => {
+            let has = prediction.labels.as_deref().unwrap_or_default();
+            Target::Labels(names.iter().map(|name| has.contains(name)).collect())
+        }
+        TaskType::Regression => Target::Number(prediction.score.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,265 @@
+//! Methods side by side: [`compare`] runs a grid, one run after the other, and reports what was measured.
+
+mod charts;
+mod claims;
+mod format;
+pub mod grid;
+mod html;
+mod kept;
+mod markdown;
+mod plot;
+mod progress;
+mod report;
+pub mod stats;
+mod tables;
+
+pub use grid::{Arm, Cell, Grid};
+pub use kept::{Facts, Finished, Moved};
+pub use progress::{Progress, left};
+pub use report::{Failure, Report};
+
+use crate::error::{Error, Result};
+use crate::train::{Figures, MetricsFile, Shared, Start, train_among};
+use crate::{checkpoint, files, native};
+use kept::{Biases, Standing};
+use progress::Hearing;
+use serde_json::json;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A run that is done.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Which one.
+    pub cell: Cell,
+    /// What its summary says.
+    pub figures: Figures,
+    /// What was measured afterwards.
+    pub finished: Finished,
+}
+
+impl Ran {
+    /// The metric that the task goes by.
+    pub fn value(&self) -> Option<f64> {
+        self.figures.best.get(self.cell.run.metric.name()).copied()
+    }
+}
+
+/// Runs what of `grid` is not done yet, and writes the report. A run that fails is reported and passed over.
+///
+/// With `overwrite`, runs of another configuration that stand in the way are replaced.
+pub fn compare(
+    grid: &Grid,
+    overwrite: bool,
+    progress: &mut Progress,
+    stop: &AtomicBool,
+) -> Result<Report> {
+    let _ours_alone = claim(&grid.output_dir)?;
+    if !overwrite {
+        nothing_in_the_way(grid)?;
+    }
+    progress.begin(grid.total());
+    let mut comparison = Comparison {
+        grid,
+        progress,
+        stop,
+        shared: Shared::default(),
+        biases: Biases::default(),
+        ran: vec![],
+        failures: vec![],
+    };
+    let ended = comparison.run();
+    let Comparison { ran, failures, progress, .. } = comparison;
+    progress.end();
+    if let Err(error) = ended
+        && (!matches!(error, Error::Interrupted(_)) || ran.is_empty())
+    {
+        return Err(error);
+    }
+    let interrupted = stop.load(Ordering::SeqCst);
+    let report = Report::new(grid, &ran, failures)?;
+    let page = report.write(&grid.output_dir)?;
+    if interrupted {
+        let (done, total, page) = (ran.len(), grid.total(), page.display());
+        return Err(Error::Interrupted(format!(
+            "{done} of {total} runs are done, and {page} reports these; the same command goes on"
+        )));
+    }
+    Ok(report)
+}
+
+struct Comparison<'a> {
+    grid: &'a Grid,
+    progress: &'a mut Progress,
+    stop: &'a AtomicBool,
+    shared: Shared,
+    biases: Biases,
+    ran: Vec<Ran>,
+    failures: Vec<Failure>,
+}
+
+impl Comparison<'_> {
+    fn run(&mut self) -> Result<()> {
+        for task in 0..self.grid.tasks.len() {
+            for arm in 0..self.grid.arms.len() {
+                let mut cells = self.grid.cells(task, arm)?;
+                if self.grid.tunes(arm) {
+                    let rest = cells.split_off(self.grid.count(arm) + 1 - self.grid.seeds.len());
+                    let first = self.ran.len();
+                    cells.iter().try_for_each(|cell| self.run_one(cell))?;
+                    let tried = self.ran.get(first..).unwrap_or_default();
+                    let best = best_rate(tried);
+                    let at_best = |cell: &&Cell| Some(cell.learning_rate) == best;
+                    cells = rest.into_iter().filter(|cell| at_best(&cell)).collect();
+                }
+                cells.iter().try_for_each(|cell| self.run_one(cell))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `cell`, unless it is done; a failure is noted.
+    fn run_one(&mut self, cell: &Cell) -> Result<()> {
+        let name = self.grid.place(cell);
+        let (standing, dir) = (kept::standing(&cell.run)?, &cell.run.config.training.output_dir);
+        let start = match standing {
+            Standing::Done(finished) => {
+                if let Some(figures) = Figures::read(dir)? {
+                    self.ran.push(Ran { cell: cell.clone(), figures, finished: *finished });
+                    self.progress.skip();
+                    return self
+                        .progress
+                        .tell(&json!({"event": "skipped", "run": name, "dir": dir}));
+                }
+                Start::Resume
+            }
+            Standing::Open => Start::Resume,
+            Standing::Other => Start::Overwrite,
+        };
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(Error::Interrupted(format!(
+                "{} runs are done; the same command goes on",
+                self.ran.len()
+            )));
+        }
+        self.progress.begin_run();
+        let done = self.train(cell, &name, start);
+        // Whatever a run that was asked to end says of it, the comparison ends too.
+        if self.stop.load(Ordering::SeqCst) && done.is_err() {
+            return Err(Error::Interrupted(format!(
+                "{} runs are done, and what there is of {name} is saved; the same command goes on",
+                self.ran.len()
+            )));
+        }
+        self.progress.end_run();
+        match done {
+            Ok(ran) => {
+                let metric = cell.run.metric.name();
+                let value = ran.value().unwrap_or(f64::NAN);
+                let (done, total) = (self.ran.len() + self.failures.len() + 1, self.grid.total());
+                tracing::info!("{done}/{total} {name}: {metric} {value:.4}");
+                self.progress.tell(
+                    &json!({"event": "done", "run": name, "dir": dir, "summary": ran.figures}),
+                )?;
+                self.ran.push(ran);
+            }
+            Err(error) => {
+                let problem = match &error {
+                    Error::Ended { problem, .. } => problem.to_string(),
+                    other => other.to_string(),
+                };
+                tracing::error!("{name}: {problem}; passed over");
+                self.progress
+                    .tell(&json!({"event": "failed", "run": name, "dir": dir, "error": problem}))?;
+                self.failures.push(Failure::new(self.grid, cell, problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn train(&mut self, cell: &Cell, name: &str, start: Start) -> Result<Ran> {
+        let (run, dir) = (&cell.run, &cell.run.config.training.output_dir);
+        kept::keep(run, None)?;
+        let own_peak = native::reset_peak_rss();
+        self.shared.began = native::process_age();
+        let mut hearing = Hearing {
+            progress: self.progress,
+            metrics: MetricsFile::new(dir, false),
+            name,
+            facts: Facts::default(),
+            steps: 0,
+        };
+        train_among(run, start, &mut self.shared, &mut hearing, self.stop)?;
+        let (facts, steps) = (hearing.facts, hearing.steps);
+        let figures = Figures::read(dir)?
+            .ok_or_else(|| Error::file(dir, "the run ended without a summary.json"))?;
+        // A process that only ended the run has seen nothing of its memory.
+        let own_peak = own_peak && steps >= figures.steps.min(10);
+        let finished = kept::measure(run, facts, own_peak, &mut self.biases)?;
+        kept::keep(run, Some(finished.clone()))?;
+        // Nothing goes on from a run that is done.
+        files::remove_dir(&dir.join(checkpoint::FOLDER))?;
+        Ok(Ran { cell: cell.clone(), figures, finished })
+    }
+}
+
+/// The rate of the best of `ran`, the first of equals.
+pub fn best_rate(ran: &[Ran]) -> Option<f64> {
+    let mut best: Option<(f64, f64)> = None;
+    for ran in ran {
+        let (Some(value), rate) = (ran.value().filter(|v| !v.is_nan()), ran.cell.learning_rate)
+        else {
+            continue;
+        };
+        let greater = ran.cell.run.greater_is_better;
+        let better = |before: f64| if greater { value > before } else { value < before };
+        if best.is_none_or(|(_, before)| better(before)) {
+            best = Some((rate, value));
+        }
+    }
+    best.map(|(rate, _)| rate)
+}
+
+/// Makes sure of the directory: it is this comparison's alone until what is returned is dropped.
+fn claim(dir: &Path) -> Result<File> {
+    files::create_dir(dir)?;
+    let path = dir.join(".lock");
+    let lock = File::options().create(true).append(true).open(&path);
+    let lock = lock.map_err(Error::io("create", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::Usage(format!("another comparison is writing to {}", dir.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+    }
+}
+
+/// Refuses a directory with runs of another configuration.
+fn nothing_in_the_way(grid: &Grid) -> Result<()> {
+    let mut others: Vec<PathBuf> = vec![];
+    for task in 0..grid.tasks.len() {
+        for arm in 0..grid.arms.len() {
+            for cell in grid.cells(task, arm)? {
+                if let Standing::Other = kept::standing(&cell.run)? {
+                    others.push(cell.run.config.training.output_dir);
+                }
+            }
+        }
+    }
+    let Some(first) = others.first() else { return Ok(()) };
+    let (count, first) = (others.len(), first.display());
+    Err(Error::Usage(format!(
+        "{count} runs of another configuration are in the way, such as {first}; replace these with --overwrite, or name another directory with --set compare.output_dir=DIR"
+    )))
+}
+
+/// How many runs of `grid` are done.
+pub fn done(grid: &Grid, task: usize, arm: usize) -> Result<usize> {
+    let mut count = 0;
+    for cell in grid.cells(task, arm)? {
+        count += usize::from(matches!(kept::standing(&cell.run)?, Standing::Done(_)));
+    }
+    Ok(count)
+}

@@ -1,0 +1,571 @@
+//! Plots as SVG: axes, points, lines, bars and heat maps, legible at a phone's width, on light and dark ground.
+
+use std::fmt::Write;
+
+/// Width of every plot: on a phone it is shrunk by a fifth, and its letters stay legible.
+const WIDTH: f64 = 440.0;
+/// Height of those with axes, legend aside.
+const HEIGHT: f64 = 290.0;
+/// Size of letters.
+const FONT: f64 = 13.0;
+const SMALL: f64 = 11.0;
+
+/// Colours that people who see few tell apart, each dark enough on white and light enough on black; the markers differ too.
+const COLOURS: [&str; 8] =
+    ["#0072b2", "#d55e00", "#009e73", "#a64d9c", "#a87900", "#c0445e", "#5b7fd6", "#808080"];
+
+/// A plot.
+#[derive(Debug, Clone)]
+pub struct Plot {
+    /// What it is called, as a file's name.
+    pub name: String,
+    /// Its heading.
+    pub title: String,
+    /// What it shows, in words.
+    pub description: String,
+    height: f64,
+    body: String,
+}
+
+/// How an axis counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// By differences.
+    Linear,
+    /// By factors.
+    Log,
+}
+
+/// An axis.
+pub struct Axis<'a> {
+    /// What it is of.
+    pub label: &'a str,
+    /// How it counts.
+    pub scale: Scale,
+    /// How its numbers are written.
+    pub shown: fn(f64) -> String,
+}
+
+/// Points that belong together.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// What they are of.
+    pub name: String,
+    /// Which colour and marker.
+    pub style: usize,
+    /// In the order of x.
+    pub points: Vec<Point>,
+}
+
+/// A measurement.
+#[derive(Debug, Clone, Copy)]
+pub struct Point {
+    /// Across.
+    pub x: f64,
+    /// Up.
+    pub y: f64,
+    /// How far it may be off, where that is known.
+    pub sd: f64,
+}
+
+/// A bar.
+#[derive(Debug, Clone)]
+pub struct Bar {
+    /// What it is of.
+    pub name: String,
+    /// Which colour.
+    pub style: usize,
+    /// Its length.
+    pub value: f64,
+    /// How far it may be off.
+    pub sd: f64,
+    /// The value, written.
+    pub shown: String,
+}
+
+/// Numbers in rows and columns.
+pub struct Heat {
+    /// What the rows are.
+    pub rows: Vec<String>,
+    /// What the columns are.
+    pub columns: Vec<String>,
+    /// What the columns are of.
+    pub across: String,
+    /// Row by row: how dark, from 0 to 1, and what is written; none where there is nothing.
+    pub cells: Vec<Vec<Option<(f64, String)>>>,
+}
+
+/// A box that something is drawn in.
+#[derive(Clone, Copy)]
+struct Area {
+    left: f64,
+    top: f64,
+    right: f64,
+    bottom: f64,
+}
+
+impl Area {
+    fn overlap(&self, other: &Area) -> f64 {
+        let across = self.right.min(other.right) - self.left.max(other.left);
+        let down = self.bottom.min(other.bottom) - self.top.max(other.top);
+        across.max(0.0) * down.max(0.0)
+    }
+}
+
+/// A range of numbers on a range of places.
+#[derive(Clone, Copy)]
+struct Range {
+    scale: Scale,
+    least: f64,
+    most: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Range {
+    fn on(scale: Scale, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0)) {
+            (least, most) = (least.min(value), most.max(value));
+        }
+        if least > most {
+            (least, most) = (1.0, 10.0);
+        }
+        match scale {
+            Scale::Linear => {
+                let margin = match most - least {
+                    0.0 => most.abs().max(1e-3) * 0.1,
+                    length => 0.08 * length,
+                };
+                (least, most) = (least - margin, most + margin);
+            }
+            Scale::Log => {
+                let margin = (most / least).powf(0.08).max(1.25);
+                (least, most) = (least / margin, most * margin);
+            }
+        }
+        Self { scale, least, most, from, to }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        let share = match self.scale {
+            Scale::Linear => (value - self.least) / (self.most - self.least),
+            Scale::Log => (value / self.least).ln() / (self.most / self.least).ln(),
+        };
+        self.from + share.clamp(-1.0, 2.0) * (self.to - self.from)
+    }
+
+    /// Round numbers in the range, at most `count`.
+    fn ticks(&self, count: usize) -> Vec<f64> {
+        let within = |ticks: Vec<f64>| -> Vec<f64> {
+            ticks.into_iter().filter(|t| (self.least..=self.most).contains(t)).collect()
+        };
+        if self.scale == Scale::Log {
+            let (low, high) = (self.least.log10().floor() as i32, self.most.log10().ceil() as i32);
+            let decades = |steps: &[f64], every: i32| {
+                let powers = (low..=high).filter(|power| power % every == 0);
+                within(powers.flat_map(|p| steps.iter().map(move |s| s * 10f64.powi(p))).collect())
+            };
+            let choices = [
+                decades(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], 1),
+                decades(&[1.0, 2.0, 5.0], 1),
+                decades(&[1.0, 3.0], 1),
+                decades(&[1.0], 1),
+                decades(&[1.0], 2),
+            ];
+            return choices.into_iter().find(|ticks| ticks.len() <= count).unwrap_or_default();
+        }
+        let rough = (self.most - self.least) / count.max(1) as f64;
+        let power = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+            .into_iter()
+            .map(|factor| factor * power)
+            .find(|step| *step >= rough)
+            .unwrap_or(10.0 * power);
+        let first = (self.least / step).ceil() as i64;
+        let last = (self.most / step).floor() as i64;
+        (first..=last).map(|n| n as f64 * step).collect()
+    }
+}
+
+impl Plot {
+    fn new(name: &str, title: &str, description: &str, height: f64) -> Self {
+        let (name, title, description) =
+            (name.to_owned(), title.to_owned(), description.to_owned());
+        Self { name, title, description, height, body: String::new() }
+    }
+
+    /// Single points, each with its name beside it.
+    pub fn scatter(
+        (name, title, description): (&str, &str, &str),
+        series: &[Series],
+        x: &Axis<'_>,
+        y: &Axis<'_>,
+    ) -> Self {
+        let mut plot = Self::new(name, title, description, HEIGHT);
+        let (area, across, up) = plot.axes(series, x, y);
+        let points: Vec<(&Series, f64, f64)> = series
+            .iter()
+            .flat_map(|s| s.points.iter().map(move |p| (s, across.place(p.x), up.place(p.y))))
+            .collect();
+        let around = |x: f64, y: f64, by: f64| Area {
+            left: x - by,
+            top: y - by,
+            right: x + by,
+            bottom: y + by,
+        };
+        let mut taken: Vec<Area> = points.iter().map(|(_, x, y)| around(*x, *y, 6.0)).collect();
+        for series in series {
+            for point in &series.points {
+                plot.whisker(across.place(point.x), &up, point, series.style);
+                plot.marker(across.place(point.x), up.place(point.y), series.style);
+            }
+        }
+        for (series, x, y) in points {
+            let width = text_width(&series.name, SMALL + 1.0);
+            // Beside it, above, below, and further away: the first that covers nothing, or the least.
+            let mut best: Option<(f64, f64, Area)> = None;
+            for (step, distance) in [8.0, 18.0, 30.0, 44.0].into_iter().enumerate() {
+                for (dx, dy) in [
+                    (distance, 4.0),
+                    (-distance - width, 4.0),
+                    (-width / 2.0, -distance),
+                    (-width / 2.0, distance + 9.0),
+                    (distance * 0.7, -distance * 0.7),
+                    (distance * 0.7, distance * 0.7 + 8.0),
+                    (-width - distance * 0.7, -distance * 0.7),
+                    (-width - distance * 0.7, distance * 0.7 + 8.0),
+                ] {
+                    let its = Area {
+                        left: x + dx,
+                        top: y + dy - 10.0,
+                        right: x + dx + width,
+                        bottom: y + dy + 3.0,
+                    };
+                    let outside = (area.left - its.left).max(0.0)
+                        + (its.right - WIDTH + 2.0).max(0.0)
+                        + (area.top - 12.0 - its.top).max(0.0)
+                        + (its.bottom - area.bottom).max(0.0);
+                    let covered: f64 = taken.iter().map(|other| its.overlap(other)).sum();
+                    let price = covered + 40.0 * outside + 2.0 * step as f64;
+                    if best.is_none_or(|(least, ..)| price < least) {
+                        best = Some((price, step as f64, its));
+                    }
+                }
+            }
+            let Some((_, step, its)) = best else { continue };
+            if step > 0.0 {
+                let (nx, ny) = (x.clamp(its.left, its.right), y.clamp(its.top, its.bottom));
+                let _ = write!(
+                    plot.body,
+                    r#"<path d="M{x:.1} {y:.1}L{nx:.1} {ny:.1}" stroke="currentColor" stroke-opacity=".45" stroke-width=".8"/>"#
+                );
+            }
+            plot.text(its.left, its.bottom - 3.0, "start", SMALL + 1.0, &series.name);
+            taken.push(its);
+        }
+        plot
+    }
+
+    /// Lines, with a legend below.
+    pub fn lines(
+        (name, title, description): (&str, &str, &str),
+        series: &[Series],
+        x: &Axis<'_>,
+        y: &Axis<'_>,
+    ) -> Self {
+        let mut plot = Self::new(name, title, description, HEIGHT);
+        let (_, across, up) = plot.axes(series, x, y);
+        for one in series {
+            let colour = colour(one.style);
+            let path: Vec<String> = one
+                .points
+                .iter()
+                .map(|p| format!("{:.1} {:.1}", across.place(p.x), up.place(p.y)))
+                .collect();
+            let _ = write!(
+                plot.body,
+                r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round"/>"#,
+                path.join("L")
+            );
+            // Of many points a marker on each would hide the line.
+            let every = one.points.len().div_ceil(12).max(1);
+            for (i, point) in one.points.iter().enumerate() {
+                if i % every == 0 || i + 1 == one.points.len() {
+                    plot.whisker(across.place(point.x), &up, point, one.style);
+                    plot.marker(across.place(point.x), up.place(point.y), one.style);
+                }
+            }
+        }
+        plot.legend(series);
+        plot
+    }
+
+    /// Bars from left to right.
+    pub fn bars((name, title, description): (&str, &str, &str), bars: &[Bar]) -> Self {
+        let row = 30.0;
+        let mut plot = Self::new(name, title, description, 10.0 + row * bars.len() as f64);
+        let widest = bars.iter().map(|bar| text_width(&bar.name, FONT)).fold(0.0, f64::max);
+        let left = (widest + 10.0).min(WIDTH * 0.4);
+        let figures =
+            bars.iter().map(|bar| text_width(&bar.shown, SMALL + 1.0)).fold(0.0, f64::max);
+        let right = WIDTH - figures - 12.0;
+        let most = bars.iter().map(|bar| bar.value + bar.sd).fold(f64::MIN_POSITIVE, f64::max);
+        for (i, bar) in bars.iter().enumerate() {
+            let middle = 5.0 + row * (i as f64 + 0.5);
+            let length = (right - left) * bar.value / most;
+            let off = (right - left) * bar.sd / most;
+            plot.text(
+                left - 8.0,
+                middle + 4.5,
+                "end",
+                FONT,
+                &fitting(&bar.name, left - 10.0, FONT),
+            );
+            let _ = write!(
+                plot.body,
+                r#"<rect x="{left:.1}" y="{:.1}" width="{length:.1}" height="18" rx="2" fill="{}"/>"#,
+                middle - 9.0,
+                colour(bar.style)
+            );
+            if off > 0.5 {
+                let (a, b) = ((left + length - off).max(left), left + length + off);
+                let _ = write!(
+                    plot.body,
+                    r#"<path d="M{a:.1} {middle:.1}H{b:.1}M{a:.1} {0:.1}V{1:.1}M{b:.1} {0:.1}V{1:.1}" stroke="currentColor"/>"#,
+                    middle - 4.0,
+                    middle + 4.0
+                );
+            }
+            plot.text(left + length + off + 6.0, middle + 4.0, "start", SMALL + 1.0, &bar.shown);
+        }
+        plot
+    }
+
+    /// A heat map; the darker, the more.
+    pub fn heat((name, title, description): (&str, &str, &str), heat: &Heat) -> Self {
+        let widest = heat.rows.iter().map(|row| text_width(row, SMALL + 1.0)).fold(0.0, f64::max);
+        let left = (widest + 10.0).min(WIDTH * 0.42);
+        let width = ((WIDTH - left - 2.0) / heat.columns.len().max(1) as f64).min(110.0);
+        let height = if heat.rows.len() <= 4 { 44.0 } else { 26.0 };
+        let top = 6.0;
+        let bottom = top + height * heat.rows.len() as f64;
+        let mut plot = Self::new(name, title, description, bottom + 40.0);
+        for (i, (row, cells)) in heat.rows.iter().zip(&heat.cells).enumerate() {
+            let y = top + height * i as f64;
+            plot.text(
+                left - 6.0,
+                y + height / 2.0 + 4.0,
+                "end",
+                SMALL + 1.0,
+                &fitting(row, left - 8.0, SMALL + 1.0),
+            );
+            for (j, (column, cell)) in heat.columns.iter().zip(cells).enumerate() {
+                let x = left + width * j as f64;
+                let (dark, shown) = cell.clone().unwrap_or((0.0, "–".into()));
+                let _ = write!(
+                    plot.body,
+                    r##"<g><title>{}, {}: {}</title><rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" fill="#0072b2" fill-opacity="{:.3}" stroke="currentColor" stroke-opacity=".15"/>"##,
+                    escaped(row),
+                    escaped(column),
+                    escaped(&shown),
+                    width - 1.5,
+                    height - 1.5,
+                    0.04 + 0.66 * dark.clamp(0.0, 1.0)
+                );
+                if text_width(&shown, SMALL) <= width - 2.0 {
+                    plot.text(
+                        x + width / 2.0 - 0.7,
+                        y + height / 2.0 + 3.5,
+                        "middle",
+                        SMALL,
+                        &shown,
+                    );
+                }
+                plot.body += "</g>";
+            }
+        }
+        // As many of the columns' names as fit.
+        let widest = heat.columns.iter().map(|c| text_width(c, SMALL)).fold(0.0, f64::max);
+        let fits = width - 3.0 > widest;
+        let every = if fits || heat.columns.len() < 6 { 1 } else { 2 };
+        for (j, column) in heat.columns.iter().enumerate().filter(|(j, _)| j % every == 0) {
+            let x = left + width * (j as f64 + 0.5);
+            let shown = fitting(column, width * every as f64 - 3.0, SMALL);
+            plot.text(x, bottom + 14.0, "middle", SMALL, &shown);
+        }
+        let middle = left + width * heat.columns.len() as f64 / 2.0;
+        plot.text(middle, bottom + 32.0, "middle", SMALL + 1.0, &heat.across);
+        plot
+    }
+
+    /// Draws the axes of `series`.
+    fn axes(&mut self, series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> (Area, Range, Range) {
+        let points = || series.iter().flat_map(|series| &series.points);
+        let (top, bottom) = (26.0, HEIGHT - 44.0);
+        let ends = points().flat_map(|p| [p.y - p.sd, p.y + p.sd]);
+        let up = Range::on(y.scale, ends, bottom, top);
+        let labels: Vec<(f64, String)> =
+            up.ticks(6).into_iter().map(|t| (t, (y.shown)(t))).collect();
+        let widest = labels.iter().map(|(_, label)| text_width(label, SMALL)).fold(0.0, f64::max);
+        let area = Area { left: widest + 12.0, top, right: WIDTH - 12.0, bottom };
+        let across = Range::on(x.scale, points().map(|p| p.x), area.left, area.right);
+        for (tick, label) in labels {
+            let y = up.place(tick);
+            let _ = write!(
+                self.body,
+                r#"<path d="M{:.1} {y:.1}H{:.1}" stroke="currentColor" stroke-opacity=".15"/>"#,
+                area.left, area.right
+            );
+            self.text(area.left - 6.0, y + 4.0, "end", SMALL, &label);
+        }
+        let _ = write!(
+            self.body,
+            r#"<path d="M{0:.1} {1:.1}V{2:.1}H{3:.1}" fill="none" stroke="currentColor" stroke-opacity=".6"/>"#,
+            area.left, area.top, area.bottom, area.right
+        );
+        let mut free = f64::NEG_INFINITY;
+        for tick in across.ticks(8) {
+            let (x, label) = (across.place(tick), (x.shown)(tick));
+            let _ = write!(
+                self.body,
+                r#"<path d="M{x:.1} {:.1}v4" stroke="currentColor" stroke-opacity=".6"/>"#,
+                area.bottom
+            );
+            let half = text_width(&label, SMALL) / 2.0;
+            // A label that would touch the one before is left out.
+            if x - half > free + 4.0 && x + half < WIDTH {
+                self.text(x, area.bottom + 17.0, "middle", SMALL, &label);
+                free = x + half;
+            }
+        }
+        self.text((area.left + area.right) / 2.0, HEIGHT - 8.0, "middle", SMALL + 1.0, x.label);
+        self.text(2.0, 13.0, "start", SMALL + 1.0, y.label);
+        (area, across, up)
+    }
+
+    /// Names the series, below everything.
+    fn legend(&mut self, series: &[Series]) {
+        let (mut x, mut y) = (6.0, self.height + 10.0);
+        for one in series {
+            let width = 20.0 + text_width(&one.name, SMALL + 1.0) + 14.0;
+            if x + width > WIDTH && x > 6.0 {
+                (x, y) = (6.0, y + 19.0);
+            }
+            self.marker(x + 6.0, y - 4.0, one.style);
+            self.text(x + 17.0, y, "start", SMALL + 1.0, &one.name);
+            x += width;
+        }
+        self.height = y + 8.0;
+    }
+
+    /// How far a point may be off.
+    fn whisker(&mut self, x: f64, up: &Range, point: &Point, style: usize) {
+        if point.sd > 0.0 {
+            let (a, b) = (up.place(point.y - point.sd), up.place(point.y + point.sd));
+            let _ = write!(
+                self.body,
+                r#"<path d="M{x:.1} {a:.1}V{b:.1}M{0:.1} {a:.1}H{1:.1}M{0:.1} {b:.1}H{1:.1}" stroke="{2}" stroke-width="1.2" stroke-opacity=".8"/>"#,
+                x - 3.0,
+                x + 3.0,
+                colour(style)
+            );
+        }
+    }
+
+    fn marker(&mut self, x: f64, y: f64, style: usize) {
+        let shape = match style % 6 {
+            0 => format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.2""#),
+            1 => path(x, y, &[(-3.9, -3.9), (3.9, -3.9), (3.9, 3.9), (-3.9, 3.9)]),
+            2 => path(x, y, &[(0.0, -5.2), (4.8, 3.6), (-4.8, 3.6)]),
+            3 => path(x, y, &[(0.0, -5.4), (5.4, 0.0), (0.0, 5.4), (-5.4, 0.0)]),
+            4 => path(x, y, &[(0.0, 5.2), (4.8, -3.6), (-4.8, -3.6)]),
+            _ => path(x, y, &[(-5.0, -2.0), (0.0, -5.4), (5.0, -2.0), (3.2, 4.4), (-3.2, 4.4)]),
+        };
+        let _ = write!(self.body, r#"{shape} fill="{}"/>"#, colour(style));
+    }
+
+    fn text(&mut self, x: f64, y: f64, anchor: &str, size: f64, text: &str) {
+        let _ = write!(
+            self.body,
+            r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" font-size="{size}">{}</text>"#,
+            escaped(text)
+        );
+    }
+
+    /// As part of a page, whose colour it takes.
+    pub fn inline(&self) -> String {
+        self.svg("")
+    }
+
+    /// As a file of its own.
+    pub fn file(&self) -> String {
+        let style = "<style>svg{color:#1a1a1a;background:#fff}@media(prefers-color-scheme:dark){svg{color:#e6e6e6;background:#14171a}}</style>";
+        self.svg(style) + "\n"
+    }
+
+    fn svg(&self, style: &str) -> String {
+        let (name, height) = (&self.name, self.height);
+        format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-labelledby="{name}-title {name}-desc" font-family="system-ui, sans-serif" fill="currentColor"><title id="{name}-title">{}</title><desc id="{name}-desc">{}</desc>{style}{}</svg>"#,
+            escaped(&self.title),
+            escaped(&self.description),
+            self.body
+        )
+    }
+}
+
+fn path(x: f64, y: f64, corners: &[(f64, f64)]) -> String {
+    let corners: Vec<String> =
+        corners.iter().map(|(dx, dy)| format!("{:.1} {:.1}", x + dx, y + dy)).collect();
+    format!(r#"<path d="M{}Z""#, corners.join("L"))
+}
+
+fn colour(style: usize) -> &'static str {
+    COLOURS.get(style % COLOURS.len()).copied().unwrap_or("currentColor")
+}
+
+/// About how wide a text is: letters of a sans-serif face are half as wide as they are high, capitals and wide ones more.
+fn text_width(text: &str, size: f64) -> f64 {
+    let width = |letter: char| match letter {
+        'i' | 'l' | 'j' | '.' | ',' | ':' | ' ' | '|' | '\'' => 0.32,
+        'm' | 'w' | 'M' | 'W' => 0.9,
+        'A'..='Z' | '+' | '±' => 0.7,
+        _ if letter.is_ascii() => 0.57,
+        _ => 0.9,
+    };
+    text.chars().map(width).sum::<f64>() * size
+}
+
+/// The text, or so much of it as fits.
+fn fitting(text: &str, width: f64, size: f64) -> String {
+    if text_width(text, size) <= width {
+        return text.to_owned();
+    }
+    let mut short = String::new();
+    for letter in text.chars() {
+        if text_width(&short, size) + 1.6 * size > width {
+            break;
+        }
+        short.push(letter);
+    }
+    short.trim_end().to_owned() + "…"
+}
+
+/// Text for HTML and XML.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            // No other control character is allowed in XML.
+            '\n' | '\t' => out.push(letter),
+            letter if letter.is_control() => out.push('\u{fffd}'),
+            letter => out.push(letter),
+        }
+    }
+    out
+}

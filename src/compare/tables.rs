@@ -1,0 +1,264 @@
+//! The report's tables and sentences, the same in Markdown and HTML.
+
+use super::format::{bytes, digits, percent, probability, seconds, signed, spread, with};
+use super::grid::rate_name;
+use super::report::{ArmReport, Report, TaskReport, Verdict, Versus};
+use super::stats::Spread;
+use crate::freeze::thousands;
+
+/// A table of texts.
+pub struct Table {
+    /// The columns' names.
+    pub head: Vec<String>,
+    /// Row by row; the first of each is its name.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(head: &[&str]) -> Self {
+        Self { head: head.iter().map(|name| (*name).to_owned()).collect(), rows: vec![] }
+    }
+}
+
+/// What the report is about, in a few sentences.
+pub fn summary(report: &Report) -> Vec<String> {
+    let mut out = vec![];
+    let (arms, tasks) =
+        (report.tasks.iter().map(|task| task.arms.len()).max().unwrap_or(0), report.tasks.len());
+    let seeds = report.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let count =
+        |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
+    out.push(format!(
+        "{} on {}, {} ({seeds}).",
+        count(arms, "arm"),
+        count(tasks, "task"),
+        count(report.seeds.len(), "seed")
+    ));
+    if report.runs_done < report.runs_planned {
+        out.push(format!(
+            "Not complete: {} of {} runs are done, {} failed.",
+            report.runs_done,
+            report.runs_planned,
+            report.failures.len()
+        ));
+    }
+    out.push(if report.tune {
+        "Where an arm has several learning rates, the best of them on the first seed is used for all seeds, so that the first seed is a little in its favour.".into()
+    } else {
+        "Where an arm has several learning rates, the best by the mean over its seeds is shown.".into()
+    });
+    if report.seeds.len() < 2 {
+        out.push(
+            "With one seed no winner is named: another seed alone can turn the order round.".into(),
+        );
+    }
+    out
+}
+
+/// How it was measured.
+pub fn notes(report: &Report) -> Vec<String> {
+    vec![
+        "Every run is of the same base, on the same rows in the same order, with the same first head, for each seed; all methods compute with the same packed kernels.".into(),
+        "A figure with ± is the mean over seeds and the standard deviation of a sample (n − 1).".into(),
+        format!(
+            "Differences are the arm's less {}'s on the same seeds. p is of a paired t-test over the seeds, with Holm's correction over a task's arms; below 0.05 a difference is called one. \
+             McNemar's exact test asks for each seed whether two arms are right on different evaluation rows; it knows nothing of other seeds, so no verdict rests on it.",
+            report.reference
+        ),
+        "The quality is the best evaluation of each run, on the evaluation rows: on rows that chose nothing it would be a little lower, for all arms alike.".into(),
+        "Seconds per step are the median of a run's. Peak memory is the process's own highest in a run, with base and rows.".into(),
+        "Parameters and files count the new head.".into(),
+    ]
+}
+
+/// What is said and what was measured.
+pub fn claims(report: &Report) -> Option<Table> {
+    if report.tasks.is_empty() {
+        return None;
+    }
+    let mut head = vec!["what is said of BitFit".to_owned()];
+    head.extend(match &report.tasks[..] {
+        [_] => vec!["measured here".to_owned()],
+        tasks => tasks.iter().map(|task| format!("measured: {}", task.name)).collect(),
+    });
+    let row = |claim: &super::claims::Claim| {
+        let measured = claim.measured.iter().map(|measured| measured.shown());
+        [claim.claim.to_owned()].into_iter().chain(measured).collect()
+    };
+    Some(Table { head, rows: report.claims.iter().map(row).collect() })
+}
+
+/// The metric of every arm on every task, where there are several.
+pub fn by_task(report: &Report) -> Option<Table> {
+    if report.tasks.len() < 2 {
+        return None;
+    }
+    let mut table = Table::new(&["arm"]);
+    table.head.extend(report.tasks.iter().map(|task| format!("{} ({})", task.name, task.metric)));
+    let same_way = report.tasks.iter().all(|task| task.greater_is_better);
+    if same_way {
+        table.head.push("mean of the tasks".into());
+    }
+    let mut places: Vec<(usize, &str)> = report
+        .tasks
+        .iter()
+        .flat_map(|task| task.arms.iter().map(|arm| (arm.place, arm.name.as_str())))
+        .collect();
+    places.sort();
+    places.dedup();
+    for (place, name) in places {
+        let of = |task: &TaskReport| {
+            task.arms.iter().find(|arm| arm.place == place).map(|arm| arm.quality)
+        };
+        let values: Vec<Option<Spread>> = report.tasks.iter().map(of).collect();
+        let mut row = vec![name.to_owned()];
+        row.extend(values.iter().map(|value| value.as_ref().map_or("–".into(), spread)));
+        if same_way {
+            let all: Option<Vec<f64>> = values.iter().map(|v| v.map(|v| v.mean)).collect();
+            row.push(
+                all.and_then(|all| Spread::of(&all))
+                    .map_or("–".into(), |s| format!("{:.4}", s.mean)),
+            );
+        }
+        table.rows.push(row);
+    }
+    Some(table)
+}
+
+/// The arms of a task: how good, how large.
+pub fn arms(task: &TaskReport) -> Table {
+    let mut table =
+        Table::new(&["arm", "", "learning rate", "seeds", "trainable", "share", "task file"]);
+    if let Some(slot) = table.head.get_mut(1) {
+        slot.clone_from(&task.metric);
+    }
+    for arm in &task.arms {
+        table.rows.push(vec![
+            arm.name.clone(),
+            spread(&arm.quality),
+            rate_name(arm.learning_rate),
+            arm.quality.n.to_string(),
+            thousands(arm.trainable),
+            percent(arm.trainable as f64 / arm.all.max(1) as f64),
+            bytes(arm.delta_bytes as f64),
+        ]);
+    }
+    table
+}
+
+/// What the arms of a task cost.
+pub fn costs(task: &TaskReport) -> Table {
+    let mut table = Table::new(&["arm", "per step", "tokens/s", "peak memory", "a whole run"]);
+    let gpu = task.arms.iter().any(|arm| arm.cost.peak_gpu_mib.is_some());
+    if gpu {
+        table.head.push("peak GPU memory".into());
+    }
+    let mib = |spread: &Option<Spread>| match spread {
+        Some(spread) => format!("{} MiB", with(spread, |mib| digits(mib, 3))),
+        None => "–".into(),
+    };
+    for arm in &task.arms {
+        let cost = &arm.cost;
+        let mut row = vec![
+            arm.name.clone(),
+            with(&cost.step_seconds, seconds),
+            with(&cost.tokens_per_second, |value| digits(value, 3)),
+            mib(&cost.peak_rss_mib),
+            with(&cost.seconds, seconds),
+        ];
+        if gpu {
+            row.push(mib(&cost.peak_gpu_mib));
+        }
+        table.rows.push(row);
+    }
+    table
+}
+
+/// The arms of a task against the reference.
+pub fn against(report: &Report, task: &TaskReport) -> Option<Table> {
+    let mut table = Table::new(&["arm", "", "p", "McNemar's p, by seed", "verdict"]);
+    if let Some(slot) = table.head.get_mut(1) {
+        *slot = format!("{} less {}'s", task.metric, report.reference);
+    }
+    for arm in &task.arms {
+        let Some(versus) = &arm.versus else { continue };
+        let by_seed: Vec<String> = versus.mcnemar.iter().map(|test| probability(test.p)).collect();
+        table.rows.push(vec![
+            arm.name.clone(),
+            signed(versus.difference),
+            versus.p.map_or("–".into(), probability),
+            if by_seed.is_empty() { "–".into() } else { by_seed.join(", ") },
+            verdict(arm, versus, &report.reference),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+fn verdict(arm: &ArmReport, versus: &Versus, reference: &str) -> String {
+    match versus.verdict {
+        Verdict::Better => format!("better than {reference}"),
+        Verdict::Worse => format!("worse than {reference}"),
+        Verdict::NoDifferenceShown if versus.p.is_none() => {
+            "every seed differs by the same: no spread to test by".into()
+        }
+        Verdict::NoDifferenceShown => "no difference shown".into(),
+        Verdict::OneSeed if arm.quality.n > 1 => "only one seed in common: no winner named".into(),
+        Verdict::OneSeed => "one seed: no winner named".into(),
+    }
+}
+
+/// The rates that were tried on a task.
+pub fn rates(task: &TaskReport) -> Option<Table> {
+    let mut rates: Vec<f64> =
+        task.arms.iter().flat_map(|arm| arm.rates.iter().map(|rate| rate.learning_rate)).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.dedup();
+    if task.arms.iter().all(|arm| arm.rates.len() < 2) {
+        return None;
+    }
+    let mut table = Table::new(&["arm"]);
+    table.head.extend(rates.iter().map(|rate| rate_name(*rate)));
+    for arm in &task.arms {
+        let at = |rate: &f64| arm.rates.iter().find(|its| its.learning_rate == *rate);
+        let mut row = vec![arm.name.clone()];
+        row.extend(rates.iter().map(|rate| match at(rate) {
+            Some(its) if *rate == arm.learning_rate => format!("{} (chosen)", spread(&its.quality)),
+            Some(its) => spread(&its.quality),
+            None => "–".into(),
+        }));
+        table.rows.push(row);
+    }
+    Some(table)
+}
+
+/// What failed.
+pub fn failures(report: &Report) -> Option<Table> {
+    let mut table = Table::new(&["arm", "task", "learning rate", "seed", "why"]);
+    for failure in &report.failures {
+        table.rows.push(vec![
+            failure.arm.clone(),
+            failure.task.clone(),
+            rate_name(failure.learning_rate),
+            failure.seed.to_string(),
+            failure.problem.clone(),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+/// What a task is, in a sentence.
+pub fn about(task: &TaskReport) -> String {
+    let labels = match task.labels.len() {
+        0 => String::new(),
+        1..=6 => format!(", labels {}", task.labels.join(", ")),
+        count => format!(", {count} labels"),
+    };
+    format!(
+        "{}, {} training rows, {} evaluation rows{labels}; {} metric is {}.",
+        task.base,
+        thousands(task.train_rows as u64),
+        thousands(task.eval_rows as u64),
+        if task.greater_is_better { "the" } else { "the (less is better)" },
+        task.metric
+    )
+}

@@ -1,0 +1,139 @@
+//! A run that was: what its directory says of it.
+
+use super::events::METRICS;
+use super::output;
+use crate::config::RunConfig;
+use crate::error::{Error, Result};
+use crate::files;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What `summary.json` says, as far as it is there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// What trained.
+    pub method: String,
+    /// Parameters that train.
+    pub trainable: u64,
+    /// All parameters.
+    pub all: u64,
+    /// Steps taken.
+    pub steps: u64,
+    /// In steps: batch, forward, backward, optimizer.
+    pub seconds_in_steps: f64,
+    /// In all.
+    pub seconds_in_all: f64,
+    /// The middle one of the steps' times.
+    pub median_step_seconds: f64,
+    /// Real tokens.
+    pub tokens_per_second: f64,
+    /// Peak resident memory of the process.
+    pub peak_rss_mib: u64,
+    /// Peak memory of tensors on the GPU.
+    pub peak_gpu_mib: Option<u64>,
+    /// The metrics of what `delta.safetensors` holds.
+    pub best: BTreeMap<String, f64>,
+    /// The step that they were measured after.
+    pub best_step: Option<u64>,
+    /// Whether a signal ended the run early.
+    pub interrupted: bool,
+}
+
+/// An evaluation in `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluated {
+    /// Steps so far.
+    pub step: u64,
+    /// Epochs so far.
+    pub epoch: f64,
+    /// By name.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// A run directory, read.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The configuration as it was run.
+    pub config: RunConfig,
+    /// None of a run that has not ended.
+    pub figures: Option<Figures>,
+}
+
+impl Past {
+    /// Reads the run in `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(output::CONFIG);
+        if !path.exists() {
+            let problem =
+                "not a run directory: no config.toml there; expected the output_dir of a training";
+            return Err(Error::file(dir, problem));
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            config: RunConfig::read(&path, &[])?,
+            figures: Figures::read(dir)?,
+        })
+    }
+
+    /// The runs in `dir`: it itself, or all below it, sorted.
+    pub fn below(dir: &Path) -> Result<Vec<PathBuf>> {
+        if dir.join(output::CONFIG).exists() {
+            return Ok(vec![dir.to_owned()]);
+        }
+        let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?.flatten();
+        let mut folders: Vec<PathBuf> = entries
+            // Not through links, which may lead back here.
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+        folders.sort();
+        let found: Result<Vec<_>> = folders.iter().map(|folder| Self::below(folder)).collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    /// Its evaluations, in their order.
+    pub fn evaluations(dir: &Path) -> Result<Vec<Evaluated>> {
+        let path = dir.join(METRICS);
+        if !path.exists() {
+            return Ok(vec![]);
+        }
+        let mut found = vec![];
+        for line in files::read_text(&path)?.lines() {
+            // A line that a kill cut short is none.
+            let Ok(record) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line)
+            else {
+                continue;
+            };
+            let number = |key: &str| record.get(key).and_then(serde_json::Value::as_f64);
+            let metrics: BTreeMap<String, f64> = record
+                .iter()
+                .filter_map(|(key, value)| {
+                    Some((key.strip_prefix("eval_")?.to_owned(), value.as_f64()?))
+                })
+                .collect();
+            if let (Some(step), Some(epoch), false) =
+                (number("step"), number("epoch"), metrics.is_empty())
+            {
+                found.push(Evaluated { step: step as u64, epoch, metrics });
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Figures {
+    /// What `summary.json` in `dir` says; none where there is none.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join("summary.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = files::read_text(&path)?;
+        let read = serde_json::from_str(&text);
+        read.map(Some).map_err(|e| Error::file(&path, format!("not a run's summary: {e}")))
+    }
+}
