@@ -3,7 +3,7 @@
 use super::train::stop_on_signal;
 use super::{downloads, print};
 use crate::compare::grid::rate_name;
-use crate::compare::{self, Grid, Progress};
+use crate::compare::{self, Ended, Grid, Progress};
 use crate::error::{Error, Result};
 use crate::freeze::thousands;
 use crate::logging;
@@ -12,7 +12,8 @@ use crate::train::{Policy, Prepared};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::json;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit compare --config configs/compare/smoke.toml
@@ -22,6 +23,22 @@ pub const EXAMPLES: &str = "Examples:
 It writes report.html (one file), report.md, report.json and the plots into compare.output_dir, and each run into a directory below.
 The same command goes on where it was ended: runs that are done are not done again.
 Exit codes: 0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving.";
+
+/// Says to a process that it is one of a comparison's, and whether it is not the first.
+const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";
+
+/// Becomes this program anew, with the same arguments.
+fn again(going_on: bool) -> Result<()> {
+    let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
+    let mut command = std::process::Command::new(&program);
+    command.args(std::env::args_os().skip(1)).env(GOING_ON, if going_on { "1" } else { "0" });
+    // As bitfit-train does.
+    if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
+        command.env("GOMP_SPINCOUNT", "30000");
+    }
+    // It returns only if it fails.
+    Err(Error::io("start", &program)(command.exec()))
+}
 
 #[derive(Args)]
 pub struct Compare {
@@ -49,9 +66,19 @@ impl Compare {
         if self.dry_run {
             return self.show(&grid, &bars);
         }
+        // Each run has a process of its own, one after the other under one number, so that its memory and speed are those of
+        // bitfit-train; what is done is found on the disk.
+        let Ok(going_on) = std::env::var(GOING_ON) else { return again(false) };
         let stop = stop_on_signal(self.json)?;
         let mut progress = Progress::new(bars, self.json);
-        let report = compare::compare(&grid, self.overwrite, &mut progress, &stop)?;
+        let how = (true, going_on == "1");
+        let report = match compare::compare(&grid, self.overwrite, how, &mut progress, &stop)? {
+            Ended::Reported(report) => report,
+            Ended::Again => {
+                drop(progress);
+                return again(true);
+            }
+        };
         let page = grid.output_dir.join("report.html");
         if self.json {
             let (done, failed) = (report.runs_done, report.failures.len());

@@ -23,6 +23,7 @@ use crate::train::{Figures, MetricsFile, Shared, Start, train_among};
 use crate::{checkpoint, files, native};
 use kept::{Biases, Standing};
 use progress::Hearing;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -46,54 +47,96 @@ impl Ran {
     }
 }
 
+/// How a call of [`compare`] ended.
+pub enum Ended {
+    /// Everything that can be done is done, and this is the report.
+    Reported(Box<Report>),
+    /// A run was done, and more are to be done by another process.
+    Again,
+}
+
+/// What processes of one comparison hand on to each other.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct SoFar {
+    failures: Vec<Failure>,
+    /// Seconds in runs, and how many runs' work that was.
+    spent: f64,
+    worked: f64,
+}
+
+/// Where it is, in the grid's directory, while the comparison goes on.
+const SO_FAR: &str = ".so-far.json";
+
 /// Runs what of `grid` is not done yet, and writes the report. A run that fails is reported and passed over.
 ///
+/// With `alone` it ends after a run: the next is another process's, to be called with `going_on`, so that the memory of each is its own.
 /// With `overwrite`, runs of another configuration that stand in the way are replaced.
 pub fn compare(
     grid: &Grid,
     overwrite: bool,
+    (alone, going_on): (bool, bool),
     progress: &mut Progress,
     stop: &AtomicBool,
-) -> Result<Report> {
+) -> Result<Ended> {
     let _ours_alone = claim(&grid.output_dir)?;
     if !overwrite {
         nothing_in_the_way(grid)?;
     }
-    progress.begin(grid.total());
+    let path = grid.output_dir.join(SO_FAR);
+    let so_far = match std::fs::read_to_string(&path) {
+        // Failures of an earlier command are tried again.
+        Ok(text) if going_on => serde_json::from_str(&text).unwrap_or_default(),
+        _ => SoFar::default(),
+    };
+    progress.begin(grid.total(), so_far.spent, so_far.worked);
     let mut comparison = Comparison {
         grid,
         progress,
         stop,
-        shared: Shared::default(),
+        alone,
+        begun: 0,
+        again: false,
         biases: Biases::default(),
         ran: vec![],
-        failures: vec![],
+        failures: so_far.failures,
     };
     let ended = comparison.run();
-    let Comparison { ran, failures, progress, .. } = comparison;
+    let Comparison { ran, failures, progress, again, .. } = comparison;
     progress.end();
+    let interrupted = matches!(ended, Err(Error::Interrupted(_)));
     if let Err(error) = ended
-        && (!matches!(error, Error::Interrupted(_)) || ran.is_empty())
+        && (!interrupted || ran.is_empty())
     {
         return Err(error);
     }
-    let interrupted = stop.load(Ordering::SeqCst);
+    if again && !interrupted {
+        let (spent, worked) = progress.spent();
+        let so_far = SoFar { failures, spent, worked };
+        let text = serde_json::to_string(&so_far).map_err(|e| Error::Bug(e.to_string()))?;
+        files::replace_with(&path, text.as_bytes())?;
+        return Ok(Ended::Again);
+    }
     let report = Report::new(grid, &ran, failures)?;
     let page = report.write(&grid.output_dir)?;
+    let _ = std::fs::remove_file(&path);
     if interrupted {
         let (done, total, page) = (ran.len(), grid.total(), page.display());
         return Err(Error::Interrupted(format!(
             "{done} of {total} runs are done, and {page} reports these; the same command goes on"
         )));
     }
-    Ok(report)
+    Ok(Ended::Reported(Box::new(report)))
 }
 
 struct Comparison<'a> {
     grid: &'a Grid,
     progress: &'a mut Progress,
     stop: &'a AtomicBool,
-    shared: Shared,
+    alone: bool,
+    /// Runs that this process began.
+    begun: usize,
+    /// Whether the rest is another process's.
+    again: bool,
     biases: Biases,
     ran: Vec<Ran>,
     failures: Vec<Failure>,
@@ -108,10 +151,9 @@ impl Comparison<'_> {
                     let rest = cells.split_off(self.grid.count(arm) + 1 - self.grid.seeds.len());
                     let first = self.ran.len();
                     cells.iter().try_for_each(|cell| self.run_one(cell))?;
-                    let tried = self.ran.get(first..).unwrap_or_default();
-                    let best = best_rate(tried);
-                    let at_best = |cell: &&Cell| Some(cell.learning_rate) == best;
-                    cells = rest.into_iter().filter(|cell| at_best(&cell)).collect();
+                    let best = best_rate(self.ran.get(first..).unwrap_or_default());
+                    let at_best = |cell: &Cell| Some(cell.learning_rate) == best;
+                    cells = rest.into_iter().filter(at_best).collect();
                 }
                 cells.iter().try_for_each(|cell| self.run_one(cell))?;
             }
@@ -121,6 +163,13 @@ impl Comparison<'_> {
 
     /// Runs `cell`, unless it is done; a failure is noted.
     fn run_one(&mut self, cell: &Cell) -> Result<()> {
+        if self.again {
+            return Ok(());
+        }
+        if self.failures.iter().any(|failure| failure.is_of(self.grid, cell)) {
+            self.progress.skip();
+            return Ok(());
+        }
         let name = self.grid.place(cell);
         let (standing, dir) = (kept::standing(&cell.run)?, &cell.run.config.training.output_dir);
         let start = match standing {
@@ -128,9 +177,7 @@ impl Comparison<'_> {
                 if let Some(figures) = Figures::read(dir)? {
                     self.ran.push(Ran { cell: cell.clone(), figures, finished: *finished });
                     self.progress.skip();
-                    return self
-                        .progress
-                        .tell(&json!({"event": "skipped", "run": name, "dir": dir}));
+                    return Ok(());
                 }
                 Start::Resume
             }
@@ -143,6 +190,11 @@ impl Comparison<'_> {
                 self.ran.len()
             )));
         }
+        if self.alone && self.begun > 0 {
+            self.again = true;
+            return Ok(());
+        }
+        self.begun += 1;
         self.progress.begin_run();
         let done = self.train(cell, &name, start);
         // Whatever a run that was asked to end says of it, the comparison ends too.
@@ -181,8 +233,7 @@ impl Comparison<'_> {
     fn train(&mut self, cell: &Cell, name: &str, start: Start) -> Result<Ran> {
         let (run, dir) = (&cell.run, &cell.run.config.training.output_dir);
         kept::keep(run, None)?;
-        let own_peak = native::reset_peak_rss();
-        self.shared.began = native::process_age();
+        let mut shared = Shared { began: native::process_age() };
         let mut hearing = Hearing {
             progress: self.progress,
             metrics: MetricsFile::new(dir, false),
@@ -190,12 +241,12 @@ impl Comparison<'_> {
             facts: Facts::default(),
             steps: 0,
         };
-        train_among(run, start, &mut self.shared, &mut hearing, self.stop)?;
+        train_among(run, start, &mut shared, &mut hearing, self.stop)?;
         let (facts, steps) = (hearing.facts, hearing.steps);
         let figures = Figures::read(dir)?
             .ok_or_else(|| Error::file(dir, "the run ended without a summary.json"))?;
-        // A process that only ended the run has seen nothing of its memory.
-        let own_peak = own_peak && steps >= figures.steps.min(10);
+        // Earlier runs leave their memory to later ones, and a process that only ended a run has seen little of its own.
+        let own_peak = self.begun == 1 && steps >= figures.steps.min(10);
         let finished = kept::measure(run, facts, own_peak, &mut self.biases)?;
         kept::keep(run, Some(finished.clone()))?;
         // Nothing goes on from a run that is done.

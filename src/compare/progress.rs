@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Parts of the bar for each run.
 const PARTS: u64 = 1000;
@@ -24,6 +24,7 @@ pub struct Progress {
     /// When the first run of this process began, and how many runs' work it has done since.
     began: Option<Instant>,
     worked: f64,
+    spent_before: f64,
     part_before: f64,
 }
 
@@ -39,13 +40,14 @@ impl Progress {
             part: 0.0,
             began: None,
             worked: 0.0,
+            spent_before: 0.0,
             part_before: 0.0,
         }
     }
 
-    /// There are `total` runs.
-    pub fn begin(&mut self, total: usize) {
-        self.total = total;
+    /// There are `total` runs; other processes spent so many seconds on `worked` of them.
+    pub fn begin(&mut self, total: usize, spent: f64, worked: f64) {
+        (self.total, self.spent_before, self.worked) = (total, spent, worked);
         if !self.json {
             let template = "{bar:24} {msg}";
             let style = ProgressStyle::with_template(template);
@@ -53,6 +55,12 @@ impl Progress {
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(self.bars.add(bar));
         }
+    }
+
+    /// Seconds in runs, and how many runs' work that was.
+    pub fn spent(&self) -> (f64, f64) {
+        let since = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+        (self.spent_before + since, self.worked + self.part - self.part_before)
     }
 
     /// A run begins.
@@ -89,8 +97,7 @@ impl Progress {
         let Some(bar) = &self.bar else { return };
         let done = self.done as f64 + self.part;
         bar.set_position((done * PARTS as f64) as u64);
-        let worked = self.worked + self.part - self.part_before;
-        let spent = self.began.map(|began| began.elapsed()).unwrap_or_default();
+        let (spent, worked) = self.spent();
         let left = left(spent, worked, self.total as f64 - done);
         let left = left.map(|left| format!(", {left} left")).unwrap_or_default();
         let run = (self.done + 1).min(self.total);
@@ -123,12 +130,12 @@ impl Drop for Progress {
     }
 }
 
-/// The time that `left` runs take, after `worked` of them took `spent`; none before anything is known.
-pub fn left(spent: Duration, worked: f64, left: f64) -> Option<String> {
+/// The time that `left` runs take, after `worked` of them took `spent` seconds; none before anything is known.
+pub fn left(spent: f64, worked: f64, left: f64) -> Option<String> {
     if worked < 0.02 || left <= 0.0 {
         return None;
     }
-    let seconds = spent.as_secs_f64() / worked * left;
+    let seconds = spent / worked * left;
     Some(match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),

@@ -8,7 +8,7 @@ use super::{Ran, best_rate, charts, html, markdown};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::train::{Evaluated, Past};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -188,7 +188,7 @@ pub struct CurvePoint {
 }
 
 /// A run that failed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
     /// Its task.
     pub task: String,
@@ -212,6 +212,13 @@ impl Failure {
             seed: cell.seed,
             problem,
         }
+    }
+
+    /// Whether it is `cell`'s.
+    pub fn is_of(&self, grid: &Grid, cell: &Cell) -> bool {
+        let names = (grid.tasks.get(cell.task), grid.arms.get(cell.arm).map(|arm| &arm.name));
+        names == (Some(&self.task), Some(&self.arm))
+            && (self.learning_rate, self.seed) == (cell.learning_rate, cell.seed)
     }
 }
 

@@ -66,7 +66,7 @@ pub fn notes(report: &Report) -> Vec<String> {
             report.reference
         ),
         "The quality is the best evaluation of each run, on the evaluation rows: on rows that chose nothing it would be a little lower, for all arms alike.".into(),
-        "Seconds per step are the median of a run's. Peak memory is the process's own highest in a run, with base and rows.".into(),
+        "Seconds per step are the median of a run's. Peak memory is the highest of a process of its own, with base and rows.".into(),
         "Parameters and files count the new head.".into(),
     ]
 }

@@ -347,13 +347,6 @@ pub fn peak_rss_mib() -> u64 {
     of_status("VmHWM:")
 }
 
-/// Begins [`peak_rss_mib`] anew, from what is resident now once free memory was given back; false where the system does not allow it.
-pub fn reset_peak_rss() -> bool {
-    release_free_memory();
-    std::fs::write("/proc/self/clear_refs", "5").is_ok()
-        && peak_rss_mib() <= rss_mib().saturating_add(rss_mib() / 16 + 8)
-}
-
 /// Resident memory of this process now, in MiB; zero where Linux's /proc does not say.
 pub fn rss_mib() -> u64 {
     of_status("VmRSS:")
