@@ -323,8 +323,8 @@ fn killed_and_started_again_it_reports_the_same() {
 #[test]
 fn a_run_that_fails_is_reported_and_passed_over() {
     let scratch = grid(
-        "tune = true\n[training]\nnum_train_epochs = 1\n[[arm]]\nname = \"wild\"\nlearning_rates = [1e38, 1e-2]\n\
-         [[arm]]\nname = \"hopeless\"\nlearning_rates = [1e38]\n",
+        "tune = true\n[training]\nnum_train_epochs = 1\n[[arm]]\nname = \"wild\"\nlearning_rates = [1e30, 1e-2]\n\
+         [[arm]]\nname = \"hopeless\"\nlearning_rates = [1e30]\n",
     );
     let output = compare(&scratch, &[]);
     refused(&output, 1, &["3 of 5 runs failed", "report.html", "passed over"]);

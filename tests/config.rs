@@ -253,6 +253,7 @@ fn readme_knows_every_key() {
     (bitfit.attention_learning_rate, bitfit.feedforward_learning_rate) = (Some(1.0), Some(1.0));
     (bitfit.layer_norm_learning_rate, bitfit.other_learning_rate) = (Some(1.0), Some(1.0));
     (bitfit.bias_terms, bitfit.layers) = (Some(vec![]), Some(String::new()));
+    bitfit.random_biases = Some(1);
     (config.data.eval, config.data.text_pair_column) = (Some("x".into()), Some(String::new()));
     let data = &mut config.data;
     (data.train_samples, data.eval_samples, data.seed) = (Some(1), Some(1), Some(1));
@@ -282,6 +283,7 @@ fn the_help_teaches() {
     for args in [
         &["train", "--help"][..],
         &["predict", "--help"],
+        &["compare", "--help"],
         &["eval", "--help"],
         &["inspect", "--help"],
         &["convert", "--help"],

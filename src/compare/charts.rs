@@ -30,7 +30,7 @@ fn of_task(task: &TaskReport) -> Vec<Plot> {
     let points = |arm: &ArmReport| Point { x: arm.trainable as f64, ..point(0.0, &arm.quality) };
     let series = task.arms.iter().map(|arm| series(arm, vec![points(arm)])).collect::<Vec<_>>();
     let x = Axis { label: "trainable parameters", scale: Scale::Log, shown: short };
-    let title = format!("{} against trainable parameters", task.metric);
+    let title = format!("{} against trainable parameters", capital(&task.metric));
     let text = words(task, |arm| {
         format!("{} with {} parameters", format::spread(&arm.quality), short(arm.trainable as f64))
     });
@@ -74,7 +74,7 @@ fn of_task(task: &TaskReport) -> Vec<Plot> {
             };
             arm.rates.iter().map(at).collect::<Vec<_>>().join(", ")
         });
-        let title = format!("{} against learning rate", task.metric);
+        let title = format!("{} against learning rate", capital(&task.metric));
         plots.push(Plot::lines((&name("rates"), &title, &text), &rates, &x, &metric));
     }
 
@@ -133,7 +133,7 @@ fn by_rows(report: &Report) -> Option<Plot> {
     }
     let x = Axis { label: "training rows", scale: Scale::Log, shown: short };
     let metric = Axis { label: &first.metric, scale: Scale::Linear, shown: |value| plain(value) };
-    let title = format!("{} against training rows", first.metric);
+    let title = format!("{} against training rows", capital(&first.metric));
     let text = of_arms.iter().map(|series| {
         let at = |p: &Point| format!("{:.4} of {}", p.y, p.x);
         format!("{}: {}", series.name, series.points.iter().map(at).collect::<Vec<_>>().join(", "))
@@ -248,4 +248,10 @@ fn plain(value: f64) -> String {
 fn tick_rate(rate: f64) -> String {
     let text = format!("{rate:.1e}");
     text.replace(".0e", "e")
+}
+
+/// With a capital letter first.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -167,13 +167,14 @@ impl Range {
                 within(powers.flat_map(|p| steps.iter().map(move |s| s * 10f64.powi(p))).collect())
             };
             let choices = [
-                decades(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], 1),
                 decades(&[1.0, 2.0, 5.0], 1),
                 decades(&[1.0, 3.0], 1),
                 decades(&[1.0], 1),
                 decades(&[1.0], 2),
             ];
-            return choices.into_iter().find(|ticks| ticks.len() <= count).unwrap_or_default();
+            let few = decades(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], 1);
+            let fits = choices.into_iter().find(|ticks| ticks.len() <= count).unwrap_or_default();
+            return if fits.len() < 3 { few } else { fits };
         }
         let rough = (self.most - self.least) / count.max(1) as f64;
         let power = 10f64.powf(rough.log10().floor());
@@ -215,6 +216,13 @@ impl Plot {
             bottom: y + by,
         };
         let mut taken: Vec<Area> = points.iter().map(|(_, x, y)| around(*x, *y, 6.0)).collect();
+        // A label across a whisker is legible, but better elsewhere.
+        for (series, x, _) in &points {
+            for point in &series.points {
+                let (a, b) = (up.place(point.y + point.sd), up.place(point.y - point.sd));
+                taken.push(Area { left: x - 1.5, top: a, right: x + 1.5, bottom: b });
+            }
+        }
         for series in series {
             for point in &series.points {
                 plot.whisker(across.place(point.x), &up, point, series.style);
@@ -276,12 +284,17 @@ impl Plot {
     ) -> Self {
         let mut plot = Self::new(name, title, description, HEIGHT);
         let (_, across, up) = plot.axes(series, x, y);
-        for one in series {
+        let whiskers = series.iter().flat_map(|one| &one.points).any(|point| point.sd > 0.0);
+        let middle = (series.len() as f64 - 1.0) / 2.0;
+        for (i, one) in series.iter().enumerate() {
+            // A little beside each other, so that no whisker hides another.
+            let aside = if whiskers { (2.2 * (i as f64 - middle)).clamp(-8.0, 8.0) } else { 0.0 };
+            let across = |x: f64| across.place(x) + aside;
             let colour = colour(one.style);
             let path: Vec<String> = one
                 .points
                 .iter()
-                .map(|p| format!("{:.1} {:.1}", across.place(p.x), up.place(p.y)))
+                .map(|p| format!("{:.1} {:.1}", across(p.x), up.place(p.y)))
                 .collect();
             let _ = write!(
                 plot.body,
@@ -292,8 +305,8 @@ impl Plot {
             let every = one.points.len().div_ceil(12).max(1);
             for (i, point) in one.points.iter().enumerate() {
                 if i % every == 0 || i + 1 == one.points.len() {
-                    plot.whisker(across.place(point.x), &up, point, one.style);
-                    plot.marker(across.place(point.x), up.place(point.y), one.style);
+                    plot.whisker(across(point.x), &up, point, one.style);
+                    plot.marker(across(point.x), up.place(point.y), one.style);
                 }
             }
         }
@@ -528,11 +541,11 @@ fn colour(style: usize) -> &'static str {
 /// About how wide a text is: letters of a sans-serif face are half as wide as they are high, capitals and wide ones more.
 fn text_width(text: &str, size: f64) -> f64 {
     let width = |letter: char| match letter {
-        'i' | 'l' | 'j' | '.' | ',' | ':' | ' ' | '|' | '\'' => 0.32,
-        'm' | 'w' | 'M' | 'W' => 0.9,
-        'A'..='Z' | '+' | '±' => 0.7,
-        _ if letter.is_ascii() => 0.57,
-        _ => 0.9,
+        'i' | 'l' | 'j' | '.' | ',' | ':' | ' ' | '|' | '\'' => 0.35,
+        'm' | 'w' | 'M' | 'W' => 0.98,
+        'A'..='Z' | '+' | '±' => 0.76,
+        _ if letter.is_ascii() => 0.63,
+        _ => 0.95,
     };
     text.chars().map(width).sum::<f64>() * size
 }
