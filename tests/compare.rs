@@ -130,10 +130,10 @@ fn the_keys_of_a_run_come_from_base_grid_task_arm_and_rate() {
     assert_eq!(config.data.max_length, 16);
     assert_eq!(config.data.train, scratch.path("moved/train.tsv"), "by the grid's directory");
     assert_eq!(config.data.eval, Some(scratch.path("eval.tsv")), "by the base's");
-    assert_eq!((config.training.learning_rate, config.training.seed), (0.5, 4));
+    assert_eq!((config.training.learning_rate, config.training.seed), (Some(0.5), 4));
     assert_eq!(config.training.output_dir, scratch.path("out/runs/one/a/lr-5e-1-seed-4"));
     let plain = &of.cells(0, 1).unwrap()[0].run.config.training;
-    assert_eq!((plain.learning_rate, plain.logging_steps), (1e-2, 5));
+    assert_eq!((plain.learning_rate, plain.logging_steps), (Some(1e-2), 5));
 }
 
 #[test]

@@ -199,8 +199,8 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
         "seed"
     );
     for (run, name) in runs.iter().zip(names) {
-        let training = &run.config.training;
-        let (rate, seed) = (format!("{:e}", training.learning_rate), training.seed);
+        let (training, rate) = (&run.config.training, run.config.training.learning_rate);
+        let (rate, seed) = (rate.map_or("-".into(), |rate| format!("{rate:e}")), training.seed);
         text += &match &run.figures {
             None => format!("\n{name:<width$} {:<80} {rate:>8} {seed:>6}", "not ended"),
             Some(figures) => {

@@ -314,14 +314,10 @@ impl Grid {
             }
         }
         let mut config = config.with(&self.given, &self.path)?;
-        if let Some(rate) = rate {
-            config.training.learning_rate = rate;
-        }
-        let learning_rate = config.training.learning_rate;
+        config.training.learning_rate = rate.or(config.training.learning_rate);
         config.training.seed = seed;
-        config.training.output_dir =
-            self.arm_dir(task, arm).join(format!("lr-{}-seed-{seed}", rate_name(learning_rate)));
-        let run = Run::new(config, &self.path, &self.given).map_err(|error| match error {
+        config.training.output_dir = self.arm_dir(task, arm);
+        let mut run = Run::new(config, &self.path, &self.given).map_err(|error| match error {
             Error::Config { path, key, found, expected } => {
                 let task = self.tasks.get(task).map_or("", String::as_str);
                 let key = format!("task {task:?}, arm {:?}: {key}", its.name);
@@ -329,6 +325,10 @@ impl Grid {
             }
             other => other,
         })?;
+        // Known now: where nobody says one, it is the method's.
+        let learning_rate = run.learning_rate();
+        let name = format!("lr-{}-seed-{seed}", rate_name(learning_rate));
+        run.config.training.output_dir.push(name);
         Ok(Cell { task, arm, learning_rate, seed, run })
     }
 
