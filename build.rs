@@ -9,7 +9,8 @@ fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     println!("cargo:rerun-if-changed=src/native");
-    if std::env::var_os("DOCS_RS").is_some() {
+    // docs.rs sets both, and has no libtorch: documentation links nothing.
+    if ["DOCS_RS", "CARGO_FEATURE_DOC_ONLY"].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     let libtorch = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
@@ -49,8 +50,8 @@ fn main() {
                 .map(|name| format!("src/native/{name}.cpp")),
         )
         .compile("bitfit_native");
-    // Found from any folder, with no LD_LIBRARY_PATH.
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // Found from any folder, with no LD_LIBRARY_PATH: in a package beside the binaries (scripts/package.sh), else where it is now.
+    println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib,-rpath,{}", lib.display());
     // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop it, and a GPU machine would show no device.
     if lib.join("libc10_cuda.so").exists() {
         for target in ["bin=bitfit", "tests"] {
