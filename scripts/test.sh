@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, clippy, tests, documentation. It sets up what it needs: libtorch, the small real model and the movie reviews.
+# Format, clippy, tests, the smoke test, documentation. It sets up what it needs: libtorch, the small real model and the movie reviews.
 #
 #   scripts/test.sh
 # shellcheck source=scripts/common.sh
@@ -22,6 +22,8 @@ say "clippy"
 cargo clippy --release --locked --all-targets --quiet -- -D warnings
 say "tests"
 cargo test --release --locked
+say "the smoke test of packages and images"
+scripts/smoke.sh
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --no-deps --quiet
 say "all passed"
