@@ -34,6 +34,14 @@ fn main() {
         std::process::exit(1);
     }
     println!("cargo:rerun-if-changed={}", libtorch.join("build-version").display());
+    // For the manifest of a run.
+    println!("cargo:rustc-env=BITFIT_LIBTORCH={found}");
+    let rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()))
+        .arg("--version")
+        .output();
+    if let Ok(output) = rustc {
+        println!("cargo:rustc-env=BITFIT_RUSTC={}", String::from_utf8_lossy(&output.stdout).trim());
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++20")

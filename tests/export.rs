@@ -1,6 +1,7 @@
 //! A task for Python, and how tasks differ. That Python loads it is for scripts/check_export.py to show.
 
 use crate::common::{Scratch, TINY, refused, succeeded};
+use bitfit::delta::Delta;
 use std::collections::HashMap;
 use std::path::Path;
 use tch::Tensor;
@@ -149,4 +150,62 @@ fn each_group_learns_at_its_own_rate() {
         seen.insert(group);
     }
     assert_eq!(seen.len(), 4, "{found}");
+}
+
+#[test]
+fn a_model_card_is_beside_each_export() {
+    for (format, library, relation) in
+        [("hf", "transformers", "finetune"), ("peft", "peft", "adapter")]
+    {
+        let scratch = exported("tiny-bert", format);
+        let card = std::fs::read_to_string(scratch.path(format).join("README.md")).unwrap();
+        let (front, body) = card.strip_prefix("---\n").unwrap().split_once("\n---\n").unwrap();
+        for line in [
+            &format!("library_name: {library}"),
+            "base_model: \"base\"",
+            &format!("base_model_relation: {relation}"),
+            "pipeline_tag: text-classification",
+            "- bitfit",
+            "- accuracy",
+            "- matthews_correlation",
+            // The file with its folder.
+            "/eval.tsv\"",
+        ] {
+            assert!(front.lines().any(|found| found.ends_with(line)), "{line:?} in {front}");
+        }
+        let delta = Delta::read(&scratch.path("run/delta.safetensors")).unwrap();
+        for value in delta.meta.metrics.values() {
+            assert!(front.contains(&format!("      value: {}\n", serde_json::json!(value))));
+            assert!(body.contains(&format!(" | {value:.4} |")), "{value} in {body}");
+        }
+        for part in [
+            "`negative`, `positive`",
+            "| learning_rate | 1e-2 |",
+            "| classifier | 2 | ",
+            "max_length=32",
+            "## Limitations",
+            &delta.meta.base_fingerprint,
+        ] {
+            assert!(body.contains(part), "{part:?} in {body}");
+        }
+        let folder = scratch.path("");
+        assert!(!card.contains(folder.to_str().unwrap()), "where it was made is nobody's business");
+    }
+    // Of a delta alone it says what that says.
+    let scratch = exported("tiny-bert", "hf");
+    let alone = [
+        "export",
+        "--model",
+        "base",
+        "--delta",
+        "run/delta.safetensors",
+        "--format",
+        "hf",
+        "--output",
+        "alone",
+    ];
+    succeeded(&scratch.bitfit(&alone));
+    let card = std::fs::read_to_string(scratch.path("alone/README.md")).unwrap();
+    assert!(card.contains("How it was trained was not known") && !card.contains("## How it was"));
+    assert!(card.contains("value: "));
 }

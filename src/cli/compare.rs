@@ -20,9 +20,12 @@ pub const EXAMPLES: &str = "Examples:
   bitfit compare --config configs/compare/movie-reviews.toml --dry-run      (every arm checked, nothing run)
   bitfit compare --config configs/compare/movie-reviews.toml --set compare.seeds=[1] --set data.train_samples=500
 
-It writes report.html (one file), report.md, report.json and the plots into compare.output_dir, and each run into a directory below.
-The same command goes on where it was ended: runs that are done are not done again.
-Exit codes: 0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving.";
+What it writes:
+  Into compare.output_dir: report.html (one file), report.md, report.json, the plots, and each run in a directory below.
+  The same command goes on where it was ended: runs that are done are not done again.
+
+Exit codes:
+  0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving";
 
 /// Says to a process that it is one of a comparison's, and whether it is not the first.
 const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";

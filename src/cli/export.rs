@@ -12,11 +12,14 @@ pub const EXAMPLES: &str = "Examples:
   bitfit export --run runs/movie-reviews --format hf --output exported/movie-reviews
   bitfit export --run runs/movie-reviews --format peft --output adapters/movie-reviews
 
-A LoRA task is merged into the weights by hf, and is peft's own LORA adapter by peft; full fine-tuning is for hf alone, and AdapterHub's
-adapters are for neither: their delta.safetensors has the names that the package adapters loads.
+Other methods than BitFit:
+  A LoRA task is merged into the weights by hf, and is peft's own LORA adapter by peft; full fine-tuning is for hf alone, and
+  AdapterHub's adapters are for neither: their delta.safetensors has the names that the package adapters loads.
 
-In Python, of the first: AutoModelForSequenceClassification.from_pretrained(\"exported/movie-reviews\")
-and of the second, with its labels:
+In Python, of the first:
+  model = AutoModelForSequenceClassification.from_pretrained(\"exported/movie-reviews\")
+
+Of the second, with its labels:
   config = AutoConfig.from_pretrained(\"adapters/movie-reviews\")
   base = AutoModelForSequenceClassification.from_pretrained(\"models/all-MiniLM-L6-v2\", config=config)
   model = PeftModel.from_pretrained(base, \"adapters/movie-reviews\")    # peft 0.20 or newer";
@@ -45,7 +48,8 @@ impl Export {
             ));
         };
         let weights = found.weights.as_deref();
-        export(self.format, &found.model, weights, delta, &found.tokenizer, &self.output)?;
+        let (tokenizer, run) = (&found.tokenizer, found.run.as_ref().filter(|_| found.own_delta));
+        export(self.format, &found.model, weights, delta, tokenizer, run, &self.output)?;
         tracing::info!("{} from {} and {}", self.output.display(), found.model, delta.display());
         Ok(())
     }

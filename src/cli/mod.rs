@@ -1,6 +1,7 @@
 //! The commands: arguments in, exit code out.
 
 mod compare;
+mod documents;
 mod export;
 mod inspect;
 mod predict;
@@ -22,7 +23,7 @@ use tch::Device;
 
 /// Fine-tunes a BERT classifier by training its biases and the new head alone (BitFit).
 #[derive(Parser)]
-#[command(name = "bitfit-train", version, after_help = train::EXAMPLES)]
+#[command(name = "bitfit-train", version, after_help = train::EXAMPLES, after_long_help = train::LESSON)]
 struct TrainProgram {
     #[command(flatten)]
     train: train::Train,
@@ -30,7 +31,7 @@ struct TrainProgram {
 
 /// BitFit for BERT classifiers: one frozen base, one small file for each task.
 #[derive(Parser)]
-#[command(name = "bitfit", version)]
+#[command(name = "bitfit", version, after_help = EXAMPLES, after_long_help = LESSON)]
 struct Program {
     #[command(subcommand)]
     command: Command,
@@ -39,7 +40,7 @@ struct Program {
 #[derive(Subcommand)]
 enum Command {
     /// Train a task, the same as bitfit-train.
-    #[command(after_help = train::EXAMPLES)]
+    #[command(after_help = train::EXAMPLES, after_long_help = train::LESSON)]
     Train(train::Train),
     /// Evaluate a trained task on labelled data.
     #[command(after_help = predict::EVAL_EXAMPLES)]
@@ -58,10 +59,48 @@ enum Command {
     Export(export::Export),
     /// Write a base's weights as a TorchScript archive, its fingerprint inside.
     #[command(
-        after_help = "Example:\n  bitfit convert --model models/all-MiniLM-L6-v2 --output models/all-MiniLM-L6-v2/model.ot"
+        after_help = "Examples:\n  bitfit convert --model models/all-MiniLM-L6-v2 --output models/all-MiniLM-L6-v2/model.ot"
     )]
     Convert(Convert),
+    /// Write completions of bitfit and bitfit-train for a shell to stdout.
+    #[command(after_help = documents::COMPLETIONS_EXAMPLES)]
+    Completions(documents::Completions),
+    /// Write the pages of the manual, completions, the configuration's reference and its JSON schema.
+    #[command(hide = true)]
+    Docs(documents::Docs),
 }
+
+/// What `bitfit -h` ends in.
+const EXAMPLES: &str = "Examples:
+  bitfit train --config configs/movie-reviews.toml
+  bitfit predict --run runs/movie-reviews \"A warm, funny film.\"
+  bitfit COMMAND --help                        what a command takes, with examples";
+
+/// What `bitfit --help` ends in.
+const LESSON: &str = "From texts to labels:
+  bitfit train --config my-task.toml --dry-run        read everything, show what would train
+  bitfit train --config my-task.toml                  train; the task is runs/my-task/delta.safetensors
+  bitfit eval --run runs/my-task                      measure it again
+  bitfit predict --run runs/my-task \"A text.\"         use it
+  bitfit export --run runs/my-task --format hf --output exported/my-task
+
+Words:
+  base     a pretrained BERT, DistilBERT or RoBERTa in Hugging Face layout, or its id on the Hub; never written to
+  delta    what a task adds to its base: the biases that trained and the new head, in one small file
+  run      a training, in a directory of its own with configuration, delta, metrics and checkpoints
+
+Environment:
+  RUST_LOG=debug                    say more; warn says less
+  NO_COLOR=1                        no colours
+  OMP_NUM_THREADS=N                 threads of libtorch
+  CUDA_VISIBLE_DEVICES=N            the GPUs to see
+  HF_HOME, HF_HUB_CACHE             where models and data sets of the Hub are kept
+  HF_TOKEN, HF_TOKEN_PATH           for those that are not public
+  HF_ENDPOINT, HTTPS_PROXY          another Hub; a proxy
+  HF_HUB_OFFLINE=1                  use what is there, ask nobody
+
+Exit codes:
+  0 done, 1 it failed, 2 usage or configuration, 130 interrupted";
 
 #[derive(Args)]
 struct Convert {
@@ -98,6 +137,8 @@ fn run(command: Command) -> ExitCode {
         Command::Compare(args) => (args.run(), args.json),
         Command::Export(args) => (args.run(), false),
         Command::Convert(args) => (args.run(), false),
+        Command::Completions(args) => (args.run(), false),
+        Command::Docs(args) => (args.run(), false),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     let code = error.exit_code();

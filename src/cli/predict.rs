@@ -109,7 +109,7 @@ impl Task {
             Error::Usage(format!("--device: found {found}, expected {expected}"))
         };
         let device = config::device(&self.device).map_err(usage)?;
-        let Found { run, model, weights, delta, tokenizer } =
+        let Found { run, model, weights, delta, tokenizer, .. } =
             self.which.find(&self.device, bars)?;
         let (weights, delta) = (weights.as_deref(), delta.as_deref());
         let predictor = Predictor::load(&model.dir, weights, delta, &tokenizer, device)?;

@@ -4,7 +4,7 @@ use super::inspect::show_plan;
 use super::on_signal;
 use crate::config::Run;
 use crate::error::Result;
-use crate::train::{self, Listeners, MetricsFile, Profiler, Start, Terminal, output};
+use crate::train::{self, Listeners, MetricsFile, Profiler, Start, TensorBoard, Terminal, output};
 use crate::{files, logging, native};
 use clap::Args;
 use std::io::Write;
@@ -19,9 +19,50 @@ pub const EXAMPLES: &str = "Examples:
   bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
   bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
 
-Methods (method.name): bitfit, full, lora, adapter, head, layer_norm; README lists their keys.
-Exit codes: 0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
-RUST_LOG=debug says more, RUST_LOG=warn less.";
+Exit codes:
+  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving";
+
+/// What `--help` ends in.
+pub const LESSON: &str = "Examples:
+  bitfit-train --config configs/movie-reviews.toml
+  bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
+  bitfit-train --config configs/movie-reviews.toml --dry-run
+  bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
+  bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
+
+The smallest configuration:
+  [model]
+  model_name_or_path = \"models/all-MiniLM-L6-v2\"   # a directory, or an id of the Hub
+  [data]
+  train = \"texts.csv\"                              # columns text and label; also .tsv, .jsonl, .parquet, folders
+  [training]
+  output_dir = \"runs/my-task\"
+
+Keys that are often set:
+  data.eval                                 labelled texts to evaluate on, else a tenth of the training's
+  data.max_length                           tokens that a text is cut to [default: 128]
+  training.num_train_epochs                 [default: 3]
+  training.per_device_train_batch_size      [default: 16]
+  training.learning_rate                    [default: 1e-3 of BitFit; each method has its own]
+  training.eval_strategy                    \"steps\", every eval_steps, or \"epoch\"
+  method.name                               bitfit, full, lora, adapter, head or layer_norm
+  bitfit.train_attention_bias, ...          which groups of biases train
+  docs/configuration.md has all of them; --dry-run shows what a configuration would train.
+
+The run directory:
+  config.toml          every key, with what base and data decided
+  delta.safetensors    the task: the best state evaluated, or the last
+  metrics.jsonl        a line for each logged step and each evaluation
+  tensorboard/         the same for TensorBoard, with histograms of what the biases changed by
+  summary.json         counts, times, memory, the best metrics
+  manifest.json        versions, machine, command, hashes, when it began and ended
+  checkpoints/         what --resume goes on from
+
+Environment:
+  RUST_LOG=debug says more, RUST_LOG=warn less; bitfit --help has the rest
+
+Exit codes:
+  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving";
 
 #[derive(Args)]
 pub struct Train {
@@ -57,8 +98,10 @@ impl Train {
             return show_plan(&run, self.json, &bars);
         }
         let training = &run.config.training;
-        let mut listeners =
-            Listeners(vec![Box::new(MetricsFile::new(&training.output_dir, self.json))]);
+        let mut listeners = Listeners(vec![
+            Box::new(MetricsFile::new(&training.output_dir, self.json)),
+            Box::new(TensorBoard::new(&training.output_dir)),
+        ]);
         if !self.json {
             listeners.0.push(Box::new(Terminal::new(bars, run.metric.name())));
         }

@@ -36,6 +36,8 @@ pub struct Found {
     pub weights: Option<String>,
     /// None where the model is to have a task of its own.
     pub delta: Option<PathBuf>,
+    /// Whether the delta is the run's.
+    pub own_delta: bool,
     /// The directory of the task's tokenizer.
     pub tokenizer: PathBuf,
 }
@@ -74,6 +76,7 @@ impl Which {
         let tokenizer = self.run.as_ref().filter(|_| self.delta.is_none()).unwrap_or(&model.dir);
         Ok(Found {
             tokenizer: tokenizer.clone(),
+            own_delta: self.delta.is_none(),
             delta: self.delta.clone().or(in_run),
             run,
             model,

@@ -1,41 +1,61 @@
 //! A grid of runs, from its file: tasks x arms x learning rates x seeds over one ordinary run configuration.
 
-use crate::config::{Run, RunConfig, folder_of, plain, read_toml, with_suggestion};
+use crate::config::{
+    BitfitSection, DataSection, MethodSection, ModelSection, Run, RunConfig, TrainingSection,
+    folder_of, plain, read_toml, schema_of, with_suggestion,
+};
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The file as written: `[compare]`, `[[task]]`, `[[arm]]`, and the sections of a run configuration, which go for every run.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GridFile {
+    /// What is compared, and where the report goes.
     compare: CompareSection,
+    /// The tasks, each with what its runs set; by default one, that of the configuration.
     #[serde(default)]
     task: Vec<TaskSection>,
+    /// What is compared, each with what its runs set.
     #[serde(default)]
     arm: Vec<ArmSection>,
     #[serde(default)]
+    #[schemars(with = "ModelSection")]
     model: toml::Table,
     #[serde(default)]
+    #[schemars(with = "MethodSection")]
     method: toml::Table,
     #[serde(default)]
+    #[schemars(with = "BitfitSection")]
     bitfit: toml::Table,
     #[serde(default)]
+    #[schemars(with = "DataSection")]
     data: toml::Table,
     #[serde(default)]
+    #[schemars(with = "TrainingSection")]
     training: toml::Table,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct CompareSection {
+    /// The report's heading; by default the file's name.
     title: Option<String>,
+    /// Where runs and report go.
     output_dir: PathBuf,
+    /// The configuration that all runs start from.
     base: Option<PathBuf>,
+    /// The seeds of each arm's runs.
     seeds: Vec<u64>,
+    /// Whether the first seed alone runs at every rate, and the others at the best of them.
     tune: bool,
+    /// The learning rates of arms that have none of their own.
     learning_rates: Vec<f64>,
+    /// The arm that the others are tested against; by default the first.
     reference: Option<String>,
 }
 
@@ -53,22 +73,46 @@ impl Default for CompareSection {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TaskSection {
+    /// Its name.
     name: String,
+    /// The configuration that its runs start from, instead of `compare.base`.
     base: Option<PathBuf>,
+    /// Keys of its runs, as `"SECTION.KEY" = VALUE`.
     #[serde(default)]
+    #[schemars(with = "Map<String, Value>")]
     set: toml::Table,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ArmSection {
+    /// Its name.
     name: String,
+    /// Keys of its runs, as `"SECTION.KEY" = VALUE`.
     #[serde(default)]
+    #[schemars(with = "Map<String, Value>")]
     set: toml::Table,
+    /// Its learning rates, instead of `compare.learning_rates`.
     learning_rates: Option<Vec<f64>>,
+}
+
+/// The JSON schema of a grid's file.
+pub fn schema() -> Value {
+    let mut schema = schema_of::<GridFile>("The grid of a bitfit comparison");
+    let sections = schema.get_mut("properties").and_then(Value::as_object_mut);
+    // What every run needs may be in the base, or in a task's or an arm's keys.
+    for (name, section) in sections.into_iter().flatten() {
+        if let Some(section) = section.as_object_mut().filter(|_| name != "compare") {
+            section.shift_remove("required");
+        }
+    }
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("required".into(), serde_json::json!(["compare", "arm"]));
+    }
+    schema
 }
 
 /// A grid, every run of it checked.

@@ -19,7 +19,7 @@ pub use progress::{Progress, left};
 pub use report::{Failure, Report};
 
 use crate::error::{Error, Result};
-use crate::train::{Figures, MetricsFile, Shared, Start, train_among};
+use crate::train::{Figures, Listeners, MetricsFile, Shared, Start, TensorBoard, train_among};
 use crate::{checkpoint, files, native};
 use kept::{Biases, Standing};
 use progress::Hearing;
@@ -236,7 +236,10 @@ impl Comparison<'_> {
         let mut shared = Shared { began: native::process_age() };
         let mut hearing = Hearing {
             progress: self.progress,
-            metrics: MetricsFile::new(dir, false),
+            files: Listeners(vec![
+                Box::new(MetricsFile::new(dir, false)),
+                Box::new(TensorBoard::new(dir)),
+            ]),
             name,
             facts: Facts::default(),
             steps: 0,

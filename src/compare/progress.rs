@@ -2,7 +2,7 @@
 
 use super::kept::Facts;
 use crate::error::{Error, Result};
-use crate::train::{Event, Listener, MetricsFile};
+use crate::train::{Event, Listener, Listeners};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -147,8 +147,8 @@ pub fn left(spent: f64, worked: f64, left: f64) -> Option<String> {
 pub struct Hearing<'a> {
     /// The whole.
     pub progress: &'a mut Progress,
-    /// The run's file of metrics.
-    pub metrics: MetricsFile,
+    /// What is written into the run's directory.
+    pub files: Listeners,
     /// The run's name.
     pub name: &'a str,
     /// What the run was made from.
@@ -173,6 +173,6 @@ impl Listener for Hearing<'_> {
             }
             _ => {}
         }
-        self.metrics.hear(event)
+        self.files.hear(event)
     }
 }

@@ -1,10 +1,12 @@
 //! The run's configuration: [`RunConfig`] as it is written in TOML, [`Run`] resolved and checked.
 
 mod read;
+mod reference;
 mod resolve;
 mod sections;
 
 pub use read::{folder_of, plain, read_toml, with_suggestion};
+pub use reference::{page, schema, schema_of};
 pub use resolve::{Run, device};
 pub use sections::{
     Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,

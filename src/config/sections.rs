@@ -1,18 +1,19 @@
 //! Every key with its default, as it is written: the paper's settings, under Hugging Face's names.
 
-use crate::data::BatchSize;
+use crate::data::{BatchSize, MIN_LENGTH};
 use crate::freeze::Term;
 use crate::methods::{AdapterConfig, LoraBias};
 use crate::models::TaskType;
 use crate::nn::NonLinearity;
 use crate::optim::Course;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tch::Kind;
 
 /// A configuration file, as written. Every key has a default but the three paths that only the user knows.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunConfig {
     /// The base.
@@ -27,8 +28,8 @@ pub struct RunConfig {
     pub training: TrainingSection,
 }
 
-/// `[model]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+/// `[model]`: the base, and what is learned.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
     /// The base: a directory in Hugging Face layout, or the id of a model on the Hub.
@@ -42,27 +43,32 @@ pub struct ModelSection {
     /// A delta, or a plain safetensors file under Hugging Face's names, to start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_delta: Option<PathBuf>,
-    /// `classification`, `multi_label` or `regression`.
+    /// What is learned of a text.
     pub task_type: TaskType,
     /// Number of classes; by default the labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
     pub num_labels: Option<usize>,
     /// Class names by number; by default the labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_names: Option<Vec<String>>,
-    /// By default the base's.
+    /// Dropout after the embeddings and before each residual; by default the base's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub hidden_dropout_prob: Option<f64>,
-    /// By default the base's.
+    /// Dropout of attention probabilities; by default the base's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub attention_probs_dropout_prob: Option<f64>,
-    /// By default the base's, and where it has none, `hidden_dropout_prob`.
+    /// Dropout before the head; by default the base's, and where it has none, `hidden_dropout_prob`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub classifier_dropout: Option<f64>,
 }
 
 /// The methods by name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodName {
     /// Biases and the new head.
@@ -80,74 +86,85 @@ pub enum MethodName {
     LayerNorm,
 }
 
-/// `[method]`: keys that are not the chosen method's have no effect, so they are refused.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+/// `[method]`: how it trains; keys that are not the chosen method's have no effect, so they are refused.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MethodSection {
-    /// `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
+    /// What is trained, and how.
     pub name: MethodName,
     /// LoRA's rank; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1, "maximum" = 4096))]
     pub r: Option<i64>,
     /// What LoRA adds is scaled by `lora_alpha / r`; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub lora_alpha: Option<f64>,
     /// Dropout of what LoRA's matrices read; by default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub lora_dropout: Option<f64>,
     /// The dense layers that LoRA adds to; by default query and value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_modules: Option<Vec<String>>,
-    /// Which biases train with LoRA: `none`, or `all` that `[bitfit]` chooses.
+    /// Which biases train with LoRA; by default `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<LoraBias>,
-    /// Where adapters are: `pfeiffer` or `houlsby`.
+    /// Where adapters are; by default `pfeiffer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<AdapterConfig>,
     /// The hidden size over an adapter's; by default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0.0625))]
     pub reduction_factor: Option<f64>,
-    /// Within an adapter; by default `relu` of `pfeiffer`, `swish` of `houlsby`.
+    /// What lies between an adapter's two dense layers; by default `relu` of `pfeiffer`, `swish` of `houlsby`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_linearity: Option<NonLinearity>,
 }
 
-/// `[bitfit]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+/// `[bitfit]`: what trains.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BitfitSection {
-    /// Always true here.
+    /// Only true: training weights is another method.
+    #[schemars(extend("const" = true))]
     pub freeze_all_weights: bool,
-    /// Always true here.
+    /// Only true.
+    #[schemars(extend("const" = true))]
     pub train_bias_only: bool,
     /// The rate of the encoder's biases; by default `training.learning_rate`, which is then the head's alone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub bias_learning_rate: Option<f64>,
-    /// Rates of the groups; by default `bias_learning_rate`.
+    /// The rate of the attention's biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub attention_learning_rate: Option<f64>,
-    /// Of the feedforward's biases.
+    /// The rate of the feedforward's biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub feedforward_learning_rate: Option<f64>,
-    /// Of the LayerNorms' biases.
+    /// The rate of the LayerNorms' biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub layer_norm_learning_rate: Option<f64>,
-    /// Of the pooler's bias.
+    /// The rate of the pooler's bias; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub other_learning_rate: Option<f64>,
-    /// Query, key, value and the attention's output.
+    /// Whether the attention's biases train: query, key, value and output.
     pub train_attention_bias: bool,
-    /// Both dense layers of the feedforward.
+    /// Whether the feedforward's biases train: both dense layers.
     pub train_feedforward_bias: bool,
-    /// Every LayerNorm, the embeddings' included.
+    /// Whether every LayerNorm's bias trains, the embeddings' included.
     pub train_layer_norm_bias: bool,
-    /// The head's.
+    /// Whether the head's biases train.
     pub train_classifier_bias: bool,
-    /// The pooler's.
+    /// Whether the pooler's bias trains (BERT).
     pub train_other_bias: bool,
-    /// The head's weight: random at first, and in no base.
+    /// Whether the head's weight trains: random at first, and in no base; false is strictly biases.
     pub train_classifier_weight: bool,
-    /// The key's, whose gradient is zero but for rounding.
+    /// Whether the key's bias trains, whose gradient is zero but for rounding.
     pub train_key_bias: bool,
     /// Of the encoder's biases, those that train if their group does: the paper's subsets; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,13 +181,13 @@ pub struct BitfitSection {
     pub random_biases: Option<u64>,
 }
 
-/// `[data]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+/// `[data]`: what it learns from.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
-    /// `.csv`, `.tsv`, `.jsonl`, `.parquet`, a folder of class folders, or the id of a data set on the Hub.
+    /// The training rows: a `.csv`, `.tsv`, `.jsonl` or `.parquet`, a folder of class folders, or the id of a data set on the Hub.
     pub train: PathBuf,
-    /// The same for evaluation; without it, `eval_fraction` of the training rows.
+    /// The evaluation rows, in the same forms; without it, `eval_fraction` of the training rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<PathBuf>,
     /// Of a data set on the Hub: a branch, a tag or a commit; by default the newest of `main`.
@@ -186,41 +203,47 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_split: Option<String>,
     /// The share of training rows, drawn by class, that is kept for evaluation where there is no `eval`.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub eval_fraction: f64,
     /// So many of the training rows, drawn by class; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1))]
     pub train_samples: Option<usize>,
     /// So many of the evaluation rows, drawn by class; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1))]
     pub eval_samples: Option<usize>,
-    /// Of the rows that are drawn; by default `training.seed`.
+    /// Seed of the rows that are drawn and of the split; by default `training.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Whether the first line of a CSV or TSV names the columns; if not, they are named by number, from 1.
     pub header: bool,
     /// Whether a row with something wrong in it is left out, with a warning, instead of ending the run.
     pub skip_bad_rows: bool,
-    /// The text's column.
+    /// The column or field of the text.
     pub text_column: String,
-    /// The second text's, where there are pairs.
+    /// The column of the second text, where there are pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_pair_column: Option<String>,
-    /// The label's.
+    /// The column of the label, or of the labels.
     pub label_column: String,
     /// What stands between several labels of a row; JSONL and Parquet have lists.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minLength" = 1))]
     pub label_separator: Option<String>,
     /// Instead of `label_column`: a column of 0 or 1 for each label, named by it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_columns: Option<Vec<String>>,
-    /// Another order in each epoch.
+    /// Whether each epoch has another order.
     pub shuffle: bool,
     /// Tokens that a text is cut to, special tokens included.
+    #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_length: usize,
 }
 
 /// When to evaluate or save.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
     /// Every `eval_steps`, `save_steps`.
@@ -233,7 +256,7 @@ pub enum Interval {
 }
 
 /// What decides which evaluation is the best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Share of rows predicted right; with several labels, in all of them.
@@ -292,7 +315,7 @@ impl Metric {
 }
 
 /// How much each class counts in the loss of a training.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected \"balanced\", a list of numbers, or a table of a number for each label"
@@ -307,7 +330,7 @@ pub enum ClassWeights {
 }
 
 /// The one name of class weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balanced {
     /// Rows / (classes x rows of the class), as scikit-learn's `class_weight`; with several labels, rows without it / rows with it.
@@ -315,7 +338,7 @@ pub enum Balanced {
 }
 
 /// Arithmetic.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit throughout.
@@ -339,74 +362,93 @@ impl Precision {
 }
 
 /// `[training]`: the keys of Hugging Face's `TrainingArguments`.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingSection {
     /// The run directory.
     pub output_dir: PathBuf,
     /// Passes over the training rows.
+    #[schemars(extend("minimum" = 1))]
     pub num_train_epochs: u64,
     /// Steps; when positive, it wins over `num_train_epochs`.
     pub max_steps: i64,
-    /// Rows in a step.
+    /// Rows that are computed at once.
+    #[schemars(extend("minimum" = 1))]
     pub per_device_train_batch_size: usize,
-    /// Instead: a step takes as many rows as have so many tokens together.
+    /// Instead of rows: as many of them as have so many tokens together, `data.max_length` or more.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_tokens_per_batch: Option<usize>,
     /// A step takes this many times as much, that much at once: less memory, the same numbers.
+    #[schemars(extend("minimum" = 1))]
     pub gradient_accumulation_steps: usize,
     /// Rows in a batch when evaluating; short ones go together up to 2,048 tokens.
+    #[schemars(extend("minimum" = 1))]
     pub per_device_eval_batch_size: usize,
     /// AdamW's rate; by default the method's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: Option<f64>,
-    /// How the rate goes on after the warm-up: `constant`, `linear` or `cosine`.
+    /// How the rate goes on after the warm-up.
     pub lr_scheduler_type: Course,
     /// Steps in which the rate rises from zero; where it is 0, `warmup_ratio` says.
     pub warmup_steps: u64,
-    /// The same as a share of all steps.
+    /// The steps in which the rate rises, as a share of all.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub warmup_ratio: f64,
     /// The share of each target that is spread over all classes.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub label_smoothing_factor: f64,
     /// How much each class counts in the loss; by default all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
+    #[schemars(extend("minimum" = 0))]
     pub weight_decay: f64,
     /// AdamW's beta 1.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub adam_beta1: f64,
     /// AdamW's beta 2.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub adam_beta2: f64,
     /// AdamW's epsilon.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub adam_epsilon: f64,
     /// The gradient's norm is clipped to this; 0: never.
+    #[schemars(extend("minimum" = 0))]
     pub max_grad_norm: f64,
-    /// Of the new head, the order of the rows, dropout and the split.
+    /// Seed of the new head, the order of the rows, dropout and the split.
     pub seed: u64,
     /// When to evaluate; a run always ends with an evaluation.
     pub eval_strategy: Interval,
     /// Steps between evaluations.
+    #[schemars(extend("minimum" = 1))]
     pub eval_steps: u64,
-    /// When to save what is trained so far under `checkpoints/`.
+    /// When to save the state of the run under `checkpoints/`.
     pub save_strategy: Interval,
     /// Steps between saves.
+    #[schemars(extend("minimum" = 1))]
     pub save_steps: u64,
     /// The newest checkpoints that are kept.
+    #[schemars(extend("minimum" = 1))]
     pub save_total_limit: usize,
     /// Steps between lines of the log.
+    #[schemars(extend("minimum" = 1))]
     pub logging_steps: u64,
     /// Whether `delta.safetensors` is the best evaluated, or the last.
     pub load_best_model_at_end: bool,
     /// What the best has the best of; by default the task's first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric_for_best_model: Option<Metric>,
-    /// By default true, and false for errors and the loss.
+    /// Whether more of that metric is better; by default true, and false for errors and the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
     /// The run ends after so many evaluations in a row that gained nothing; by default it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1))]
     pub early_stopping_patience: Option<u64>,
     /// What the metric must gain to count.
+    #[schemars(extend("minimum" = 0))]
     pub early_stopping_threshold: f64,
     /// Whether a step keeps only what goes into each layer, and computes the rest again in backward: less memory, more time.
     pub gradient_checkpointing: bool,
@@ -416,9 +458,10 @@ pub struct TrainingSection {
     pub cache_memory_mib: u64,
     /// What of the rest is kept on the disk of `output_dir`, in MiB.
     pub cache_disk_mib: u64,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
+    #[schemars(extend("pattern" = "^(auto|cpu|cuda(:[0-9]+)?)$"))]
     pub device: String,
-    /// `fp32`, `bf16` or `fp16`: of the products with frozen weights. What trains is fp32 in any case.
+    /// What products with frozen weights are made in. What trains is fp32 in any case.
     pub precision: Precision,
     /// Whether fp32 products on CUDA devices may round their factors to TF32's 10 bits.
     pub tf32: bool,

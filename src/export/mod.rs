@@ -1,8 +1,10 @@
 //! A task in forms that Python loads: a whole checkpoint, or a PEFT adapter.
 
+mod card;
 mod peft;
 
 use crate::base::BaseFiles;
+use crate::config::Run;
 use crate::data::Tokenizer;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -25,13 +27,15 @@ pub enum Format {
     Peft,
 }
 
-/// Writes the task `delta` of the base `model` into the new directory `output`; the tokenizer is `tokenizer`'s.
+/// Writes the task `delta` of the base `model` into the new directory `output`, with a model card; the tokenizer is `tokenizer`'s,
+/// and `run` is what made the task, where that is known.
 pub fn export(
     format: Format,
     model: &Model,
     weights: Option<&str>,
     delta: &Path,
     tokenizer: &Path,
+    run: Option<&Run>,
     output: &Path,
 ) -> Result<()> {
     let task = Delta::read(delta)?;
@@ -58,6 +62,9 @@ pub fn export(
             std::fs::write(&path, bytes).map_err(Error::io("write", &path))
         };
         write("config.json", config.as_bytes())?;
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let card = card::Card { format, name: &name, model, base: &base, task: &task, run };
+        write("README.md", card.text().as_bytes())?;
         for file in &reader.files {
             let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
             write(&file.file_name().unwrap_or_default().to_string_lossy(), &bytes)?;

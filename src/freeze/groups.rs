@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use regex::{Regex, RegexSet};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -28,7 +29,9 @@ pub enum Group {
 }
 
 /// The encoder's biases by their place in a layer: the paper's subsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Term {
     /// Of the query projection.

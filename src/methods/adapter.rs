@@ -5,6 +5,7 @@ use crate::base::{Base, Random};
 use crate::error::Result;
 use crate::freeze::Parameter;
 use crate::nn::{AdapterShape, NonLinearity};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// AdapterHub's own recommendation.
@@ -23,15 +24,17 @@ pub struct Adapter {
 }
 
 /// Where the bottlenecks are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterConfig {
     /// After attention and after the feedforward (Houlsby et al., ICML 2019).
     #[serde(alias = "double_seq_bn")]
+    #[schemars(extend("enum" = ["houlsby", "double_seq_bn"]))]
     Houlsby,
     /// After the feedforward alone, over its normalized sum (Pfeiffer et al., EACL 2021).
     #[default]
     #[serde(alias = "seq_bn")]
+    #[schemars(extend("enum" = ["pfeiffer", "seq_bn"]))]
     Pfeiffer,
 }
 

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Parameter, Switches};
 use crate::models::Architecture;
 use crate::nn::LoraShape;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -31,7 +32,7 @@ pub struct Lora {
 }
 
 /// Which biases train with LoRA.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraBias {
     /// The head's alone.

@@ -3,6 +3,7 @@
 use super::config::ModelConfig;
 use crate::error::Result;
 use crate::nn::{Dropout, Linear, below};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Reduction, Tensor, nn};
 
@@ -59,15 +60,17 @@ pub struct Shaping {
 }
 
 /// What a head predicts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskType {
     /// One class of several: cross entropy over `targets [B]`, int64 class numbers.
     #[default]
     #[serde(alias = "single_label_classification")]
+    #[schemars(extend("enum" = ["classification", "single_label_classification"]))]
     Classification,
     /// Any of the labels: binary cross entropy of each, over `targets [B, L]`, 0 or 1.
     #[serde(alias = "multi_label_classification")]
+    #[schemars(extend("enum" = ["multi_label", "multi_label_classification"]))]
     MultiLabel,
     /// A number: squared error of the one output, over `targets [B, 1]`.
     Regression,

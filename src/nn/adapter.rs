@@ -2,17 +2,19 @@
 
 use super::{Activation, Dropout, LayerNorm, Linear, below};
 use crate::error::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
 /// What lies between an adapter's two dense layers, by its name in AdapterHub's `adapters`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NonLinearity {
     /// `max(0, x)`.
     Relu,
     /// `x sigmoid(x)`.
     #[serde(alias = "silu")]
+    #[schemars(extend("enum" = ["swish", "silu"]))]
     Swish,
     /// The erf form.
     Gelu,

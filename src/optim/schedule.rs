@@ -1,14 +1,16 @@
 //! The learning rate's course over a run: a pure function of the step.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the rate goes on after its warm-up; the names and the arithmetic are `transformers.get_scheduler`'s.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Course {
     /// It stays, as in the paper.
     #[default]
     #[serde(alias = "constant_with_warmup")]
+    #[schemars(extend("enum" = ["constant", "constant_with_warmup"]))]
     Constant,
     /// It falls to zero in a line.
     Linear,

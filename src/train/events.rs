@@ -30,6 +30,8 @@ pub enum Event<'a> {
         checkpoint: &'a Path,
         /// Steps taken before.
         step: u64,
+        /// Whether the evaluation after them is still to be done.
+        evaluation_due: bool,
         /// Of the run.
         total: u64,
     },
@@ -200,7 +202,7 @@ impl Listener for Terminal {
                 // Through the bars, so that nothing is drawn over.
                 self.bars.suspend(|| eprintln_lossy(&format!("{run}\n")));
             }
-            Event::Resumed { checkpoint, step, total } => {
+            Event::Resumed { checkpoint, step, total, .. } => {
                 tracing::info!(
                     "going on after step {step} of {total}, from {}",
                     checkpoint.display()

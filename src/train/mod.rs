@@ -2,19 +2,23 @@
 
 mod cache;
 mod events;
+pub mod manifest;
 pub mod output;
 mod past;
 mod policy;
 mod profile;
 pub mod setup;
 mod step;
+mod tensorboard;
 pub mod watch;
 
 pub use events::{Event, Listener, Listeners, MetricsFile, Record, Terminal, list};
+pub use manifest::Manifest;
 pub use past::{Evaluated, Figures, Past};
 pub use policy::{Actions, Policy};
 pub use profile::{Profile, Profiler};
 pub use setup::Prepared;
+pub use tensorboard::TensorBoard;
 
 use crate::checkpoint::{Checkpoint, State};
 use crate::config::{Interval, Precision, Run, TrainingSection};
@@ -137,6 +141,7 @@ pub fn train_among(
     }
     // Until here nothing was changed: a run that cannot go on loses nothing.
     output::begin(run, &prepared, start)?;
+    let manifest = Manifest::begin(output_dir, &prepared, &progress.state, shared.began)?;
     listener.hear(&Event::Prepared(&prepared))?;
     if start == Start::Resume {
         events::cut(output_dir, progress.state.metrics_bytes)?;
@@ -145,18 +150,40 @@ pub fn train_among(
         if checkpoint.state.kept.is_some() {
             Checkpoint::restore_best(path, &run.delta_path())?;
         }
-        let (step, total) = (checkpoint.state.step, policy.total);
-        listener.hear(&Event::Resumed { checkpoint: path, step, total })?;
+        let (State { step, evaluation_due, .. }, total) = (checkpoint.state.clone(), policy.total);
+        listener.hear(&Event::Resumed { checkpoint: path, step, evaluation_due, total })?;
     }
-    let ended = run_steps(run, &policy, sampler, &mut prepared, &mut progress, listener, stop);
+    let ended = finish(run, &policy, sampler, &mut prepared, &mut progress, listener, stop);
+    let outcome = match &ended {
+        Ok(_) => "finished",
+        Err(Error::Interrupted(_)) => "interrupted",
+        Err(_) => "failed",
+    };
+    // Why the run ended comes before why that could not be noted.
+    let noted = manifest.end(output_dir, progress.state.step, outcome);
+    ended.and_then(|summary| noted.map(|()| summary))
+}
+
+/// Takes the steps, and writes down what came of them.
+fn finish(
+    run: &Run,
+    policy: &Policy,
+    sampler: Sampler,
+    prepared: &mut Prepared,
+    progress: &mut Progress,
+    listener: &mut dyn Listener,
+    stop: &AtomicBool,
+) -> Result<Summary> {
+    let output_dir = &run.config.training.output_dir;
+    let ended = run_steps(run, policy, sampler, prepared, progress, listener, stop);
     let interrupted = matches!(ended, Err(Error::Interrupted(_)));
     let saved = match &ended {
-        Err(Error::Interrupted(_) | Error::Diverged { .. }) => progress.save_once(run, &prepared),
+        Err(Error::Interrupted(_) | Error::Diverged { .. }) => progress.save_once(run, prepared),
         _ => Ok(()),
     };
     // Why it ended comes before why that could not be saved.
     if let Err(error) = if interrupted { saved } else { ended } {
-        return Err(kept(run, &progress, error));
+        return Err(kept(run, progress, error));
     }
     // Interrupted before the first evaluation, or after it where the last state is asked for.
     let last_asked = !run.config.training.load_best_model_at_end;
@@ -166,7 +193,7 @@ pub fn train_among(
         prepared.delta(&BTreeMap::new())?.write(&run.delta_path())?;
         progress.state.kept = None;
     }
-    let summary = progress.summary(&prepared, interrupted)?;
+    let summary = progress.summary(prepared, interrupted)?;
     let path = output_dir.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Bug(e.to_string()))?;
     files::replace_with(&path, (text + "\n").as_bytes())?;

@@ -1,6 +1,6 @@
 //! The run directory: whose it is, and how it begins.
 
-use super::{Prepared, Start};
+use super::{Prepared, Start, manifest, tensorboard};
 use crate::checkpoint;
 use crate::config::{Run, RunConfig};
 use crate::data::TOKENIZER_FILES;
@@ -11,8 +11,15 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 
 /// What a run writes there, the copies of the tokenizer's files aside.
-const WRITTEN: [&str; 5] =
-    ["delta.safetensors", "metrics.jsonl", "summary.json", checkpoint::FOLDER, CONFIG];
+const WRITTEN: [&str; 7] = [
+    "delta.safetensors",
+    "metrics.jsonl",
+    "summary.json",
+    manifest::FILE,
+    tensorboard::FOLDER,
+    checkpoint::FOLDER,
+    CONFIG,
+];
 
 /// The configuration as it was run, by whose first line a run is known.
 pub const CONFIG: &str = "config.toml";

@@ -43,6 +43,8 @@ pub struct Prepared {
     pub resolved: RunConfig,
     /// How the training's loss differs from the task's.
     pub shaping: Shaping,
+    /// The biases that train, as they are in the base.
+    pub biases: BTreeMap<String, Tensor>,
     model: Model,
     meta: Meta,
     /// The weight of each class in the loss, where they differ.
@@ -78,6 +80,12 @@ impl Prepared {
         let outputs = task_type.outputs(labels.names.len());
         let mut base = files.build(outputs, Some(dropouts), run.device)?;
         base.initialize(run.config.training.seed)?;
+        let mut biases = base.store.variables().into_iter().collect::<BTreeMap<_, _>>();
+        biases.retain(|name, _| name.ends_with(".bias"));
+        biases.values_mut().try_for_each(|bias| {
+            *bias = bias.f_detach_copy()?;
+            Ok::<_, Error>(())
+        })?;
         let method = run.method.settled(base.config.architecture);
         run.named(method.add(&mut base))?;
         method.initialize(&mut base, run.config.training.seed)?;
@@ -88,6 +96,7 @@ impl Prepared {
         let plan = run.named(method.plan(&base, &run.switches))?;
         plan.apply(&mut base.store)?;
         differs.extend(plan.trainable().map(|p| p.name.clone()));
+        biases.retain(|name, _| plan.trainable().any(|p| p.name == *name));
         let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
         optimizer.check_bound(&base.store)?;
         if run.config.training.cache_frozen_layers && plan.frozen_layers() == 0 {
@@ -134,6 +143,7 @@ impl Prepared {
             tokenizer,
             resolved,
             shaping,
+            biases,
             model: sources.model.clone(),
             meta,
             class_weights,
@@ -152,6 +162,11 @@ impl Prepared {
         let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
         let length = tokens as f64 / self.train.len().max(1) as f64;
         Cost::of(&self.plan, &self.base.config, length)
+    }
+
+    /// Where the base comes from.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 
     /// Which rows each step takes.

@@ -1,0 +1,328 @@
+//! The model card: `README.md` beside what is exported, with the front matter that the Hub reads.
+
+use super::Format;
+use crate::base::Base;
+use crate::config::{Run, RunConfig};
+use crate::delta::Delta;
+use crate::freeze::{Group, thousands};
+use crate::methods::Method;
+use crate::models::TaskType;
+use crate::sources::Model;
+use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
+
+/// What a card is about.
+pub struct Card<'a> {
+    /// The form.
+    pub format: Format,
+    /// What the exported model is called.
+    pub name: &'a str,
+    /// Where the base comes from.
+    pub model: &'a Model,
+    /// The base, its head that of the task.
+    pub base: &'a Base,
+    /// The task.
+    pub task: &'a Delta,
+    /// The run that made the task, where it is known.
+    pub run: Option<&'a Run>,
+}
+
+/// The Hub's name of a metric, and how it is shown.
+fn metric(name: &str) -> (&str, &str) {
+    match name {
+        "accuracy" => ("accuracy", "Accuracy"),
+        "f1" => ("f1", "F1"),
+        "f1_micro" => ("f1", "F1 (micro)"),
+        "f1_macro" => ("f1", "F1 (macro)"),
+        "matthews" => ("matthews_correlation", "Matthews correlation"),
+        "pearson" => ("pearsonr", "Pearson correlation"),
+        "spearman" => ("spearmanr", "Spearman correlation"),
+        "mse" => ("mse", "Mean squared error"),
+        "mae" => ("mae", "Mean absolute error"),
+        "loss" => ("loss", "Loss"),
+        other => (other, other),
+    }
+}
+
+impl Card<'_> {
+    /// The whole text.
+    pub fn text(&self) -> String {
+        let (meta, base) = (&self.task.meta, &self.model.name);
+        let mut text = self.front_matter();
+        let what = match meta.task_type {
+            TaskType::Classification => format!("labels a text as one of: {}", self.labels()),
+            TaskType::MultiLabel => format!("labels a text with any of: {}", self.labels()),
+            TaskType::Regression => "predicts a number for a text".into(),
+        };
+        let pairs = if meta.pairs { " It is about pairs of texts." } else { "" };
+        let _ = write!(
+            text,
+            "\n# {}\n\nA `{}` that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
+             {}.\n\n## Use\n\n```python\n{}```\n",
+            self.name,
+            meta.architecture,
+            env!("CARGO_PKG_VERSION"),
+            how_named(&meta.method),
+            self.snippet(),
+        );
+        text += &self.trained();
+        if let Some(run) = self.run {
+            text += &how(run);
+        }
+        text += &self.metrics();
+        let unsaid = if self.run.is_some() { "" } else { " How it was trained was not known." };
+        let _ = write!(
+            text,
+            "\n## Limitations\n\n\
+             - Texts are cut to {} tokens, special tokens included; what comes after is not seen.\n\
+             - The metrics are those of the evaluation data that it was selected on, and say little of texts of another kind.{unsaid}\n\
+             - It has its base's language, licence and biases: see the card of {base}.\n\
+             - Scores are the model's own, and no calibrated probabilities.\n",
+            meta.max_length
+        );
+        text
+    }
+
+    fn labels(&self) -> String {
+        let labels =
+            self.task.meta.labels.iter().map(|label| format!("`{}`", label.escape_debug()));
+        labels.collect::<Vec<_>>().join(", ")
+    }
+
+    /// YAML, its strings written as JSON's, which YAML knows.
+    fn front_matter(&self) -> String {
+        let (library, relation) = match self.format {
+            Format::Hf => ("transformers", "finetune"),
+            Format::Peft => ("peft", "adapter"),
+        };
+        let base = json!(self.model.name);
+        let kind = self.base.config.architecture.prefix();
+        let method = self.task.meta.method.name();
+        let mut text = format!(
+            "---\nlibrary_name: {library}\nbase_model: {base}\nbase_model_relation: {relation}\npipeline_tag: text-classification\n\
+             tags:\n- {method}\n- text-classification\n- {kind}\n"
+        );
+        let data = self.run.map(|run| data(&run.config));
+        if let Some(Data { id: Some(id), .. }) = &data {
+            let _ = write!(text, "datasets:\n- {}\n", json!(id));
+        }
+        let found: Vec<_> = self.found().collect();
+        if found.is_empty() {
+            return text + "---\n";
+        }
+        text += "metrics:\n";
+        let mut ids: Vec<&str> = found.iter().map(|(id, ..)| *id).collect();
+        ids.dedup();
+        ids.iter().filter(|id| **id != "loss").for_each(|id| text += &format!("- {id}\n"));
+        let Data { name, id, split } =
+            data.unwrap_or(Data { name: "evaluation data".into(), id: None, split: None });
+        let _ = write!(
+            text,
+            "model-index:\n- name: {}\n  results:\n  - task:\n      type: text-classification\n    dataset:\n      name: {}\n      type: {}\n",
+            json!(self.name),
+            json!(name),
+            json!(id.unwrap_or(name.clone())),
+        );
+        if let Some(split) = split {
+            let _ = writeln!(text, "      split: {}", json!(split));
+        }
+        text += "    metrics:\n";
+        for (id, shown, value) in found {
+            let _ = write!(
+                text,
+                "    - type: {id}\n      name: {shown}\n      value: {}\n",
+                json!(value)
+            );
+        }
+        text + "---\n"
+    }
+
+    /// The metrics that are numbers: the Hub's name, what is shown, the value.
+    fn found(&self) -> impl Iterator<Item = (&str, &str, f64)> {
+        let metrics = self.task.meta.metrics.iter().filter(|(_, value)| value.is_finite());
+        metrics.map(|(name, value)| {
+            let (id, shown) = metric(name);
+            (id, shown, *value)
+        })
+    }
+
+    fn snippet(&self) -> String {
+        let (meta, name) = (&self.task.meta, json!(self.name));
+        let length = meta.max_length;
+        let (one, two) = ("\"A text.\"", "\"Another text.\"");
+        match self.format {
+            Format::Hf => {
+                let scores = match meta.task_type {
+                    TaskType::Classification => "",
+                    TaskType::MultiLabel => ", top_k=None, function_to_apply=\"sigmoid\"",
+                    TaskType::Regression => ", function_to_apply=\"none\"",
+                };
+                let input = match meta.pairs {
+                    true => format!("{{\"text\": {one}, \"text_pair\": {two}}}"),
+                    false => one.into(),
+                };
+                format!(
+                    "from transformers import pipeline\n\n\
+                     classify = pipeline(\"text-classification\", model={name})\n\
+                     print(classify({input}, truncation=True, max_length={length}{scores}))\n"
+                )
+            }
+            Format::Peft => {
+                let scores = match meta.task_type {
+                    TaskType::Classification => ".softmax(-1)",
+                    TaskType::MultiLabel => ".sigmoid()",
+                    TaskType::Regression => "",
+                };
+                let pair = if meta.pairs { format!(", {two}") } else { String::new() };
+                let base = json!(self.model.name);
+                format!(
+                    "from peft import PeftModel  # 0.20 or newer\n\
+                     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer\n\n\
+                     config = AutoConfig.from_pretrained({name})  # the labels\n\
+                     base = AutoModelForSequenceClassification.from_pretrained({base}, config=config)\n\
+                     model = PeftModel.from_pretrained(base, {name}).eval()\n\
+                     tokenizer = AutoTokenizer.from_pretrained({name})\n\
+                     inputs = tokenizer({one}{pair}, truncation=True, max_length={length}, return_tensors=\"pt\")\n\
+                     print(model(**inputs).logits{scores})\n"
+                )
+            }
+        }
+    }
+
+    /// What trained, by group.
+    fn trained(&self) -> String {
+        let (meta, shapes) = (&self.task.meta, self.base.shapes());
+        let size = |name: &String| {
+            shapes.get(name).map_or(0, |shape| shape.iter().product::<i64>().unsigned_abs())
+        };
+        let all: u64 = shapes.keys().map(size).sum();
+        let trainable: u64 = meta.freeze_plan.iter().map(size).sum();
+        let mut text = format!(
+            "\n## What trained\n\n{} of {} parameters ({:.3} %); the others are the base's (fingerprint `{}`).\n\n\
+             | group | tensors | parameters |\n|---|---:|---:|\n",
+            thousands(trainable),
+            thousands(all),
+            100.0 * trainable as f64 / all.max(1) as f64,
+            meta.base_fingerprint,
+        );
+        for group in Group::ALL {
+            let of_group = |name: &&String| Group::of(name).is_ok_and(|of| of == group);
+            let sizes: Vec<u64> = meta.freeze_plan.iter().filter(of_group).map(size).collect();
+            if !sizes.is_empty() {
+                let sum = thousands(sizes.iter().sum());
+                let _ = writeln!(text, "| {} | {} | {sum} |", group.name(), sizes.len());
+            }
+        }
+        text
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        for (_, shown, value) in self.found() {
+            let _ = writeln!(text, "| {shown} | {value:.4} |");
+        }
+        if text.is_empty() {
+            return text;
+        }
+        let on = self.run.map(|run| data(&run.config)).map_or(String::new(), |data| {
+            let split = data.split.map_or(String::new(), |split| format!(", {split}"));
+            format!("On {}{split}:\n\n", data.name)
+        });
+        format!("\n## Metrics\n\n{on}| metric | value |\n|---|---:|\n{text}")
+    }
+}
+
+/// A method, with where it comes from.
+fn how_named(method: &Method) -> String {
+    let paper = match method {
+        Method::Bitfit => "BitFit](https://arxiv.org/abs/2106.10199)",
+        Method::Lora(_) => "LoRA](https://arxiv.org/abs/2106.09685)",
+        _ => return format!("`{}`", method.name()),
+    };
+    format!("[{paper}")
+}
+
+/// What was evaluated on.
+struct Data {
+    name: String,
+    /// On the Hub.
+    id: Option<String>,
+    split: Option<String>,
+}
+
+fn data(config: &RunConfig) -> Data {
+    let section = &config.data;
+    match &section.eval {
+        Some(path) => Data {
+            name: shown(path),
+            id: RunConfig::is_id(path).then(|| shown(path)),
+            split: section.eval_split.clone(),
+        },
+        None => Data {
+            name: shown(&section.train),
+            id: RunConfig::is_id(&section.train).then(|| shown(&section.train)),
+            split: Some(format!("{} of the training rows, drawn by class", section.eval_fraction)),
+        },
+    }
+}
+
+/// An id, or a file with the directory that it is in: what lies above is nobody's business.
+fn shown(path: &Path) -> String {
+    let last = |count| {
+        let mut names: Vec<_> = path.iter().rev().take(count).collect();
+        names.reverse();
+        names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join("/")
+    };
+    last(2)
+}
+
+/// How it was trained: the keys that decide about it.
+fn how(run: &Run) -> String {
+    let (training, data) = (&run.config.training, &run.config.data);
+    let mut rows = vec![
+        ("training data", shown(&data.train)),
+        ("max_length", data.max_length.to_string()),
+        ("num_train_epochs", training.num_train_epochs.to_string()),
+    ];
+    if training.max_steps > 0 {
+        rows.push(("max_steps", training.max_steps.to_string()));
+    }
+    match training.max_tokens_per_batch {
+        Some(tokens) => rows.push(("max_tokens_per_batch", tokens.to_string())),
+        None => rows.push((
+            "per_device_train_batch_size",
+            training.per_device_train_batch_size.to_string(),
+        )),
+    }
+    rows.extend([
+        ("gradient_accumulation_steps", training.gradient_accumulation_steps.to_string()),
+        (
+            "optimizer",
+            format!(
+                "AdamW, betas {} and {}, epsilon {:e}, weight decay {}",
+                training.adam_beta1,
+                training.adam_beta2,
+                training.adam_epsilon,
+                training.weight_decay
+            ),
+        ),
+    ]);
+    let rates = &run.adamw.rates;
+    let same = rates.values().all(|rate| Some(rate) == rates.values().next());
+    let rate = rates.iter().map(|(group, rate)| match same {
+        true => format!("{rate:e}"),
+        false => format!("{rate:e} ({})", group.name()),
+    });
+    let rate: Vec<String> = rate.take(if same { 1 } else { rates.len() }).collect();
+    rows.push(("learning_rate", rate.join(", ")));
+    rows.extend([
+        ("lr_scheduler_type", format!("{:?}", training.lr_scheduler_type).to_lowercase()),
+        ("max_grad_norm", training.max_grad_norm.to_string()),
+        ("label_smoothing_factor", training.label_smoothing_factor.to_string()),
+        ("seed", training.seed.to_string()),
+        ("precision", format!("{:?}", training.precision).to_lowercase()),
+    ]);
+    let rows: String = rows.iter().map(|(key, value)| format!("| {key} | {value} |\n")).collect();
+    format!("\n## How it was trained\n\n| key | value |\n|---|---|\n{rows}")
+}

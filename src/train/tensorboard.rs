@@ -1,0 +1,225 @@
+//! TensorBoard's event files: scalars, the configuration, and histograms of what the biases changed by.
+//!
+//! A file is a row of records: length, its checksum, a protocol buffer, its checksum (`tensorflow/core/lib/io/record_writer.cc`). Each
+//! process of a run writes one; a run that goes on first cuts the files to where it stood, so that no step is there twice.
+
+mod messages;
+
+use super::{Event, Listener, Record};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::freeze::Group;
+use messages::{Histogram, Message, Summary, Value, What};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tch::Tensor;
+
+/// The directory of the event files, within a run's.
+pub const FOLDER: &str = "tensorboard";
+
+/// How the files are called: TensorBoard knows them by it, and reads them in the order of their names.
+const PREFIX: &str = "events.out.tfevents.";
+
+/// Tags begin with these.
+const EVAL: &str = "eval/";
+const CHANGE: &str = "bias_change/";
+
+/// Writes `tensorboard/` of a run directory.
+pub struct TensorBoard {
+    folder: PathBuf,
+    file: Option<(PathBuf, File)>,
+    /// The step after which the run goes on, where it does.
+    resumed: Option<u64>,
+    config: String,
+    /// Of each group the biases that train: in the base, and as they are.
+    biases: BTreeMap<&'static str, Vec<(Tensor, Tensor)>>,
+}
+
+impl TensorBoard {
+    /// For the run directory `output_dir`.
+    pub fn new(output_dir: &Path) -> Self {
+        let folder = output_dir.join(FOLDER);
+        Self { folder, file: None, resumed: None, config: String::new(), biases: BTreeMap::new() }
+    }
+
+    /// Opens this process's file at the first event after the run's preparation.
+    fn open(&mut self) -> Result<()> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        if self.resumed.is_none() {
+            files::remove_dir(&self.folder)?;
+        }
+        files::create_dir(&self.folder)?;
+        // After those that are there, even if the clock went back.
+        let last = event_files(&self.folder)?.into_iter().filter_map(|path| second(&path)).max();
+        let second = last.map_or(0, |last| last + 1).max(now() as u64);
+        let path =
+            self.folder.join(format!("{PREFIX}{second:010}.bitfit.{}.0", std::process::id()));
+        let file = File::options().create_new(true).append(true).open(&path);
+        self.file = Some((path.clone(), file.map_err(Error::io("create", &path))?));
+        self.write(0, What::FileVersion("brain.Event:2".into()))?;
+        match self.resumed {
+            // Whoever looks on forgets what was cut.
+            Some(step) => self.write(step + 1, What::SessionLog(messages::SessionLog::start())),
+            None => self.summary(0, vec![Value::text("config", indented(&self.config))]),
+        }
+    }
+
+    fn summary(&mut self, step: u64, value: Vec<Value>) -> Result<()> {
+        self.write(step, What::Summary(Summary { value }))
+    }
+
+    /// Writes a record, at once: what kills the process leaves whole ones, and at most a part of the last.
+    fn write(&mut self, step: u64, what: What) -> Result<()> {
+        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let step = i64::try_from(step).unwrap_or(i64::MAX);
+        let event = messages::Event { wall_time: now(), step, what: Some(what) }.encode_to_vec();
+        let length = (event.len() as u64).to_le_bytes();
+        let mut record = length.to_vec();
+        record.extend(masked(&length));
+        record.extend(&event);
+        record.extend(masked(&event));
+        file.write_all(&record).map_err(Error::io("write", path))
+    }
+
+    fn histograms(&self) -> Result<Vec<Value>> {
+        let mut values = vec![];
+        for (group, biases) in &self.biases {
+            let mut changes: Vec<f32> = vec![];
+            for (before, now) in biases {
+                let change = now.f_detach()?.f_sub(before)?.f_to_device(tch::Device::Cpu)?;
+                changes.extend(Vec::<f32>::try_from(change.f_flatten(0, -1)?)?);
+            }
+            values.push(Value::histogram(&format!("{CHANGE}{group}"), Histogram::of(&changes)));
+        }
+        Ok(values)
+    }
+}
+
+impl Listener for TensorBoard {
+    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+        match event {
+            Event::Prepared(run) => {
+                self.config = run.resolved.to_toml()?;
+                let variables = run.base.store.variables();
+                for (name, before) in &run.biases {
+                    let Some(now) = variables.get(name) else { continue };
+                    let group = self.biases.entry(Group::of(name)?.name()).or_default();
+                    group.push((before.shallow_clone(), now.shallow_clone()));
+                }
+                Ok(())
+            }
+            Event::Resumed { step, evaluation_due, .. } => {
+                self.resumed = Some(*step);
+                cut(&self.folder, *step, *evaluation_due)
+            }
+            Event::Caching { .. } | Event::Step { .. } | Event::Evaluating { .. } => self.open(),
+            Event::Record(Record::Step {
+                step,
+                epoch,
+                loss,
+                learning_rate,
+                grad_norm,
+                tokens_per_second,
+            }) => {
+                self.open()?;
+                let values = [
+                    ("train/loss", loss),
+                    ("train/learning_rate", learning_rate),
+                    ("train/grad_norm", grad_norm),
+                    ("train/tokens_per_second", tokens_per_second),
+                    ("train/epoch", epoch),
+                ];
+                self.summary(*step, values.map(|(tag, value)| Value::scalar(tag, *value)).into())
+            }
+            Event::Record(Record::Evaluation { step, metrics, .. }) => {
+                self.open()?;
+                let scalar = |(name, value): (&String, &f64)| {
+                    Value::scalar(&format!("{EVAL}{name}"), *value)
+                };
+                let mut values: Vec<Value> = metrics.iter().map(scalar).collect();
+                values.extend(self.histograms()?);
+                self.summary(*step, values)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Cuts the files to what a run had written that goes on after `step`, before its evaluation there where that is still due.
+fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
+    for path in event_files(folder)? {
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let later = |event: &messages::Event| {
+            let at = u64::try_from(event.step).unwrap_or(0);
+            let evaluation = event.tags().any(|tag| tag.starts_with(EVAL));
+            at > step || (at == step && evaluation_due && evaluation)
+        };
+        let (mut length, mut events) = (0, 0);
+        for (event, end) in records(&bytes).take_while(|(event, _)| !later(event)) {
+            length = end;
+            events += usize::from(event.tags().next().is_some());
+        }
+        let done = if events == 0 {
+            std::fs::remove_file(&path)
+        } else if length < bytes.len() {
+            File::options().write(true).open(&path).and_then(|file| file.set_len(length as u64))
+        } else {
+            Ok(())
+        };
+        done.map_err(Error::io("write", &path))?;
+    }
+    Ok(())
+}
+
+/// The whole events at the beginning of a file, each with the place where it ends.
+fn records(bytes: &[u8]) -> impl Iterator<Item = (messages::Event, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let length = bytes.get(at..at + 8)?;
+        let count = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
+        let start = at + 12;
+        let event = bytes.get(start..start.checked_add(count)?)?;
+        let end = start + count + 4;
+        let whole = bytes.get(at + 8..start)? == masked(length)
+            && bytes.get(end - 4..end)? == masked(event);
+        at = end;
+        if whole { Some((messages::Event::decode(event).ok()?, end)) } else { None }
+    })
+}
+
+/// CRC-32C, masked as in TensorFlow's records: a checksum of bytes that hold checksums would be a weak one.
+fn masked(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+/// In the order in which they were written.
+fn event_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries.map_err(Error::io("read", folder))?,
+    };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| second(path).is_some());
+    found.sort();
+    Ok(found)
+}
+
+/// When an event file was begun, by its name.
+fn second(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// As Markdown's code.
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
