@@ -439,6 +439,12 @@ pub fn ignore_file_size_signal() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// The time of day, for what people read and for files that carry it: nothing that is computed depends on it.
+#[allow(clippy::disallowed_methods)]
+pub fn time_of_day() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// Ends the process at once. `std::process::exit` would run libtorch's destructors under threads that are computing.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit returns to nobody and runs no handlers.

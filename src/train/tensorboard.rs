@@ -7,14 +7,14 @@ mod messages;
 
 use super::{Event, Listener, Record};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::freeze::Group;
+use crate::{files, native};
 use messages::{Histogram, Message, Summary, Value, What};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 use tch::Tensor;
 
 /// The directory of the event files, within a run's.
@@ -216,7 +216,7 @@ fn second(path: &Path) -> Option<u64> {
 
 /// Seconds since 1970.
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    native::time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// As Markdown's code.
