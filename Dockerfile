@@ -2,7 +2,7 @@
 # bitfit in a container: docs/docker.md says how to build it, run it and see that it works.
 #
 #   docker build --build-arg VARIANT=cuda --tag bitfit:cuda .     for NVIDIA GPUs (runs on a CPU too)
-#   docker build --build-arg VARIANT=cpu --tag bitfit:cpu .       a tenth of the size
+#   docker build --build-arg VARIANT=cpu --tag bitfit:cpu .       a fifth of the size
 ARG DEBIAN=trixie
 ARG VARIANT=cuda
 
@@ -12,7 +12,7 @@ ARG VARIANT
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ python3-pip \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 ENV LIBTORCH=/opt/libtorch/torch BITFIT_CACHE=/var/cache/bitfit
 COPY scripts/common.sh scripts/download_libtorch.sh scripts/libtorch.lock scripts/
@@ -33,7 +33,7 @@ FROM debian:${DEBIAN}-slim AS run
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libstdc++6 \
-    && rm -rf /var/lib/apt/lists/* \
+    && apt-get clean && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --user-group --create-home bitfit \
     && install --directory --owner=bitfit --group=bitfit /work /work/models /work/data /work/runs
 COPY --from=build /opt/bitfit /opt/bitfit
