@@ -81,6 +81,11 @@ needed "$new/bin/bitfit" | while read -r file; do
     esac
 done
 
+# The manual's pages, completions, the configuration's reference and schema, as the program itself says them.
+"$new/bin/bitfit" docs "$new/share/bitfit"
+mkdir "$new/share/man"
+mv "$new/share/bitfit/man" "$new/share/man/man1"
+
 say "licences"
 python3 "$root/scripts/licences.py" >"$new/licences/crates.txt"
 while read -r which requirement hash file; do
