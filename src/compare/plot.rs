@@ -6,8 +6,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 440.0;
 /// Height of those with axes, legend aside.
 const HEIGHT: f64 = 290.0;
-/// Size of letters.
-const FONT: f64 = 13.0;
+/// Size of letters at ticks and in cells; names are a little larger.
 const SMALL: f64 = 11.0;
 
 /// Colours that people who see few tell apart, each dark enough on white and light enough on black; the markers differ too.
@@ -318,8 +317,8 @@ impl Plot {
     pub fn bars((name, title, description): (&str, &str, &str), bars: &[Bar]) -> Self {
         let row = 30.0;
         let mut plot = Self::new(name, title, description, 10.0 + row * bars.len() as f64);
-        let widest = bars.iter().map(|bar| text_width(&bar.name, FONT)).fold(0.0, f64::max);
-        let left = (widest + 10.0).min(WIDTH * 0.4);
+        let widest = bars.iter().map(|bar| text_width(&bar.name, SMALL + 1.0)).fold(0.0, f64::max);
+        let left = (widest + 10.0).min(WIDTH * 0.45);
         let figures =
             bars.iter().map(|bar| text_width(&bar.shown, SMALL + 1.0)).fold(0.0, f64::max);
         let right = WIDTH - figures - 12.0;
@@ -332,8 +331,8 @@ impl Plot {
                 left - 8.0,
                 middle + 4.5,
                 "end",
-                FONT,
-                &fitting(&bar.name, left - 10.0, FONT),
+                SMALL + 1.0,
+                &fitting(&bar.name, left - 10.0, SMALL + 1.0),
             );
             let _ = write!(
                 plot.body,
