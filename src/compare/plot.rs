@@ -11,7 +11,7 @@ const SMALL: f64 = 11.0;
 
 /// Colours that people who see few tell apart, each dark enough on white and light enough on black; the markers differ too.
 const COLOURS: [&str; 8] =
-    ["#0072b2", "#d55e00", "#009e73", "#a64d9c", "#a87900", "#c0445e", "#5b7fd6", "#808080"];
+    ["#0072b2", "#d55e00", "#009e73", "#a64d9c", "#a87900", "#c0445e", "#808080", "#5b7fd6"];
 
 /// A plot.
 #[derive(Debug, Clone)]
