@@ -51,16 +51,36 @@ fn documents_are_those_of_the_code() {
     }
 }
 
-/// The configurations in a folder and those below it.
-fn shipped(folder: &Path) -> Vec<PathBuf> {
+/// By `mandoc -Tlint` where there is one, and by what it says first.
+#[test]
+fn the_manuals_pages_are_clean() {
+    let pages = shipped(&root().join("docs/man"), "1");
+    assert!(pages.len() >= 9);
+    for path in pages {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut literal = false;
+        for line in text.lines() {
+            literal = line == ".nf" || (literal && line != ".fi");
+            let short = literal || line.starts_with('.') || (1..=80).contains(&line.len());
+            assert!(short && line.trim_end() == line, "{path:?}: {line:?}");
+        }
+        match std::process::Command::new("mandoc").args(["-Tlint"]).arg(&path).output() {
+            Err(_) => eprintln!("skipped: no mandoc"),
+            Ok(output) => assert!(output.stdout.is_empty(), "{}", stdout(&output)),
+        }
+    }
+}
+
+/// The files of an ending in a folder and those below it.
+fn shipped(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = tree(folder).into_keys().map(|name| folder.join(name)).collect();
-    found.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+    found.retain(|path| path.extension().is_some_and(|e| e == ending));
     found
 }
 
 #[test]
 fn every_shipped_configuration_names_its_schema_and_fits_it() {
-    let files = shipped(&root().join("configs"));
+    let files = shipped(&root().join("configs"), "toml");
     assert!(files.len() >= 17);
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();

@@ -99,6 +99,9 @@ fn completions(shell: Shell, mut program: clap::Command) -> Vec<u8> {
 fn manual_page(command: clap::Command) -> Result<(String, Vec<u8>)> {
     let source = concat!("bitfit ", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone()).date(DATE).source(source).manual("bitfit");
+    let name = man.get_filename();
+    let title = name.trim_end_matches(".1").to_uppercase();
+    let man = man.title(title);
     let mut page = vec![];
     let mut render = || -> std::io::Result<()> {
         man.render_title(&mut page)?;
@@ -125,5 +128,35 @@ fn manual_page(command: clap::Command) -> Result<(String, Vec<u8>)> {
         Ok(())
     };
     render().map_err(|e| Error::Bug(e.to_string()))?;
-    Ok((man.get_filename(), page))
+    Ok((name, tidy(&String::from_utf8_lossy(&page)).into_bytes()))
+}
+
+/// A page as `mandoc -Tlint` wants it: running text in lines of 80 bytes, none ending in a space, no empty one.
+fn tidy(page: &str) -> String {
+    const WIDTH: usize = 80;
+    let (mut tidy, mut as_it_stands) = (String::new(), false);
+    for line in page.replace("\n.br\n\n.br\n", "\n.sp\n").lines().map(str::trim_end) {
+        as_it_stands = line == ".nf" || (as_it_stands && line != ".fi");
+        if as_it_stands || line.starts_with('.') {
+            tidy += line;
+            tidy.push('\n');
+            continue;
+        }
+        let mut width = 0;
+        for word in line.split(' ') {
+            if width > 0 && width + 1 + word.len() > WIDTH {
+                tidy.push('\n');
+                // At the beginning of a line these are commands.
+                tidy += if word.starts_with(['.', '\'']) { "\\&" } else { "" };
+                width = 0;
+            } else if width > 0 {
+                tidy.push(' ');
+                width += 1;
+            }
+            tidy += word;
+            width += word.len();
+        }
+        tidy.push('\n');
+    }
+    tidy
 }
