@@ -1,9 +1,7 @@
 //! The configuration: what is refused and how; what is shipped.
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
-use bitfit::config::{ClassWeights, Metric, Run, RunConfig};
-use bitfit::methods::{AdapterConfig, LoraBias};
-use bitfit::nn::NonLinearity;
+use bitfit::config::{Run, RunConfig};
 use bitfit::sources::Sources;
 use bitfit::train::setup::Rows;
 
@@ -225,56 +223,6 @@ fn glues_configurations_find_glues_columns() {
 /// What a run of local files reads.
 fn local(run: &Run) -> Sources {
     Sources::find(run, &mut |_, _, _| panic!("a download")).unwrap()
-}
-
-/// Every key is in README's reference, and README names no key that is not there.
-#[test]
-fn readme_knows_every_key() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let reference =
-        readme.split("\n## Configuration").nth(1).unwrap().split("\n## ").next().unwrap();
-    let mut documented: Vec<&str> =
-        reference.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
-    // Serialising leaves out what is not set, so everything is.
-    let mut config = RunConfig::default();
-    let model = &mut config.model;
-    (model.weights, model.init_delta) = (Some(String::new()), Some("x".into()));
-    (model.num_labels, model.label_names) = (Some(2), Some(vec![]));
-    (model.hidden_dropout_prob, model.attention_probs_dropout_prob, model.classifier_dropout) =
-        (Some(0.0), Some(0.0), Some(0.0));
-    model.revision = Some(String::new());
-    let method = &mut config.method;
-    (method.r, method.lora_alpha, method.lora_dropout) = (Some(1), Some(1.0), Some(0.0));
-    (method.target_modules, method.bias) = (Some(vec![]), Some(LoraBias::All));
-    (method.config, method.reduction_factor) = (Some(AdapterConfig::Houlsby), Some(1.0));
-    method.non_linearity = Some(NonLinearity::Relu);
-    let bitfit = &mut config.bitfit;
-    bitfit.bias_learning_rate = Some(1.0);
-    (bitfit.attention_learning_rate, bitfit.feedforward_learning_rate) = (Some(1.0), Some(1.0));
-    (bitfit.layer_norm_learning_rate, bitfit.other_learning_rate) = (Some(1.0), Some(1.0));
-    (bitfit.bias_terms, bitfit.layers) = (Some(vec![]), Some(String::new()));
-    bitfit.random_biases = Some(1);
-    (config.data.eval, config.data.text_pair_column) = (Some("x".into()), Some(String::new()));
-    let data = &mut config.data;
-    (data.train_samples, data.eval_samples, data.seed) = (Some(1), Some(1), Some(1));
-    (data.revision, data.subset) = (Some(String::new()), Some(String::new()));
-    (data.train_split, data.eval_split) = (Some(String::new()), Some(String::new()));
-    (data.label_separator, data.label_columns) = (Some(String::new()), Some(vec![]));
-    config.training.greater_is_better = Some(true);
-    config.training.learning_rate = Some(1.0);
-    config.training.early_stopping_patience = Some(1);
-    config.training.max_tokens_per_batch = Some(1);
-    config.training.class_weights = Some(ClassWeights::List(vec![]));
-    config.training.metric_for_best_model = Some(Metric::F1);
-    let table: toml::Table = toml::from_str(&config.to_toml().unwrap()).unwrap();
-    let keys: Vec<String> = table
-        .iter()
-        .flat_map(|(section, keys)| {
-            keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
-        })
-        .collect();
-    documented.sort_unstable();
-    assert_eq!(documented, keys);
 }
 
 #[test]

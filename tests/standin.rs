@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -679,27 +680,57 @@ pub fn distilbert() -> Repo {
     ])
 }
 
-/// A DistilBERT's weights with so many positions, which repeat those that are there, and the head that it was pretrained with.
-fn with_positions(weights: &[u8], count: usize) -> Vec<u8> {
+/// A name, a shape and fp32 bytes.
+type Named = (String, Vec<usize>, Vec<u8>);
+
+/// A model's weights with so many positions, which repeat those that are there.
+fn widened(weights: &[u8], count: usize) -> Vec<Named> {
     let tensors = SafeTensors::deserialize(weights).unwrap();
-    let mut changed: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
-    let mut width = 0;
-    for (name, tensor) in tensors.tensors() {
+    let widen = |(name, tensor): (String, TensorView<'_>)| {
         let (mut shape, mut bytes) = (tensor.shape().to_vec(), tensor.data().to_vec());
         if name.ends_with("position_embeddings.weight") {
-            width = shape[1];
-            bytes = bytes.iter().copied().cycle().take(count * width * 4).collect();
+            bytes = bytes.iter().copied().cycle().take(count * shape[1] * 4).collect();
             shape[0] = count;
         }
-        changed.push((format!("distilbert.{name}"), shape, bytes));
-    }
-    changed.push(("vocab_layer_norm.bias".into(), vec![width], vec![0; 4 * width]));
-    changed.push(("vocab_transform.bias".into(), vec![width], vec![0; 4 * width]));
-    let views = changed.iter().map(|(name, shape, bytes)| {
+        (name, shape, bytes)
+    };
+    tensors.tensors().into_iter().map(widen).collect()
+}
+
+fn safetensors(tensors: &[Named]) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, shape, bytes)| {
         (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
     });
     let format = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize(views, Some(format)).unwrap()
+}
+
+/// A DistilBERT's weights with so many positions, and the head that it was pretrained with.
+fn with_positions(weights: &[u8], count: usize) -> Vec<u8> {
+    let mut tensors = widened(weights, count);
+    let width =
+        tensors.iter().find(|(name, ..)| name.ends_with("position_embeddings.weight")).unwrap().1
+            [1];
+    tensors.iter_mut().for_each(|(name, ..)| *name = format!("distilbert.{name}"));
+    tensors.push(("vocab_layer_norm.bias".into(), vec![width], vec![0; 4 * width]));
+    tensors.push(("vocab_transform.bias".into(), vec![width], vec![0; 4 * width]));
+    safetensors(&tensors)
+}
+
+/// Writes the random BERT with as many positions as the shipped configurations want.
+pub fn long_bert(folder: &Path) {
+    let read = |name: &str| std::fs::read(golden_dir().join("tiny-bert").join(name)).unwrap();
+    let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+    config["max_position_embeddings"] = json!(512);
+    std::fs::create_dir_all(folder).unwrap();
+    for (name, bytes) in [
+        ("config.json", config.to_string().into_bytes()),
+        ("model.safetensors", safetensors(&widened(&read("model.safetensors"), 512))),
+        ("tokenizer_config.json", read("tokenizer_config.json")),
+        ("vocab.txt", read("vocab.txt")),
+    ] {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
 }
 
 /// The film reviews: 1,200 to train on, 300 to be measured on, by class as they are there, and some without a class.

@@ -16,6 +16,7 @@ mod metrics;
 mod native;
 mod policy;
 mod properties;
+mod readme;
 mod resume;
 mod sparing;
 mod standin;

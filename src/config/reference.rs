@@ -99,15 +99,23 @@ pub fn page() -> String {
         );
         for (key, property) in entries(part, "properties") {
             let required = part.get("required").and_then(Value::as_array);
+            let meaning = property.get("description").and_then(Value::as_str).unwrap_or_default();
+            let mut meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
             let default = match property.get("default") {
                 Some(value) => format!("`{value}`"),
                 None if required.is_some_and(|keys| keys.contains(&json!(key))) => {
                     "required".into()
                 }
-                None => String::new(),
+                // What depends on something else is told in words.
+                None => match meaning.split_once("; by default ") {
+                    Some((what, default)) => {
+                        let default = default.trim_end_matches('.').to_owned();
+                        meaning = format!("{what}.");
+                        default
+                    }
+                    None => "none".into(),
+                },
             };
-            let meaning = property.get("description").and_then(Value::as_str).unwrap_or_default();
-            let mut meaning = meaning.split_whitespace().collect::<Vec<_>>().join(" ");
             for (name, text) in named(property).iter().filter(|(_, text)| !text.is_empty()) {
                 let _ = write!(meaning, "<br>{name}: {text}");
             }

@@ -37,7 +37,7 @@ pub struct ModelSection {
     /// Of a model on the Hub: a branch, a tag or a commit; by default the newest of `main`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Its weight file's name; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`.
+    /// Its weight file's name; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`, which must agree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// A delta, or a plain safetensors file under Hugging Face's names, to start from.
@@ -45,11 +45,12 @@ pub struct ModelSection {
     pub init_delta: Option<PathBuf>,
     /// What is learned of a text.
     pub task_type: TaskType,
-    /// Number of classes; by default the labels in the data.
+    /// Number of classes; labels are then 0 to `num_labels` - 1 where no `label_names` are given; by default the labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
     pub num_labels: Option<usize>,
-    /// Class names by number; by default the labels in the data.
+    /// Class names by number: with them rows may use either, unless a name is itself a number; by default the labels in the data, sorted, or
+    /// in the order that a Parquet file of the Hub says.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_names: Option<Vec<String>>,
@@ -107,17 +108,17 @@ pub struct MethodSection {
     /// The dense layers that LoRA adds to; by default query and value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_modules: Option<Vec<String>>,
-    /// Which biases train with LoRA; by default `none`.
+    /// Which biases train with LoRA; by default `"none"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<LoraBias>,
-    /// Where adapters are; by default `pfeiffer`.
+    /// Where adapters are; by default `"pfeiffer"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<AdapterConfig>,
     /// The hidden size over an adapter's; by default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0.0625))]
     pub reduction_factor: Option<f64>,
-    /// What lies between an adapter's two dense layers; by default `relu` of `pfeiffer`, `swish` of `houlsby`.
+    /// What lies between an adapter's two dense layers; by default `"relu"` of `"pfeiffer"`, `"swish"` of `"houlsby"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_linearity: Option<NonLinearity>,
 }
@@ -169,12 +170,12 @@ pub struct BitfitSection {
     /// Of the encoder's biases, those that train if their group does: the paper's subsets; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_terms: Option<Vec<Term>>,
-    /// The layers whose biases train, such as `8-11`; by default all, and the embeddings' LayerNorm.
+    /// The layers whose biases train, counted from 0: `"8-11"`, `"0,2"`, `"6-"`, `"-3"`; by default all, and the embeddings' LayerNorm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<String>,
-    /// Biases that train in any case: regexes over whole names.
+    /// Biases that train in any case: regular expressions over whole names.
     pub include: Vec<String>,
-    /// Biases that do not: regexes over whole names, after `include`.
+    /// Biases that do not, after `include`: regular expressions over whole names, such as `".*\\.key\\.bias"`.
     pub exclude: Vec<String>,
     /// Of the encoder's biases that all this leaves, so many entries in whole tensors, drawn by `training.seed`; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,13 +188,13 @@ pub struct BitfitSection {
 pub struct DataSection {
     /// The training rows: a `.csv`, `.tsv`, `.jsonl` or `.parquet`, a folder of class folders, or the id of a data set on the Hub.
     pub train: PathBuf,
-    /// The evaluation rows, in the same forms; without it, `eval_fraction` of the training rows.
+    /// The evaluation rows, in the same forms; by default `eval_fraction` of the training rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<PathBuf>,
     /// Of a data set on the Hub: a branch, a tag or a commit; by default the newest of `main`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Of a data set on the Hub that has several: which.
+    /// Of a data set on the Hub that has several: which; by default the only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
     /// Of a data set on the Hub: the split to train on; by default `train`.
@@ -213,12 +214,13 @@ pub struct DataSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub eval_samples: Option<usize>,
-    /// Seed of the rows that are drawn and of the split; by default `training.seed`.
+    /// Seed of the rows that are drawn and of the split: a number keeps them the same over seeds; by default `training.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Whether the first line of a CSV or TSV names the columns; if not, they are named by number, from 1.
     pub header: bool,
-    /// Whether a row with something wrong in it is left out, with a warning, instead of ending the run.
+    /// Whether a row with something wrong in it, its label included, is left out, with a warning, instead of ending the run. A file that is
+    /// not UTF-8 or has an unclosed quote ends it all the same.
     pub skip_bad_rows: bool,
     /// The column or field of the text.
     pub text_column: String,
@@ -227,7 +229,7 @@ pub struct DataSection {
     pub text_pair_column: Option<String>,
     /// The column of the label, or of the labels.
     pub label_column: String,
-    /// What stands between several labels of a row; JSONL and Parquet have lists.
+    /// What stands between several labels of a row; in JSONL and Parquet they may be a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1))]
     pub label_separator: Option<String>,
@@ -246,12 +248,12 @@ pub struct DataSection {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
-    /// Every `eval_steps`, `save_steps`.
+    /// Every `eval_steps`, or `save_steps`.
     #[default]
     Steps,
     /// At the end of each epoch.
     Epoch,
-    /// Never on the way. (A run always ends with an evaluation.)
+    /// Never on the way.
     No,
 }
 
@@ -344,9 +346,9 @@ pub enum Precision {
     /// 32-bit throughout.
     #[default]
     Fp32,
-    /// The layers' products in bfloat16.
+    /// The layers' products in bfloat16: on GPUs, and on processors that multiply it.
     Bf16,
-    /// The same in float16, the loss scaled so that small gradients do not vanish.
+    /// The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs.
     Fp16,
 }
 
@@ -375,17 +377,19 @@ pub struct TrainingSection {
     /// Rows that are computed at once.
     #[schemars(extend("minimum" = 1))]
     pub per_device_train_batch_size: usize,
-    /// Instead of rows: as many of them as have so many tokens together, `data.max_length` or more.
+    /// Instead of rows: as many of them, in the epoch's order, as have so many tokens together, `data.max_length` or more; steps then cost about the
+    /// same whatever the texts' lengths.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_tokens_per_batch: Option<usize>,
-    /// A step takes this many times as much, that much at once: less memory, the same numbers.
+    /// A step takes this many times as much, that much at once: less memory, the same numbers. An epoch's last step takes what is left, and
+    /// counts it right.
     #[schemars(extend("minimum" = 1))]
     pub gradient_accumulation_steps: usize,
     /// Rows in a batch when evaluating; short ones go together up to 2,048 tokens.
     #[schemars(extend("minimum" = 1))]
     pub per_device_eval_batch_size: usize,
-    /// AdamW's rate; by default the method's.
+    /// AdamW's rate; by default the method's: 1e-3 of BitFit, the head and the LayerNorms, 5e-5 of full, 5e-4 of LoRA, 1e-4 of adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: Option<f64>,
@@ -396,10 +400,11 @@ pub struct TrainingSection {
     /// The steps in which the rate rises, as a share of all.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub warmup_ratio: f64,
-    /// The share of each target that is spread over all classes.
+    /// The share of each target that is spread over all classes; evaluations measure the loss without it.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub label_smoothing_factor: f64,
-    /// How much each class counts in the loss; by default all the same.
+    /// How much each class counts in the loss: `"balanced"`, a list by class number, or a table by label; with several labels, how much having
+    /// one counts. Evaluations do without it; by default all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
@@ -443,7 +448,7 @@ pub struct TrainingSection {
     /// Whether more of that metric is better; by default true, and false for errors and the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
-    /// The run ends after so many evaluations in a row that gained nothing; by default it does not.
+    /// The run ends after so many evaluations in a row that gained nothing; by default never.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub early_stopping_patience: Option<u64>,
