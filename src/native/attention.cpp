@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
+#include <string>
 #include <vector>
 
 namespace bitfit {
@@ -56,6 +58,15 @@ Rows turned(Rows x, int64_t length, int64_t size, float *space) {
     std::fill(row + length, row + y.stride, 0.0f);
   }
   return y;
+}
+
+// A part's name for the profile, with the sizes of its products: heads x size, then rows x tokens * sequences.
+std::string part(const char *name, const Settings &s, int64_t size) {
+  std::map<std::pair<int64_t, int64_t>, int64_t> counts;
+  for (int64_t b = 0; b < s.starts.sequences(); ++b) counts[{s.starts.rows[b + 1] - s.starts.rows[b], s.starts.tokens[b + 1] - s.starts.tokens[b]}] += 1;
+  auto text = name + (" " + std::to_string(s.heads)) + "x" + std::to_string(size);
+  for (const auto &[sizes, count] : counts) text += " " + std::to_string(sizes.first) + "x" + std::to_string(sizes.second) + "*" + std::to_string(count);
+  return text;
 }
 
 // Scores to probabilities, some of them dropped; returns the logarithm of the sum of their powers.
@@ -123,8 +134,8 @@ void each_head(const Settings &s, Body body) {
 
 // `out` [R, H]; `logarithms` [R, N] where they are wanted.
 void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &out, const at::Tensor &logarithms) {
-  BITFIT_PART("bitfit::attention");
   const int64_t hidden = out.size(1), size = hidden / s.heads;
+  BITFIT_PART(part("bitfit::attention", s, size));
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   const Projected x(queries, rest, hidden);
   float *y = out.mutable_data_ptr<float>(), *logs = logarithms.defined() ? logarithms.mutable_data_ptr<float>() : nullptr;
@@ -151,8 +162,8 @@ void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &
 
 // The gradients of the projections, from that of the output.
 void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &logarithms, const at::Tensor &gradient, const at::Tensor &of_queries, const at::Tensor &of_rest) {
-  BITFIT_PART("bitfit::attention_backward");
   const int64_t hidden = gradient.size(1), size = hidden / s.heads;
+  BITFIT_PART(part("bitfit::attention_backward", s, size));
   const float scale = 1.0f / std::sqrt(static_cast<float>(size));
   const Projected x(queries, rest, hidden), dx(of_queries, of_rest, hidden);
   float *dy = static_cast<float *>(gradient.data_ptr());

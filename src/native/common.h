@@ -46,7 +46,7 @@ inline bool learns(std::initializer_list<at::Tensor> inputs) {
 // Whether nobody else holds the tensor, or another that looks into its memory.
 inline bool alone(const at::Tensor &t) { return t.use_count() == 1 && t.storage().use_count() == 1; }
 
-// A part of a step for the profile.
+// A part of a step for the profile; its name is made only for one.
 #define BITFIT_PART(name) RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{})
 
 // A loop compiled for each generation of processors, chosen when the library is loaded.

@@ -22,6 +22,7 @@ unsafe extern "C" {
         mean: *mut *mut c_void,
         square: *mut *mut c_void,
     ) -> c_int;
+    fn bitfit_adamw_step(optimizer: *mut c_void, parameter: *mut c_void) -> c_int;
     fn bitfit_adamw_set(
         optimizer: *mut c_void,
         parameter: *mut c_void,
@@ -168,6 +169,13 @@ pub fn set_moments(
         bitfit_adamw_set(optimizer, raw(parameter), *step, raw(exp_avg), raw(exp_avg_sq))
     };
     check(code, "setting AdamW's moments")
+}
+
+/// A step of `optimizer`, an AdamW, over `parameter`, its only one: one pass over gradient, moments and values.
+pub fn adamw_step(optimizer: &mut COptimizer, parameter: &Tensor) -> Result<()> {
+    // SAFETY: as in `bind`; C++ checks that there is a gradient.
+    let code = unsafe { bitfit_adamw_step(raw_optimizer(optimizer), raw(parameter)) };
+    check(code, "AdamW's step")
 }
 
 /// A boolean on its way from the device to the host, which need not wait for it.

@@ -1,5 +1,6 @@
 #include "common.h"
 
+#include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -53,6 +54,29 @@ int bitfit_adamw_set(void *optimizer, bitfit_tensor parameter, int64_t step, bit
     state->exp_avg(ref(mean));
     state->exp_avg_sq(ref(square));
     static_cast<torch::optim::Optimizer *>(optimizer)->state()[p.unsafeGetTensorImpl()] = std::move(state);
+  });
+}
+
+int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter) {
+  return guarded([&] {
+    at::NoGradGuard guard;
+    const auto &p = ref(parameter);
+    TORCH_CHECK(p.grad().defined(), "AdamW: a parameter without a gradient");
+    auto &adamw = *static_cast<torch::optim::Optimizer *>(optimizer);
+    const auto &options = static_cast<const torch::optim::AdamWOptions &>(adamw.param_groups().front().options());
+    auto &kept = adamw.state()[p.unsafeGetTensorImpl()];
+    if (!kept) {
+      auto fresh = std::make_unique<torch::optim::AdamWParamState>();
+      fresh->step(0);
+      fresh->exp_avg(at::zeros_like(p));
+      fresh->exp_avg_sq(at::zeros_like(p));
+      kept = std::move(fresh);
+    }
+    auto &state = static_cast<torch::optim::AdamWParamState &>(*kept);
+    state.step(state.step() + 1);
+    const auto step = at::full({}, static_cast<double>(state.step()), p.options().dtype(at::kFloat));
+    const auto [beta1, beta2] = options.betas();
+    at::_fused_adamw_({p}, {p.grad()}, {state.exp_avg()}, {state.exp_avg_sq()}, {}, {step}, options.lr(), beta1, beta2, options.weight_decay(), options.eps(), /*amsgrad=*/false, /*maximize=*/false);
   });
 }
 

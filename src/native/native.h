@@ -20,6 +20,9 @@ int bitfit_adamw_get(void *optimizer, bitfit_tensor parameter, int64_t *step, bi
 // Gives an AdamW this step and these moments.
 int bitfit_adamw_set(void *optimizer, bitfit_tensor parameter, int64_t step, bitfit_tensor mean, bitfit_tensor square);
 
+// A step of an AdamW over one parameter, in one pass over its gradient, its moments and itself: libtorch's AdamW makes a pass for each operation.
+int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter);
+
 // Sends a boolean scalar to the host without waiting for it; received when it has arrived, then freed.
 struct bitfit_flag;
 int bitfit_flag_send(bitfit_flag **out, bitfit_tensor flag);

@@ -1,7 +1,8 @@
 //! AdamW over what trains, as one flat vector for each learning rate.
 //!
 //! libtorch's AdamW loops over its parameters one by one: a hundred biases would be a thousand small kernels a step. Here the
-//! biases are views of one vector and their gradients views of another: one norm, one clip, one optimizer step.
+//! biases are views of one vector and their gradients views of another: one norm, one clip, one optimizer step. That step is
+//! libtorch's fused kernel over the settings and moments of `nn::AdamW`.
 
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Layout, Parameter};
@@ -115,7 +116,7 @@ impl AdamW {
     pub fn step(&mut self, factor: f64) -> Result<()> {
         for group in &mut self.groups {
             group.optimizer.set_learning_rate(factor * group.rate)?;
-            group.optimizer.step()?;
+            native::adamw_step(&mut group.optimizer, &group.values)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Where a step's time goes: seconds by part, and how much of them its matrix products would take alone.
 
 use super::{Event, Listener};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::native;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -30,8 +30,10 @@ pub struct Profile {
     pub seconds: f64,
     /// Its parts, largest first; what is left is the last.
     pub parts: Vec<(String, f64)>,
-    /// Its products with weights, made again alone, at their sizes.
+    /// Its products with weights, and of gradients for weights, made again alone, at their sizes.
     pub products_alone: f64,
+    /// Likewise attention's own: scores and contexts, and the four gradients of their factors.
+    pub attention_alone: f64,
 }
 
 /// Watches the steps of a run, evaluations left out.
@@ -84,14 +86,23 @@ impl Profiler {
         }
         let steps = self.steps as f64;
         let mut parts: BTreeMap<&str, f64> = BTreeMap::new();
-        let mut products_alone = 0.0;
+        let (mut products_alone, mut attention_alone) = (0.0, 0.0);
         for (name, seconds, calls) in native::profile_report()? {
             let part = PARTS.iter().find(|(_, begin)| begin.iter().any(|b| name.starts_with(b)));
             let part = part.map_or("other operations", |(part, _)| part);
             *parts.entry(part).or_default() += seconds / steps;
-            if let Some(sizes) = name.strip_prefix("bitfit::product ") {
-                products_alone += alone(sizes)?.unwrap_or(0.0) * calls as f64 / steps;
-            }
+            let calls = calls as f64 / steps;
+            let alone = if let Some(sizes) = name.strip_prefix("bitfit::product ") {
+                product_alone(sizes, |x, weight| native::product(x, weight, None))?
+            } else if let Some(sizes) = name.strip_prefix("aten::mm ") {
+                product_alone(sizes, |left, right| Ok(left.f_mm(right)?))?
+            } else if let Some(sizes) = name.strip_prefix("bitfit::attention") {
+                attention_alone += calls * attention_products_alone(sizes)?.unwrap_or(0.0);
+                None
+            } else {
+                None
+            };
+            products_alone += calls * alone.unwrap_or(0.0);
         }
         let mut parts: Vec<(String, f64)> =
             parts.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect();
@@ -99,33 +110,72 @@ impl Profiler {
         let seconds = self.seconds / steps;
         let rest = seconds - parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
         parts.push(("between them, batches included".into(), rest));
-        Ok(Profile { steps: self.steps, seconds, parts, products_alone })
+        Ok(Profile { steps: self.steps, seconds, parts, products_alone, attention_alone })
     }
 }
 
-/// Seconds of a product of these sizes, the fastest of a few; a weight that lay the other way is marked.
-fn alone(sizes: &str) -> Result<Option<f64>> {
-    let size = |text: &str| {
-        let (rows, columns) = text.split_once('x')?;
-        Some([rows.parse::<i64>().ok()?, columns.parse::<i64>().ok()?])
-    };
-    let turned = sizes.ends_with('T');
-    let Some((x, weight)) = sizes.trim_end_matches('T').split_once(' ') else { return Ok(None) };
-    let (Some(x), Some(weight)) = (size(x), size(weight)) else { return Ok(None) };
+/// Seconds of a product of two matrices; one that lay the other way is marked.
+fn product_alone(
+    sizes: &str,
+    product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Option<f64>> {
     let _guard = tch::no_grad_guard();
-    let options = (Kind::Float, Device::Cpu);
-    let x = Tensor::f_randn(x, options)?;
-    let weight = match turned {
-        true => Tensor::f_randn([weight[1], weight[0]], options)?.f_t_()?,
-        false => Tensor::f_randn(weight, options)?,
+    let random = |sizes: &str| {
+        let Some([rows, columns]) = size(sizes.trim_end_matches('T')) else { return Ok(None) };
+        let options = (Kind::Float, Device::Cpu);
+        Ok::<_, Error>(Some(match sizes.ends_with('T') {
+            true => Tensor::f_randn([columns, rows], options)?.f_t_()?,
+            false => Tensor::f_randn([rows, columns], options)?,
+        }))
     };
+    let Some((left, right)) = sizes.split_once(' ') else { return Ok(None) };
+    let (Some(left), Some(right)) = (random(left)?, random(right)?) else { return Ok(None) };
+    Ok(Some(fastest(|| product(&left, &right))?))
+}
+
+/// Seconds of the products in one layer's attention, as batches of equal sizes; `sizes` are those of `bitfit::attention`, or of
+/// `bitfit::attention_backward`. That backward makes the scores again is our choice, and not counted.
+fn attention_products_alone(sizes: &str) -> Result<Option<f64>> {
+    let backward = sizes.starts_with("_backward ");
+    let mut sizes = sizes.split(' ').skip(1);
+    let Some([heads, head_size]) = sizes.next().and_then(size) else { return Ok(None) };
+    let _guard = tch::no_grad_guard();
+    let random = |of: [i64; 3]| Tensor::f_randn(of, (Kind::Float, Device::Cpu));
+    let mut seconds = 0.0;
+    for sequences in sizes {
+        let Some((sequence, count)) = sequences.split_once('*') else { return Ok(None) };
+        let (Some([rows, tokens]), Ok(count)) = (size(sequence), count.parse::<i64>()) else {
+            return Ok(None);
+        };
+        let (queries, keys) = (
+            random([count * heads, rows, head_size])?,
+            random([count * heads, tokens, head_size])?,
+        );
+        let scores = random([count * heads, rows, tokens])?;
+        let (keys_turned, scores_turned) = (keys.f_transpose(1, 2)?, scores.f_transpose(1, 2)?);
+        seconds += fastest(|| Ok(queries.f_bmm(&keys_turned)?))?;
+        seconds += fastest(|| Ok(scores.f_bmm(&keys)?))?;
+        if backward {
+            seconds += 2.0 * fastest(|| Ok(scores_turned.f_bmm(&queries)?))?;
+        }
+    }
+    Ok(Some(seconds))
+}
+
+fn size(text: &str) -> Option<[i64; 2]> {
+    let (rows, columns) = text.split_once('x')?;
+    Some([rows.parse().ok()?, columns.parse().ok()?])
+}
+
+/// Seconds of the fastest of a few.
+fn fastest(make: impl Fn() -> Result<Tensor>) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let began = Instant::now();
-        let _ = native::product(&x, &weight, None)?;
+        let _made = make()?;
         best = best.min(began.elapsed().as_secs_f64());
     }
-    Ok(Some(best))
+    Ok(best)
 }
 
 impl std::fmt::Display for Profile {
@@ -138,11 +188,13 @@ impl std::fmt::Display for Profile {
         for (name, seconds) in self.parts.iter().chain([&all]) {
             writeln!(f, "{name:<34}{seconds:>10.5}{:>8.1}%", 100.0 * seconds / self.seconds)?;
         }
-        let share = 100.0 * self.products_alone / self.seconds;
-        writeln!(
-            f,
-            "the products with weights, alone: {:.5} s, {share:.1} % of the step; {} steps",
-            self.products_alone, self.steps
-        )
+        let all = self.products_alone + self.attention_alone;
+        for (name, seconds) in
+            [("the products with weights", self.products_alone), ("with attention's own", all)]
+        {
+            let share = 100.0 * seconds / self.seconds;
+            writeln!(f, "{name}, alone: {seconds:.5} s, {share:.1} % of the step")?;
+        }
+        writeln!(f, "{} steps", self.steps)
     }
 }
