@@ -152,13 +152,16 @@ def predict():
 
 
 def growth():
+    """Each size in turn, round by round."""
     print("\nas the work grows (ours alone)")
-    for rows in (1000, 8000, 67349):
-        runs = [ours(MINILM, SST2, rows, 200) for _ in range(args.rounds)]
+    sizes = (1000, 8000, 67349)
+    rounds = [[ours(MINILM, SST2, rows, 200) for rows in sizes] for _ in range(args.rounds)]
+    for rows, runs in zip(sizes, zip(*rounds)):
         rate, start = (statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "seconds_to_first_step"))
         print(f"SST-2, {rows:>6} rows: {rate:.0f} tokens/s, first step after {start:.2f} s", flush=True)
-    for length in (32, 64, 128, 256, 512):
-        runs = [ours(MINILM, IMDB, 200, 12, f"data.max_length={length}") for _ in range(args.rounds)]
+    lengths = (32, 64, 128, 256, 512)
+    rounds = [[ours(MINILM, IMDB, 200, 12, f"data.max_length={length}") for length in lengths] for _ in range(args.rounds)]
+    for length, runs in zip(lengths, zip(*rounds)):
         step, rate = (statistics.median(run[key] for run in runs) for key in ("median_step_seconds", "tokens_per_second"))
         print(f"IMDb, length {length:>3}: {step:.3f} s a step, {rate:.0f} tokens/s", flush=True)
 

@@ -126,6 +126,8 @@ fn a_damaged_one_is_refused() {
     let plain = golden_dir().join("tiny-bert/model.safetensors");
     let error = Delta::read(&plain).unwrap_err().to_string();
     assert!(error.contains("not a delta"), "{error}");
+    let error = Delta::read(&golden_dir()).unwrap_err().to_string();
+    assert!(error.contains("a directory; expected") && error.contains("delta.safetensors"), "{error}");
 }
 
 #[test]
