@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Applies a run's delta in Python, the way README shows, and compares the scores with those of `bitfit predict`.
+"""Applies a run's delta in Python, the way docs/formats.md shows, and compares the scores with those of `bitfit predict`.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2 adapters==1.3.0
     venv/bin/python scripts/check_delta.py runs/movie-reviews data/movie-reviews/eval.tsv

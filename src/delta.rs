@@ -104,7 +104,8 @@ impl Delta {
     pub fn read(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let file = path.join("delta.safetensors");
-            let problem = format!("a directory; expected a task's file, such as {}", file.display());
+            let problem =
+                format!("a directory; expected a task's file, such as {}", file.display());
             return Err(Error::file(path, problem));
         }
         Self::of(path, sealed::read(path)?)

@@ -127,7 +127,10 @@ fn a_damaged_one_is_refused() {
     let error = Delta::read(&plain).unwrap_err().to_string();
     assert!(error.contains("not a delta"), "{error}");
     let error = Delta::read(&golden_dir()).unwrap_err().to_string();
-    assert!(error.contains("a directory; expected") && error.contains("delta.safetensors"), "{error}");
+    assert!(
+        error.contains("a directory; expected") && error.contains("delta.safetensors"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -85,7 +85,10 @@ pub fn claims(report: &Report) -> Option<Table> {
         let measured = claim.measured.iter().map(|measured| measured.shown());
         [claim.claim.to_owned()].into_iter().chain(measured).collect()
     };
-    Some(Table { head, rows: report.claims.iter().map(row).collect() })
+    // Nothing is said of what no arm is there to measure.
+    let measured = |claim: &&super::claims::Claim| claim.measured.iter().any(|m| m.value.is_some());
+    Some(Table { head, rows: report.claims.iter().filter(measured).map(row).collect() })
+        .filter(|table| !table.rows.is_empty())
 }
 
 /// The metric of every arm on every task, where there are several.

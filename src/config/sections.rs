@@ -177,7 +177,8 @@ pub struct BitfitSection {
     pub include: Vec<String>,
     /// Biases that do not, after `include`: regular expressions over whole names, such as `".*\\.key\\.bias"`.
     pub exclude: Vec<String>,
-    /// Of the encoder's biases that all this leaves, so many entries in whole tensors, drawn by `training.seed`; by default all.
+    /// Of the encoder's biases that the keys above leave, only so many entries train, or a little fewer: whole biases, drawn by `training.seed`;
+    /// by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random_biases: Option<u64>,
 }
@@ -194,7 +195,7 @@ pub struct DataSection {
     /// Of a data set on the Hub: a branch, a tag or a commit; by default the newest of `main`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Of a data set on the Hub that has several: which; by default the only one.
+    /// The subset of a data set on the Hub; by default the only one, or the one called `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
     /// Of a data set on the Hub: the split to train on; by default `train`.
@@ -206,11 +207,11 @@ pub struct DataSection {
     /// The share of training rows, drawn by class, that is kept for evaluation where there is no `eval`.
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub eval_fraction: f64,
-    /// So many of the training rows, drawn by class; by default all.
+    /// How many of the training rows are used, drawn so that classes keep their shares; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub train_samples: Option<usize>,
-    /// So many of the evaluation rows, drawn by class; by default all.
+    /// How many of the evaluation rows are used, drawn likewise; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub eval_samples: Option<usize>,
@@ -372,7 +373,7 @@ pub struct TrainingSection {
     /// Passes over the training rows.
     #[schemars(extend("minimum" = 1))]
     pub num_train_epochs: u64,
-    /// Steps; when positive, it wins over `num_train_epochs`.
+    /// Steps of the run; where it is positive, instead of `num_train_epochs`.
     pub max_steps: i64,
     /// Rows that are computed at once.
     #[schemars(extend("minimum" = 1))]
@@ -382,7 +383,8 @@ pub struct TrainingSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_tokens_per_batch: Option<usize>,
-    /// A step takes this many times as much, that much at once: less memory, the same numbers. An epoch's last step takes what is left, and
+    /// How many batches make a step: their gradients are added up, so that less memory gives the same numbers. An epoch's last step takes what
+    /// is left, and
     /// counts it right.
     #[schemars(extend("minimum" = 1))]
     pub gradient_accumulation_steps: usize,
@@ -404,7 +406,8 @@ pub struct TrainingSection {
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub label_smoothing_factor: f64,
     /// How much each class counts in the loss: `"balanced"`, a list by class number, or a table by label; with several labels, how much having
-    /// one counts. Evaluations do without it; by default all the same.
+    /// one counts. `"balanced"` is rows / (classes x rows of the class), with several labels rows without it / rows with it; labels that a
+    /// table does not name count 1. Evaluations do without it; by default all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
@@ -442,7 +445,7 @@ pub struct TrainingSection {
     pub logging_steps: u64,
     /// Whether `delta.safetensors` is the best evaluated, or the last.
     pub load_best_model_at_end: bool,
-    /// What the best has the best of; by default the task's first.
+    /// The metric by which the best state is chosen; by default the task's first: accuracy, f1_micro or pearson.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric_for_best_model: Option<Metric>,
     /// Whether more of that metric is better; by default true, and false for errors and the loss.
@@ -459,9 +462,9 @@ pub struct TrainingSection {
     pub gradient_checkpointing: bool,
     /// Whether the output of the lowest layers, where nothing in them trains, is computed once for each training row, without dropout.
     pub cache_frozen_layers: bool,
-    /// What of it is kept in memory, in MiB.
+    /// Of `cache_frozen_layers`, how much is kept in memory, in MiB.
     pub cache_memory_mib: u64,
-    /// What of the rest is kept on the disk of `output_dir`, in MiB.
+    /// Of what does not fit there, how much is kept on the disk of `output_dir`, in MiB.
     pub cache_disk_mib: u64,
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[schemars(extend("pattern" = "^(auto|cpu|cuda(:[0-9]+)?)$"))]
