@@ -58,7 +58,7 @@ cp -r "$root/tests/golden/tiny-bert" "$new/share/bitfit/"
 cp -r "$root/configs" "$new/share/bitfit/"
 cp "$root"/{README,CHANGELOG,CONTRIBUTING,SECURITY}.md "$root"/LICENSE-* "$new/"
 mkdir "$new/docs"
-cp "$root"/docs/*.* "$new/docs/"
+cp -r "$root"/docs/*.* "$root/docs/reports" "$new/docs/"
 
 # What the loader would load, of libtorch's folders: everything else of them is headers, tools, and libraries for what BERT has not.
 needed() { ldd "$1" | awk '$2 == "=>" {print $3}'; }
