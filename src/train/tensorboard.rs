@@ -157,7 +157,9 @@ fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
         let later = |event: &messages::Event| {
             let at = u64::try_from(event.step).unwrap_or(0);
             let evaluation = event.tags().any(|tag| tag.starts_with(EVAL));
-            at > step || (at == step && evaluation_due && evaluation)
+            // The start of a session names the step after, and stands before an evaluation that was still due.
+            let measured = event.tags().next().is_some();
+            measured && (at > step || (at == step && evaluation_due && evaluation))
         };
         let (mut length, mut events) = (0, 0);
         for (event, end) in records(&bytes).take_while(|(event, _)| !later(event)) {
