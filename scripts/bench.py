@@ -93,7 +93,7 @@ def imdb():
 def profile():
     shares = [ours(MINILM, IMDB, 2000, 40, profile=True) for _ in range(args.rounds)]
     shares.sort(key=lambda run: run["share"])
-    print(f"\nwhere a step goes, IMDb (the median of {args.rounds} runs by the last line)\n{shares[len(shares) // 2]['profile']}")
+    print(f"\nwhere a step goes, IMDb (the median of {args.rounds} runs by the products' share)\n{shares[len(shares) // 2]['profile']}")
 
 
 def imdb_no_dropout():

@@ -57,8 +57,11 @@ cp "$root/scripts/smoke.sh" "$new/bin/bitfit-smoke"
 cp -r "$root/tests/golden/tiny-bert" "$new/share/bitfit/"
 cp -r "$root/configs" "$new/share/bitfit/"
 cp "$root"/{README,CHANGELOG,CONTRIBUTING,SECURITY}.md "$root"/LICENSE-* "$new/"
-mkdir "$new/docs"
-cp -r "$root"/docs/*.* "$root/docs/reports" "$new/docs/"
+# What README links to, and configs/ name; the manual's pages where man looks for them.
+cp -r "$root/docs" "$new/share/bitfit/"
+mkdir "$new/share/man"
+mv "$new/share/bitfit/docs/man" "$new/share/man/man1"
+ln -s share/bitfit/docs "$new/docs"
 
 # What the loader would load, of libtorch's folders: everything else of them is headers, tools, and libraries for what BERT has not.
 needed() { ldd "$1" | awk '$2 == "=>" {print $3}'; }
@@ -82,11 +85,6 @@ needed "$new/bin/bitfit" | while read -r file; do
         *) die "$new/bin/bitfit loads $file, which is not in the package" ;;
     esac
 done
-
-# The manual's pages, completions, the configuration's reference and schema, as the program itself says them.
-"$new/bin/bitfit" docs "$new/share/bitfit"
-mkdir "$new/share/man"
-mv "$new/share/bitfit/man" "$new/share/man/man1"
 
 say "licences"
 python3 "$root/scripts/licences.py" >"$new/licences/crates.txt"

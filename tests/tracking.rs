@@ -2,7 +2,7 @@
 
 use crate::common::{Scratch, stderr, succeeded};
 use bitfit::delta::Delta;
-use bitfit::train::Manifest;
+use bitfit::train::{Event, Listener, Manifest, Record, TensorBoard};
 use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// TensorFlow's messages as they are on the wire, written down anew: field numbers are what is tested.
 #[derive(Clone, PartialEq, Message)]
-struct Event {
+struct WireEvent {
     #[prost(double, tag = "1")]
     wall_time: f64,
     #[prost(int64, tag = "2")]
@@ -74,7 +74,7 @@ fn files(run: &Path) -> Vec<PathBuf> {
 }
 
 /// All events of a run. Only the last record of a file may be a part of one.
-fn events(run: &Path) -> Vec<Event> {
+fn events(run: &Path) -> Vec<WireEvent> {
     let mut found = vec![];
     for path in files(run) {
         let bytes = std::fs::read(&path).unwrap();
@@ -90,7 +90,7 @@ fn events(run: &Path) -> Vec<Event> {
                 break;
             };
             assert_eq!(rest[12 + length..16 + length], masked(data));
-            found.push(Event::decode(data).unwrap());
+            found.push(WireEvent::decode(data).unwrap());
             rest = &rest[16 + length..];
         }
         if let Some(event) = found.get(first) {
@@ -200,6 +200,33 @@ fn event_files_hold_metrics_configuration_and_changes_of_the_biases() {
         assert!((histogram.sum_squares - squares).abs() < 1e-4 * squares, "{group}");
         assert!((histogram.max.max(-histogram.min) - largest).abs() < 1e-6, "{group}");
     }
+}
+
+/// Interrupted in an evaluation, made up for when it went on, and killed after that: the evaluation is there.
+#[test]
+fn an_evaluation_that_was_due_stays() {
+    let scratch = Scratch::new();
+    let run = scratch.path("run");
+    let goes_on = |evaluation_due| {
+        let mut board = TensorBoard::new(&run);
+        let checkpoint = Path::new("checkpoints/step-000015");
+        board.hear(&Event::Resumed { checkpoint, step: 15, evaluation_due, total: 20 }).unwrap();
+        board
+    };
+    let evaluation = Record::Evaluation {
+        step: 15,
+        epoch: 1.0,
+        metrics: [("accuracy".to_owned(), 0.5)].into(),
+        kept: true,
+        seconds: 1.0,
+    };
+    std::fs::create_dir(&run).unwrap();
+    goes_on(true).hear(&Event::Record(&evaluation)).unwrap();
+    drop(goes_on(false));
+    assert!(values(&run).contains_key(&("eval/accuracy".into(), 15)));
+    // Still due: it is made again, and not there twice.
+    goes_on(true).hear(&Event::Record(&evaluation)).unwrap();
+    assert_eq!(values(&run).len(), 1);
 }
 
 #[test]

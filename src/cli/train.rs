@@ -12,25 +12,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub const EXAMPLES: &str = "Examples:
+/// What the help ends in, with what stands between examples and exit codes.
+macro_rules! ending {
+    ($between:literal) => {
+        concat!(
+            "Examples:
   bitfit-train --config configs/movie-reviews.toml
   bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
   bitfit-train --config configs/movie-reviews.toml --dry-run
   bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
   bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
 
-Exit codes:
-  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving";
+",
+            $between,
+            "Exit codes:
+  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving"
+        )
+    };
+}
+
+/// What `-h` ends in.
+pub const EXAMPLES: &str = ending!("");
 
 /// What `--help` ends in.
-pub const LESSON: &str = "Examples:
-  bitfit-train --config configs/movie-reviews.toml
-  bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
-  bitfit-train --config configs/movie-reviews.toml --dry-run
-  bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
-  bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
-
-The smallest configuration:
+pub const LESSON: &str = ending!(
+    "The smallest configuration:
   [model]
   model_name_or_path = \"models/all-MiniLM-L6-v2\"   # a directory, or an id of the Hub
   [data]
@@ -61,8 +67,8 @@ The run directory:
 Environment:
   RUST_LOG=debug says more, RUST_LOG=warn less; bitfit --help has the rest
 
-Exit codes:
-  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving";
+"
+);
 
 #[derive(Args)]
 pub struct Train {

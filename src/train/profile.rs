@@ -92,17 +92,15 @@ impl Profiler {
             let part = part.map_or("other operations", |(part, _)| part);
             *parts.entry(part).or_default() += seconds / steps;
             let calls = calls as f64 / steps;
-            let alone = if let Some(sizes) = name.strip_prefix("bitfit::product ") {
-                product_alone(sizes, |x, weight| native::product(x, weight, None))?
+            if let Some(sizes) = name.strip_prefix("bitfit::product ") {
+                let product = |x: &Tensor, weight: &Tensor| native::product(x, weight, None);
+                products_alone += calls * product_alone(sizes, product)?.unwrap_or(0.0);
             } else if let Some(sizes) = name.strip_prefix("aten::mm ") {
-                product_alone(sizes, |left, right| Ok(left.f_mm(right)?))?
+                let product = |left: &Tensor, right: &Tensor| Ok(left.f_mm(right)?);
+                products_alone += calls * product_alone(sizes, product)?.unwrap_or(0.0);
             } else if let Some(sizes) = name.strip_prefix("bitfit::attention") {
                 attention_alone += calls * attention_products_alone(sizes)?.unwrap_or(0.0);
-                None
-            } else {
-                None
-            };
-            products_alone += calls * alone.unwrap_or(0.0);
+            }
         }
         let mut parts: Vec<(String, f64)> =
             parts.into_iter().map(|(name, seconds)| (name.to_owned(), seconds)).collect();
