@@ -166,7 +166,23 @@ def growth():
         print(f"IMDb, length {length:>3}: {step:.3f} s a step, {rate:.0f} tokens/s", flush=True)
 
 
-WORKS = {"imdb": imdb, "imdb-no-dropout": imdb_no_dropout, "sst2": sst2, "bert-base": bert_base, "predict": predict, "growth": growth}
+def keys():
+    """Runs with a key of [training] and without it, in turn."""
+    print("\nmore of the one for less of the other (ours alone)")
+    minilm, base = (MINILM, IMDB, 2000, 40), (BASE, IMDB, 500, 10)
+    for title, work, key, both in (
+        ("all-MiniLM-L6-v2", minilm, "precision=bf16", ()),
+        ("all-MiniLM-L6-v2", minilm, "gradient_checkpointing=true", ()),
+        ("BERT-base's shape", base, "gradient_checkpointing=true", ()),
+        ("all-MiniLM-L6-v2, bitfit.layers=4-", minilm, "cache_frozen_layers=true", ("bitfit.layers=4-",)),
+    ):
+        rounds = [(ours(*work, *both, f"training.{key}"), ours(*work, *both)) for _ in range(args.rounds)]
+        ratio = statistics.median(with_it["median_step_seconds"] / without["median_step_seconds"] for with_it, without in rounds)
+        peak, usual = (statistics.median(run["peak_rss_mib"] for run in runs) for runs in zip(*rounds))
+        print(f"{title}, {key}: {ratio:.2f} of the time a step, {peak:.0f} MiB instead of {usual:.0f}", flush=True)
+
+
+WORKS = {"imdb": imdb, "imdb-no-dropout": imdb_no_dropout, "sst2": sst2, "bert-base": bert_base, "predict": predict, "growth": growth, "keys": keys}
 unknown = [name for name in args.work if name not in WORKS]
 if unknown:
     sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(WORKS)}")

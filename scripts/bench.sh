@@ -4,7 +4,7 @@
 #
 #   scripts/bench.sh [--rounds N] [WORK...]
 #
-#   WORK        imdb imdb-no-dropout sst2 bert-base predict growth; all of them by default
+#   WORK        imdb imdb-no-dropout sst2 bert-base predict growth keys; all of them by default
 #   --rounds N  runs of each, 3 by default
 #
 # It needs Python 3 with venv: the peers are installed in target/bench (3 GB). IMDb and SST-2 are downloaded if data/ has no copy.

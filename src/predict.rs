@@ -1,10 +1,11 @@
 //! Texts to labels and scores, with a base and a task's delta.
 
 use crate::base::{Base, BaseFiles};
-use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer, at_once};
+use crate::config::Precision;
+use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer};
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
-use crate::eval::{self, Evaluation, evaluate};
+use crate::eval::{self, Evaluation, evaluate, in_batches};
 use crate::methods::Method;
 use crate::models::{ModelConfig, TaskType};
 use serde::Serialize;
@@ -106,6 +107,12 @@ impl Predictor {
         Ok(Self { base, tokenizer: reader, meta, pairs })
     }
 
+    /// The same, with products in `precision`.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+        self.base.set_precision(precision.kind())?;
+        Ok(self)
+    }
+
     /// Predicts, `batch_size` rows at a time, or more where they are short, in the order given.
     pub fn predict(&self, rows: &[Text], batch_size: usize) -> Result<Vec<Prediction>> {
         let _guard = tch::no_grad_guard();
@@ -114,23 +121,23 @@ impl Predictor {
         has_segments(&self.base.dir, &self.base.config, &encoded)?;
         self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
-        let batch_size = batch_size.max(1);
-        let mut left = rows.iter().zip(&encoded).peekable();
-        while left.peek().is_some() {
-            let count = at_once(left.clone().map(|(_, tokens)| tokens.ids.len()), batch_size);
-            let (texts, tokens): (Vec<_>, Vec<_>) = left.by_ref().take(count).unzip();
-            for (text, scores) in texts.into_iter().zip(self.scores(tokens)?) {
-                if scores.iter().any(|score| !score.is_finite()) {
-                    return Err(Error::NotFinite("the task's prediction".into()));
-                }
-                predictions.push(self.prediction(text, &scores));
+        let lengths: Vec<usize> = encoded.iter().map(|tokens| tokens.ids.len()).collect();
+        in_batches(&lengths, batch_size, self.base.device(), &mut |range| {
+            let texts = rows.get(range.clone()).unwrap_or_default();
+            let scores = self.scores(encoded.get(range).unwrap_or_default())?;
+            if scores.iter().flatten().any(|score| !score.is_finite()) {
+                return Err(Error::NotFinite("the task's prediction".into()));
             }
-        }
+            let found =
+                texts.iter().zip(&scores).map(|(text, scores)| self.prediction(text, scores));
+            predictions.extend(found);
+            Ok(())
+        })?;
         Ok(predictions)
     }
 
     /// Probabilities of a batch (of a regression, its numbers), a vector for each row.
-    fn scores(&self, tokens: Vec<&Encoded>) -> Result<Vec<Vec<f32>>> {
+    fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.base.device())?;
         let logits = self.base.model.forward(&packed)?;
         eval::to_rows(&match self.meta.task_type {

@@ -2,18 +2,20 @@
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, stdout, succeeded, tiny_base};
 use bitfit::compare::stats::{Discordant, Spread, holm, paired_t};
-use bitfit::compare::{Grid, left};
+use bitfit::compare::{Grid, Progress, left};
 use bitfit::config::RunConfig;
 use bitfit::freeze::{FreezePlan, Switches};
+use indicatif::MultiProgress;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 const HEAD: &str = "[compare]\noutput_dir = \"out\"\nbase = \"config.toml\"\nseeds = [1, 2]\n";
 
 /// Two arms, of which the first has two rates, chosen by the first seed: 5 runs.
-const GRID: &str = "tune = true\n[training]\nnum_train_epochs = 1\nsave_steps = 2\neval_steps = 4\n\
+const GRID: &str = "tune = true\ntitle = \"a_b & <c>\"\n[training]\nnum_train_epochs = 1\nsave_steps = 2\neval_steps = 4\n\
                     [[arm]]\nname = \"BitFit\"\nlearning_rates = [1e-3, 1e-2]\n\
                     [[arm]]\nname = \"No <LayerNorm>\"\nset = { \"bitfit.train_layer_norm_bias\" = false }\n";
 
@@ -84,6 +86,14 @@ fn what_is_wrong_with_a_grid_is_said_with_file_and_key() {
         (
             "[[arm]]\nname = \"a\"\nset = { \"training.learning_rate\" = 1.0 }\nlearning_rates = [1.0]\n",
             vec!["arm \"a\"", "learning_rates"],
+        ),
+        (
+            "[training]\nlearning_rate = 0.5\n[[arm]]\nname = \"a\"\nlearning_rates = [1.0]\n",
+            vec!["grid.toml", "training.learning_rate", "every arm"],
+        ),
+        (
+            "[[task]]\nname = \"t\"\nset = { training = { learning_rate = 0.5 } }\n[[arm]]\nname = \"a\"\nlearning_rates = [1.0]\n",
+            vec!["task \"t\"", "training.learning_rate", "\"a\""],
         ),
         (
             "[[task]]\nname = \"t\"\nset = { \"data.nothing\" = 1 }\n[[arm]]\nname = \"a\"\n",
@@ -241,6 +251,8 @@ fn a_comparison_reports_what_its_runs_measured() {
     let html = std::fs::read_to_string(scratch.path("out/report.html")).unwrap();
     let markdown = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
     assert!(html.contains("No &lt;LayerNorm&gt;") && !html.contains("<LayerNorm>"));
+    assert!(html.contains("<h1>a_b &amp; &lt;c&gt;</h1>"));
+    assert!(markdown.starts_with("# a\\_b \\& \\<c\\>\n") && !markdown.contains(" <LayerNorm>"));
     for outside in ["http://", "https://", "src=", "@import", "<script"] {
         let allowed = html.replace("http://www.w3.org/2000/svg", "");
         assert!(!allowed.contains(outside), "{outside}");
@@ -285,6 +297,75 @@ fn a_comparison_reports_what_its_runs_measured() {
     assert_eq!(json.as_array().unwrap().len(), 3);
     assert_eq!(json[0]["summary"]["method"], "bitfit");
     refused(&scratch.bitfit(&["inspect", "--runs", "base"]), 1, &["base", "no run"]);
+}
+
+#[test]
+fn what_is_done_stays_where_another_configuration_cannot_begin() {
+    let scratch = grid(GRID);
+    succeeded(&compare(&scratch, &[]));
+    let before = report(&scratch, "out");
+    let nowhere = ["--overwrite", "--set", "model.model_name_or_path=nowhere"];
+    refused(&compare(&scratch, &nowhere), 1, &["runs failed", "nowhere"]);
+    let again = compare(&scratch, &["--json"]);
+    succeeded(&again);
+    assert!(!stdout(&again).contains("\"event\":\"done\""), "{}", stdout(&again));
+    assert_eq!(report(&scratch, "out"), before);
+}
+
+#[test]
+fn asked_to_end_it_reports_all_that_is_done() {
+    let scratch = grid(GRID);
+    succeeded(&compare(&scratch, &[]));
+    std::fs::remove_dir_all(scratch.path("out/runs/grid/bitfit/lr-1e-3-seed-1")).unwrap();
+    let grid = Grid::read(&scratch.path("grid.toml"), &[]).unwrap();
+    let mut progress = Progress::new(MultiProgress::new(), false);
+    let stop = AtomicBool::new(true);
+    let ended = bitfit::compare::compare(&grid, false, (true, false), &mut progress, &stop);
+    let message = ended.err().unwrap().to_string();
+    assert!(message.contains("of 5 runs are done"), "{message}");
+    let found = report(&scratch, "out");
+    assert_eq!(found["tasks"][0]["arms"].as_array().unwrap().len(), 2, "later arms too");
+}
+
+#[test]
+fn arms_of_different_rows_are_not_compared() {
+    let scratch = grid(
+        "[training]\nmax_steps = 4\n[[arm]]\nname = \"all\"\n[[arm]]\nname = \"few\"\nset = { data = { train_samples = 16 } }\n\
+         [[arm]]\nname = \"others\"\nset = { data = { eval = \"train.tsv\" } }\n",
+    );
+    succeeded(&compare(&scratch, &[]));
+    let found = report(&scratch, "out");
+    let task = &found["tasks"][0];
+    assert_eq!((&task["same_base"], &task["same_rows"]), (&true.into(), &false.into()));
+    assert!(task["arms"][1]["versus"]["paired_t"].is_object());
+    assert_eq!(task["arms"][2]["versus"]["verdict"], "other_rows");
+    let markdown = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
+    assert!(markdown.contains("its arms have different rows"), "{markdown}");
+    assert!(markdown.contains(" or 16 training rows"), "{markdown}");
+    assert!(markdown.contains("not to be compared"), "{markdown}");
+}
+
+#[test]
+fn claims_are_of_the_arms_that_they_name() {
+    let scratch = grid(
+        "[training]\nmax_steps = 4\n[[arm]]\nname = \"hopeless\"\nlearning_rates = [1e30]\n[[arm]]\nname = \"tame\"\n\
+         [[arm]]\nname = \"full\"\nset = { method = { name = \"full\" } }\n",
+    );
+    refused(&compare(&scratch, &[]), 1, &["2 of 6 runs failed"]);
+    let found = report(&scratch, "out");
+    assert_eq!(found["claims_about"], serde_json::json!(["hopeless", "full"]));
+    for claim in found["claims"].as_array().unwrap() {
+        assert_eq!(claim["measured"][0]["text"], "no run of hopeless is done");
+    }
+}
+
+#[test]
+fn what_no_comparison_wrote_is_left_alone() {
+    let scratch = grid("[[arm]]\nname = \"a\"\n");
+    std::fs::create_dir(scratch.path("out")).unwrap();
+    std::fs::create_dir(scratch.path("out/plots")).unwrap();
+    refused(&compare(&scratch, &[]), 2, &["out holds plots", "compare.output_dir"]);
+    assert!(!scratch.path("out/runs").exists());
 }
 
 fn started(scratch: &Scratch, dir: &str) -> Child {

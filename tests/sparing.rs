@@ -1,6 +1,8 @@
 //! Less memory and less time, to the same end: layers computed again, layers computed once, products in half precision.
 
-use crate::common::{Scratch, refused, reviews, stderr, succeeded};
+use crate::common::{Scratch, refused, reviews, stderr, stdout, succeeded};
+use bitfit::error::Error;
+use bitfit::eval::in_batches;
 use bitfit::native;
 use bitfit::optim::LossScale;
 use std::collections::BTreeMap;
@@ -138,6 +140,47 @@ fn half_precision_trains_and_goes_on() {
     }
     let output = scratch.train(&["--set", "training.precision=int8"]);
     refused(&output, 2, &["int8", "fp32", "bf16", "fp16"]);
+}
+
+#[test]
+fn predictions_are_made_in_the_precision_that_is_asked_for() {
+    let scratch = Scratch::new();
+    trained(&scratch, "run", &[]);
+    let scores = |precision: &str| -> Vec<f64> {
+        let texts = ["A fine film.", "What a bore."];
+        let args = ["predict", "--run", "run", "--precision", precision, texts[0], texts[1]];
+        let output = scratch.bitfit(&args);
+        succeeded(&output);
+        let line = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        stdout(&output).lines().map(|text| line(text)["score"].as_f64().unwrap()).collect()
+    };
+    let plain = scores("fp32");
+    for precision in ["bf16", "fp16"] {
+        let half = scores(precision);
+        let off = plain.iter().zip(&half).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off > 0.0 && off < 0.02, "{precision}: {off}");
+    }
+    let output =
+        scratch.bitfit(&["predict", "--run", "run", "--precision", "int8", "A fine film."]);
+    refused(&output, 2, &["int8", "fp32", "bf16", "fp16"]);
+}
+
+#[test]
+fn texts_that_do_not_fit_into_memory_are_handed_over_half_as_many_at_once() {
+    let (mut seen, mut refusals) = (vec![], 0);
+    let handed = in_batches(&[2000; 10], 8, Device::Cpu, &mut |range| {
+        if range.len() > 2 {
+            refusals += 1;
+            return Err(Error::OutOfMemory("out of memory".into()));
+        }
+        seen.push(range);
+        Ok(())
+    });
+    handed.unwrap();
+    assert_eq!((seen, refusals), (vec![0..2, 2..4, 4..6, 6..8, 8..10], 2));
+    let mut never = |_| Err(Error::OutOfMemory("out of memory".into()));
+    let refused = in_batches(&[2000; 10], 8, Device::Cpu, &mut never);
+    assert!(matches!(refused, Err(Error::OutOfMemory(_))));
 }
 
 #[test]

@@ -177,7 +177,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__eval)
-            opts="-h --run --model --revision --weights --delta --device --batch-size --text-column --text-pair-column --no-header --header --data --label-column --label-separator --label-columns --json --help"
+            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --data --label-column --label-separator --label-columns --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -205,6 +205,10 @@ _bitfit() {
                     ;;
                 --device)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --precision)
+                    COMPREPLY=($(compgen -W "fp32 bf16 fp16" -- "${cur}"))
                     return 0
                     ;;
                 --batch-size)
@@ -489,7 +493,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --device --batch-size --text-column --text-pair-column --no-header --header --text-pair --input --output --help"
+            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --text-pair --input --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -517,6 +521,10 @@ _bitfit() {
                     ;;
                 --device)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --precision)
+                    COMPREPLY=($(compgen -W "fp32 bf16 fp16" -- "${cur}"))
                     return 0
                     ;;
                 --batch-size)

@@ -50,6 +50,9 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l revision -d 'Of a
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l weights -d 'The base\'s weight file [default: model.ot, model.safetensors or pytorch_model.bin]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l device -d 'auto, cpu, cuda or cuda:N' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'What products are made in, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
+bf16\t'The layers\' products in bfloat16: on GPUs, and on processors that multiply it'
+fp16\t'The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l batch-size -d 'Rows in a batch, or more where they are short [default: the run\'s per_device_eval_batch_size, or 32]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSONL and Parquet [default: the run\'s, or text]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-pair-column -d 'Name of the second text\'s column [default: the run\'s, or none]' -r
@@ -60,13 +63,16 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-columns -d 
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l no-header -d 'The CSV or TSV has no header: columns are named by number, from 1 [default: as the run\'s]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l header -d 'It has one, though the run\'s had none'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l json -d 'Write the metrics, with those of each class and the confusion matrix, to stdout as one JSON object'
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -s h -l help -d 'Print help'
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l weights -d 'The base\'s weight file [default: model.ot, model.safetensors or pytorch_model.bin]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l device -d 'auto, cpu, cuda or cuda:N' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'What products are made in, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
+bf16\t'The layers\' products in bfloat16: on GPUs, and on processors that multiply it'
+fp16\t'The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l batch-size -d 'Rows in a batch, or more where they are short [default: the run\'s per_device_eval_batch_size, or 32]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSONL and Parquet [default: the run\'s, or text]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair-column -d 'Name of the second text\'s column [default: the run\'s, or none]' -r
@@ -75,7 +81,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'Text
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write there instead of stdout; the file appears when all is done' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header: columns are named by number, from 1 [default: as the run\'s]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'It has one, though the run\'s had none'
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -s h -l help -d 'Print help'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l model -d 'A base directory, or the id of a model on the Hub' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l config -d 'A configuration; its base and data are read too' -r -F

@@ -116,7 +116,9 @@ impl Compare {
                 let sampler = prepared.sampler(&cell.run);
                 let steps = Policy::new(&cell.run.config.training, &sampler).total;
                 let (trainable, rows) = (prepared.plan.counts().trainable, prepared.train.len());
-                let (runs, done) = (grid.count(a), compare::done(grid, t, a)?);
+                let runs = grid.count(a);
+                // Runs at rates that are not chosen any more are done too.
+                let done = compare::done(grid, t, a)?.min(runs);
                 let mut rates: Vec<f64> = cells.iter().map(|cell| cell.learning_rate).collect();
                 rates.truncate(arm.learning_rates.len().max(1));
                 arms.push(json!({

@@ -2,7 +2,7 @@
 
 use super::which::{Found, Which};
 use super::{downloads, end_on_signal, print};
-use crate::config::{self, DataSection, Run, RunConfig};
+use crate::config::{self, DataSection, Precision, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns};
 use crate::delta::Meta;
 use crate::error::{Error, Result};
@@ -37,6 +37,9 @@ struct Task {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
+    /// What products are made in, whatever the task was trained in.
+    #[arg(long, value_enum, default_value = "fp32")]
+    precision: Precision,
     /// Rows in a batch, or more where they are short [default: the run's per_device_eval_batch_size, or 32].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
@@ -112,7 +115,8 @@ impl Task {
         let Found { run, model, weights, delta, tokenizer, .. } =
             self.which.find(&self.device, bars)?;
         let (weights, delta) = (weights.as_deref(), delta.as_deref());
-        let predictor = Predictor::load(&model.dir, weights, delta, &tokenizer, device)?;
+        let predictor = Predictor::load(&model.dir, weights, delta, &tokenizer, device)?
+            .with_precision(self.precision)?;
         let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.config.clone());
         let columns = Columns {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),

@@ -111,7 +111,8 @@ fn of_task(task: &TaskReport) -> Vec<Plot> {
 /// The metric over the number of training rows, where the tasks are one at several sizes.
 fn by_rows(report: &Report) -> Option<Plot> {
     let first = report.tasks.first()?;
-    let sizes: BTreeSet<usize> = report.tasks.iter().map(|task| task.train_rows).collect();
+    let sizes: BTreeSet<usize> =
+        report.tasks.iter().flat_map(|task| &task.arms).map(|arm| arm.train_rows).collect();
     let same = |task: &TaskReport| {
         task.rows_fingerprint == first.rows_fingerprint && task.metric == first.metric
     };
@@ -121,7 +122,7 @@ fn by_rows(report: &Report) -> Option<Plot> {
     let mut of_arms: Vec<Series> = vec![];
     for task in &report.tasks {
         for arm in &task.arms {
-            let its = point(task.train_rows as f64, &arm.quality);
+            let its = point(arm.train_rows as f64, &arm.quality);
             match of_arms.iter_mut().find(|series| series.name == arm.name) {
                 Some(series) => series.points.push(its),
                 None => of_arms.push(series(arm, vec![its])),

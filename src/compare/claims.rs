@@ -1,7 +1,8 @@
 //! What is commonly said of BitFit, beside what was measured.
 
-use super::format::{bytes, digits, percent};
-use super::report::{ArmReport, TaskReport};
+use super::format::{bytes, digits, percent, with};
+use super::report::{ArmReport, SIGNIFICANT, TaskReport};
+use super::stats::{Spread, paired_t};
 use serde::Serialize;
 
 /// Something that is said of BitFit.
@@ -41,38 +42,40 @@ impl Measured {
     }
 }
 
-/// Every claim, for each of `tasks`: of the first arm that is BitFit and the first that is full fine-tuning.
-pub fn claims(tasks: &[TaskReport]) -> Vec<Claim> {
-    type Measure = fn(&TaskReport, &ArmReport, &ArmReport) -> Measured;
-    let against_full: [(&'static str, bool, Measure); 3] = [
+/// An arm of the grid, by its place and its name.
+type Arm<'a> = Option<(usize, &'a String)>;
+
+/// What is said of BitFit, measured on each of `tasks`, as far as the grid has the arms for it.
+pub fn claims(tasks: &[TaskReport], bitfit: Arm<'_>, full: Arm<'_>) -> Vec<Claim> {
+    type Own = fn(&ArmReport) -> Measured;
+    type Against = fn(&TaskReport, &ArmReport, &ArmReport) -> Measured;
+    let against_full: [(&'static str, bool, Against); 3] = [
         ("trains 5 to 10 times as fast as full fine-tuning", true, speed),
         ("needs 90 % less memory", true, memory),
         ("reaches 95 to 99 % of full fine-tuning's quality", false, quality),
     ];
-    let of = |task: &TaskReport, method: &str| {
-        task.arms.iter().find(|arm| arm.method == method).cloned()
-    };
-    let mut claims: Vec<Claim> = against_full
-        .into_iter()
-        .map(|(claim, cost, measure)| {
-            let measured = tasks.iter().map(|task| match (of(task, "bitfit"), of(task, "full")) {
-                (Some(bitfit), Some(full)) => measure(task, &bitfit, &full),
-                (None, _) => Measured::missing("no BitFit among the arms"),
-                (_, None) => Measured::missing("no full fine-tuning among the arms"),
-            });
-            Claim { claim, cost, measured: measured.collect() }
-        })
-        .collect();
-    type Own = fn(&TaskReport, &ArmReport) -> Measured;
     let own: [(&'static str, Own); 2] = [
         ("trains 0.08 to 0.1 % of the parameters", parameters),
         ("saves 0.4 MB instead of 440 MB, 1 in 1,100", size),
     ];
-    for (claim, measure) in own {
-        let measured = tasks.iter().map(|task| match of(task, "bitfit") {
-            Some(bitfit) => measure(task, &bitfit),
-            None => Measured::missing("no BitFit among the arms"),
+    let Some(bitfit) = bitfit else { return vec![] };
+    let of = |task: &TaskReport, (place, name): (usize, &String)| {
+        let arm = task.arms.iter().find(|arm| arm.place == place).cloned();
+        arm.ok_or_else(|| Measured::missing(&format!("no run of {name} is done")))
+    };
+    let mut claims = vec![];
+    for (claim, cost, measure) in against_full {
+        let Some(full) = full else { continue };
+        let measured = tasks.iter().map(|task| {
+            let (ours, theirs) = (of(task, bitfit)?, of(task, full)?);
+            Ok(measure(task, &ours, &theirs))
         });
+        let measured = measured.map(|found| found.unwrap_or_else(|missing: Measured| missing));
+        claims.push(Claim { claim, cost, measured: measured.collect() });
+    }
+    for (claim, measure) in own {
+        let measured =
+            tasks.iter().map(|task| of(task, bitfit).map_or_else(|m| m, |a| measure(&a)));
         claims.push(Claim { claim, cost: false, measured: measured.collect() });
     }
     claims
@@ -103,33 +106,46 @@ fn memory(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     }
 }
 
+/// The mean over the seeds that both have of the share with each; whether it is below 95 % is tested by a paired t-test.
 fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
-    let (ours, theirs) = (bitfit.quality, full.quality);
-    if !task.greater_is_better || theirs.mean <= 0.0 {
+    let of = |seed: u64| full.by_seed.iter().find(|their| their.seed == seed);
+    let both = bitfit.by_seed.iter().filter_map(|our| Some((our.value, of(our.seed)?.value)));
+    let both: Vec<(f64, f64)> = both.collect();
+    if !task.greater_is_better || both.iter().any(|(_, theirs)| *theirs <= 0.0) {
         return Measured::missing("no share can be taken of this metric");
     }
-    let ratio = ours.mean / theirs.mean;
-    let share = format!("{} % ({:.4} of {:.4})", digits(100.0 * ratio, 4), ours.mean, theirs.mean);
-    let one = ours.n.min(theirs.n) < 2;
+    let shares: Vec<f64> = both.iter().map(|(ours, theirs)| ours / theirs).collect();
+    let Some(share) = Spread::of(&shares) else {
+        return Measured::missing("no seed in common");
+    };
+    let tested = paired_t(&shares.iter().map(|share| (*share, 0.95)).collect::<Vec<_>>());
+    // Equal shares leave no spread to doubt them by.
+    let clear = tested.is_some_and(|test| test.p.is_none_or(|p| p < SIGNIFICANT));
+    let shown = with(&share, |share| digits(100.0 * share, 3));
+    let shown = format!("{shown} % ({:.4} of {:.4})", bitfit.quality.mean, full.quality.mean);
     Measured {
-        text: if one { format!("{share}, of one seed: no verdict") } else { share },
-        value: Some(ratio),
-        holds: (!one).then_some(ratio >= 0.95),
+        text: match share.n {
+            1 => format!("{shown}, of one seed: no verdict"),
+            _ if clear => shown,
+            _ => format!("{shown}: too close to 95 % for so few seeds to tell"),
+        },
+        value: Some(share.mean),
+        holds: clear.then_some(share.mean >= 0.95),
     }
 }
 
-fn parameters(_: &TaskReport, bitfit: &ArmReport) -> Measured {
+fn parameters(bitfit: &ArmReport) -> Measured {
     let share = bitfit.trainable as f64 / bitfit.all.max(1) as f64;
     Measured {
         text: format!("{}, head included", percent(share)),
         value: Some(share),
-        holds: Some(share <= 0.001),
+        holds: Some((0.0008..=0.001).contains(&share)),
     }
 }
 
-fn size(task: &TaskReport, bitfit: &ArmReport) -> Measured {
-    let ratio = task.base_bytes as f64 / bitfit.delta_bytes.max(1) as f64;
-    let (ours, base) = (bytes(bitfit.delta_bytes as f64), bytes(task.base_bytes as f64));
+fn size(bitfit: &ArmReport) -> Measured {
+    let ratio = bitfit.base_bytes as f64 / bitfit.delta_bytes.max(1) as f64;
+    let (ours, base) = (bytes(bitfit.delta_bytes as f64), bytes(bitfit.base_bytes as f64));
     Measured {
         text: format!("{ours} instead of {base}, 1 in {}", digits(ratio, 3)),
         value: Some(ratio),

@@ -176,6 +176,9 @@ pub struct Cell {
     pub run: Run,
 }
 
+/// The key that an arm's rates are of.
+const RATE: &str = "training.learning_rate";
+
 /// Keys that the grid decides.
 const OURS: [(&str, &str); 2] = [
     ("training.output_dir", "compare.output_dir, below which every run has its own"),
@@ -204,18 +207,23 @@ impl Grid {
         if compare.output_dir.as_os_str().is_empty() {
             return Err(error("compare.output_dir", &"nothing", "a path"));
         }
-        let mut output_dir = plain(&folder.join(&compare.output_dir));
-        if overrides.iter().any(|text| text.trim_start().starts_with("compare.output_dir")) {
-            output_dir = std::path::absolute(&compare.output_dir)
-                .map_err(Error::io("find", &compare.output_dir))?;
-        }
+        // As of every key, a path in the file is seen from there, and a path of `--set` from where the command is given.
+        let from = |key: &str, path: &Path| -> Result<PathBuf> {
+            let key = format!("compare.{key}");
+            let given = |text: &String| text.split('=').next().unwrap_or_default().trim() == key;
+            match overrides.iter().any(given) {
+                true => std::path::absolute(path).map_err(Error::io("find", path)),
+                false => Ok(plain(&folder.join(path))),
+            }
+        };
+        let output_dir = from("output_dir", &compare.output_dir)?;
         let distinct = compare.seeds.iter().collect::<BTreeSet<_>>().len() == compare.seeds.len();
         if compare.seeds.is_empty() || !distinct {
             let found = format!("{:?}", compare.seeds);
             return Err(error("compare.seeds", &found, "one or more different numbers"));
         }
-        let read_base = |base: &Path| RunConfig::read(&folder.join(base), &[]);
-        let base = compare.base.as_deref().map(read_base).transpose()?.unwrap_or_default();
+        let base = compare.base.as_deref().map(|base| RunConfig::read(&from("base", base)?, &[]));
+        let base = base.transpose()?.unwrap_or_default();
         let sections = [
             ("model", file.model),
             ("method", file.method),
@@ -234,7 +242,8 @@ impl Grid {
         let mut task_layers = vec![];
         for task in file.task {
             let layer = Layer::new(path, "task", &task.name, task.set)?;
-            let own = task.base.as_deref().map(read_base).transpose()?;
+            let own = task.base.as_deref().map(|base| RunConfig::read(&folder.join(base), &[]));
+            let own = own.transpose()?;
             task_layers.push((own, layer));
             tasks.push(task.name);
         }
@@ -255,12 +264,23 @@ impl Grid {
                 return Err(error(&key, &found, "different positive numbers"));
             }
             let layer = Layer::new(path, "arm", &arm.name, arm.set)?;
-            let rate = "training.learning_rate";
-            if !learning_rates.is_empty() && layer.values.iter().any(|(key, _)| key == rate) {
-                let key = format!("arm {:?}: set.{rate}", arm.name);
+            if !learning_rates.is_empty() && layer.values.iter().any(|(key, _)| key == RATE) {
+                let key = format!("arm {:?}: set.{RATE}", arm.name);
                 return Err(error(&key, &"a rate", "either it or learning_rates"));
             }
             arms.push(Arm { name: arm.name, learning_rates, layer });
+        }
+        let rated = |arm: &&Arm| !arm.learning_rates.is_empty();
+        let fixed = |layer: &Layer| layer.values.iter().any(|(key, _)| key == RATE);
+        for (name, (_, layer)) in tasks.iter().zip(&task_layers) {
+            if let Some(arm) = arms.iter().find(rated).filter(|_| fixed(layer)) {
+                let key = format!("task {name:?}: set.{RATE}");
+                let expected = format!("none, as the arm {:?} has learning_rates", arm.name);
+                return Err(error(&key, &"a rate", &expected));
+            }
+        }
+        if fixed(&common) && !arms.is_empty() && arms.iter().all(|arm| rated(&arm)) {
+            return Err(error(RATE, &"a rate", "none, as every arm has learning_rates"));
         }
         if arms.is_empty() {
             return Err(error("arm", &"none", "one [[arm]] or more, each with a name"));
@@ -287,9 +307,9 @@ impl Grid {
         for text in &given {
             let key = text.split('=').next().unwrap_or_default().trim();
             let ours = OURS.iter().find(|(ours, _)| *ours == key).map(|(_, instead)| *instead);
-            let rated = arms.iter().any(|arm| !arm.learning_rates.is_empty());
-            let ours = ours.or((key == "training.learning_rate" && rated)
-                .then_some("compare.learning_rates, or an arm's"));
+            let rated = arms.iter().any(|arm| rated(&arm));
+            let ours =
+                ours.or((key == RATE && rated).then_some("compare.learning_rates, or an arm's"));
             if let Some(instead) = ours {
                 return Err(Error::Usage(format!("--set {text}: the grid decides it: {instead}")));
             }

@@ -47,7 +47,7 @@ pub struct Finished {
     pub confusion: Option<Vec<Vec<u64>>>,
     /// How far each of the encoder's biases moved.
     pub moved: Vec<Moved>,
-    /// Whether the peak memory is this run's alone.
+    /// Whether the process that ended the run did nothing else, and enough of it to measure its memory and its steps.
     pub memory_is_its_own: bool,
 }
 
@@ -64,6 +64,12 @@ pub struct Facts {
     pub eval_rows: usize,
     /// Label names.
     pub labels: Vec<String>,
+    /// Of the base's weights; runs of an older version did not say.
+    #[serde(default)]
+    pub base_fingerprint: Option<String>,
+    /// Of training and evaluation rows, in their order; likewise.
+    #[serde(default)]
+    pub data_fingerprint: Option<String>,
 }
 
 /// The mean change of a bias.
@@ -92,11 +98,13 @@ impl Facts {
     pub fn of(prepared: &Prepared) -> Self {
         let base = &prepared.base;
         Self {
-            base: base.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            base: prepared.model().name.clone(),
             base_bytes: std::fs::metadata(&base.file).map_or(0, |file| file.len()),
             train_rows: prepared.train.len(),
             eval_rows: prepared.eval.len(),
             labels: prepared.labels.names.clone(),
+            base_fingerprint: Some(base.fingerprint.clone()),
+            data_fingerprint: Some(prepared.data_fingerprint()),
         }
     }
 }
@@ -177,7 +185,8 @@ pub fn measure(
     let (base, revision) = (&section.model_name_or_path, section.revision.as_deref());
     let model = Model::find(base, revision, weights, &mut quietly)?;
     let delta = run.delta_path();
-    let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?;
+    let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
+        .with_precision(run.config.training.precision)?;
     let declared = predictor.meta.labels_declared;
     let rows = Rows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
     let labels = Labels { names: predictor.meta.labels.clone(), declared };

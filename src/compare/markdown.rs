@@ -7,7 +7,8 @@ use super::tables::{self, Table};
 
 /// The page; its plots are files beside it.
 pub fn page(report: &Report, plots: &[Plot]) -> String {
-    let mut out = format!("# {}\n\n{}\n", report.title, tables::summary(report).join(" "));
+    let mut out =
+        format!("# {}\n\n{}\n", escaped(&report.title), tables::summary(report).join(" "));
     let mut section = |heading: &str, table: Option<Table>| {
         if let Some(table) = table {
             out += &format!("\n## {heading}\n\n{}", rendered(&table));
@@ -18,7 +19,7 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     section("What failed", tables::failures(report));
     out += &images(plots, |name| !name.contains("--"));
     for task in &report.tasks {
-        out += &format!("\n## {}\n\n{}\n\n", task.name, tables::about(task));
+        out += &format!("\n## {}\n\n{}\n\n", escaped(&task.name), escaped(&tables::about(task)));
         let tables = [
             Some(tables::arms(task)),
             tables::against(report, task),
@@ -32,7 +33,7 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     }
     out += "\n## How it was measured\n\n";
     for note in tables::notes(report) {
-        out += &format!("- {note}\n");
+        out += &format!("- {}\n", escaped(&note));
     }
     out
 }
@@ -57,7 +58,9 @@ fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
-            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' => out.extend(['\\', letter]),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '~' => {
+                out.extend(['\\', letter])
+            }
             '\n' | '\r' => out.push(' '),
             letter => out.push(letter),
         }

@@ -19,7 +19,7 @@ pub use progress::{Progress, left};
 pub use report::{Failure, Report};
 
 use crate::error::{Error, Result};
-use crate::train::{Figures, Listeners, MetricsFile, Shared, Start, TensorBoard, train_among};
+use crate::train::{Figures, Listeners, MetricsFile, Start, TensorBoard, train_since};
 use crate::{checkpoint, files, native};
 use kept::{Biases, Standing};
 use progress::Hearing;
@@ -96,20 +96,20 @@ pub fn compare(
         alone,
         begun: 0,
         again: false,
+        interrupted: false,
         biases: Biases::default(),
         ran: vec![],
         failures: so_far.failures,
     };
     let ended = comparison.run();
-    let Comparison { ran, failures, progress, again, .. } = comparison;
+    let Comparison { ran, failures, progress, again, interrupted, .. } = comparison;
     progress.end();
-    let interrupted = matches!(ended, Err(Error::Interrupted(_)));
-    if let Err(error) = ended
-        && (!interrupted || ran.is_empty())
-    {
-        return Err(error);
+    ended?;
+    if interrupted && ran.is_empty() {
+        let nothing = "no run is done yet; the same command goes on";
+        return Err(Error::Interrupted(nothing.into()));
     }
-    if again && !interrupted {
+    if again {
         let (spent, worked) = progress.spent();
         let so_far = SoFar { failures, spent, worked };
         let text = serde_json::to_string(&so_far).map_err(|e| Error::Bug(e.to_string()))?;
@@ -137,6 +137,8 @@ struct Comparison<'a> {
     begun: usize,
     /// Whether the rest is another process's.
     again: bool,
+    /// Whether it was asked to end: what is done already is gathered, and nothing begun.
+    interrupted: bool,
     biases: Biases,
     ran: Vec<Ran>,
     failures: Vec<Failure>,
@@ -184,11 +186,9 @@ impl Comparison<'_> {
             Standing::Open => Start::Resume,
             Standing::Other => Start::Overwrite,
         };
-        if self.stop.load(Ordering::SeqCst) {
-            return Err(Error::Interrupted(format!(
-                "{} runs are done; the same command goes on",
-                self.ran.len()
-            )));
+        self.interrupted |= self.stop.load(Ordering::SeqCst);
+        if self.interrupted {
+            return Ok(());
         }
         if self.alone && self.begun > 0 {
             self.again = true;
@@ -199,10 +199,8 @@ impl Comparison<'_> {
         let done = self.train(cell, &name, start);
         // Whatever a run that was asked to end says of it, the comparison ends too.
         if self.stop.load(Ordering::SeqCst) && done.is_err() {
-            return Err(Error::Interrupted(format!(
-                "{} runs are done, and what there is of {name} is saved; the same command goes on",
-                self.ran.len()
-            )));
+            self.interrupted = true;
+            return Ok(());
         }
         self.progress.end_run();
         match done {
@@ -232,10 +230,10 @@ impl Comparison<'_> {
 
     fn train(&mut self, cell: &Cell, name: &str, start: Start) -> Result<Ran> {
         let (run, dir) = (&cell.run, &cell.run.config.training.output_dir);
-        kept::keep(run, None)?;
-        let mut shared = Shared { began: native::process_age() };
+        let began = native::process_age();
         let mut hearing = Hearing {
             progress: self.progress,
+            run,
             files: Listeners(vec![
                 Box::new(MetricsFile::new(dir, false)),
                 Box::new(TensorBoard::new(dir)),
@@ -244,7 +242,7 @@ impl Comparison<'_> {
             facts: Facts::default(),
             steps: 0,
         };
-        train_among(run, start, &mut shared, &mut hearing, self.stop)?;
+        train_since(began, run, start, &mut hearing, self.stop)?;
         let (facts, steps) = (hearing.facts, hearing.steps);
         let figures = Figures::read(dir)?
             .ok_or_else(|| Error::file(dir, "the run ended without a summary.json"))?;
@@ -275,10 +273,19 @@ pub fn best_rate(ran: &[Ran]) -> Option<f64> {
     best.map(|(rate, _)| rate)
 }
 
-/// Makes sure of the directory: it is this comparison's alone until what is returned is dropped.
+/// Makes sure of the directory: it is this comparison's alone until what is returned is dropped. One that holds something else under the
+/// names of a report is refused.
 fn claim(dir: &Path) -> Result<File> {
     files::create_dir(dir)?;
     let path = dir.join(".lock");
+    let there: Vec<&str> =
+        report::WRITTEN.into_iter().filter(|name| dir.join(name).exists()).collect();
+    if !there.is_empty() && !path.exists() {
+        let (dir, there) = (dir.display(), there.join(", "));
+        return Err(Error::Usage(format!(
+            "{dir} holds {there}, and not from a comparison that ran there; name another directory with --set compare.output_dir=DIR"
+        )));
+    }
     let lock = File::options().create(true).append(true).open(&path);
     let lock = lock.map_err(Error::io("create", &path))?;
     match lock.try_lock() {

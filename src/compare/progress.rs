@@ -1,6 +1,7 @@
 //! A bar over a whole comparison, with the time left.
 
-use super::kept::Facts;
+use super::kept::{self, Facts};
+use crate::config::Run;
 use crate::error::{Error, Result};
 use crate::train::{Event, Listener, Listeners};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -147,6 +148,8 @@ pub fn left(spent: f64, worked: f64, left: f64) -> Option<String> {
 pub struct Hearing<'a> {
     /// The whole.
     pub progress: &'a mut Progress,
+    /// The run.
+    pub run: &'a Run,
     /// What is written into the run's directory.
     pub files: Listeners,
     /// The run's name.
@@ -160,7 +163,11 @@ pub struct Hearing<'a> {
 impl Listener for Hearing<'_> {
     fn hear(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
-            Event::Prepared(prepared) => self.facts = Facts::of(prepared),
+            Event::Prepared(prepared) => {
+                self.facts = Facts::of(prepared);
+                // Not before: until now the directory was that of the run that this one replaces.
+                kept::keep(self.run, None)?;
+            }
             Event::Step { step, total, .. } => {
                 self.steps += 1;
                 self.progress.step(*step, *total, self.name);

@@ -2,7 +2,7 @@
 
 use super::claims::{Claim, claims};
 use super::grid::{Cell, Grid};
-use super::kept::Moved;
+use super::kept::{Facts, Moved};
 use super::stats::{Discordant, PairedT, Spread, holm, paired_t};
 use super::{Ran, best_rate, charts, html, markdown};
 use crate::error::{Error, Result};
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// Below it, a difference is called one.
 pub const SIGNIFICANT: f64 = 0.05;
+
+/// What is written beside the runs.
+pub const WRITTEN: [&str; 4] = ["plots", "report.json", "report.md", "report.html"];
 
 /// A comparison's measurements; `report.json`. The same runs give the same ones; what times and memory decide is under `cost`.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +31,10 @@ pub struct Report {
     pub tune: bool,
     /// The arm that others are tested against.
     pub reference: String,
+    /// The arms that what is said of BitFit is measured of: the first that is BitFit, and the first that is full fine-tuning.
+    pub claims_about: Vec<String>,
+    /// Whether the state that a run is measured by is its best evaluation's, or else the last; none where some are either.
+    pub best_state: Option<bool>,
     /// Runs that are done.
     pub runs_done: usize,
     /// Runs of the grid.
@@ -45,18 +52,14 @@ pub struct Report {
 pub struct TaskReport {
     /// Its name.
     pub name: String,
-    /// The base's name.
-    pub base: String,
-    /// Size of its weight file, in bytes.
-    pub base_bytes: u64,
+    /// Whether all arms are of the same base.
+    pub same_base: bool,
+    /// Whether all arms have the same rows, with each seed.
+    pub same_rows: bool,
     /// The metric that it goes by.
     pub metric: String,
     /// Whether more of it is better.
     pub greater_is_better: bool,
-    /// Training rows.
-    pub train_rows: usize,
-    /// Evaluation rows.
-    pub eval_rows: usize,
     /// Label names.
     pub labels: Vec<String>,
     /// Of the evaluation rows with the first seed.
@@ -72,6 +75,14 @@ pub struct ArmReport {
     pub name: String,
     /// Its place in the grid.
     pub place: usize,
+    /// The base's name.
+    pub base: String,
+    /// Size of its weight file, in bytes.
+    pub base_bytes: u64,
+    /// Training rows.
+    pub train_rows: usize,
+    /// Evaluation rows.
+    pub eval_rows: usize,
     /// What trained.
     pub method: String,
     /// The learning rate that everything below is about.
@@ -176,6 +187,8 @@ pub enum Verdict {
     NoDifferenceShown,
     /// Of one seed no winner is named.
     OneSeed,
+    /// The two were evaluated on different rows.
+    OtherRows,
 }
 
 /// A point of a learning curve.
@@ -232,12 +245,10 @@ impl Report {
             let facts = &first.finished.facts;
             let mut report = TaskReport {
                 name: name.clone(),
-                base: facts.base.clone(),
-                base_bytes: facts.base_bytes,
+                same_base: true,
+                same_rows: true,
                 metric: first.cell.run.metric.name().into(),
                 greater_is_better: first.cell.run.greater_is_better,
-                train_rows: facts.train_rows,
-                eval_rows: facts.eval_rows,
                 labels: facts.labels.clone(),
                 rows_fingerprint: first.finished.rows_fingerprint.clone(),
                 arms: vec![],
@@ -252,10 +263,33 @@ impl Report {
                 report.arms.push(its);
                 chosen.push(best);
             }
+            let shown: Vec<&Ran> = chosen.iter().flatten().collect();
+            report.same_base = alike(&shown, |a, b| {
+                (&a.base, a.base_bytes) == (&b.base, b.base_bytes)
+                    && same(&a.base_fingerprint, &b.base_fingerprint)
+            });
+            report.same_rows = grid.seeds.iter().all(|seed| {
+                let with: Vec<&Ran> =
+                    shown.iter().copied().filter(|ran| ran.cell.seed == *seed).collect();
+                let first = with.first().map(|ran| &ran.finished.rows_fingerprint);
+                with.iter().all(|ran| Some(&ran.finished.rows_fingerprint) == first)
+                    && alike(&with, |a, b| {
+                        a.train_rows == b.train_rows
+                            && same(&a.data_fingerprint, &b.data_fingerprint)
+                    })
+            });
             versus(grid.reference, &mut report, &chosen);
             tasks.push(report);
         }
-        let claims = claims(&tasks);
+        let first_of = |method: &str| {
+            (0..grid.arms.len()).find_map(|arm| {
+                let cell = grid.cells(0, arm).ok()?.into_iter().next()?;
+                (cell.run.method.name() == method).then_some((arm, &grid.arms.get(arm)?.name))
+            })
+        };
+        let (bitfit, full) = (first_of("bitfit"), first_of("full"));
+        let about = [bitfit, full.filter(|_| bitfit.is_some())];
+        let best = |ran: &Ran| ran.cell.run.config.training.load_best_model_at_end;
         Ok(Self {
             title: grid.title.clone(),
             version: env!("CARGO_PKG_VERSION"),
@@ -264,8 +298,13 @@ impl Report {
             reference: grid.arms.get(grid.reference).map(|a| a.name.clone()).unwrap_or_default(),
             runs_done: ran.len(),
             runs_planned: grid.total(),
+            claims_about: about.iter().flatten().map(|(_, name)| (*name).clone()).collect(),
+            best_state: ran
+                .first()
+                .map(best)
+                .filter(|first| ran.iter().all(|ran| best(ran) == *first)),
+            claims: claims(&tasks, bitfit, full),
             tasks,
-            claims,
             failures,
         })
     }
@@ -316,12 +355,14 @@ fn arm_report(
     let chosen = if grid.tunes(place) {
         best_rate(&first_seed)
     } else {
-        // The first of equals.
+        // The first of equals. A rate at which some seeds failed has no mean to be compared with those of others.
         let sign = if greater { 1.0 } else { -1.0 };
         let score = |rate: &RateReport| sign * rate.quality.mean;
+        let most = rates.iter().map(|rate| rate.quality.n).max();
         rates
             .iter()
             .rev()
+            .filter(|rate| Some(rate.quality.n) == most)
             .max_by(|a, b| score(a).total_cmp(&score(b)))
             .map(|rate| rate.learning_rate)
     };
@@ -340,10 +381,10 @@ fn arm_report(
     let metrics = names
         .filter_map(|name| Some((name.clone(), over(&|ran| ran.figures.best.get(name).copied())?)));
     let cost = Cost {
-        // A process that ended a run after its last step has timed none.
-        step_seconds: needed(&|ran| match ran.figures.median_step_seconds {
-            0.0 => ran.figures.seconds_in_steps / ran.figures.steps.max(1) as f64,
-            seconds => seconds,
+        // A process that took the last steps of a run alone has timed few, or none.
+        step_seconds: needed(&|ran| match ran.finished.memory_is_its_own {
+            true => ran.figures.median_step_seconds,
+            false => ran.figures.seconds_in_steps / ran.figures.steps.max(1) as f64,
         })?,
         tokens_per_second: needed(&|ran| ran.figures.tokens_per_second)?,
         seconds: needed(&|ran| ran.figures.seconds_in_all)?,
@@ -356,6 +397,10 @@ fn arm_report(
     let report = ArmReport {
         name: name.into(),
         place,
+        base: first.finished.facts.base.clone(),
+        base_bytes: first.finished.facts.base_bytes,
+        train_rows: first.finished.facts.train_rows,
+        eval_rows: first.finished.facts.eval_rows,
         method: first.figures.method.clone(),
         learning_rate,
         rates,
@@ -378,6 +423,17 @@ fn arm_report(
         moved: moved(&chosen),
     };
     Ok(Some((report, chosen)))
+}
+
+/// Whether all of `runs` are alike.
+fn alike(runs: &[&Ran], alike: impl Fn(&Facts, &Facts) -> bool) -> bool {
+    let mut facts = runs.iter().map(|ran| &ran.finished.facts);
+    facts.next().is_none_or(|first| facts.all(|other| alike(first, other)))
+}
+
+/// Whether two fingerprints are the same, as far as they are known.
+fn same(a: &Option<String>, b: &Option<String>) -> bool {
+    a.is_none() || b.is_none() || a == b
 }
 
 /// The metric after each step that a run evaluated at.
@@ -448,13 +504,14 @@ fn versus(reference: usize, task: &mut TaskReport, chosen: &[Vec<Ran>]) {
 }
 
 fn against(base: &[Ran], runs: &[Ran]) -> Option<Versus> {
-    let (mut pairs, mut mcnemar) = (vec![], vec![]);
+    let (mut pairs, mut mcnemar, mut other_rows) = (vec![], vec![], false);
     for ran in runs {
         let Some(other) = base.iter().find(|other| other.cell.seed == ran.cell.seed) else {
             continue;
         };
         pairs.push((ran.value()?, other.value()?));
         let same = ran.finished.rows_fingerprint == other.finished.rows_fingerprint;
+        other_rows |= !same;
         let right = |ran: &Ran| -> Option<Vec<bool>> {
             Some(ran.finished.right.as_ref()?.bytes().map(|byte| byte == b'1').collect())
         };
@@ -466,6 +523,10 @@ fn against(base: &[Ran], runs: &[Ran]) -> Option<Versus> {
     }
     let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
     let difference = Spread::of(&differences)?.mean;
+    if other_rows {
+        let verdict = Verdict::OtherRows;
+        return Some(Versus { difference, paired_t: None, p: None, mcnemar, verdict });
+    }
     let paired_t = paired_t(&pairs);
     Some(Versus { difference, paired_t, p: None, mcnemar, verdict: Verdict::OneSeed })
 }

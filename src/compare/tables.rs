@@ -57,18 +57,49 @@ pub fn summary(report: &Report) -> Vec<String> {
 
 /// How it was measured.
 pub fn notes(report: &Report) -> Vec<String> {
-    vec![
-        "Every run is of the same base, on the same rows in the same order, with the same first head, for each seed; all methods compute with the same packed kernels.".into(),
+    let all = |same: fn(&TaskReport) -> bool| report.tasks.iter().all(same);
+    let on = match (all(|task| task.same_base), all(|task| task.same_rows)) {
+        (true, true) => {
+            "A task's runs are of the same base, and with each seed on the same rows in the same order, with the same first head"
+        }
+        (false, true) => {
+            "A task's arms are of different bases; with each seed they have the same rows in the same order"
+        }
+        (true, false) => "A task's runs are of the same base, but its arms have different rows",
+        (false, false) => "A task's arms are of different bases, and have different rows",
+    };
+    let measured_by = match report.best_state {
+        Some(true) => {
+            "The quality is the best evaluation of each run: on rows that chose nothing it would be a little lower, the more so the more rates an arm had."
+        }
+        Some(false) => {
+            "The quality is the last evaluation of each run; on rows that chose no rate it would be a little lower, where an arm had several."
+        }
+        None => {
+            "The quality is the best evaluation of each run, or the last where load_best_model_at_end is false."
+        }
+    };
+    let about = match &report.claims_about[..] {
+        [] => None,
+        [bitfit] => Some(format!("What is said of BitFit is measured of the arm {bitfit}.")),
+        [bitfit, full, ..] => Some(format!(
+            "What is said of BitFit is measured of the arms {bitfit} and {full}. Shares of quality are taken seed by seed; a paired t-test says whether they differ from 95 %."
+        )),
+    };
+    let mut notes = vec![
+        format!("{on}; all methods compute with the same packed kernels."),
         "A figure with ± is the mean over seeds and the standard deviation of a sample (n − 1).".into(),
         format!(
             "Differences are the arm's less {}'s on the same seeds. p is of a paired t-test over the seeds, with Holm's correction over a task's arms; below 0.05 a difference is called one. \
              McNemar's exact test asks for each seed whether two arms are right on different evaluation rows; it knows nothing of other seeds, so no verdict rests on it.",
             report.reference
         ),
-        "The quality is the best evaluation of each run, on the evaluation rows: on rows that chose nothing it would be a little lower, for all arms alike.".into(),
+        measured_by.into(),
         "Seconds per step are the median of a run's. Peak memory is the highest of a process of its own, with base and rows.".into(),
         "Parameters and files count the new head.".into(),
-    ]
+    ];
+    notes.extend(about);
+    notes
 }
 
 /// What is said and what was measured.
@@ -85,9 +116,7 @@ pub fn claims(report: &Report) -> Option<Table> {
         let measured = claim.measured.iter().map(|measured| measured.shown());
         [claim.claim.to_owned()].into_iter().chain(measured).collect()
     };
-    // Nothing is said of what no arm is there to measure.
-    let measured = |claim: &&super::claims::Claim| claim.measured.iter().any(|m| m.value.is_some());
-    Some(Table { head, rows: report.claims.iter().filter(measured).map(row).collect() })
+    Some(Table { head, rows: report.claims.iter().map(row).collect() })
         .filter(|table| !table.rows.is_empty())
 }
 
@@ -207,6 +236,7 @@ fn verdict(arm: &ArmReport, versus: &Versus, reference: &str) -> String {
         Verdict::NoDifferenceShown => "no difference shown".into(),
         Verdict::OneSeed if arm.quality.n > 1 => "only one seed in common: no winner named".into(),
         Verdict::OneSeed => "one seed: no winner named".into(),
+        Verdict::OtherRows => "evaluated on other rows: not to be compared".into(),
     }
 }
 
@@ -256,11 +286,20 @@ pub fn about(task: &TaskReport) -> String {
         1..=6 => format!(", labels {}", task.labels.join(", ")),
         count => format!(", {count} labels"),
     };
+    let each = |of: &dyn Fn(&ArmReport) -> String| {
+        let mut found: Vec<String> = vec![];
+        for value in task.arms.iter().map(of) {
+            if !found.contains(&value) {
+                found.push(value);
+            }
+        }
+        found.join(" or ")
+    };
     format!(
         "{}, {} training rows, {} evaluation rows{labels}; {} metric is {}.",
-        task.base,
-        thousands(task.train_rows as u64),
-        thousands(task.eval_rows as u64),
+        each(&|arm| arm.base.clone()),
+        each(&|arm| thousands(arm.train_rows as u64)),
+        each(&|arm| thousands(arm.eval_rows as u64)),
         if task.greater_is_better { "the" } else { "the (less is better)" },
         task.metric
     )

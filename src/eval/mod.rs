@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::models::{Classifier, Shaping, TaskType};
 use crate::native;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// What an evaluation found.
@@ -33,34 +34,45 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.ids.len()).collect();
     let rows: Vec<usize> = (0..examples.len()).collect();
     let (mut loss, mut outputs) = (0.0, Vec::with_capacity(examples.len()));
-    let (mut batch_size, mut fits) = (batch_size.max(1), true);
-    while let Some(left @ [_, ..]) = rows.get(outputs.len()..) {
-        let lengths = examples.iter().skip(outputs.len()).map(|example| example.tokens.ids.len());
-        let count = if fits { at_once(lengths, batch_size) } else { batch_size };
-        let rows = left.chunks(count).next().unwrap_or_default();
-        let measured = || -> Result<_> {
-            let (packed, targets) = Batch::of(examples, rows, None).to_device(device)?;
-            let logits = model.forward(&packed)?;
-            let loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
-            Ok((f64::try_from(&loss)?, to_rows(&logits)?))
-        };
-        match measured() {
-            Ok((its_loss, logits)) => {
-                loss += its_loss;
-                outputs.extend(logits);
-                progress(outputs.len())?;
-            }
-            Err(error) => {
-                fits = false;
-                batch_size = native::fewer_at_once(error, rows.len(), device)?;
-            }
-        }
-    }
+    in_batches(&lengths, batch_size, device, &mut |range| {
+        let rows = rows.get(range).unwrap_or_default();
+        let (packed, targets) = Batch::of(examples, rows, None).to_device(device)?;
+        let logits = model.forward(&packed)?;
+        let its_loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
+        let (its_loss, logits) = (f64::try_from(&its_loss)?, to_rows(&logits)?);
+        loss += its_loss;
+        outputs.extend(logits);
+        progress(outputs.len())
+    })?;
     let (mut metrics, report) = measure(examples, &outputs, task, labels);
     metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
     Ok(Evaluation { metrics, report })
+}
+
+/// Hands over where each batch of texts of `lengths` tokens lies, in their order: `batch_size` texts, or more where they are short. Where
+/// `compute` runs out of the device's memory, it is handed half as many.
+pub fn in_batches(
+    lengths: &[usize],
+    batch_size: usize,
+    device: Device,
+    compute: &mut dyn FnMut(Range<usize>) -> Result<()>,
+) -> Result<()> {
+    let (mut done, mut batch_size, mut fits) = (0, batch_size.max(1), true);
+    while let Some(left @ [_, ..]) = lengths.get(done..) {
+        let most = if fits { at_once(left.iter().copied(), batch_size) } else { batch_size };
+        let count = most.min(left.len());
+        match compute(done..done + count) {
+            Ok(()) => done += count,
+            Err(error) => {
+                fits = false;
+                batch_size = native::fewer_at_once(error, count, device)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The metrics of a task, for the logits of each example.

@@ -1,8 +1,9 @@
 //! The lowest layers' output for each training row, where nothing in them trains: it is the same in every epoch.
 
 use super::Prepared;
-use crate::data::{at_once, sent};
+use crate::data::sent;
 use crate::error::{Error, Result};
+use crate::eval::in_batches;
 use crate::nn::Packed;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -58,11 +59,11 @@ impl Cache {
             );
         }
         let mut cache = Self { memory: BTreeMap::new(), disk: None };
-        let (mut done, mut used) = (0, 0);
-        while let Some(left @ [_, ..]) = lengths.get(done..count) {
-            let rows: Vec<usize> =
-                (done..done + at_once(left.iter().copied(), batch_size)).collect();
-            for (&row, piece) in rows.iter().zip(run.lower(&rows, layers)?) {
+        let mut used = 0;
+        let lengths = lengths.get(..count).unwrap_or_default();
+        in_batches(lengths, batch_size, run.base.device(), &mut |range| {
+            let (rows, done): (Vec<usize>, usize) = (range.clone().collect(), range.end);
+            for (row, piece) in range.zip(run.lower(&rows, layers)?) {
                 let bytes = piece.numel() as u64 * kind.elt_size_in_bytes() as u64;
                 used += bytes;
                 if used <= memory {
@@ -74,9 +75,8 @@ impl Cache {
                 }
                 cache.disk.as_mut().map_or(Ok(()), |disk| disk.keep(row, &piece))?;
             }
-            done += rows.len();
-            progress(done, count)?;
-        }
+            progress(done, count)
+        })?;
         Ok(cache)
     }
 

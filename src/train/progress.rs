@@ -1,0 +1,246 @@
+//! Where a run stands, and what it cost.
+
+use super::{Policy, Prepared, events};
+use crate::checkpoint::{self, Checkpoint, State};
+use crate::config::{Precision, Run, TrainingSection};
+use crate::error::Result;
+use crate::native;
+use crate::optim::{Course, LossScale};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What a run was and what it cost; `summary.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
+    pub method: &'static str,
+    /// Parameters that train.
+    pub trainable: u64,
+    /// All parameters.
+    pub all: u64,
+    /// Steps taken.
+    pub steps: u64,
+    /// From the start of this process to its first step.
+    pub seconds_to_first_step: f64,
+    /// In steps: batch, forward, backward, optimizer.
+    pub seconds_in_steps: f64,
+    /// In saving.
+    pub seconds_saving: f64,
+    /// Of the run, with the processes that it was resumed from.
+    pub seconds_in_all: f64,
+    /// Of the steps of this process but the first two, which warm up.
+    pub median_step_seconds: f64,
+    /// Real tokens: there is no padding.
+    pub tokens_per_second: f64,
+    /// Peak resident memory of the process.
+    pub peak_rss_mib: u64,
+    /// Peak memory of tensors on the GPU.
+    pub peak_gpu_mib: Option<u64>,
+    /// The metrics of what `delta.safetensors` holds.
+    pub best: BTreeMap<String, f64>,
+    /// The step that they were measured after.
+    pub best_step: Option<u64>,
+    /// Whether a signal ended the run early.
+    pub interrupted: bool,
+}
+
+/// Where the run stands, and what this process saw of it.
+pub struct Progress {
+    /// What is saved of it.
+    pub state: State,
+    /// The age of the process when the run began.
+    began: Duration,
+    /// Seconds of the processes before this one.
+    seconds_before: f64,
+    seconds_to_first_step: Option<Duration>,
+    step_times: Vec<Duration>,
+    /// The most resident memory after one of the first steps, in MiB.
+    usual_rss_mib: u64,
+    /// Step and metrics of the last evaluation.
+    pub latest: Option<(u64, BTreeMap<String, f64>)>,
+}
+
+impl Progress {
+    /// Before the first step.
+    pub fn new(prepared: &Prepared, policy: &Policy, began: Duration) -> Self {
+        let precision = prepared.resolved.training.precision;
+        let mut computed_on = match prepared.base.device() {
+            tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
+            device => format!("{device:?}"),
+        };
+        if precision != Precision::Fp32 {
+            computed_on += &format!(", {precision:?}");
+        }
+        Self {
+            state: State {
+                total: policy.total,
+                data_fingerprint: prepared.data_fingerprint(),
+                computed_on,
+                loss_scale: (precision == Precision::Fp16).then(LossScale::default),
+                ..State::default()
+            },
+            began,
+            seconds_before: 0.0,
+            seconds_to_first_step: None,
+            step_times: vec![],
+            usual_rss_mib: 0,
+            latest: None,
+        }
+    }
+
+    /// Goes on from a checkpoint: model and optimizer are then as they were.
+    pub fn go_on_from(
+        &mut self,
+        run: &Run,
+        policy: &Policy,
+        prepared: &mut Prepared,
+        path: &Path,
+        checkpoint: &Checkpoint,
+    ) -> Result<()> {
+        let state = &checkpoint.state;
+        if state.step > policy.total {
+            let key =
+                if run.config.training.max_steps > 0 { "max_steps" } else { "num_train_epochs" };
+            let expected = format!("{} steps or more, which the run has taken", state.step);
+            return Err(run.error(
+                &format!("training.{key}"),
+                &format!("{} steps", policy.total),
+                &expected,
+            ));
+        }
+        prepared.go_on_from(path, checkpoint)?;
+        let now = std::mem::replace(&mut self.state, state.clone());
+        if now.computed_on != state.computed_on {
+            let (before, now) = (&state.computed_on, &now.computed_on);
+            tracing::warn!("begun on {before} and now on {now}: the last bits may be others");
+        }
+        if now.total != state.total && policy.schedule.course != Course::Constant {
+            let (before, now) = (state.total, now.total);
+            tracing::warn!(
+                "the rate fell towards step {before}, and from here falls towards step {now}"
+            );
+        }
+        (self.state.computed_on, self.state.total) = (now.computed_on, now.total);
+        self.state.loss_scale = now.loss_scale.map(|new| state.loss_scale.unwrap_or(new));
+        self.seconds_before = state.seconds_in_all;
+        Ok(())
+    }
+
+    /// Saves where the run stands.
+    pub fn save(&mut self, run: &Run, prepared: &Prepared) -> Result<PathBuf> {
+        let began = Instant::now();
+        let training = &run.config.training;
+        self.state.metrics_bytes = events::flushed(&training.output_dir)?;
+        self.state.seconds_in_all = self.seconds_in_all();
+        let step = self.state.step;
+        let latest = self.latest.as_ref().filter(|(at, _)| *at == step);
+        let metrics = latest.map(|(_, metrics)| metrics.clone()).unwrap_or_default();
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            delta: prepared.delta(&metrics)?,
+            memories: prepared.optimizer.memories()?,
+        };
+        let best = self.state.kept.is_some().then(|| run.delta_path());
+        let path =
+            checkpoint.save(&training.output_dir, best.as_deref(), training.save_total_limit)?;
+        self.state.seconds_saving += began.elapsed().as_secs_f64();
+        Ok(path)
+    }
+
+    /// Saves where the run stands, unless that is saved already.
+    pub fn save_once(&mut self, run: &Run, prepared: &Prepared) -> Result<()> {
+        let step = self.state.step;
+        let steps = checkpoint::steps(&run.config.training.output_dir)?;
+        if step == 0 || steps.iter().any(|(saved, _)| *saved == step) {
+            return Ok(());
+        }
+        self.save(run, prepared).map(drop)
+    }
+
+    /// Whether it is time to stop early.
+    pub fn gains_nothing(&self, training: &TrainingSection) -> bool {
+        training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most)
+    }
+
+    /// Notes when the first step begins.
+    pub fn begin_step(&mut self) {
+        if self.seconds_to_first_step.is_none() {
+            self.seconds_to_first_step = Some(self.age());
+        }
+    }
+
+    /// Counts a step of so many tokens that began then.
+    pub fn end_step(&mut self, began: Instant, tokens: usize) {
+        self.bound_memory();
+        let time = began.elapsed();
+        self.step_times.push(time);
+        self.state.step += 1;
+        self.state.tokens += tokens as u64;
+        self.state.seconds_in_steps += time.as_secs_f64();
+    }
+
+    /// Gives free memory back when it has become a quarter more than after the first ten steps: giving it back costs the next step
+    /// a few hundredths of its time.
+    fn bound_memory(&mut self) {
+        let resident = native::rss_mib();
+        if self.step_times.len() < 10 {
+            self.usual_rss_mib = self.usual_rss_mib.max(resident);
+        } else if resident > self.usual_rss_mib * 5 / 4 {
+            native::release_free_memory();
+        }
+    }
+
+    fn seconds_in_all(&self) -> f64 {
+        self.seconds_before + self.age().as_secs_f64()
+    }
+
+    /// How long ago this process began with the run; of the only run, how long ago the process itself began.
+    fn age(&self) -> Duration {
+        native::process_age().saturating_sub(self.began)
+    }
+
+    /// Of all steps.
+    pub fn tokens_per_second(&self) -> f64 {
+        self.state.tokens as f64 / self.state.seconds_in_steps.max(1e-9)
+    }
+
+    /// Sums it up.
+    pub fn summary(&self, prepared: &Prepared, interrupted: bool) -> Result<Summary> {
+        let counts = prepared.plan.counts();
+        let mut times = self
+            .step_times
+            .get(2..)
+            .filter(|times| !times.is_empty())
+            .unwrap_or(&self.step_times)
+            .to_vec();
+        times.sort();
+        let (best_step, best) = self
+            .state
+            .kept
+            .clone()
+            .map_or((None, BTreeMap::new()), |(step, metrics)| (Some(step), metrics));
+        Ok(Summary {
+            method: prepared.method().name(),
+            trainable: counts.trainable,
+            all: counts.all,
+            steps: self.state.step,
+            seconds_to_first_step: self.seconds_to_first_step.unwrap_or_default().as_secs_f64(),
+            seconds_in_steps: self.state.seconds_in_steps,
+            seconds_saving: self.state.seconds_saving,
+            seconds_in_all: self.seconds_in_all(),
+            median_step_seconds: times
+                .get(times.len() / 2)
+                .copied()
+                .unwrap_or_default()
+                .as_secs_f64(),
+            tokens_per_second: self.tokens_per_second(),
+            peak_rss_mib: native::peak_rss_mib(),
+            peak_gpu_mib: native::peak_gpu_mib(prepared.base.device())?,
+            best,
+            best_step,
+            interrupted,
+        })
+    }
+}
