@@ -360,6 +360,17 @@ fn claims_are_of_the_arms_that_they_name() {
 }
 
 #[test]
+fn rates_that_are_the_heads_alone_are_told() {
+    let scratch = grid(
+        "[bitfit]\nbias_learning_rate = 1e-3\n[training]\nmax_steps = 2\n[[arm]]\nname = \"a\"\nlearning_rates = [1e-3, 1e-2]\n",
+    );
+    let output = compare(&scratch, &["--set", "compare.seeds=[1]"]);
+    succeeded(&output);
+    let told = "arm \"a\": bitfit.bias_learning_rate = 1e-3 stays";
+    assert_eq!(stderr(&output).matches(told).count(), 1, "{}", stderr(&output));
+}
+
+#[test]
 fn what_no_comparison_wrote_is_left_alone() {
     let scratch = grid("[[arm]]\nname = \"a\"\n");
     std::fs::create_dir(scratch.path("out")).unwrap();

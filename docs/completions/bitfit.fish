@@ -26,7 +26,7 @@ end
 
 complete -c bitfit -n "__fish_bitfit_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_needs_command" -s V -l version -d 'Print version'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "train" -d 'Train a task, the same as bitfit-train'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "train" -d 'Train a task, as bitfit-train does'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "eval" -d 'Evaluate a trained task on labelled data'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "predict" -d 'Predict labels with confidences: one JSON object a line on stdout'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "inspect" -d 'Show parameters by group: of a model, of what a configuration would train, of what a delta holds; how deltas differ; or runs side by side'
@@ -115,7 +115,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l weights -d 'Th
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand docs" -s h -l help -d 'Print help'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "train" -d 'Train a task, the same as bitfit-train'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "train" -d 'Train a task, as bitfit-train does'
 complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "eval" -d 'Evaluate a trained task on labelled data'
 complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "predict" -d 'Predict labels with confidences: one JSON object a line on stdout'
 complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "inspect" -d 'Show parameters by group: of a model, of what a configuration would train, of what a delta holds; how deltas differ; or runs side by side'

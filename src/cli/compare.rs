@@ -1,7 +1,7 @@
 //! `bitfit compare`.
 
 use super::train::stop_on_signal;
-use super::{downloads, print};
+use super::{become_anew, downloads, print};
 use crate::compare::grid::rate_name;
 use crate::compare::{self, Ended, Grid, Progress};
 use crate::error::{Error, Result};
@@ -12,8 +12,7 @@ use crate::train::{Policy, Prepared};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::json;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub const EXAMPLES: &str = "Examples:
   bitfit compare --config configs/compare/smoke.toml
@@ -30,17 +29,28 @@ Exit codes:
 /// Says to a process that it is one of a comparison's, and whether it is not the first.
 const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";
 
-/// Becomes this program anew, with the same arguments.
+/// Becomes this program anew, for the next run.
 fn again(going_on: bool) -> Result<()> {
-    let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
-    let mut command = std::process::Command::new(&program);
-    command.args(std::env::args_os().skip(1)).env(GOING_ON, if going_on { "1" } else { "0" });
-    // As bitfit-train does.
-    if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
-        command.env("GOMP_SPINCOUNT", "30000");
+    become_anew([(GOING_ON, if going_on { "1" } else { "0" })].into_iter())
+}
+
+/// Says where an arm's rates are not the biases'.
+fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
+    for (place, arm) in grid.arms.iter().enumerate().filter(|(_, arm)| arm.learning_rates.len() > 1)
+    {
+        for (task, name) in grid.tasks.iter().enumerate() {
+            let cells = grid.cells(task, place)?;
+            let rate = cells.first().and_then(|cell| cell.run.config.bitfit.bias_learning_rate);
+            if let Some(rate) = rate {
+                tracing::warn!(
+                    "task {name:?}, arm {:?}: bitfit.bias_learning_rate = {} stays: learning_rates are the head's alone",
+                    arm.name,
+                    rate_name(rate)
+                );
+            }
+        }
     }
-    // It returns only if it fails.
-    Err(Error::io("start", &program)(command.exec()))
+    Ok(())
 }
 
 #[derive(Args)]
@@ -71,7 +81,10 @@ impl Compare {
         }
         // Each run has a process of its own, one after the other under one number, so that its memory and speed are those of
         // bitfit-train; what is done is found on the disk.
-        let Ok(going_on) = std::env::var(GOING_ON) else { return again(false) };
+        let Ok(going_on) = std::env::var(GOING_ON) else {
+            warn_of_rates_that_stay(&grid)?;
+            return again(false);
+        };
         let stop = stop_on_signal(self.json)?;
         let mut progress = Progress::new(bars, self.json);
         let how = (true, going_on == "1");

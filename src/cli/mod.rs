@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use serde_json::json;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tch::Device;
@@ -39,7 +40,7 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a task, the same as bitfit-train.
+    /// Train a task, as bitfit-train does.
     #[command(after_help = train::EXAMPLES, after_long_help = train::LESSON)]
     Train(train::Train),
     /// Evaluate a trained task on labelled data.
@@ -130,9 +131,9 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> ExitCode {
     native::ignore_file_size_signal();
     let (result, json) = match command {
-        Command::Train(args) => (args.run(), args.json),
-        Command::Eval(args) => (args.run(), args.json),
-        Command::Predict(args) => (args.run(), false),
+        Command::Train(args) => (rested().and_then(|()| args.run()), args.json),
+        Command::Eval(args) => (rested().and_then(|()| args.run()), args.json),
+        Command::Predict(args) => (rested().and_then(|()| args.run()), false),
         Command::Inspect(args) => (args.run(), args.json),
         Command::Compare(args) => (args.run(), args.json),
         Command::Export(args) => (args.run(), false),
@@ -154,6 +155,32 @@ fn run(command: Command) -> ExitCode {
     };
     let _ = writeln!(std::io::stderr(), "{message}");
     ExitCode::from(code)
+}
+
+/// What GNU's OpenMP reads while libtorch is loaded: bitfit-train has why it is set, and how.
+const SPIN: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
+
+/// Becomes this program anew, unless its environment says how long threads spin when they wait for each other.
+fn rested() -> Result<()> {
+    if SPIN.iter().any(|name| std::env::var_os(name).is_some()) {
+        return Ok(());
+    }
+    become_anew(std::iter::empty())
+}
+
+/// Becomes this program anew, with the same arguments, `more` in its environment, and threads that sleep soon when they wait.
+fn become_anew<'a>(more: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
+    let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
+    let mut command = std::process::Command::new(&program);
+    let mut arguments = std::env::args_os();
+    command.arg0(arguments.next().unwrap_or_default()).args(arguments).envs(more);
+    if let [spin, _] = SPIN
+        && SPIN.iter().all(|name| std::env::var_os(name).is_none())
+    {
+        command.env(spin, "30000");
+    }
+    // It returns only if it fails.
+    Err(Error::io("start", &program)(command.exec()))
 }
 
 impl Convert {

@@ -26,7 +26,7 @@ macro_rules! ending {
 ",
             $between,
             "Exit codes:
-  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted after saving"
+  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted: saved, if it had begun and was asked once"
         )
     };
 }

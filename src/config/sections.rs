@@ -230,17 +230,17 @@ pub struct DataSection {
     pub text_pair_column: Option<String>,
     /// The column of the label, or of the labels.
     pub label_column: String,
-    /// What stands between several labels of a row; in JSONL and Parquet they may be a list.
+    /// What stands between several labels of a row (`multi_label`); in JSONL and Parquet they may be a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1))]
     pub label_separator: Option<String>,
-    /// Instead of `label_column`: a column of 0 or 1 for each label, named by it.
+    /// Instead of `label_column`, of several labels (`multi_label`): a column of 0 or 1 for each label, named by it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_columns: Option<Vec<String>>,
     /// Whether each epoch has another order.
     pub shuffle: bool,
-    /// Tokens that a text is cut to, special tokens included.
+    /// Tokens that a text is cut to, special tokens included; at most what the base has places for.
     #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_length: usize,
 }
@@ -249,7 +249,7 @@ pub struct DataSection {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
-    /// Every `eval_steps`, or `save_steps`.
+    /// Every `eval_steps` steps to evaluate, every `save_steps` to save.
     #[default]
     Steps,
     /// At the end of each epoch.
@@ -404,12 +404,12 @@ pub struct TrainingSection {
     /// The steps in which the rate rises, as a share of all.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub warmup_ratio: f64,
-    /// The share of each target that is spread over all classes; evaluations measure the loss without it.
+    /// Of a classification, the share of each target that is spread over all classes; evaluations measure the loss without it.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub label_smoothing_factor: f64,
     /// How much each class counts in the loss: `"balanced"`, a list by class number, or a table by label; with several labels, how much having
     /// one counts. `"balanced"` is rows / (classes x rows of the class), with several labels rows without it / rows with it; labels that a
-    /// table does not name count 1. Evaluations do without it; by default all the same.
+    /// table does not name count 1. Evaluations do without it; by default all the same; a regression has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
@@ -447,7 +447,7 @@ pub struct TrainingSection {
     pub logging_steps: u64,
     /// Whether `delta.safetensors` is the best evaluated, or the last.
     pub load_best_model_at_end: bool,
-    /// The metric by which the best state is chosen; by default the task's first: accuracy, f1_micro or pearson.
+    /// The metric by which the best state is chosen; by default the task's first: accuracy, f1_micro or pearson. docs/formats.md has each task's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric_for_best_model: Option<Metric>,
     /// Whether more of that metric is better; by default true, and false for errors and the loss.
