@@ -6,6 +6,8 @@ use bitfit::eval::in_batches;
 use bitfit::native;
 use bitfit::optim::LossScale;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use tch::{Device, Kind, Tensor};
 
 /// Trains with these keys set, into `run`, and returns what is kept in the end.
@@ -163,6 +165,35 @@ fn predictions_are_made_in_the_precision_that_is_asked_for() {
     let output =
         scratch.bitfit(&["predict", "--run", "run", "--precision", "int8", "A fine film."]);
     refused(&output, 2, &["int8", "fp32", "bf16", "fp16"]);
+}
+
+/// Threads that spin for long while they wait are slow beside another program's: libtorch is loaded with few spins, unless somebody says.
+#[test]
+fn whoever_computes_has_threads_that_sleep_soon() {
+    let scratch = Scratch::new();
+    trained(&scratch, "run", &[]);
+    let environment = |policy: Option<&str>| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bitfit"))
+            .args(["predict", "--input", "-", "--run"])
+            .arg(scratch.path("run"))
+            .env_remove("GOMP_SPINCOUNT")
+            .env_remove("OMP_WAIT_POLICY")
+            .envs(policy.map(|policy| ("OMP_WAIT_POLICY", policy)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.as_mut().unwrap().write_all(b"A fine film.\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut answer).unwrap();
+        assert!(answer.contains("score"), "{answer}");
+        let environment = std::fs::read(format!("/proc/{}/environ", child.id())).unwrap();
+        assert!(child.wait_with_output().unwrap().status.success());
+        String::from_utf8_lossy(&environment).contains("GOMP_SPINCOUNT=30000")
+    };
+    assert!(environment(None));
+    assert!(!environment(Some("passive")), "as it was asked for");
 }
 
 #[test]

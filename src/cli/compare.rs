@@ -31,7 +31,7 @@ const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";
 
 /// Becomes this program anew, for the next run.
 fn again(going_on: bool) -> Result<()> {
-    become_anew([(GOING_ON, if going_on { "1" } else { "0" })].into_iter())
+    become_anew(Some((GOING_ON, if going_on { "1" } else { "0" })))
 }
 
 /// Says where an arm's rates are not the biases'.

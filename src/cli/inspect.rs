@@ -172,14 +172,14 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
     let metric = |run: &Past| {
         let task = Metric::of(run.config.model.task_type).first().copied();
         let metric = run.config.training.metric_for_best_model.or(task)?.name();
-        let best = &run.figures.as_ref()?.best;
+        let best = &run.summary.as_ref()?.best;
         best.get(metric).map(|value| (metric, *value))
     };
     if json {
         let rows = runs.iter().map(|run| {
             let training = &run.config.training;
             let best = metric(run).map(|(name, value)| json!({"metric": name, "value": value}));
-            json!({"dir": run.dir, "learning_rate": training.learning_rate, "seed": training.seed, "best": best, "summary": run.figures})
+            json!({"dir": run.dir, "learning_rate": training.learning_rate, "seed": training.seed, "best": best, "summary": run.summary})
         });
         return print(&serde_json::Value::from_iter(rows).to_string());
     }
@@ -201,19 +201,19 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
     for (run, name) in runs.iter().zip(names) {
         let (training, rate) = (&run.config.training, run.config.training.learning_rate);
         let (rate, seed) = (rate.map_or("-".into(), |rate| format!("{rate:e}")), training.seed);
-        text += &match &run.figures {
+        text += &match &run.summary {
             None => format!("\n{name:<width$} {:<80} {rate:>8} {seed:>6}", "not ended"),
-            Some(figures) => {
+            Some(summary) => {
                 let best = metric(run).map_or("-".into(), |(m, value)| format!("{m} {value:.4}"));
                 format!(
                     "\n{name:<width$} {:<10} {:>12} {best:>18} {:>7} {:>9.4} {:>9.0} {:>9} {rate:>8} {seed:>6}{}",
-                    figures.method,
-                    thousands(figures.trainable),
-                    figures.steps,
-                    figures.median_step_seconds,
-                    figures.tokens_per_second,
-                    figures.peak_rss_mib,
-                    if figures.interrupted { "  interrupted" } else { "" }
+                    summary.method,
+                    thousands(summary.trainable),
+                    summary.steps,
+                    summary.median_step_seconds,
+                    summary.tokens_per_second,
+                    summary.peak_rss_mib,
+                    if summary.interrupted { "  interrupted" } else { "" }
                 )
             }
         };

@@ -130,10 +130,15 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> ExitCode {
     native::ignore_file_size_signal();
+    let computes = matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_));
+    if computes && !spin_is_set() {
+        // Where that fails, it computes as it is.
+        let _ = become_anew(None);
+    }
     let (result, json) = match command {
-        Command::Train(args) => (rested().and_then(|()| args.run()), args.json),
-        Command::Eval(args) => (rested().and_then(|()| args.run()), args.json),
-        Command::Predict(args) => (rested().and_then(|()| args.run()), false),
+        Command::Train(args) => (args.run(), args.json),
+        Command::Eval(args) => (args.run(), args.json),
+        Command::Predict(args) => (args.run(), false),
         Command::Inspect(args) => (args.run(), args.json),
         Command::Compare(args) => (args.run(), args.json),
         Command::Export(args) => (args.run(), false),
@@ -157,27 +162,19 @@ fn run(command: Command) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What GNU's OpenMP reads while libtorch is loaded: bitfit-train has why it is set, and how.
-const SPIN: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
-
-/// Becomes this program anew, unless its environment says how long threads spin when they wait for each other.
-fn rested() -> Result<()> {
-    if SPIN.iter().any(|name| std::env::var_os(name).is_some()) {
-        return Ok(());
-    }
-    become_anew(std::iter::empty())
+/// Whether the environment says how long threads spin when they wait for each other, which GNU's OpenMP reads while libtorch is loaded.
+fn spin_is_set() -> bool {
+    ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// Becomes this program anew, with the same arguments, `more` in its environment, and threads that sleep soon when they wait.
-fn become_anew<'a>(more: impl Iterator<Item = (&'a str, &'a str)>) -> Result<()> {
+/// Becomes this program anew, with the same arguments, `more` in its environment, and threads that sleep soon: bitfit-train has why.
+fn become_anew(more: Option<(&str, &str)>) -> Result<()> {
     let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
     let mut command = std::process::Command::new(&program);
     let mut arguments = std::env::args_os();
     command.arg0(arguments.next().unwrap_or_default()).args(arguments).envs(more);
-    if let [spin, _] = SPIN
-        && SPIN.iter().all(|name| std::env::var_os(name).is_none())
-    {
-        command.env(spin, "30000");
+    if !spin_is_set() {
+        command.env("GOMP_SPINCOUNT", "30000");
     }
     // It returns only if it fails.
     Err(Error::io("start", &program)(command.exec()))

@@ -59,26 +59,30 @@ pub fn claims(tasks: &[TaskReport], bitfit: Arm<'_>, full: Arm<'_>) -> Vec<Claim
         ("saves 0.4 MB instead of 440 MB, 1 in 1,100", size),
     ];
     let Some(bitfit) = bitfit else { return vec![] };
-    let of = |task: &TaskReport, (place, name): (usize, &String)| {
-        let arm = task.arms.iter().find(|arm| arm.place == place).cloned();
-        arm.ok_or_else(|| Measured::missing(&format!("no run of {name} is done")))
-    };
     let mut claims = vec![];
     for (claim, cost, measure) in against_full {
         let Some(full) = full else { continue };
-        let measured = tasks.iter().map(|task| {
-            let (ours, theirs) = (of(task, bitfit)?, of(task, full)?);
-            Ok(measure(task, &ours, &theirs))
+        let measured = tasks.iter().map(|task| match (of(task, bitfit), of(task, full)) {
+            (Ok(ours), Ok(theirs)) => measure(task, ours, theirs),
+            (Err(missing), _) | (_, Err(missing)) => missing,
         });
-        let measured = measured.map(|found| found.unwrap_or_else(|missing: Measured| missing));
         claims.push(Claim { claim, cost, measured: measured.collect() });
     }
     for (claim, measure) in own {
         let measured =
-            tasks.iter().map(|task| of(task, bitfit).map_or_else(|m| m, |a| measure(&a)));
+            tasks.iter().map(|task| of(task, bitfit).map_or_else(|missing| missing, measure));
         claims.push(Claim { claim, cost: false, measured: measured.collect() });
     }
     claims
+}
+
+/// What is reported of an arm on `task`, or that nothing is.
+fn of<'a>(
+    task: &'a TaskReport,
+    (place, name): (usize, &String),
+) -> std::result::Result<&'a ArmReport, Measured> {
+    let arm = task.arms.iter().find(|arm| arm.place == place);
+    arm.ok_or_else(|| Measured::missing(&format!("no run of {name} is done")))
 }
 
 /// Median steps, at each arm's own rate; the ratio of the means over seeds.

@@ -104,7 +104,7 @@ impl Facts {
             eval_rows: prepared.eval.len(),
             labels: prepared.labels.names.clone(),
             base_fingerprint: Some(base.fingerprint.clone()),
-            data_fingerprint: Some(prepared.data_fingerprint()),
+            data_fingerprint: Some(prepared.data_fingerprint.clone()),
         }
     }
 }

@@ -19,7 +19,7 @@ pub use progress::{Progress, left};
 pub use report::{Failure, Report};
 
 use crate::error::{Error, Result};
-use crate::train::{Figures, Listeners, MetricsFile, Start, TensorBoard, train_since};
+use crate::train::{Listeners, MetricsFile, Start, Summary, TensorBoard, train_since};
 use crate::{checkpoint, files, native};
 use kept::{Biases, Standing};
 use progress::Hearing;
@@ -35,7 +35,7 @@ pub struct Ran {
     /// Which one.
     pub cell: Cell,
     /// What its summary says.
-    pub figures: Figures,
+    pub summary: Summary,
     /// What was measured afterwards.
     pub finished: Finished,
 }
@@ -43,7 +43,7 @@ pub struct Ran {
 impl Ran {
     /// The metric that the task goes by.
     pub fn value(&self) -> Option<f64> {
-        self.figures.best.get(self.cell.run.metric.name()).copied()
+        self.summary.best.get(self.cell.run.metric.name()).copied()
     }
 }
 
@@ -95,21 +95,21 @@ pub fn compare(
         stop,
         alone,
         begun: 0,
-        again: false,
-        interrupted: false,
+        left: false,
         biases: Biases::default(),
         ran: vec![],
         failures: so_far.failures,
     };
     let ended = comparison.run();
-    let Comparison { ran, failures, progress, again, interrupted, .. } = comparison;
+    let Comparison { ran, failures, progress, left, .. } = comparison;
     progress.end();
     ended?;
+    let interrupted = left && stop.load(Ordering::SeqCst);
     if interrupted && ran.is_empty() {
         let nothing = "no run is done yet; the same command goes on";
         return Err(Error::Interrupted(nothing.into()));
     }
-    if again {
+    if left && !interrupted {
         let (spent, worked) = progress.spent();
         let so_far = SoFar { failures, spent, worked };
         let text = serde_json::to_string(&so_far).map_err(|e| Error::Bug(e.to_string()))?;
@@ -135,10 +135,8 @@ struct Comparison<'a> {
     alone: bool,
     /// Runs that this process began.
     begun: usize,
-    /// Whether the rest is another process's.
-    again: bool,
-    /// Whether it was asked to end: what is done already is gathered, and nothing begun.
-    interrupted: bool,
+    /// Whether runs are left, to another process or another day: of these, what is done already is gathered, and nothing begun.
+    left: bool,
     biases: Biases,
     ran: Vec<Ran>,
     failures: Vec<Failure>,
@@ -165,9 +163,6 @@ impl Comparison<'_> {
 
     /// Runs `cell`, unless it is done; a failure is noted.
     fn run_one(&mut self, cell: &Cell) -> Result<()> {
-        if self.again {
-            return Ok(());
-        }
         if self.failures.iter().any(|failure| failure.is_of(self.grid, cell)) {
             self.progress.skip();
             return Ok(());
@@ -176,8 +171,8 @@ impl Comparison<'_> {
         let (standing, dir) = (kept::standing(&cell.run)?, &cell.run.config.training.output_dir);
         let start = match standing {
             Standing::Done(finished) => {
-                if let Some(figures) = Figures::read(dir)? {
-                    self.ran.push(Ran { cell: cell.clone(), figures, finished: *finished });
+                if let Some(summary) = Summary::read(dir)? {
+                    self.ran.push(Ran { cell: cell.clone(), summary, finished: *finished });
                     self.progress.skip();
                     return Ok(());
                 }
@@ -186,12 +181,8 @@ impl Comparison<'_> {
             Standing::Open => Start::Resume,
             Standing::Other => Start::Overwrite,
         };
-        self.interrupted |= self.stop.load(Ordering::SeqCst);
-        if self.interrupted {
-            return Ok(());
-        }
-        if self.alone && self.begun > 0 {
-            self.again = true;
+        if self.stop.load(Ordering::SeqCst) || (self.alone && self.begun > 0) {
+            self.left = true;
             return Ok(());
         }
         self.begun += 1;
@@ -199,7 +190,7 @@ impl Comparison<'_> {
         let done = self.train(cell, &name, start);
         // Whatever a run that was asked to end says of it, the comparison ends too.
         if self.stop.load(Ordering::SeqCst) && done.is_err() {
-            self.interrupted = true;
+            self.left = true;
             return Ok(());
         }
         self.progress.end_run();
@@ -210,7 +201,7 @@ impl Comparison<'_> {
                 let (done, total) = (self.ran.len() + self.failures.len() + 1, self.grid.total());
                 tracing::info!("{done}/{total} {name}: {metric} {value:.4}");
                 self.progress.tell(
-                    &json!({"event": "done", "run": name, "dir": dir, "summary": ran.figures}),
+                    &json!({"event": "done", "run": name, "dir": dir, "summary": ran.summary}),
                 )?;
                 self.ran.push(ran);
             }
@@ -242,17 +233,15 @@ impl Comparison<'_> {
             facts: Facts::default(),
             steps: 0,
         };
-        train_since(began, run, start, &mut hearing, self.stop)?;
+        let summary = train_since(began, run, start, &mut hearing, self.stop)?;
         let (facts, steps) = (hearing.facts, hearing.steps);
-        let figures = Figures::read(dir)?
-            .ok_or_else(|| Error::file(dir, "the run ended without a summary.json"))?;
         // Earlier runs leave their memory to later ones, and a process that only ended a run has seen little of its own.
-        let own_peak = self.begun == 1 && steps >= figures.steps.min(10);
+        let own_peak = self.begun == 1 && steps >= summary.steps.min(10);
         let finished = kept::measure(run, facts, own_peak, &mut self.biases)?;
         kept::keep(run, Some(finished.clone()))?;
         // Nothing goes on from a run that is done.
         files::remove_dir(&dir.join(checkpoint::FOLDER))?;
-        Ok(Ran { cell: cell.clone(), figures, finished })
+        Ok(Ran { cell: cell.clone(), summary, finished })
     }
 }
 

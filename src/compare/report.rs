@@ -377,22 +377,22 @@ fn arm_report(
     let needed = |value: &dyn Fn(&Ran) -> f64| {
         over(&|ran| Some(value(ran))).ok_or_else(|| Error::Bug("an arm without runs".into()))
     };
-    let names = first.figures.best.keys();
+    let names = first.summary.best.keys();
     let metrics = names
-        .filter_map(|name| Some((name.clone(), over(&|ran| ran.figures.best.get(name).copied())?)));
+        .filter_map(|name| Some((name.clone(), over(&|ran| ran.summary.best.get(name).copied())?)));
     let cost = Cost {
         // A process that took the last steps of a run alone has timed few, or none.
         step_seconds: needed(&|ran| match ran.finished.memory_is_its_own {
-            true => ran.figures.median_step_seconds,
-            false => ran.figures.seconds_in_steps / ran.figures.steps.max(1) as f64,
+            true => ran.summary.median_step_seconds,
+            false => ran.summary.seconds_in_steps / ran.summary.steps.max(1) as f64,
         })?,
-        tokens_per_second: needed(&|ran| ran.figures.tokens_per_second)?,
-        seconds: needed(&|ran| ran.figures.seconds_in_all)?,
+        tokens_per_second: needed(&|ran| ran.summary.tokens_per_second)?,
+        seconds: needed(&|ran| ran.summary.seconds_in_all)?,
         peak_rss_mib: over(&|ran| {
-            let own = ran.finished.memory_is_its_own && ran.figures.peak_rss_mib > 0;
-            own.then_some(ran.figures.peak_rss_mib as f64)
+            let own = ran.finished.memory_is_its_own && ran.summary.peak_rss_mib > 0;
+            own.then_some(ran.summary.peak_rss_mib as f64)
         }),
-        peak_gpu_mib: over(&|ran| ran.figures.peak_gpu_mib.map(|mib| mib as f64)),
+        peak_gpu_mib: over(&|ran| ran.summary.peak_gpu_mib.map(|mib| mib as f64)),
     };
     let report = ArmReport {
         name: name.into(),
@@ -401,20 +401,20 @@ fn arm_report(
         base_bytes: first.finished.facts.base_bytes,
         train_rows: first.finished.facts.train_rows,
         eval_rows: first.finished.facts.eval_rows,
-        method: first.figures.method.clone(),
+        method: first.summary.method.clone(),
         learning_rate,
         rates,
         quality,
         by_seed: chosen
             .iter()
             .filter_map(|ran| {
-                let (seed, best_step) = (ran.cell.seed, ran.figures.best_step);
+                let (seed, best_step) = (ran.cell.seed, ran.summary.best_step);
                 Some(SeedReport { seed, value: ran.value()?, best_step })
             })
             .collect(),
         metrics: metrics.collect(),
-        trainable: first.figures.trainable,
-        all: first.figures.all,
+        trainable: first.summary.trainable,
+        all: first.summary.all,
         delta_bytes: first.finished.delta_bytes,
         cost,
         versus: None,

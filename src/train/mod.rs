@@ -15,7 +15,7 @@ pub mod watch;
 
 pub use events::{Event, Listener, Listeners, MetricsFile, Record, Terminal, list};
 pub use manifest::Manifest;
-pub use past::{Evaluated, Figures, Past};
+pub use past::{Evaluated, Past};
 pub use policy::{Actions, Policy};
 pub use profile::{Profile, Profiler};
 pub use progress::Summary;

@@ -1,45 +1,12 @@
 //! A run that was: what its directory says of it.
 
 use super::events::METRICS;
-use super::output;
+use super::{Summary, output};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::files;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// What `summary.json` says, as far as it is there.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Figures {
-    /// What trained.
-    pub method: String,
-    /// Parameters that train.
-    pub trainable: u64,
-    /// All parameters.
-    pub all: u64,
-    /// Steps taken.
-    pub steps: u64,
-    /// In steps: batch, forward, backward, optimizer.
-    pub seconds_in_steps: f64,
-    /// In all.
-    pub seconds_in_all: f64,
-    /// The middle one of the steps' times.
-    pub median_step_seconds: f64,
-    /// Real tokens.
-    pub tokens_per_second: f64,
-    /// Peak resident memory of the process.
-    pub peak_rss_mib: u64,
-    /// Peak memory of tensors on the GPU.
-    pub peak_gpu_mib: Option<u64>,
-    /// The metrics of what `delta.safetensors` holds.
-    pub best: BTreeMap<String, f64>,
-    /// The step that they were measured after.
-    pub best_step: Option<u64>,
-    /// Whether a signal ended the run early.
-    pub interrupted: bool,
-}
 
 /// An evaluation in `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +27,7 @@ pub struct Past {
     /// The configuration as it was run.
     pub config: RunConfig,
     /// None of a run that has not ended.
-    pub figures: Option<Figures>,
+    pub summary: Option<Summary>,
 }
 
 impl Past {
@@ -75,7 +42,7 @@ impl Past {
         Ok(Self {
             dir: dir.to_owned(),
             config: RunConfig::read(&path, &[])?,
-            figures: Figures::read(dir)?,
+            summary: Summary::read(dir)?,
         })
     }
 
@@ -125,7 +92,7 @@ impl Past {
     }
 }
 
-impl Figures {
+impl Summary {
     /// What `summary.json` in `dir` says; none where there is none.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("summary.json");

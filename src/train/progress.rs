@@ -6,16 +6,17 @@ use crate::config::{Precision, Run, TrainingSection};
 use crate::error::Result;
 use crate::native;
 use crate::optim::{Course, LossScale};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What a run was and what it cost; `summary.json`.
-#[derive(Debug, Clone, Serialize)]
+/// What a run was and what it cost; `summary.json`, of which what an older version did not write is empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
-    pub method: &'static str,
+    pub method: String,
     /// Parameters that train.
     pub trainable: u64,
     /// All parameters.
@@ -76,7 +77,7 @@ impl Progress {
         Self {
             state: State {
                 total: policy.total,
-                data_fingerprint: prepared.data_fingerprint(),
+                data_fingerprint: prepared.data_fingerprint.clone(),
                 computed_on,
                 loss_scale: (precision == Precision::Fp16).then(LossScale::default),
                 ..State::default()
@@ -222,7 +223,7 @@ impl Progress {
             .clone()
             .map_or((None, BTreeMap::new()), |(step, metrics)| (Some(step), metrics));
         Ok(Summary {
-            method: prepared.method().name(),
+            method: prepared.method().name().into(),
             trainable: counts.trainable,
             all: counts.all,
             steps: self.state.step,

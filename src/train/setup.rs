@@ -23,6 +23,8 @@ use tch::Tensor;
 
 /// A run, ready for its first step.
 pub struct Prepared {
+    /// Of what is trained and evaluated on.
+    pub data_fingerprint: String,
     /// The model, frozen but for what trains.
     pub base: Base,
     /// What trains.
@@ -132,7 +134,9 @@ impl Prepared {
         let weights = class_weights.clone().map(ClassWeights::List);
         resolved.training.class_weights = weights;
         sources.pin(&mut resolved);
+        let data_fingerprint = fingerprint(&train, &eval);
         Ok(Self {
+            data_fingerprint,
             base,
             plan,
             optimizer,
@@ -207,26 +211,6 @@ impl Prepared {
         by_file.into_iter().map(file).collect::<Vec<_>>().join("; ")
     }
 
-    /// SHA-256 over what is trained and evaluated on: token ids and targets, in their order.
-    pub fn data_fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for examples in [&self.train, &self.eval] {
-            hash.update(examples.len().to_le_bytes());
-            for example in examples {
-                let Example { tokens, target } = example;
-                hash.update(tokens.ids.len().to_le_bytes());
-                hash.update(tokens.first.to_le_bytes());
-                tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-                match target {
-                    Target::Class(class) => hash.update(class.to_le_bytes()),
-                    Target::Labels(has) => has.iter().for_each(|&has| hash.update([u8::from(has)])),
-                    Target::Number(number) => hash.update(number.to_le_bytes()),
-                }
-            }
-        }
-        files::hex(&hash.finalize())
-    }
-
     /// Goes on from a state of this run: copies it in, if it is one.
     pub fn go_on_from(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         let other =
@@ -244,8 +228,8 @@ impl Prepared {
                 return other(key, found, expected);
             }
         }
-        let (found, expected) = (&state.data_fingerprint, self.data_fingerprint());
-        if *found != expected {
+        let (found, expected) = (&state.data_fingerprint, &self.data_fingerprint);
+        if found != expected {
             let problem = format!(
                 "the rows of {} or of the evaluation are not those that the run began with (fingerprint {found:.16}, and now {expected:.16}); \
                  bring them back, or begin anew with --overwrite",
@@ -292,6 +276,26 @@ impl Prepared {
             Meta { metrics: metrics.clone(), ..self.meta.clone() },
         )
     }
+}
+
+/// SHA-256 over token ids and targets, in their order.
+fn fingerprint(train: &[Example], eval: &[Example]) -> String {
+    let mut hash = Sha256::new();
+    for examples in [train, eval] {
+        hash.update(examples.len().to_le_bytes());
+        for example in examples {
+            let Example { tokens, target } = example;
+            hash.update(tokens.ids.len().to_le_bytes());
+            hash.update(tokens.first.to_le_bytes());
+            tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            match target {
+                Target::Class(class) => hash.update(class.to_le_bytes()),
+                Target::Labels(has) => has.iter().for_each(|&has| hash.update([u8::from(has)])),
+                Target::Number(number) => hash.update(number.to_le_bytes()),
+            }
+        }
+    }
+    files::hex(&hash.finalize())
 }
 
 /// What is printed before the first step.
