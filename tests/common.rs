@@ -120,6 +120,31 @@ impl Scratch {
     pub fn bitfit_with(&self, args: &[&str], stdin: &str) -> Output {
         run(env!("CARGO_BIN_EXE_bitfit"), args, self.folder.path(), stdin)
     }
+
+    /// [`Scratch::bitfit`], with the peak resident memory of the process in MiB.
+    pub fn bitfit_measured(&self, args: &[&str]) -> (Output, u64) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit"));
+        measured(command.args(args).current_dir(self.folder.path()).env_remove("RUST_LOG"))
+    }
+}
+
+/// What a command gave, and its peak resident memory in MiB.
+///
+/// Linux's /proc is asked every 2 ms while the process lives: getrusage's figure starts from the parent's.
+pub fn measured(command: &mut Command) -> (Output, u64) {
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let waiting = std::thread::spawn(move || child.wait_with_output().unwrap());
+    let mut peak_kib = 0;
+    while !waiting.is_finished() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        peak_kib = peak_kib.max(kib.unwrap_or(0));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    (waiting.join().unwrap(), peak_kib >> 10)
 }
 
 /// A TSV of short reviews that a model can tell apart.

@@ -356,3 +356,11 @@ fn with_member(archive: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
     }
     new.finish().unwrap().into_inner()
 }
+
+#[test]
+fn inspecting_a_small_base_takes_little_memory() {
+    let (output, peak_mib) = Scratch::new().bitfit_measured(&["inspect", "--model", "base"]);
+    succeeded(&output);
+    // libtorch alone takes some 150 MiB: less was not measured.
+    assert!((20..1024).contains(&peak_mib), "{peak_mib} MiB");
+}
