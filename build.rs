@@ -8,7 +8,13 @@ const VERSION: &str = "2.13.0";
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
-    println!("cargo:rerun-if-changed=src/native");
+    // Not the whole folder: mod.rs is Rust's.
+    let sources = std::fs::read_dir("src/native").into_iter().flatten().flatten();
+    for path in sources.map(|entry| entry.path()) {
+        if path.extension().is_some_and(|ending| ending != "rs") {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
     // docs.rs sets both, and has no libtorch: documentation links nothing.
     if ["DOCS_RS", "CARGO_FEATURE_DOC_ONLY"].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
@@ -54,8 +60,18 @@ fn main() {
         .include(libtorch.join("include"))
         .include(libtorch.join("include/torch/csrc/api/include"))
         .files(
-            ["native", "dropout", "product", "attention", "small", "fused", "memory", "profile"]
-                .map(|name| format!("src/native/{name}.cpp")),
+            [
+                "native",
+                "dropout",
+                "product",
+                "attention",
+                "small",
+                "fused",
+                "memory",
+                "profile",
+                "threads",
+            ]
+            .map(|name| format!("src/native/{name}.cpp")),
         )
         .compile("bitfit_native");
     // Found from any folder, with no LD_LIBRARY_PATH: in a package beside the binaries (scripts/package.sh), else where it is now.

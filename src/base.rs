@@ -124,6 +124,10 @@ impl BaseFiles {
         device: Device,
     ) -> Result<Base> {
         let Self { dir, mut config, mut weights } = self;
+        native::fit_threads()?;
+        if !device.is_cuda() {
+            native::check_product(Kind::Float)?;
+        }
         config.dropouts = dropouts.unwrap_or(config.dropouts);
         // Before anything is allocated: a config.json may say any size.
         for (name, shape) in config.landmarks() {
@@ -175,6 +179,9 @@ impl Base {
             tracing::warn!(
                 "this processor does not multiply bfloat16: products take longer than in fp32"
             );
+        }
+        if kind != Kind::Float && !self.device().is_cuda() {
+            native::check_product(kind)?;
         }
         let between = if self.device().is_cuda() { kind } else { Kind::Float };
         self.model.set_kinds(kind, between)

@@ -20,6 +20,7 @@ mod readme;
 mod resume;
 mod sparing;
 mod standin;
+mod threads;
 mod tokenize;
 mod tracking;
 mod training;

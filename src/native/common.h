@@ -35,6 +35,14 @@ int guarded(Body body) {
   return 1;
 }
 
+// How many threads libtorch counted on for the calling thread, and how many OpenMP gives it.
+struct Threads {
+  int wanted, found;
+};
+
+// Makes libtorch count on as many threads as OpenMP gives the calling thread; a few nanoseconds once that is done.
+Threads fit_threads();
+
 // Whether the CPU's own loops are for this tensor; every other device and kind goes by tensor operations.
 inline bool fast(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;
-use tch::{COptimizer, Device, Tensor};
+use tch::{COptimizer, Device, Kind, Tensor};
 
 unsafe extern "C" {
     fn bitfit_last_error() -> *const c_char;
@@ -56,6 +56,7 @@ unsafe extern "C" {
         site: i64,
         probability: f64,
     ) -> c_int;
+    fn bitfit_fit_threads(wanted: *mut i64, found: *mut i64) -> c_int;
     fn bitfit_product(
         out: *mut *mut c_void,
         x: *mut c_void,
@@ -284,6 +285,77 @@ pub fn attention(
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     // SAFETY: as in `bind`.
     made("product", |out| unsafe { bitfit_product(out, raw(x), raw(weight), raw_or_null(bias)) })
+}
+
+/// The variables that decide how many threads OpenMP gives, for messages.
+const OPENMP: &str = "OMP_THREAD_LIMIT, OMP_DYNAMIC, OMP_MAX_ACTIVE_LEVELS and OMP_NUM_THREADS";
+
+/// Makes libtorch count on as many threads as OpenMP gives the calling thread; where these are fewer, one warning of the process.
+pub fn fit_threads() -> Result<()> {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    let (mut wanted, mut found) = (0, 0);
+    // SAFETY: both places are written to during the call alone.
+    check(unsafe { bitfit_fit_threads(&mut wanted, &mut found) }, "counting OpenMP's threads")?;
+    if found < wanted {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "OpenMP gives {found} of {wanted} threads, so {found} compute; {OPENMP} decide that"
+            );
+        });
+    }
+    Ok(())
+}
+
+/// Compares a small [`product`] on the CPU, its weight in `kind`, with the same sums made one by one.
+///
+/// The check is against libraries that compute nonsense on a machine, as oneDNN does without the threads that it counts on.
+pub fn check_product(kind: Kind) -> Result<()> {
+    check_product_by(kind, |x, weight| product(x, weight, None))
+}
+
+/// [`check_product`] for another way to make a product, `x [R, I]` by `weight [E, I]`.
+pub fn check_product_by(
+    kind: Kind,
+    product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    const SHAPE: [usize; 3] = [24, 192, 160];
+    let [rows, inputs, outputs] = SHAPE;
+    // Quarters from -2 to 2, which half precision holds exactly, and so do their sums in fp32.
+    let numbers = |count: usize, step: usize| -> Vec<f32> {
+        (0..count).map(|i| ((i * step) % 17) as f32 / 4.0 - 2.0).collect()
+    };
+    let (x, weight) = (numbers(rows * inputs, 7), numbers(outputs * inputs, 11));
+    let tensor = |values: &[f32], rows: usize| {
+        Tensor::f_from_slice(values)?.f_view([rows as i64, inputs as i64])
+    };
+    let product = {
+        let _guard = tch::no_grad_guard();
+        product(&tensor(&x, rows)?, &tensor(&weight, outputs)?.f_to_kind(kind)?)?
+    };
+    let found: Vec<f32> = Vec::try_from(product.f_to_kind(Kind::Float)?.f_view([-1])?)?;
+    let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f32>();
+    let expected: Vec<f32> =
+        x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(move |w| dot(x, w))).collect();
+    let largest = expected.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+    // The result is rounded to `kind`.
+    let most = if kind == Kind::Float { 1e-4 } else { 1e-2 };
+    let off = |(found, expected): (&f32, &f32)| {
+        let error = (found - expected).abs();
+        error.is_nan() || error > most * largest
+    };
+    match found.iter().zip(&expected).find(|&pair| off(pair)) {
+        None if found.len() == expected.len() => Ok(()),
+        wrong => {
+            let (found, expected) = wrong.unwrap_or((&f32::NAN, &f32::NAN));
+            Err(Error::Torch {
+                action: "a product of small matrices is wrong".into(),
+                message: format!(
+                    "found {found}, expected {expected}; with {} threads. Unset {OPENMP}, or set OMP_NUM_THREADS=1",
+                    tch::get_num_threads()
+                ),
+            })
+        }
+    }
 }
 
 /// The activation `kind` (0 gelu, 1 its tanh form, 2 relu) of `x [R, C] + bias [C]`. Where nothing learns it may be written over `x`.

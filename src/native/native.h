@@ -47,6 +47,9 @@ int bitfit_dropout(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor keys, int6
 // own random numbers takes them from the seed.
 int bitfit_attention(bitfit_tensor *out, bitfit_tensor q, bitfit_tensor rest, const int64_t *rows, const int64_t *tokens, int64_t sequences, int64_t heads, bitfit_tensor keys, int64_t seed, int64_t site, double probability);
 
+// Makes libtorch count on as many threads as OpenMP gives the calling thread, as each product does; says how many were counted on before.
+int bitfit_fit_threads(int64_t *wanted, int64_t *found);
+
 // x [R, I] times weight [E, I], transposed, plus bias [E], or null.
 int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bitfit_tensor bias);
 

@@ -18,6 +18,7 @@ at::Tensor multiplied(const at::Tensor &x, const at::Tensor &weight, const std::
   static const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
   if (!found || x.size(0) == 0) return at::linear(x, weight, bias);
   static const auto pointwise = found->typed<Pointwise>();
+  fit_threads();
   try {
     return pointwise.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
   } catch (const std::exception &) {
