@@ -186,8 +186,7 @@ impl Predictor {
         batch_size: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Evaluation> {
-        let labels =
-            Labels { names: self.meta.labels.clone(), declared: self.meta.labels_declared };
+        let labels = self.labels();
         self.about_pairs(rows.iter().map(|row| row.text_pair.is_some()))?;
         let task = self.meta.task_type;
         let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
@@ -195,6 +194,11 @@ impl Predictor {
         has_segments(&self.base.dir, &self.base.config, tokens)?;
         let (model, device) = (&self.base.model, self.base.device());
         evaluate(model, device, &examples, task, &labels, batch_size, progress)
+    }
+
+    /// The task's labels.
+    pub fn labels(&self) -> Labels {
+        Labels { names: self.meta.labels.clone(), declared: self.meta.labels_declared }
     }
 }
 

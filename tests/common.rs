@@ -3,6 +3,9 @@
 use bitfit::base::{Base, BaseFiles};
 use bitfit::data::Encoded;
 use bitfit::models::Dropouts;
+use parquet::data_type::{ByteArrayType, DataType};
+use parquet::file::metadata::KeyValue;
+use parquet::file::writer::SerializedFileWriter;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -163,6 +166,44 @@ pub fn reviews(rows: usize, seed: usize) -> String {
         );
     }
     text
+}
+
+/// Writes a Parquet file of `texts` and the column `label`, whose Parquet type is `field`, with `values`. Those of lists have
+/// `levels` of definition and repetition; `names` are the names of the classes, as Hugging Face's `ClassLabel` has them.
+pub fn write_parquet<T: DataType>(
+    path: &Path,
+    texts: &[&str],
+    field: &str,
+    values: &[T::T],
+    levels: Option<(&[i16], &[i16])>,
+    names: Option<&[&str]>,
+) {
+    let schema = format!("message rows {{ REQUIRED BYTE_ARRAY text (UTF8); {field} }}");
+    let schema = parquet::schema::parser::parse_message_type(&schema).unwrap();
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer =
+        SerializedFileWriter::new(file, schema.into(), std::sync::Arc::default()).unwrap();
+    if let Some(names) = names {
+        let label = serde_json::json!({"names": names, "_type": "ClassLabel"});
+        // A list has its element's feature.
+        let label = match levels {
+            Some(_) => serde_json::json!({"feature": label, "_type": "Sequence"}),
+            None => label,
+        };
+        let features = serde_json::json!({"info": {"features": {"label": label}}}).to_string();
+        writer.append_key_value_metadata(KeyValue::new("huggingface".into(), features));
+    }
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts: Vec<_> = texts.iter().map(|&text| text.into()).collect();
+    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let (definition, repetition) = levels.unzip();
+    column.typed::<T>().write_batch(values, definition, repetition).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
 }
 
 fn run(program: &str, args: &[&str], folder: &Path, stdin: &str) -> Output {

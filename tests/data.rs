@@ -1,11 +1,16 @@
 //! Rows, labels, tokens, order, batches.
 
-use crate::common::{Scratch, golden_dir};
+use crate::common::{
+    Scratch, golden_dir, refused, reviews, stderr, stdout, succeeded, write_parquet,
+};
 use bitfit::data::{
     self, Batch, Columns, Encoded, LabelColumns, Labels, Row, Target, Tokenizer, draw, epoch_order,
     split_by_class,
 };
 use bitfit::models::TaskType;
+use parquet::data_type::{
+    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
+};
 use std::path::Path;
 
 /// The rows alone.
@@ -28,7 +33,7 @@ fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
 
 /// The labels of rows whose file says no names.
 fn of(task: TaskType, path: &Path, rows: &[Row]) -> bitfit::error::Result<Labels> {
-    Labels::of(task, path, &data::Table { rows: rows.to_vec(), classes: None })
+    Labels::of(task, path, &data::Table { rows: rows.to_vec(), classes: None }, false)
 }
 
 /// The names of each row's labels.
@@ -218,19 +223,31 @@ fn parquet_is_read_with_the_names_of_its_classes() {
     };
     // In the order of the file, which is not that of the names; and numbers where names are not asked for.
     let table = data::read(&path, &one("topics")).unwrap();
-    let topics = Labels::of(TaskType::MultiLabel, &path, &table).unwrap();
+    let topics = Labels::of(TaskType::MultiLabel, &path, &table, false).unwrap();
     assert_eq!(
         (topics.names, topics.declared),
         (["sport", "science", "arts"].map(String::from).into(), true)
     );
     let numbers = Labels::default().targets(TaskType::Regression, &rows).unwrap();
     assert_eq!(numbers, [1.0, 0.0, 1.0, 0.0].map(Target::Number));
-    let other = Labels { names: ["bad", "good"].map(String::from).into(), declared: true };
-    let targets = other.targets(TaskType::Classification, &rows).unwrap();
-    assert_eq!(targets, [1, 0, 1, 0].map(Target::Class));
+    // The file's number is the class only where the task's names say no more than a number.
+    let class = |names: [&str; 2]| {
+        let labels = Labels { names: names.map(String::from).into(), declared: true };
+        labels.targets(TaskType::Classification, &rows)
+    };
+    let expected = [1, 0, 1, 0].map(Target::Class);
+    assert_eq!(class(["LABEL_0", "LABEL_1"]).unwrap(), expected);
+    assert_eq!(class(["0", "1"]).unwrap(), expected);
+    assert_eq!(class(["Neg", "Pos"]).unwrap(), expected);
+    assert_eq!(class(["POS", "NEG"]).unwrap(), [0, 1, 0, 1].map(Target::Class));
+    let error = class(["bad", "good"]).unwrap_err().to_string();
+    for part in ["hub.parquet:1", "label 1 (\"pos\")", "one of bad, good", "here are neg, pos"] {
+        assert!(error.contains(part), "{error}");
+    }
     let three = Labels { names: ["x", "y"].map(String::from).into(), declared: true };
     let error = three.targets(TaskType::MultiLabel, &table.rows).unwrap_err().to_string();
-    assert!(error.contains("hub.parquet:1") && error.contains("label 2 (\"arts\")"), "{error}");
+    let parts = ["hub.parquet:1: label 0 (\"sport\")", "one of x, y (", "arts, science, sport"];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     let labels = |name| -> Vec<Vec<String>> { names(&read(&path, &one(name)).unwrap()) };
     assert_eq!(labels("topics"), [vec!["sport", "arts"], vec![], vec!["science"], vec!["arts"]]);
     assert_eq!(labels("score").concat(), ["4.5", "0.1", "3", "1.25"]);
@@ -315,11 +332,8 @@ fn targets_are_what_the_task_wants() {
     let many = rows(&["[\"b\", \"a\"]", "[]", "\"a\""]);
     let labels = of(several, &path, &many).unwrap();
     assert_eq!(labels.names, ["a", "b"]);
-    let has = |a, b| Target::Labels(vec![a, b]);
-    assert_eq!(
-        labels.targets(several, &many).unwrap(),
-        [has(true, true), has(false, false), has(true, false)]
-    );
+    let has = |has: &[u32]| Target::Labels { has: has.to_vec(), of: 2 };
+    assert_eq!(labels.targets(several, &many).unwrap(), [has(&[0, 1]), has(&[]), has(&[0])]);
     let error = labels.targets(TaskType::Classification, &many).unwrap_err().to_string();
     assert!(
         error.contains("x.jsonl:1: 2 labels, expected one") && error.contains("multi_label"),
@@ -364,14 +378,18 @@ fn labels_go_by_name_or_number() {
     let targets =
         |labels: &Labels, text: &str| labels.targets(TaskType::Classification, &rows(text));
     let [one, zero] = [1, 0].map(Target::Class);
-    assert_eq!(targets(&labels, "a\tpos\nb\t0\n").unwrap(), [one, zero]);
-    for wrong in ["2", "-1", "positive"] {
-        let error = targets(&labels, &format!("a\tpos\nb\t{wrong}\n")).unwrap_err().to_string();
+    assert_eq!(targets(&labels, "a\tpos\nb\tneg\n").unwrap(), [one.clone(), zero.clone()]);
+    assert_eq!(targets(&labels, "a\t1\nb\t0.0\n").unwrap(), [one, zero]);
+    for wrong in ["2", "-1", "0.5", "positive"] {
+        let error = targets(&labels, &format!("a\t1\nb\t{wrong}\n")).unwrap_err().to_string();
         assert!(
             error.contains("x.tsv:3") && error.contains("neg, pos") && error.contains("0 to 1"),
             "{error}"
         );
     }
+    // Beside names a number is a mistake.
+    let error = targets(&labels, "a\tpos\nb\t0\n").unwrap_err().to_string();
+    assert!(error.contains("x.tsv:3: label \"0\": expected one of neg, pos ("), "{error}");
     // Where nobody said which name has which number, a number says nothing.
     let sorted = Labels { declared: false, ..labels };
     let error = targets(&sorted, "a\tpos\nb\t0\n").unwrap_err().to_string();
@@ -381,6 +399,533 @@ fn labels_go_by_name_or_number() {
     let labels = Labels { names: ["1", "2"].map(String::from).into(), declared: true };
     let error = targets(&labels, "a\t1\nb\t0\n").unwrap_err().to_string();
     assert!(error.contains("x.tsv:3") && error.contains("expected one of 1, 2 ("), "{error}");
+}
+
+/// A label of Parquet is what it is in other formats, whatever its type; what cannot be one is refused.
+#[test]
+fn a_label_of_every_parquet_type_is_a_name_or_an_error() {
+    let scratch = Scratch::new();
+    fn labels<T: DataType>(scratch: &Scratch, field: &str, values: [T::T; 2]) -> String {
+        let path = scratch.path("x.parquet");
+        write_parquet::<T>(&path, &["a", "b"], &format!("REQUIRED {field};"), &values, None, None);
+        match read(&path, &columns()) {
+            Ok(rows) => names(&rows).concat().join(" "),
+            Err(error) => error.to_string().replace(&path.display().to_string(), "file"),
+        }
+    }
+    let bytes = |bytes: &[u8]| ByteArray::from(bytes.to_vec());
+    for field in ["INT32 label (INTEGER(8,true))", "INT32 label (INTEGER(16,false))", "INT32 label"]
+    {
+        assert_eq!(labels::<Int32Type>(&scratch, field, [1, 0]), "1 0", "{field}");
+    }
+    for field in ["INT64 label", "INT64 label (INTEGER(64,false))"] {
+        assert_eq!(labels::<Int64Type>(&scratch, field, [1, 0]), "1 0", "{field}");
+    }
+    assert_eq!(labels::<FloatType>(&scratch, "FLOAT label", [1.0, -0.0]), "1 0");
+    assert_eq!(labels::<DoubleType>(&scratch, "DOUBLE label", [0.1, 3.0]), "0.1 3");
+    assert_eq!(labels::<BoolType>(&scratch, "BOOLEAN label", [true, false]), "true false");
+    let text = [bytes(b"x"), bytes(b" y ")];
+    for field in ["BYTE_ARRAY label (UTF8)", "BYTE_ARRAY label"] {
+        assert_eq!(labels::<ByteArrayType>(&scratch, field, text.clone()), "x y", "{field}");
+    }
+    let decimal = labels::<Int32Type>(&scratch, "INT32 label (DECIMAL(4,2))", [150, 200]);
+    assert_eq!(decimal, "1.50 2.00");
+    for (found, part) in [
+        (labels::<DoubleType>(&scratch, "DOUBLE label", [1.0, f64::NAN]), "file:2: no label"),
+        (labels::<Int32Type>(&scratch, "INT32 label (DATE)", [1, 2]), "file:1: column \"label\""),
+        (
+            labels::<Int64Type>(&scratch, "INT64 label (TIMESTAMP(MILLIS,true))", [1, 2]),
+            "expected a label",
+        ),
+        (
+            labels::<ByteArrayType>(&scratch, "BYTE_ARRAY label", [bytes(b"x"), bytes(b"\xff")]),
+            "file:2: column \"label\" (label_column)",
+        ),
+    ] {
+        assert!(found.contains(part), "{found}");
+    }
+}
+
+/// Files of one row per list of 0 and 1: JSONL, a CSV with a separator, and Parquet of whole numbers, of fractions and of truth values.
+fn files_of_lists(scratch: &Scratch, lists: &[&[u8]]) -> Vec<(std::path::PathBuf, Columns)> {
+    let text = |list: &[u8], between: &str| {
+        list.iter().map(u8::to_string).collect::<Vec<_>>().join(between)
+    };
+    let jsonl: String = lists
+        .iter()
+        .map(|list| format!("{{\"text\": \"a\", \"label\": [{}]}}\n", text(list, ", ")))
+        .collect();
+    let csv: String = lists.iter().map(|list| format!("a,{}\n", text(list, ";"))).collect();
+    let labels = LabelColumns::One { name: "label".into(), separator: Some(";".into()) };
+    let mut files = vec![
+        (scratch.write("lists.jsonl", jsonl), columns()),
+        (scratch.write("lists.csv", format!("text,label\n{csv}")), Columns { labels, ..columns() }),
+    ];
+    let values: Vec<u8> = lists.concat();
+    let (mut definition, mut repetition) = (vec![], vec![]);
+    for list in lists {
+        definition.extend(vec![if list.is_empty() { 1 } else { 2 }; list.len().max(1)]);
+        repetition.extend((0..list.len().max(1)).map(|i| i16::from(i > 0)));
+    }
+    let field = |kind: &str| {
+        format!(
+            "OPTIONAL group label (LIST) {{ REPEATED group list {{ REQUIRED {kind} element; }} }}"
+        )
+    };
+    fn write<T: DataType>(path: &Path, field: &str, values: Vec<T::T>, levels: (&[i16], &[i16])) {
+        let texts = vec!["a"; levels.1.iter().filter(|&&level| level == 0).count()];
+        write_parquet::<T>(path, &texts, field, &values, Some(levels), None);
+    }
+    let levels = (&definition[..], &repetition[..]);
+    let path = |name: &str| scratch.path(&format!("{name}.parquet"));
+    let whole = values.iter().map(|&value| i64::from(value)).collect();
+    write::<Int64Type>(&path("whole"), &field("INT64"), whole, levels);
+    let fractions = values.iter().map(|&value| f32::from(value)).collect();
+    write::<FloatType>(&path("float"), &field("FLOAT"), fractions, levels);
+    let mut names = vec!["whole", "float"];
+    if values.iter().all(|&value| value < 2) {
+        let flags = values.iter().map(|&value| value == 1).collect();
+        write::<BoolType>(&path("bool"), &field("BOOLEAN"), flags, levels);
+        names.push("bool");
+    }
+    files.extend(names.into_iter().map(|name| (path(name), columns())));
+    files
+}
+
+/// 0 or 1 for each label, as Python's trainers take several labels: labels as the lists say, never two labels called 0 and 1.
+#[test]
+fn a_list_of_0_and_1_says_which_labels_a_row_has() {
+    let scratch = Scratch::new();
+    let task = TaskType::MultiLabel;
+    let three = Labels { names: ["a", "b", "c"].map(String::from).into(), declared: true };
+    let has = |has: &[u32]| Target::Labels { has: has.to_vec(), of: 3 };
+    for (path, columns) in files_of_lists(&scratch, &[&[1, 0, 1], &[0, 0, 0], &[1, 1, 1]]) {
+        let rows = read(&path, &columns).unwrap();
+        let expected = [has(&[0, 2]), has(&[]), has(&[0, 1, 2])];
+        assert_eq!(three.targets(task, &rows).unwrap(), expected, "{}", path.display());
+        let numbers = Labels { names: ["0", "1", "2"].map(String::from).into(), declared: true };
+        assert_eq!(numbers.targets(task, &rows).unwrap(), expected, "{}", path.display());
+        let error = of(task, &path, &rows).unwrap_err().to_string();
+        for part in ["does not name its labels", "model.label_names", "data.label_columns"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let error = of(TaskType::Classification, &path, &rows).unwrap_err().to_string();
+        assert!(error.contains("3 labels, expected one; several are model.task_type"), "{error}");
+        let two = Labels { names: ["a", "b"].map(String::from).into(), declared: true };
+        let error = two.targets(task, &rows).unwrap_err().to_string();
+        assert!(
+            error.contains("a list of 3 numbers: expected 0 or 1 for each of the 2"),
+            "{error}"
+        );
+    }
+    let read_as = |lists: &[&[u8]]| -> Vec<Result<Vec<Target>, String>> {
+        let read_as = |(path, columns): (std::path::PathBuf, Columns)| {
+            let rows = read(&path, &columns).unwrap();
+            three.targets(task, &rows).map_err(|error| error.to_string())
+        };
+        files_of_lists(&scratch, lists).into_iter().map(read_as).collect()
+    };
+    // One of the wrong length beside others, of no length too.
+    for lists in [&[&[1, 0, 1][..], &[0, 1]], &[&[1, 0, 1][..], &[]]] {
+        for found in read_as(lists) {
+            assert!(
+                found.unwrap_err().contains("expected 0 or 1 for each of the 3 labels a, b, c")
+            );
+        }
+    }
+    for found in read_as(&[&[1], &[0], &[0, 1]]) {
+        assert!(found.unwrap_err().contains("a list of 1 numbers: expected 0 or 1"));
+    }
+    // Class numbers, each once in a list, are what they were; twice, they are something else.
+    for found in read_as(&[&[0, 2], &[1], &[]]) {
+        assert_eq!(found.unwrap(), [has(&[0, 2]), has(&[1]), has(&[])]);
+    }
+    for lists in [[&[0, 2][..], &[2, 2, 1]], [&[1, 0, 1], &[0, 2, 1]], [&[2, 1], &[0, 0]]] {
+        for found in read_as(&lists) {
+            let error = found.unwrap_err();
+            assert!(error.contains("neither 0 or 1 for each label nor each another"), "{error}");
+        }
+    }
+    // A file that says that it holds class numbers holds no 0 and 1.
+    let path = scratch.path("classes.parquet");
+    let field = "OPTIONAL group label (LIST) { REPEATED group list { REQUIRED INT64 element; } }";
+    let classes = |values: &[i64], levels: (&[i16], &[i16])| {
+        let names = Some(&["x", "y"][..]);
+        write_parquet::<Int64Type>(&path, &["a", "b"], field, values, Some(levels), names);
+        let table = data::read(&path, &columns()).unwrap();
+        let labels = Labels::of(task, &path, &table, false).unwrap();
+        labels.targets(task, &table.rows).map_err(|error| error.to_string())
+    };
+    let two = |has: &[u32]| Target::Labels { has: has.to_vec(), of: 2 };
+    let found = classes(&[0, 1, 1], (&[2, 2, 2], &[0, 1, 0])).unwrap();
+    assert_eq!(found, [two(&[0, 1]), two(&[1])]);
+    let error = classes(&[0, 0, 1], (&[2, 2, 2], &[0, 1, 0])).unwrap_err();
+    assert!(error.contains("classes.parquet:1: a list with one label twice"), "{error}");
+}
+
+/// A list that was printed into a cell, by pandas or NumPy, is not the name of a class.
+#[test]
+fn a_list_that_is_a_text_is_refused() {
+    let scratch = Scratch::new();
+    let task = TaskType::MultiLabel;
+    for list in
+        ["[0, 1, 1]", "[0 1 1]", "[1. 0.]", "['a', 'b c']", "[\"a\"]", "[]", "(0, 1)", "{'a'}"]
+    {
+        let cell = list.replace('"', "\"\"");
+        let path = scratch.write("x.csv", format!("text,label\na,\"{cell}\"\nb,x\n"));
+        for task in [task, TaskType::Classification] {
+            let error = of(task, &path, &read(&path, &columns()).unwrap()).unwrap_err().to_string();
+            assert!(
+                error.contains("x.csv:2") && error.contains("a list written as a text"),
+                "{error}"
+            );
+        }
+        let labels = LabelColumns::One { name: "label".into(), separator: Some(",".into()) };
+        let error = read(&path, &Columns { labels, ..columns() }).unwrap_err().to_string();
+        assert!(
+            error.contains("x.csv:2") && error.contains("expected labels with \",\""),
+            "{error}"
+        );
+    }
+    // Without brackets they may be what a separator cuts.
+    for list in ["0 1 1", "1|0"] {
+        let path = scratch.write("x.csv", format!("text,label\na,{list}\nb,x\n"));
+        let error = of(task, &path, &read(&path, &columns()).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("x.csv:2") && error.contains("a list written as a text"), "{error}");
+    }
+    for name in ["[good]", "(1)", "{x}", "[a] or [b]", "1 2 3", "a|b"] {
+        let path = scratch.write("x.csv", format!("text,label\na,{name}\nb,x\n"));
+        assert!(
+            of(task, &path, &read(&path, &columns()).unwrap())
+                .unwrap()
+                .names
+                .contains(&name.into())
+        );
+    }
+}
+
+/// What programs write where a label is missing, in every format.
+#[test]
+fn a_missing_label_is_no_class_unless_it_is_named() {
+    let scratch = Scratch::new();
+    let task = TaskType::Classification;
+    let files = |label: &str| {
+        let folder = scratch.path("folder");
+        let _ = std::fs::remove_dir_all(&folder);
+        let mut files = vec![
+            scratch.write("x.csv", format!("text,label\na,x\nb,{label}\nc,y\n")),
+            scratch.write("x.tsv", format!("text\tlabel\na\tx\nb\t{label}\nc\ty\n")),
+            scratch.write(
+                "x.jsonl",
+                ["x", label, "y"]
+                    .map(|label| serde_json::json!({"text": "a", "label": label}).to_string())
+                    .join("\n"),
+            ),
+            scratch.path("x.parquet"),
+        ];
+        let values = ["x", label, "y"].map(ByteArray::from);
+        let field = "REQUIRED BYTE_ARRAY label (UTF8);";
+        write_parquet::<ByteArrayType>(&files[3], &["a", "b", "c"], field, &values, None, None);
+        if !label.trim().is_empty() && !label.contains('/') {
+            for name in ["x", label, "y"] {
+                scratch.write(&format!("folder/{name}/1.txt"), "a");
+            }
+            files.push(folder);
+        }
+        files
+    };
+    let missing = [
+        "nan", "NaN", "NAN", "-nan", "null", "NULL", "None", "NA", "<NA>", "N/A", "n/a", "#N/A",
+        "NaT", "\\N", "#NULL!", "\u{feff}",
+    ];
+    for label in missing {
+        for path in files(label) {
+            let rows = read(&path, &columns()).unwrap();
+            let error = of(task, &path, &rows).unwrap_err().to_string();
+            let named = path.is_dir() || error.contains(":2: ") || error.contains(":3: ");
+            assert!(named && error.contains("write where one is missing"), "{error}");
+            // The training's names do not have it either.
+            let labels = Labels { names: ["x", "y"].map(String::from).into(), declared: true };
+            let error = labels.targets(task, &rows).unwrap_err().to_string();
+            assert!(error.contains("write where one is missing"), "{error}");
+            if label != "\u{feff}" {
+                let names = ["x".into(), label.into(), "y".into()].into();
+                let labels = Labels { names, declared: true };
+                assert_eq!(labels.targets(task, &rows).unwrap().len(), 3, "{label}");
+            }
+        }
+    }
+    for label in ["", "  "] {
+        for path in files(label) {
+            let error = read(&path, &columns()).unwrap_err().to_string();
+            assert!(error.contains("no label"), "{error}");
+        }
+    }
+    // Words that are good names of classes, but not among numbers.
+    for label in ["none", "NONE", "na", "?", "-"] {
+        for path in files(label) {
+            assert_eq!(of(task, &path, &read(&path, &columns()).unwrap()).unwrap().names.len(), 3);
+        }
+        let path = scratch.write("x.csv", format!("text,label\na,0\nb,{label}\nc,1\n"));
+        let error = of(task, &path, &read(&path, &columns()).unwrap()).unwrap_err().to_string();
+        assert!(
+            error.contains("x.csv:3") && error.contains("write where one is missing"),
+            "{error}"
+        );
+    }
+    // Rows are left out where that is asked for.
+    scratch.write("train.tsv", reviews(96, 1) + "the film was odd\tnan\nthe plot was odd\tNone\n");
+    refused(&scratch.train(&["--dry-run"]), 1, &["train.tsv:", "where one is missing"]);
+    let output = scratch.train(&["--dry-run", "--set", "data.skip_bad_rows=true"]);
+    succeeded(&output);
+    assert!(stdout(&output).contains("96 training rows") && stdout(&output).contains("2 labels"));
+    assert!(stderr(&output).contains("2 rows left out for their labels"), "{}", stderr(&output));
+}
+
+#[test]
+fn labels_that_only_look_alike_are_one_class_or_an_error() {
+    let scratch = Scratch::new();
+    let task = TaskType::Classification;
+    let rows = |labels: &[&str]| {
+        let lines = labels
+            .iter()
+            .map(|label| serde_json::json!({"text": "a", "label": label}).to_string() + "\n");
+        read(&scratch.write("x.jsonl", lines.collect::<String>()), &columns()).unwrap()
+    };
+    let path = scratch.path("x.jsonl");
+    for (a, b) in [
+        ("Spam", "spam"),
+        ("stra\u{df}e", "STRASSE"),
+        ("caf\u{e9}", "CAFE\u{301}"),
+        ("not spam", "not\u{a0} spam"),
+        ("ham", "ha\u{ad}m"),
+        ("1", "1.0"),
+        ("01", "1"),
+        ("10", "1e1"),
+        ("-0", "0"),
+    ] {
+        // In the data that is learned from, unless both are named.
+        let both = rows(&[a, b, if a.chars().any(|c| c.is_numeric()) { "7" } else { "seven" }]);
+        let error = of(task, &path, &both).unwrap_err().to_string();
+        assert!(error.contains("looks like the label") && error.contains("x.jsonl:1"), "{error}");
+        let named = Labels { names: [a, b].map(String::from).into(), declared: true };
+        let targets = named.targets(task, &rows(&[b, a])).unwrap();
+        assert_eq!(targets, [1, 0].map(Target::Class));
+        // Against the labels of a task.
+        let filler = if a.chars().any(|c| c.is_numeric()) { "7" } else { "seven" };
+        let names = [filler, a].map(String::from);
+        for declared in [false, true] {
+            let labels = Labels { names: names.clone().into(), declared };
+            let targets = labels.targets(task, &rows(&[b, filler])).unwrap();
+            assert_eq!(targets, [1, 0].map(Target::Class), "{a} {b}");
+            let error = labels.targets(task, &rows(&[a, b])).unwrap_err().to_string();
+            assert!(
+                error.contains("x.jsonl:2") && error.contains("in several spellings"),
+                "{error}"
+            );
+        }
+    }
+    // No label is like two.
+    let labels = Labels { names: ["US", "us"].map(String::from).into(), declared: true };
+    let error = labels.targets(task, &rows(&["Us"])).unwrap_err().to_string();
+    assert!(error.contains("could be any of several labels of the task, US, us"), "{error}");
+    let labels = Labels { names: ["a", "a"].map(String::from).into(), declared: true };
+    assert!(labels.targets(task, &rows(&["a"])).is_err());
+    // Long numbers that a float cannot tell apart.
+    let (a, b) = ("9007199254740993", "9007199254740992");
+    assert_eq!(of(task, &path, &rows(&[a, b])).unwrap().names, [b, a]);
+    // Messages stay short.
+    let many: Vec<String> = (0..5000).map(|i| format!("{i} {}", "x".repeat(500))).collect();
+    let labels = Labels { names: many.clone(), declared: false };
+    let others: Vec<String> = many.iter().map(|name| format!("y{name}")).collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let error = labels.targets(task, &rows(&others)).unwrap_err().to_string();
+    assert!(error.len() < 4000 && error.contains("0 xxx") && error.contains("y0 xxx"), "{error}");
+}
+
+/// A number to predict is not a class, and a number with a comma is not a label.
+#[test]
+fn labels_that_are_numbers_to_predict_are_noticed() {
+    let scratch = Scratch::new();
+    let train = |labels: &mut dyn Iterator<Item = String>| {
+        let rows = labels.enumerate().map(|(i, label)| format!("text {i}\t{label}\n"));
+        let rows: String = rows.collect();
+        for name in ["train.tsv", "eval.tsv"] {
+            scratch.write(name, format!("text\tlabel\n{rows}"));
+        }
+        scratch.train(&["--dry-run"])
+    };
+    for (labels, warned) in [
+        (
+            &mut (0..60).map(|i| format!("{:.2}", f64::from(i * 37 % 101) / 20.0))
+                as &mut dyn Iterator<Item = String>,
+            true,
+        ),
+        (&mut (0..60).map(|i| (100 + i).to_string()), true),
+        (&mut (0..60).map(|i| (0.5 * f64::from(1 + i % 3)).to_string()), true),
+        (&mut (0..60).map(|i| (i % 12).to_string()), false),
+        (&mut (0..60).map(|i| format!("{:.1}", f64::from(i % 3))), false),
+        (&mut (0..60).map(|i| format!("topic {i}")), false),
+    ] {
+        let output = train(labels);
+        succeeded(&output);
+        let found = stderr(&output);
+        assert_eq!(found.contains("model.task_type = \"regression\""), warned, "{found}");
+    }
+    // The labels are blamed, not how few rows there are to split.
+    let rows: String = (0..12).map(|i| format!("text {i},\"{i},5\"\n")).collect();
+    scratch.write("comma.csv", format!("text,label\n{rows}"));
+    let comma = ["--dry-run", "--set", "data.train=comma.csv", "--set", "data.eval="];
+    let parts = ["comma.csv:2", "label \"0,5\"", "a decimal comma; write 0.5", "regression"];
+    refused(&scratch.train(&comma), 1, &parts);
+    let regression = [&comma[..], &["--set", "model.task_type=regression"]].concat();
+    let parts = ["comma.csv:2", "label \"0,5\"", "expected a number", "with a point, 0.5"];
+    refused(&scratch.train(&regression), 1, &parts);
+}
+
+/// What lists mean is decided by the whole file: rows that were split off or drawn may look like something else.
+#[test]
+fn class_numbers_stay_what_they_are_when_rows_are_split_off() {
+    let scratch = Scratch::new();
+    let rows = (0..40).map(|i| {
+        let labels = [&[0, 2][..], &[1], &[0], &[0, 1]][i % 4];
+        serde_json::json!({"text": format!("text {i}"), "label": labels}).to_string() + "\n"
+    });
+    scratch.write("train.jsonl", rows.collect::<String>());
+    let task = [
+        "--set",
+        "data.train=train.jsonl",
+        "--set",
+        "data.eval=",
+        "--set",
+        "data.eval_samples=2",
+        "--set",
+        "model.task_type=multi_label",
+        "--set",
+        "model.label_names=[\"a\", \"b\", \"c\"]",
+        "--set",
+        "training.max_steps=1",
+    ];
+    succeeded(&scratch.train(&task));
+    succeeded(&scratch.bitfit(&["eval", "--run", "run"]));
+}
+
+/// Names of classes in the metadata of a file are compared with the task's, not its numbers.
+#[test]
+fn evaluation_goes_by_the_names_of_classes() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    let accuracy = |data: &str| {
+        let output = scratch.bitfit(&["eval", "--run", "run", "--data", data, "--json"]);
+        succeeded(&output);
+        let found: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        found["metrics"].clone()
+    };
+    let expected = accuracy("eval.tsv");
+    let text = std::fs::read_to_string(scratch.path("eval.tsv")).unwrap();
+    let rows: Vec<_> = text.lines().skip(1).map(|line| line.split_once('\t').unwrap()).collect();
+    let texts: Vec<&str> = rows.iter().map(|(text, _)| *text).collect();
+    let path = scratch.path("names.parquet");
+    let write = |names: [&str; 2]| {
+        let positive = names.iter().position(|name| name.to_lowercase() == "positive");
+        let class = |label: &str| (label == "positive") == (positive.unwrap_or(1) == 1);
+        let values: Vec<i64> = rows.iter().map(|(_, label)| i64::from(class(label))).collect();
+        let field = "REQUIRED INT64 label;";
+        write_parquet::<Int64Type>(&path, &texts, field, &values, None, Some(&names));
+    };
+    for names in [["negative", "positive"], ["POSITIVE", "Negative"]] {
+        write(names);
+        assert_eq!(accuracy("names.parquet"), expected, "{names:?}");
+    }
+    write(["bad", "good"]);
+    refused(
+        &scratch.bitfit(&["eval", "--run", "run", "--data", "names.parquet"]),
+        1,
+        &["names.parquet:1", "expected one of negative, positive", "the labels here are bad, good"],
+    );
+}
+
+/// A folder's name that is not UTF-8 would be shown as another, and two of them could be one class.
+#[test]
+fn class_folders_have_names_in_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+    let scratch = Scratch::new();
+    for name in [&b"a\xff"[..], b"a\xfe", b"b"] {
+        let folder = scratch.path("folder").join(std::ffi::OsStr::from_bytes(name));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("1.txt"), "text").unwrap();
+    }
+    let error = read(&scratch.path("folder"), &columns()).unwrap_err().to_string();
+    assert!(error.contains("a class folder whose name is not UTF-8"), "{error}");
+}
+
+/// 10,000 labels are allowed: nothing may grow with their square, or with labels times rows.
+#[test]
+fn many_labels_need_little_memory() {
+    let scratch = Scratch::new();
+    let many = ["--set", "model.num_labels=10000", "--set", "training.max_steps=1"];
+    let rows = |count: usize, label: &dyn Fn(usize) -> String| {
+        let row = |i| format!("the film was number {i}\t{}\n", label(i));
+        format!("text\tlabel\n{}", (0..count).map(row).collect::<String>())
+    };
+    for name in ["train.tsv", "eval.tsv"] {
+        scratch.write(name, rows(8, &|i| i.to_string()));
+    }
+    succeeded(&scratch.train(&many));
+    let (output, base) = scratch.bitfit_measured(&["inspect", "--model", "base"]);
+    succeeded(&output);
+    scratch.write("many.tsv", rows(10_000, &|i| i.to_string()));
+    let eval = ["eval", "--run", "run", "--data", "many.tsv", "--json"];
+    let (output, peak) = scratch.bitfit_measured(&eval);
+    succeeded(&output);
+    let found: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let cells = found["report"]["confusion_cells"].as_array().unwrap();
+    assert_eq!(cells.iter().map(|cell| cell[2].as_u64().unwrap()).sum::<u64>(), 10_000);
+    println!("inspect {base} MiB, eval {peak} MiB, {} bytes of JSON", output.stdout.len());
+    assert!(peak < base + 1024, "{peak} MiB, and inspect {base}");
+    assert!(output.stdout.len() < 4 << 20);
+    // Several labels a row.
+    scratch
+        .write("train.tsv", rows(60_000, &|i| format!("{};{}", i % 10_000, (i * 7 + 1) % 10_000)));
+    let config = scratch.path("config.toml");
+    let several = [
+        &["train", "--overwrite", "--dry-run", "--config", config.to_str().unwrap()][..],
+        &many,
+        &["--set", "model.task_type=multi_label", "--set", "data.label_separator=';'"],
+    ];
+    let (output, peak) = scratch.bitfit_measured(&several.concat());
+    succeeded(&output);
+    println!("60,000 rows of several labels: {peak} MiB");
+    assert!(peak < base + 1024, "{peak} MiB, and inspect {base}");
+}
+
+/// The fingerprint by which `--resume` knows its rows has a byte for each label, however targets are kept.
+#[test]
+fn the_fingerprint_of_several_labels_is_that_of_truth_values() {
+    use sha2::Digest;
+    let scratch = Scratch::new();
+    let set = ["b;a", "", "c", "a;c"];
+    for name in ["train.tsv", "eval.tsv"] {
+        let rows = set.map(|labels| format!("the film was great\t{labels}\n")).concat();
+        scratch.write(name, format!("text\tlabel\n{rows}"));
+    }
+    let task = ["--set", "model.task_type=multi_label", "--set", "data.label_separator=;"];
+    succeeded(&scratch.train(&[&task[..], &["--set", "training.max_steps=1"]].concat()));
+    let text = std::fs::read_to_string(scratch.path("run/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let tokens =
+        Tokenizer::read(&scratch.path("base")).unwrap().encode("the film was great", None, 32);
+    let mut hash = sha2::Sha256::new();
+    for _ in ["train", "eval"] {
+        hash.update(set.len().to_le_bytes());
+        for flags in [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 0, 1]] {
+            hash.update(tokens.ids.len().to_le_bytes());
+            hash.update(tokens.first.to_le_bytes());
+            tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            hash.update(flags.map(|flag: u8| flag));
+        }
+    }
+    assert_eq!(manifest["data_fingerprint"], bitfit::files::hex(&hash.finalize()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Metrics and reports against scikit-learn and SciPy.
 
 use crate::common::golden_dir;
-use bitfit::eval::{Report, classification, multi_label, regression};
+use bitfit::eval::{MATRIX, MultiLabel, Report, classification, regression};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -21,8 +21,14 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|class| format!("class {class}")).collect()
 }
 
-fn bools(rows: &[Vec<u8>]) -> Vec<Vec<bool>> {
-    rows.iter().map(|row| row.iter().map(|&value| value == 1).collect()).collect()
+/// Rows of 0 and 1 for each label, counted.
+fn counted(labels: &[Vec<u8>], predictions: &[Vec<u8>], count: usize) -> MultiLabel {
+    let mut counts = MultiLabel::new(count);
+    let ones = |row: &[u8]| -> Vec<u32> {
+        row.iter().zip(0..).filter(|(value, _)| **value == 1).map(|(_, i)| i).collect()
+    };
+    labels.iter().zip(predictions).for_each(|(a, b)| counts.add(&ones(a), &ones(b)));
+    counts
 }
 
 /// The same keys, lists and strings, and the same numbers up to rounding.
@@ -65,14 +71,11 @@ fn classification_is_scikit_learns() {
 #[test]
 fn multi_label_is_scikit_learns() {
     for (i, case) in cases("multi_label", 4).iter().enumerate() {
-        let (labels, predictions) = (list(case, "labels"), list(case, "predictions"));
-        let (labels, predictions) = (bools(&labels), bools(&predictions));
-        assert_close(
-            &json!(multi_label(&labels, &predictions)),
-            &case["metrics"],
-            &format!("metrics {i}"),
-        );
-        let report = Report::multi_label(&labels, &predictions, &names(labels[0].len()));
+        let (labels, predictions) =
+            (list::<Vec<u8>>(case, "labels"), list::<Vec<u8>>(case, "predictions"));
+        let counts = counted(&labels, &predictions, labels[0].len());
+        assert_close(&json!(counts.metrics()), &case["metrics"], &format!("metrics {i}"));
+        let report = Report::multi_label(&counts, &names(labels[0].len()));
         assert_close(&json!(report), &case["report"], &format!("report {i}"));
     }
 }
@@ -119,12 +122,10 @@ größer als dreißig Zeichen is…          0         1         0
                           good          1         0         2";
     assert_eq!(format!("\n{report}"), expected);
 
-    let rows = |rows: [[u8; 2]; 3]| bools(&rows.map(Vec::from));
-    let report = Report::multi_label(
-        &rows([[1, 0], [1, 1], [0, 0]]),
-        &rows([[1, 1], [0, 1], [0, 0]]),
-        &["a".into(), "b".into()],
-    );
+    let rows = |rows: [[u8; 2]; 3]| rows.map(Vec::from);
+    let (labels, predictions) = ([[1, 0], [1, 1], [0, 0]], [[1, 1], [0, 1], [0, 0]]);
+    let counts = counted(&rows(labels), &rows(predictions), 2);
+    let report = Report::multi_label(&counts, &["a".into(), "b".into()]);
     let expected = "
               precision    recall        f1   support
            a     1.0000    0.5000    0.6667         2
@@ -141,7 +142,27 @@ fn a_large_confusion_matrix_is_left_to_json() {
     let classes: Vec<usize> = (0..21).collect();
     let report = |count| Report::classification(&classes, &classes, &names(count)).to_string();
     assert!(report(20).ends_with(" 1") && report(20).contains("rows: true label"));
-    assert!(report(21).ends_with("\n\nconfusion matrix: more than 20 classes, --json has it"));
+    for count in [21, MATRIX + 1] {
+        let table = report(count);
+        assert!(table.ends_with("\n\nconfusion matrix: more than 20 classes, --json has it"));
+        assert!(table.contains("    accuracy  "), "{table}");
+    }
+}
+
+/// A matrix of all classes would have their square of cells.
+#[test]
+fn the_confusion_of_many_classes_is_a_list_of_what_is_not_zero() {
+    let (labels, predictions) = ([0, 7, 7, MATRIX, 3, 7], [0, 9, 9, 1, 3, 7]);
+    let at = Report::classification(&labels[..3], &predictions[..3], &names(MATRIX));
+    assert_eq!(at.confusion.as_ref().unwrap()[7][9], 2);
+    assert_eq!(at.confusion.unwrap().iter().flatten().sum::<u64>(), 3);
+    assert_eq!(at.confusion_cells, None);
+    let above = Report::classification(&labels, &predictions, &names(MATRIX + 1));
+    assert_eq!(above.confusion, None);
+    assert_eq!(
+        json!(above)["confusion_cells"],
+        json!([[0, 0, 1], [3, 3, 1], [7, 7, 1], [7, 9, 2], [MATRIX, 1, 1]])
+    );
 }
 
 #[test]
@@ -150,13 +171,13 @@ fn odd_input_is_left_out_and_nothing_panics() {
         Report::classification(&[], &[], &[]).to_string(),
         Report::classification(&[0, 7], &[1], &names(2)).to_string(),
         Report::classification(&[0], &[1], &["a".into(), " ".into()]).to_string(),
-        Report::multi_label(&[], &[], &[]).to_string(),
+        Report::multi_label(&MultiLabel::new(0), &[]).to_string(),
     ] {
         assert!(table.lines().all(|line| line == line.trim_end()) && !table.ends_with('\n'));
     }
 
     assert!(classification(&[], &[], 0).values().all(|&value| value == 0.0));
-    assert!(multi_label(&[], &[]).values().all(|&value| value == 0.0));
+    assert!(MultiLabel::new(0).metrics().values().all(|&value| value == 0.0));
     assert!(regression(&[], &[1.0]).values().all(|&value| value == 0.0));
 
     // The rows left are (0, 0) and (1, 0).
@@ -167,10 +188,11 @@ fn odd_input_is_left_out_and_nothing_panics() {
         Report::classification(&[0, 1], &[0, 0], &names(2)),
     );
 
-    let (labels, predictions) =
-        ([vec![true], vec![true, false, true], vec![]], [vec![true], vec![true; 2]]);
-    assert_eq!(multi_label(&labels, &predictions)["accuracy"], 0.5);
-    let report = Report::multi_label(&labels, &predictions, &names(2));
+    // The third label of the second row has no name.
+    let (labels, predictions) = ([vec![1], vec![1, 0, 1]], [vec![1], vec![1; 2]]);
+    let counts = counted(&labels, &predictions, 2);
+    assert_eq!(counts.metrics()["accuracy"], 0.5);
+    let report = Report::multi_label(&counts, &names(2));
     assert_eq!((report.classes.len(), report.macro_avg.support), (2, 2));
 
     let gold = [1.0, 2.0, 3.0];

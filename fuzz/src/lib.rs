@@ -67,7 +67,7 @@ pub fn read_rows(path: &Path, columns: &Columns) {
     let Ok(table) = bitfit::data::read(path, columns) else { return };
     assert!(!table.rows.is_empty());
     for task in [TaskType::Classification, TaskType::MultiLabel, TaskType::Regression] {
-        if let Ok(labels) = Labels::of(task, path, &table) {
+        if let Ok(labels) = Labels::of(task, path, &table, columns.skip_bad_rows) {
             let _ = labels.targets(task, &table.rows);
         }
     }

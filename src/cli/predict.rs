@@ -3,7 +3,7 @@
 use super::which::{Found, Which};
 use super::{downloads, end_on_signal, print};
 use crate::config::{self, DataSection, Precision, Run, RunConfig};
-use crate::data::{self, Columns, LabelColumns};
+use crate::data::{self, Columns, LabelColumns, Labels};
 use crate::delta::Meta;
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
@@ -177,7 +177,8 @@ impl Eval {
                 names
             };
             if sorted(names) != sorted(&task.labels) {
-                let (found, expected) = (names.join(","), task.labels.join(","));
+                let [found, expected] = [names, &task.labels]
+                    .map(|names| Labels { names: names.clone(), declared: true });
                 return Err(Error::Usage(format!(
                     "--label-columns: found {found}, expected the task's labels, {expected}"
                 )));

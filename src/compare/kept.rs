@@ -3,7 +3,7 @@
 use crate::base::BaseFiles;
 use crate::changes::Changes;
 use crate::config::{Run, RunConfig};
-use crate::data::{Labels, Target};
+use crate::data::Target;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::eval;
@@ -17,7 +17,7 @@ use crate::train::output::CONFIG;
 use crate::train::setup::Rows;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
@@ -189,16 +189,17 @@ pub fn measure(
         .with_precision(run.config.training.precision)?;
     let declared = predictor.meta.labels_declared;
     let rows = Rows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
-    let labels = Labels { names: predictor.meta.labels.clone(), declared };
+    let labels = predictor.labels();
     let targets = labels.targets(task, &rows)?;
     let texts: Vec<Text> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
     let mut hash = Sha256::new();
     for (text, target) in texts.iter().zip(&targets) {
-        hash.update(format!("{text:?} {target:?}\n"));
+        hash.update(format!("{text:?} {}\n", written(target)));
     }
     let predictions = predictor.predict(&texts, run.config.training.per_device_eval_batch_size)?;
+    let numbers = labels.names.iter().zip(0..).map(|(name, i)| (name.as_str(), i)).collect();
     let guesses: Vec<Target> =
-        predictions.iter().map(|prediction| guess(prediction, task, &labels.names)).collect();
+        predictions.iter().map(|prediction| guess(prediction, task, &numbers)).collect();
     let right = || targets.iter().zip(&guesses).map(|(t, g)| if t == g { '1' } else { '0' });
     let class = |target: &Target| if let Target::Class(class) = target { *class } else { 0 };
     let classes = |of: &[Target]| of.iter().map(class).collect::<Vec<_>>();
@@ -222,18 +223,27 @@ pub fn measure(
     })
 }
 
-/// What is predicted, as a target.
-fn guess(prediction: &Prediction, task: TaskType, names: &[String]) -> Target {
+/// A target as it goes into the fingerprint of the rows: several labels as a truth value for each that there is.
+fn written(target: &Target) -> String {
+    let Target::Labels { has, of } = target else { return format!("{target:?}") };
+    let mut flags = vec![false; *of];
+    for &label in has {
+        flags.get_mut(label as usize).into_iter().for_each(|flag| *flag = true);
+    }
+    format!("Labels({flags:?})")
+}
+
+/// What is predicted, as a target; `numbers` has the labels' numbers by name.
+fn guess(prediction: &Prediction, task: TaskType, numbers: &HashMap<&str, u32>) -> Target {
+    let number = |name: &String| numbers.get(name.as_str()).copied();
     match task {
-        TaskType::Classification => Target::Class(
-            names
-                .iter()
-                .position(|name| Some(name) == prediction.label.as_ref())
-                .unwrap_or(usize::MAX),
-        ),
+        TaskType::Classification => {
+            let class = prediction.label.as_ref().and_then(number);
+            Target::Class(class.map_or(usize::MAX, |class| class as usize))
+        }
         TaskType::MultiLabel => {
-            let has = prediction.labels.as_deref().unwrap_or_default();
-            Target::Labels(names.iter().map(|name| has.contains(name)).collect())
+            let has = prediction.labels.iter().flatten().filter_map(number).collect();
+            Target::Labels { has, of: numbers.len() }
         }
         TaskType::Regression => Target::Number(prediction.score.unwrap_or_default()),
     }

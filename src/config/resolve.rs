@@ -1,7 +1,7 @@
 //! A configuration with everything checked that can be checked early.
 
 use super::{BitfitSection, ClassWeights, MethodName, MethodSection, Metric, RunConfig};
-use crate::data::{Columns, LabelColumns, MIN_LENGTH};
+use crate::data::{Columns, LabelColumns, Labels, MIN_LENGTH};
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Layers, Switches, Term};
 use crate::methods::{Adapter, Lora, Method};
@@ -234,7 +234,7 @@ impl Run {
     /// The weight of each class, by the configuration and the number of training rows that have each of `labels`.
     pub fn class_weights(
         &self,
-        labels: &[String],
+        labels: &Labels,
         having: &[usize],
         rows: usize,
     ) -> Result<Option<Vec<f64>>> {
@@ -242,31 +242,33 @@ impl Run {
         let key = "training.class_weights";
         Ok(Some(match weights {
             ClassWeights::Named(_) => {
-                if let Some((name, _)) = labels.iter().zip(having).find(|(_, having)| **having == 0)
+                if let Some((name, _)) =
+                    labels.names.iter().zip(having).find(|(_, having)| **having == 0)
                 {
                     let expected =
                         format!("weights as numbers: no training row has the label {name:?}");
                     return Err(self.error(key, &"balanced", &expected));
                 }
                 let several = self.config.model.task_type == TaskType::MultiLabel;
-                let weight = |&having: &usize| match several {
+                let weight = |&count: &usize| match several {
                     // A label that every row has counts as if one had not.
-                    true => rows.saturating_sub(having).max(1) as f64 / having as f64,
-                    false => rows as f64 / (labels.len() * having) as f64,
+                    true => rows.saturating_sub(count).max(1) as f64 / count as f64,
+                    false => rows as f64 / (having.len() * count) as f64,
                 };
                 having.iter().map(weight).collect()
             }
-            ClassWeights::List(list) if list.len() == labels.len() => list.clone(),
+            ClassWeights::List(list) if list.len() == labels.names.len() => list.clone(),
             ClassWeights::List(list) => {
-                let expected = format!("{} numbers, for {}", labels.len(), labels.join(", "));
+                let expected = format!("{} numbers, for {labels}", labels.names.len());
                 return Err(self.error(key, &format!("{list:?}"), &expected));
             }
             ClassWeights::Table(table) => {
-                if let Some(name) = table.keys().find(|name| !labels.contains(name)) {
-                    let expected = format!("labels of the data: {}", labels.join(", "));
+                let names: BTreeSet<&str> = labels.names.iter().map(String::as_str).collect();
+                if let Some(name) = table.keys().find(|name| !names.contains(name.as_str())) {
+                    let expected = format!("labels of the data: {labels}");
                     return Err(self.error(key, &format!("{name:?}"), &expected));
                 }
-                labels.iter().map(|label| table.get(label).copied().unwrap_or(1.0)).collect()
+                labels.names.iter().map(|label| table.get(label).copied().unwrap_or(1.0)).collect()
             }
         }))
     }
@@ -501,7 +503,7 @@ impl Origin {
         let task = format!("with task_type = {:?}", model.task_type.name());
         if model.task_type == TaskType::Regression {
             let names = model.label_names.as_ref();
-            let found = names.map(|names| format!("{names:?}")).unwrap_or_default();
+            let found = names.map(|names| shown(names)).unwrap_or_default();
             self.that(names.is_none(), "model.label_names", &found, &format!("none {task}"))?;
             let outputs = model.num_labels.unwrap_or(1);
             self.that(outputs == 1, "model.num_labels", &outputs, &format!("1 {task}"))?;
@@ -512,7 +514,7 @@ impl Origin {
         {
             let Some(names) = names else { continue };
             let distinct = names.iter().collect::<BTreeSet<_>>().len() == names.len();
-            let found = format!("{names:?}");
+            let found = shown(names);
             let expected = format!("{least} or more different names");
             self.that(distinct && names.len() >= least, key, &found, &expected)?;
             let count = model.num_labels.unwrap_or(names.len());
@@ -521,9 +523,8 @@ impl Origin {
         }
         if let (Some(names), Some(columns)) = (&model.label_names, &data.label_columns) {
             let expected = "the names of data.label_columns, in any order";
-            let same =
-                columns.iter().all(|column| names.contains(column)) && names.len() == columns.len();
-            self.that(same, "model.label_names", &format!("{names:?}"), expected)?;
+            let [own, other] = [names, columns].map(|names| names.iter().collect::<BTreeSet<_>>());
+            self.that(own == other, "model.label_names", &shown(names), expected)?;
         }
         for (key, given) in [
             ("data.label_columns", data.label_columns.is_some()),
@@ -663,4 +664,9 @@ fn no_device(count: usize) -> String {
     } else {
         "this is a build without CUDA; scripts/download_libtorch.sh --cuda and a new build make one with it".into()
     }
+}
+
+/// The first label names, for messages.
+fn shown(names: &[String]) -> String {
+    Labels { names: names.to_vec(), declared: true }.to_string()
 }

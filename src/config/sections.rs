@@ -49,8 +49,9 @@ pub struct ModelSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
     pub num_labels: Option<usize>,
-    /// Class names by number: with them rows may use either, unless a name is itself a number; by default the labels in the data, sorted, or
-    /// in the order that a Parquet file of the Hub says.
+    /// Class names by number. With them the labels of a file may be the names or, where no name is a number, the numbers; labels such as
+    /// `NA` can be classes; and a list of 0 and 1 has 0 or 1 for each; by default the labels in the data, sorted, or in the order that a
+    /// Parquet file of the Hub says.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_names: Option<Vec<String>>,

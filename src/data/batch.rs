@@ -50,8 +50,14 @@ impl Batch {
             batch.push(&example.tokens);
             match &example.target {
                 Target::Class(class) => batch.classes.push(*class as i64),
-                Target::Labels(has) => {
-                    batch.values.extend(has.iter().map(|&has| f32::from(u8::from(has))))
+                Target::Labels { has, of } => {
+                    let start = batch.values.len();
+                    batch.values.resize(start + of, 0.0);
+                    for &label in has {
+                        if let Some(value) = batch.values.get_mut(start + label as usize) {
+                            *value = 1.0;
+                        }
+                    }
                 }
                 Target::Number(number) => batch.values.push(*number),
             }

@@ -1,9 +1,10 @@
 //! What the rows are to be predicted as: the classes, and each row's target.
 
-use super::source::{Label, Row, Table};
+use super::source::{Label, Place, Row, Table};
+use super::spelling::{self, Number, folded, listed, quoted};
 use crate::error::{Error, Result};
 use crate::models::TaskType;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 /// The classes: their names, by number. A regression has none.
@@ -20,8 +21,13 @@ pub struct Labels {
 pub enum Target {
     /// A class number.
     Class(usize),
-    /// Whether it has each label.
-    Labels(Vec<bool>),
+    /// Any of the labels.
+    Labels {
+        /// The numbers of those that it has, in order.
+        has: Vec<u32>,
+        /// How many labels there are.
+        of: usize,
+    },
     /// A number.
     Number(f32),
 }
@@ -31,17 +37,21 @@ const MOST: usize = 10_000;
 
 impl Labels {
     /// The labels that the data has: by number where the file says so, in the order of numbers where all are numbers, else of names.
-    pub fn of(task: TaskType, path: &Path, data: &Table) -> Result<Self> {
+    ///
+    /// Labels that only look alike are an error, and so is what is no label unless `model.label_names` names it; with
+    /// `skip_bad_rows` the latter is passed over, for [`Labels::reading`] to refuse the rows that have it.
+    pub fn of(task: TaskType, path: &Path, data: &Table, skip_bad_rows: bool) -> Result<Self> {
         if task == TaskType::Regression {
             return Ok(Self::default());
         }
-        let found = || data.rows.iter().flat_map(Row::labels).map(|label| label.name.as_str());
-        let mut names: Vec<String> =
-            found().collect::<BTreeSet<_>>().into_iter().map(str::to_owned).collect();
+        let (found, declared) = (Found::of(&data.rows), data.classes.is_some());
+        let mut names = match &data.classes {
+            Some(_) => found.names().map(str::to_owned).collect(),
+            None => found.to_learn(task, &data.rows, skip_bad_rows)?,
+        };
         if names.iter().all(|name| name.parse::<u64>().is_ok()) {
             names.sort_by_key(|name| name.parse::<u64>().ok());
         }
-        let declared = data.classes.is_some();
         if let (Some(classes), true) =
             (&data.classes, names.len() > 1 || task == TaskType::MultiLabel)
         {
@@ -54,85 +64,457 @@ impl Labels {
             );
             return Err(Error::data(path, None, problem));
         }
+        if let Some(doubt) = doubt(task, &names, &data.rows).filter(|_| !declared) {
+            tracing::warn!("{}: {doubt}", path.display());
+        }
         match (&names[..], task) {
             ([], _) => Err(Error::data(path, None, "no labels")),
             ([only], TaskType::Classification) => {
-                let problem = format!("one class only, {only:?}; a classifier needs two or more");
+                let only = quoted(only);
+                let problem = format!("one class only, {only}; a classifier needs two or more");
                 Err(Error::data(path, None, problem))
             }
             _ => Ok(Self { names, declared }),
         }
     }
 
-    /// Each row's target. A label is a name; where names have declared numbers, it may be a number too.
+    /// Each row's target.
     pub fn targets(&self, task: TaskType, rows: &[Row]) -> Result<Vec<Target>> {
-        let target = self.target(task);
-        rows.iter().map(target).collect()
+        let reading = self.reading(task, rows);
+        rows.iter().map(|row| reading.target(row)).collect()
     }
 
-    /// What makes a row's target.
-    pub fn target(&self, task: TaskType) -> impl Fn(&Row) -> Result<Target> + '_ {
-        let by_name: HashMap<&str, usize> =
-            self.names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-        let by_number = self.declared && self.names.iter().all(|name| name.parse::<f64>().is_err());
-        let class = move |row: &Row, label: &Label| {
-            let written = || label.name.parse().ok().filter(|_| by_number);
-            let of_file = || label.number.and_then(|number| usize::try_from(number).ok());
-            let numbered = || of_file().or_else(written).filter(|&i| i < self.names.len());
-            by_name.get(label.name.as_str()).copied().or_else(numbered).ok_or_else(|| {
-                let number = if by_number {
-                    format!(", or 0 to {}", self.names.len().saturating_sub(1))
-                } else {
-                    String::new()
-                };
-                row.place.error(format!(
-                    "label {label}: expected one of {self}{number} (the training data's, or model.label_names)"
-                ))
+    /// What the labels of `rows` mean, which can depend on all of them.
+    ///
+    /// A label is the class of that very name. Else it is the class whose name differs from it in case, white space, Unicode form
+    /// or (where all names are numbers) the spelling of the number alone, if there is one such name and one such label. Else, where
+    /// names have declared numbers and no label of the rows is a name, it is the class of that number.
+    pub fn reading<'a>(&'a self, task: TaskType, rows: &[Row]) -> Reading<'a> {
+        let mut reading =
+            Reading { labels: self, task, classes: HashMap::new(), lists: ReadLists::Names };
+        if task != TaskType::Regression {
+            let found = Found::of(rows);
+            reading.classes = self.classes(&found);
+            if task == TaskType::MultiLabel {
+                reading.lists = self.read_lists(&found);
+            }
+        }
+        reading
+    }
+
+    /// How lists are to be read.
+    fn read_lists(&self, found: &Found<'_>) -> ReadLists {
+        let own: HashSet<&str> = self.names.iter().map(String::as_str).collect();
+        let named = || found.names().all(|name| own.contains(name));
+        match &found.lists {
+            Lists::Names => ReadLists::Names,
+            // Of the numbers 0 and 1, which are names of labels.
+            Lists::Flags { certain: false, length, .. }
+                if *length != Some(self.names.len()) && named() =>
+            {
+                ReadLists::Names
+            }
+            Lists::Flags { .. } => ReadLists::Flags,
+            Lists::Fractions(_) if named() => ReadLists::Names,
+            Lists::Fractions(place) | Lists::Repeats(place) => {
+                ReadLists::Wrong(format!("{NEITHER} (see {place})"))
+            }
+        }
+    }
+
+    /// The class of each label that was found, or why it has none.
+    fn classes(&self, found: &Found<'_>) -> HashMap<Label, Read> {
+        let numbers = self.names.iter().all(|name| Number::of(name).is_some());
+        let mut exact: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut alike: HashMap<Alike, Vec<usize>> = HashMap::new();
+        for (class, name) in self.names.iter().enumerate() {
+            exact.entry(name).or_default().push(class);
+            alike.entry(Alike::of(name, numbers)).or_default().push(class);
+        }
+        let mut spellings: HashMap<Alike, Vec<&str>> = HashMap::new();
+        for name in found.names() {
+            spellings.entry(Alike::of(name, numbers)).or_default().push(name);
+        }
+        let by_name = |label: &Label| -> Option<Read> {
+            let own = exact.get(label.name.as_str()).map(Vec::as_slice);
+            if let Some([class]) = own {
+                return Some(Ok(*class));
+            }
+            let key = Alike::of(&label.name, numbers);
+            let classes = own.or_else(|| alike.get(&key).map(Vec::as_slice))?;
+            Some(match (classes, spellings.get(&key).map_or(&[][..], Vec::as_slice)) {
+                ([class], [_]) => Ok(*class),
+                ([_], several) => Err(format!(
+                    "the labels here have it in several spellings, {}; write each label one way",
+                    listed(several.iter().copied())
+                )),
+                (several, _) => {
+                    let names = several.iter().filter_map(|&class| self.names.get(class));
+                    let names = listed(names.map(String::as_str));
+                    Err(format!("could be any of several labels of the task, {names}"))
+                }
             })
         };
-        move |row| {
-            Ok(match (task, row.labels()) {
-                (TaskType::MultiLabel, labels) => {
-                    let mut has = vec![false; self.names.len()];
-                    for label in labels {
-                        if let Some(has) = has.get_mut(class(row, label)?) {
-                            *has = true;
-                        }
+        let named: Vec<Option<Read>> = found.labels.keys().map(|label| by_name(label)).collect();
+        // A number is a class where nothing else can be meant: not beside names.
+        let nameless = !named.iter().any(Option::is_some);
+        let by_number =
+            nameless && self.declared && self.names.iter().all(|name| Number::of(name).is_none());
+        let numbered = self.names.iter().enumerate().all(|(i, name)| says_number(name, i as i64));
+        let number = |label: &Label| {
+            let class = match label.number {
+                None => Number::of(&label.name)?.class().filter(|_| by_number),
+                Some(number) => usize::try_from(number).ok().filter(|_| {
+                    (by_number && (numbered || says_number(&label.name, number)))
+                        || (nameless && numbered && Number::of(&label.name).is_none())
+                }),
+            };
+            class.filter(|&class| class < self.names.len())
+        };
+        let unknown = |label: &Label| {
+            found.trouble(&label.name).unwrap_or_else(|| {
+                let numbers = match by_number && label.number.is_none() {
+                    true => format!(", or 0 to {}", self.names.len().saturating_sub(1)),
+                    false => String::new(),
+                };
+                let here = listed(found.names());
+                format!(
+                    "expected one of {self}{numbers} (the training data's, or model.label_names); the labels here are {here}"
+                )
+            })
+        };
+        let read = |(label, named): (&&Label, Option<Read>)| {
+            let class = named.unwrap_or_else(|| number(label).ok_or_else(|| unknown(label)));
+            ((*label).clone(), class)
+        };
+        found.labels.keys().zip(named).map(read).collect()
+    }
+}
+
+/// A class number, or why a label has none.
+type Read = std::result::Result<usize, String>;
+
+/// What the labels of some rows mean: [`Labels::reading`].
+pub struct Reading<'a> {
+    labels: &'a Labels,
+    task: TaskType,
+    classes: HashMap<Label, Read>,
+    lists: ReadLists,
+}
+
+/// What a list holds.
+enum ReadLists {
+    /// Labels.
+    Names,
+    /// 0 or 1 for each label.
+    Flags,
+    /// It cannot be told.
+    Wrong(String),
+}
+
+/// What is expected of a list of numbers.
+const NEITHER: &str = "a list of numbers that are neither 0 or 1 for each label nor each another label: expected the names of the row's labels, or 0 or 1 for each label";
+
+impl Reading<'_> {
+    /// The row's target.
+    pub fn target(&self, row: &Row) -> Result<Target> {
+        match self.task {
+            TaskType::Classification => Ok(Target::Class(self.class(row, only(row)?)?)),
+            TaskType::Regression => Ok(Target::Number(number(row, only(row)?)?)),
+            TaskType::MultiLabel => {
+                let of = self.labels.names.len();
+                let mut has = match self.flags(row)? {
+                    Some(flags) => {
+                        let own = flags.iter().enumerate().filter(|(_, has)| **has);
+                        own.map(|(class, _)| class as u32).collect()
                     }
-                    Target::Labels(has)
-                }
-                (_, []) => return Err(row.place.error("no label")),
-                (TaskType::Classification, [label]) => Target::Class(class(row, label)?),
-                (TaskType::Regression, [label]) => Target::Number(number(row, label)?),
-                (_, labels) => {
-                    let problem = format!(
-                        "{} labels, expected one; several are model.task_type = \"multi_label\"",
-                        labels.len()
-                    );
+                    None => {
+                        let class = |label| Ok(self.class(row, label)? as u32);
+                        row.labels().iter().map(class).collect::<Result<Vec<u32>>>()?
+                    }
+                };
+                has.sort_unstable();
+                has.dedup();
+                if row.labels().iter().any(|label| label.number.is_some())
+                    && has.len() < row.labels().len()
+                {
+                    let problem = "a list with one label twice; the file says that it holds class numbers, not 0 or 1 for each label";
                     return Err(row.place.error(problem));
                 }
-            })
+                Ok(Target::Labels { has, of })
+            }
+        }
+    }
+
+    /// Puts the names of its classes into the row, which mean the same among any other rows.
+    pub fn settle(&self, row: &mut Row) -> Result<()> {
+        let classes = match self.target(row)? {
+            Target::Class(class) => vec![class],
+            Target::Labels { has, .. } => has.into_iter().map(|class| class as usize).collect(),
+            Target::Number(_) => return Ok(()),
+        };
+        let name = |class: usize| self.labels.names.get(class).cloned();
+        let label = |name| Label { name, number: None };
+        row.labels = Some(classes.into_iter().filter_map(name).map(label).collect());
+        (row.list, row.flags) = (false, [].into());
+        Ok(())
+    }
+
+    fn class(&self, row: &Row, label: &Label) -> Result<usize> {
+        let class = self.classes.get(label).ok_or_else(|| {
+            Error::Bug(format!("the label {label} is of other rows than those that were read"))
+        })?;
+        class.clone().map_err(|why| row.place.error(format!("label {label}: {why}")))
+    }
+
+    /// The row's 0 and 1 for each label, where its list holds those.
+    fn flags(&self, row: &Row) -> Result<Option<Vec<bool>>> {
+        let labels = row.labels();
+        match &self.lists {
+            _ if !row.list => return Ok(None),
+            ReadLists::Names => return Ok(None),
+            ReadLists::Wrong(why) => return Err(row.place.error(why)),
+            ReadLists::Flags => {}
+        }
+        let flags = match &row.flags[..] {
+            [] => labels.iter().map(|label| spelling::flag(&label.name)).collect(),
+            flags => Some(flags.to_vec()),
+        };
+        // Names, beside lists of 0 and 1.
+        let Some(flags) = flags else { return Ok(None) };
+        let (length, count) = (flags.len(), self.labels.names.len());
+        if length != count {
+            return Err(row.place.error(format!(
+                "a list of {length} numbers: expected 0 or 1 for each of the {count} labels {}",
+                self.labels
+            )));
+        }
+        Ok(Some(flags))
+    }
+}
+
+/// The row's one label.
+fn only(row: &Row) -> Result<&Label> {
+    match row.labels() {
+        [label] => Ok(label),
+        [] if row.flags.is_empty() => Err(row.place.error("no label")),
+        labels => {
+            let count = labels.len().max(row.flags.len());
+            let problem = format!(
+                "{count} labels, expected one; several are model.task_type = \"multi_label\""
+            );
+            Err(row.place.error(problem))
         }
     }
 }
 
-/// The number that a label is.
+/// The number that a label is: its name's, if the file has names for its numbers and they are numbers, else its own.
 fn number(row: &Row, label: &Label) -> Result<f32> {
-    let number = label.number.map(|number| number as f32).or_else(|| label.name.parse().ok());
-    number.filter(|number| number.is_finite()).ok_or_else(|| {
+    let number = label.name.parse().ok().or_else(|| label.number.map(|number| number as f32));
+    number.filter(|number: &f32| number.is_finite()).ok_or_else(|| {
+        let hint = match spelling::decimal_comma(&label.name) {
+            Some(point) => format!("; with a point, {point}"),
+            None => String::new(),
+        };
         row.place.error(format!(
-            "label {label}: expected a number within 3.4e38 (model.task_type is \"regression\")"
+            "label {label}: expected a number within 3.4e38 (model.task_type is \"regression\"){hint}"
         ))
+    })
+}
+
+/// What makes two texts look alike.
+#[derive(PartialEq, Eq, Hash)]
+enum Alike {
+    Number(Number),
+    Text(String),
+}
+
+impl Alike {
+    /// Of a text that stands among `numbers` alone, or among others.
+    fn of(text: &str, numbers: bool) -> Self {
+        let number = numbers.then(|| Number::of(text)).flatten();
+        number.map_or_else(|| Self::Text(folded(text)), Self::Number)
+    }
+}
+
+/// The labels of some rows.
+struct Found<'a> {
+    /// Each with the first row that has it.
+    labels: BTreeMap<&'a Label, &'a Place>,
+    /// Whether those that are not missing are numbers.
+    numbers: bool,
+    lists: Lists<'a>,
+}
+
+/// What the rows' lists hold, as far as that can be told without the task's labels.
+enum Lists<'a> {
+    /// Labels, or there are no lists.
+    Names,
+    /// 0 and 1 alone.
+    Flags {
+        first: &'a Place,
+        /// Whether they cannot be labels called 0 and 1: a list has one of them twice.
+        certain: bool,
+        /// The length of all lists.
+        length: Option<usize>,
+    },
+    /// Numbers, fractions among them.
+    Fractions(&'a Place),
+    /// Numbers, and a list has one of them twice.
+    Repeats(&'a Place),
+}
+
+impl<'a> Found<'a> {
+    fn of(rows: &'a [Row]) -> Self {
+        let mut labels = BTreeMap::new();
+        for row in rows {
+            row.labels().iter().for_each(|label| {
+                labels.entry(label).or_insert(&row.place);
+            });
+        }
+        let mut there = labels.keys().filter(|label| !spelling::is_missing(&label.name, true));
+        let number = |label: &&Label| {
+            Number::of(&label.name).is_some() || spelling::decimal_comma(&label.name).is_some()
+        };
+        let numbers = there.clone().next().is_some() && there.all(number);
+        Self { labels, numbers, lists: Lists::of(rows) }
+    }
+
+    /// The different names, sorted.
+    fn names(&self) -> impl Iterator<Item = &'a str> {
+        let mut last = None;
+        let names = self.labels.keys().map(|label| label.name.as_str());
+        names.filter(move |name| last.replace(*name) != Some(*name))
+    }
+
+    /// Why `name` is no label unless the task has one of that name.
+    fn trouble(&self, name: &str) -> Option<String> {
+        if spelling::is_missing(name, self.numbers) {
+            return Some("expected a label (data.label_column), and this is what programs write where one is missing; model.label_names can name it, and data.skip_bad_rows leaves such rows out".into());
+        }
+        if spelling::is_printed_list(name) || spelling::is_row_of_flags(name) {
+            return Some("expected a label, and this is a list written as a text; lists are for JSONL and Parquet, and data.label_separator cuts a text into labels".into());
+        }
+        let point = spelling::decimal_comma(name).filter(|_| self.numbers)?;
+        Some(format!(
+            "expected a label, and this is a number with a decimal comma; write {point}, with model.task_type = \"regression\" if the number is to be predicted"
+        ))
+    }
+
+    /// The names of the labels that are learned from these rows, sorted, where nobody named them.
+    fn to_learn(&self, task: TaskType, rows: &[Row], skip_bad_rows: bool) -> Result<Vec<String>> {
+        match (task, &self.lists) {
+            (TaskType::MultiLabel, Lists::Flags { first, .. }) => {
+                let problem = "a list of 0 and 1 does not name its labels: expected their names in model.label_names, lists of names, or a column for each label (data.label_columns)";
+                return Err(first.error(problem));
+            }
+            (TaskType::MultiLabel, Lists::Fractions(place) | Lists::Repeats(place)) => {
+                return Err(place.error(NEITHER));
+            }
+            (TaskType::MultiLabel, Lists::Names) => {}
+            (TaskType::Classification | TaskType::Regression, _) => {
+                if !skip_bad_rows {
+                    rows.iter().try_for_each(|row| only(row).map(|_| ()))?;
+                }
+            }
+        }
+        let mut alike: HashMap<Alike, (&Label, &Place)> = HashMap::new();
+        let mut names: Vec<String> = vec![];
+        for (&label, &place) in &self.labels {
+            match self.trouble(&label.name) {
+                Some(_) if skip_bad_rows => continue,
+                Some(why) => return Err(place.error(format!("label {label}: {why}"))),
+                None => names.push(label.name.clone()),
+            }
+            if let Some((other, there)) =
+                alike.insert(Alike::of(&label.name, self.numbers), (label, place))
+            {
+                return Err(place.error(format!(
+                    "label {label}: looks like the label {other} of {there}, from which it differs in case, white space, Unicode form or the spelling of a number alone; write one of them, or name both in model.label_names"
+                )));
+            }
+        }
+        Ok(names)
+    }
+}
+
+impl<'a> Lists<'a> {
+    fn of(rows: &'a [Row]) -> Self {
+        let lists = || rows.iter().filter(|row| row.list);
+        let labels: BTreeSet<&Label> = lists().flat_map(Row::labels).collect();
+        let mut lengths = lists().map(|row| row.labels().len().max(row.flags.len()));
+        let length = lengths.next().filter(|first| lengths.all(|length| length == *first));
+        let certain = lists().find(|row| !row.flags.is_empty());
+        let binary = labels
+            .iter()
+            .all(|label| label.number.is_none() && spelling::flag(&label.name).is_some());
+        let numbers = labels.iter().all(|label| is_number(label));
+        let with_labels = || lists().find(|row| !row.labels().is_empty());
+        match (certain, with_labels()) {
+            (Some(row), _) if numbers && !binary => return Self::Repeats(&row.place),
+            (Some(row), _) => return Self::Flags { first: &row.place, certain: true, length },
+            (None, Some(row)) if binary => {
+                return Self::Flags { first: &row.place, certain: false, length };
+            }
+            (None, Some(_)) if numbers => {}
+            (None, _) => return Self::Names,
+        }
+        let repeats = |row: &&Row| {
+            let different: BTreeSet<&Label> = row.labels().iter().collect();
+            different.len() < row.labels().len()
+        };
+        let fraction = |label: &Label| Number::of(&label.name).is_some_and(|n| !n.is_whole());
+        if let Some(row) = lists().find(repeats) {
+            Self::Repeats(&row.place)
+        } else if let Some(row) = lists().find(|row| row.labels().iter().any(fraction)) {
+            Self::Fractions(&row.place)
+        } else {
+            Self::Names
+        }
+    }
+}
+
+/// Whether a label is written as a number or a truth value.
+fn is_number(label: &Label) -> bool {
+    let text = || Number::of(&label.name).is_some() || spelling::flag(&label.name).is_some();
+    label.number.is_none() && text()
+}
+
+/// Whether `name` says no more of a class than its number: `0`, or transformers' `LABEL_0`.
+fn says_number(name: &str, number: i64) -> bool {
+    let number = number.to_string();
+    let rest = name.get(..6).filter(|start| start.eq_ignore_ascii_case("label_"));
+    name == number || (rest.is_some() && name.get(6..) == Some(&number))
+}
+
+/// What is odd about labels that are learned from `rows`.
+fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
+    let (count, of) = (names.len(), rows.len());
+    if task == TaskType::MultiLabel {
+        let between = |name: &String| name.contains([',', ';', '|']);
+        let cut = rows.iter().any(|row| row.list || row.labels().len() != 1);
+        let name = names.iter().find(|name| between(name)).filter(|_| !cut)?;
+        let name = quoted(name);
+        return Some(format!(
+            "each row has one label, such as {name}; data.label_separator cuts it into several"
+        ));
+    }
+    let numbers = || names.iter().map(|name| Number::of(name));
+    let fractions = numbers().flatten().any(|number| !number.is_whole());
+    let many = count >= 10 && 2 * count >= of;
+    if numbers().all(|number| number.is_some()) && (fractions || many) {
+        return Some(format!(
+            "numbers to predict (model.task_type = \"regression\")? Each of {count} different numbers, in {of} rows, is taken for a class"
+        ));
+    }
+    many.then(|| {
+        format!("{count} different labels in {of} rows; is data.label_column the right one?")
     })
 }
 
 /// The first names, for people.
 impl std::fmt::Display for Labels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const SHOWN: usize = 20;
-        let names = self.names.iter().take(SHOWN);
-        let names: Vec<String> = names.map(|name| name.escape_debug().take(60).collect()).collect();
-        let more = if self.names.len() > SHOWN { ", ..." } else { "" };
-        write!(f, "{}{more}", names.join(", "))
+        f.write_str(&listed(self.names.iter().map(String::as_str)))
     }
 }

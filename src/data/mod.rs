@@ -4,10 +4,11 @@ mod batch;
 mod labels;
 mod sampler;
 mod source;
+mod spelling;
 mod tokenize;
 
 pub use batch::{Batch, DropoutKeys, at_once, sent};
-pub use labels::{Labels, Target};
+pub use labels::{Labels, Reading, Target};
 pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{
     Columns, FORMATS, Label, LabelColumns, Place, Row, Table, ending, has_ending, read, read_all,

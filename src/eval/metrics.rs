@@ -35,17 +35,42 @@ pub fn classification(
     ])
 }
 
-/// `accuracy` (of rows in which every label is right), `f1_micro`, and `f1_macro`: the mean over all columns.
-pub fn multi_label(labels: &[Vec<bool>], predictions: &[Vec<bool>]) -> BTreeMap<String, f64> {
-    let columns = labels.iter().map(Vec::len).max().unwrap_or(0);
-    let counts = count_columns(labels, predictions, columns);
-    let right = labels.iter().zip(predictions).filter(|(label, guess)| label == guess).count();
-    let rows = labels.len().min(predictions.len());
-    named([
-        ("accuracy", ratio(right as f64, rows as f64)),
-        ("f1_micro", counts.iter().sum::<Counts>().f1()),
-        ("f1_macro", mean(counts.iter().map(Counts::f1))),
-    ])
+/// Counts of rows with any number of labels, row by row: their size is that of the labels, however many rows there are.
+#[derive(Debug, Clone)]
+pub struct MultiLabel {
+    pub(super) counts: Vec<Counts>,
+    right: u64,
+    rows: u64,
+}
+
+impl MultiLabel {
+    /// No rows yet, of `num_labels` labels.
+    pub fn new(num_labels: usize) -> Self {
+        Self { counts: vec![Counts::default(); num_labels], right: 0, rows: 0 }
+    }
+
+    /// Counts a row that has `labels`, and of which `predictions` are predicted: numbers of labels in their order. A number that no
+    /// label has is left out.
+    pub fn add(&mut self, labels: &[u32], predictions: &[u32]) {
+        let mut count = |number: &u32, what: fn(&mut Counts)| {
+            self.counts.get_mut(*number as usize).into_iter().for_each(what);
+        };
+        labels.iter().for_each(|number| count(number, |label| label.support += 1));
+        predictions.iter().for_each(|number| count(number, |label| label.predicted += 1));
+        let hit = |number: &&u32| predictions.binary_search(number).is_ok();
+        labels.iter().filter(hit).for_each(|number| count(number, |label| label.hits += 1));
+        self.right += u64::from(labels == predictions);
+        self.rows += 1;
+    }
+
+    /// `accuracy` (of rows in which every label is right), `f1_micro`, and `f1_macro`: the mean over all labels.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        named([
+            ("accuracy", ratio(self.right as f64, self.rows as f64)),
+            ("f1_micro", self.counts.iter().sum::<Counts>().f1()),
+            ("f1_macro", mean(self.counts.iter().map(Counts::f1))),
+        ])
+    }
 }
 
 /// `pearson`, `spearman` (equal values share the mean of their ranks), `mse` and `mae`.
@@ -64,7 +89,7 @@ pub fn regression(gold: &[f64], predicted: &[f64]) -> BTreeMap<String, f64> {
 }
 
 /// What is counted of a class, or of several.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     hits: u64,
     predicted: u64,
@@ -118,22 +143,6 @@ pub(super) fn count_classes(
         }
         if let Some(class) = counts.get_mut(guess) {
             class.predicted += 1;
-        }
-    }
-    counts
-}
-
-pub(super) fn count_columns(
-    labels: &[Vec<bool>],
-    predictions: &[Vec<bool>],
-    columns: usize,
-) -> Vec<Counts> {
-    let mut counts = vec![Counts::default(); columns];
-    for (labels, guesses) in labels.iter().zip(predictions) {
-        for ((column, &label), &guess) in counts.iter_mut().zip(labels).zip(guesses) {
-            column.support += u64::from(label);
-            column.predicted += u64::from(guess);
-            column.hits += u64::from(label && guess);
         }
     }
     counts

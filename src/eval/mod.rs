@@ -3,8 +3,8 @@
 mod metrics;
 mod report;
 
-pub use metrics::{classification, multi_label, regression};
-pub use report::{Average, ClassReport, Report};
+pub use metrics::{MultiLabel, classification, regression};
+pub use report::{Average, ClassReport, MATRIX, Report};
 
 use crate::data::{Batch, Example, Labels, Target, at_once};
 use crate::error::Result;
@@ -36,7 +36,7 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.ids.len()).collect();
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let (mut loss, mut outputs) = (0.0, Vec::with_capacity(examples.len()));
+    let (mut loss, mut done, mut seen) = (0.0, 0, Seen::new(task, labels));
     in_batches(&lengths, batch_size, device, &mut |range| {
         let rows = rows.get(range).unwrap_or_default();
         let (packed, targets) = Batch::of(examples, rows, None).to_device(device)?;
@@ -44,10 +44,13 @@ pub fn evaluate(
         let its_loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
         let (its_loss, logits) = (f64::try_from(&its_loss)?, to_rows(&logits)?);
         loss += its_loss;
-        outputs.extend(logits);
-        progress(outputs.len())
+        for (example, logits) in rows.iter().filter_map(|&row| examples.get(row)).zip(&logits) {
+            seen.add(&example.target, logits);
+        }
+        done += rows.len();
+        progress(done)
     })?;
-    let (mut metrics, report) = measure(examples, &outputs, task, labels);
+    let (mut metrics, report) = seen.measure(&labels.names);
     metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
     Ok(Evaluation { metrics, report })
 }
@@ -75,39 +78,49 @@ pub fn in_batches(
     Ok(())
 }
 
-/// The metrics of a task, for the logits of each example.
-fn measure(
-    examples: &[Example],
-    outputs: &[Vec<f32>],
-    task: TaskType,
-    labels: &Labels,
-) -> (BTreeMap<String, f64>, Option<Report>) {
-    let names = &labels.names;
-    let targets = || examples.iter().map(|example| &example.target);
-    match task {
-        TaskType::Classification => {
-            let gold: Vec<usize> = targets()
-                .filter_map(|t| if let Target::Class(c) = t { Some(*c) } else { None })
-                .collect();
-            let guess: Vec<usize> = outputs.iter().map(|logits| best(logits)).collect();
-            let report = Report::classification(&gold, &guess, names);
-            (classification(&gold, &guess, names.len()), Some(report))
+/// What is right and what is predicted, of the rows so far. Logits are not kept: those of many labels are large.
+enum Seen {
+    Classes { gold: Vec<usize>, guess: Vec<usize> },
+    Labels(MultiLabel),
+    Numbers { gold: Vec<f64>, guess: Vec<f64> },
+}
+
+impl Seen {
+    fn new(task: TaskType, labels: &Labels) -> Self {
+        match task {
+            TaskType::Classification => Self::Classes { gold: vec![], guess: vec![] },
+            TaskType::MultiLabel => Self::Labels(MultiLabel::new(labels.names.len())),
+            TaskType::Regression => Self::Numbers { gold: vec![], guess: vec![] },
         }
-        TaskType::MultiLabel => {
-            let gold: Vec<Vec<bool>> = targets()
-                .filter_map(|t| if let Target::Labels(has) = t { Some(has.clone()) } else { None })
-                .collect();
-            // A probability of a half or more.
-            let guess: Vec<Vec<bool>> =
-                outputs.iter().map(|logits| logits.iter().map(|&x| x >= 0.0).collect()).collect();
-            (multi_label(&gold, &guess), Some(Report::multi_label(&gold, &guess, names)))
+    }
+
+    fn add(&mut self, target: &Target, logits: &[f32]) {
+        match (self, target) {
+            (Self::Classes { gold, guess }, Target::Class(class)) => {
+                gold.push(*class);
+                guess.push(best(logits));
+            }
+            (Self::Labels(counts), Target::Labels { has, .. }) => {
+                // A probability of a half or more.
+                let guess = logits.iter().zip(0..).filter(|(x, _)| **x >= 0.0);
+                counts.add(has, &guess.map(|(_, label)| label).collect::<Vec<u32>>());
+            }
+            (Self::Numbers { gold, guess }, Target::Number(number)) => {
+                gold.push(f64::from(*number));
+                guess.extend(logits.iter().map(|&x| f64::from(x)));
+            }
+            _ => {}
         }
-        TaskType::Regression => {
-            let gold: Vec<f64> = targets()
-                .filter_map(|t| if let Target::Number(x) = t { Some(f64::from(*x)) } else { None })
-                .collect();
-            let guess: Vec<f64> = outputs.iter().flatten().map(|&x| f64::from(x)).collect();
-            (regression(&gold, &guess), None)
+    }
+
+    fn measure(&self, names: &[String]) -> (BTreeMap<String, f64>, Option<Report>) {
+        match self {
+            Self::Classes { gold, guess } => {
+                let report = Report::classification(gold, guess, names);
+                (classification(gold, guess, names.len()), Some(report))
+            }
+            Self::Labels(counts) => (counts.metrics(), Some(Report::multi_label(counts, names))),
+            Self::Numbers { gold, guess } => (regression(gold, guess), None),
         }
     }
 }

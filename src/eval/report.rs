@@ -1,7 +1,8 @@
 //! How good a model is at each class.
 
-use super::metrics::{Counts, count_classes, count_columns, pairs, ratio};
+use super::metrics::{Counts, MultiLabel, count_classes, pairs, ratio};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::{fmt, iter};
 
 /// Precision, recall and F1 of each class, as scikit-learn's `classification_report`; `Display` is its table.
@@ -16,10 +17,16 @@ pub struct Report {
     pub macro_avg: Average,
     /// The mean over `classes`, weighted by support.
     pub weighted_avg: Average,
-    /// Rows are true classes, columns predicted ones; for one label a row only.
+    /// Rows are true classes, columns predicted ones; for one label a row only, and at most [`MATRIX`] classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Vec<Vec<u64>>>,
+    /// With more classes, what the matrix has in it beside zeros: true class, predicted class and how many rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confusion_cells: Option<Vec<(usize, usize, u64)>>,
 }
+
+/// With more classes the confusion matrix, which grows with their square, is kept cell by cell.
+pub const MATRIX: usize = 200;
 
 /// The scores of one class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,23 +59,25 @@ pub struct Average {
 impl Report {
     /// For one label a row. Rows with a class that has no name are left out.
     pub fn classification(labels: &[usize], predictions: &[usize], names: &[String]) -> Report {
-        let mut confusion = vec![vec![0; names.len()]; names.len()];
-        for (label, guess) in pairs(labels, predictions, names.len()) {
-            if let Some(cell) = confusion.get_mut(label).and_then(|row| row.get_mut(guess)) {
-                *cell += 1;
-            }
+        let mut cells: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        for pair in pairs(labels, predictions, names.len()) {
+            *cells.entry(pair).or_default() += 1;
         }
-        let counts = count_classes(labels, predictions, names.len());
-        Report { confusion: Some(confusion), ..Report::of(&counts, names) }
+        let mut report = Report::of(&count_classes(labels, predictions, names.len()), names);
+        if names.len() > MATRIX {
+            let cell = |((label, guess), count)| (label, guess, count);
+            report.confusion_cells = Some(cells.into_iter().map(cell).collect());
+        } else {
+            let cell = |label, guess| cells.get(&(label, guess)).copied().unwrap_or(0);
+            let row = |label| (0..names.len()).map(|guess| cell(label, guess)).collect();
+            report.confusion = Some((0..names.len()).map(row).collect());
+        }
+        report
     }
 
-    /// For any number of labels a row. Columns without a name are left out.
-    pub fn multi_label(
-        labels: &[Vec<bool>],
-        predictions: &[Vec<bool>],
-        names: &[String],
-    ) -> Report {
-        let counts = count_columns(labels, predictions, names.len());
+    /// For any number of labels a row. Labels without a name are left out.
+    pub fn multi_label(found: &MultiLabel, names: &[String]) -> Report {
+        let counts = &found.counts;
         let all: Counts = counts.iter().sum();
         let micro_avg = Average {
             precision: all.precision(),
@@ -76,7 +85,7 @@ impl Report {
             f1: all.f1(),
             support: all.support,
         };
-        Report { micro_avg: Some(micro_avg), ..Report::of(&counts, names) }
+        Report { micro_avg: Some(micro_avg), ..Report::of(counts, names) }
     }
 
     fn of(counts: &[Counts], names: &[String]) -> Report {
@@ -105,13 +114,14 @@ impl Report {
             macro_avg: average(|_| 1.0),
             weighted_avg: average(|counts| counts.support as f64),
             confusion: None,
+            confusion_cells: None,
         }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MATRIX: usize = 20;
+        const SHOWN: usize = 20;
         let labels: Vec<String> = self.classes.iter().map(|c| cut(&c.label, 30)).collect();
         let width = longest(labels.iter()).max("weighted avg".len());
         let row = |f: &mut fmt::Formatter<'_>, name: &str, scores: [f64; 3], support: u64| {
@@ -127,7 +137,7 @@ impl fmt::Display for Report {
             row(f, label, [class.precision, class.recall, class.f1], class.support)?;
         }
         writeln!(f)?;
-        if self.confusion.is_some() {
+        if self.micro_avg.is_none() {
             // What is right of each class, weighted by its size, is what is right of all.
             let Average { recall, support, .. } = self.weighted_avg;
             write!(f, "\n{:>width$}  {:>9} {:>9} {recall:>9.4} {support:>9}", "accuracy", "", "")?;
@@ -145,8 +155,8 @@ impl fmt::Display for Report {
         }
 
         match &self.confusion {
-            Some(rows) if rows.len() > MATRIX => {
-                write!(f, "\n\nconfusion matrix: more than {MATRIX} classes, --json has it")
+            _ if self.micro_avg.is_none() && self.classes.len() > SHOWN => {
+                write!(f, "\n\nconfusion matrix: more than {SHOWN} classes, --json has it")
             }
             Some(rows) if !rows.is_empty() => {
                 f.write_str("\n\nconfusion matrix (rows: true label, columns: predicted)")?;

@@ -290,7 +290,14 @@ fn fingerprint(train: &[Example], eval: &[Example]) -> String {
             tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             match target {
                 Target::Class(class) => hash.update(class.to_le_bytes()),
-                Target::Labels(has) => has.iter().for_each(|&has| hash.update([u8::from(has)])),
+                // A byte for each label, as many labels as there are.
+                Target::Labels { has, of } => {
+                    let mut flags = vec![0; *of];
+                    for &label in has {
+                        flags.get_mut(label as usize).into_iter().for_each(|flag| *flag = 1);
+                    }
+                    hash.update(flags);
+                }
                 Target::Number(number) => hash.update(number.to_le_bytes()),
             }
         }
@@ -344,14 +351,16 @@ struct Encoded {
 
 /// The weight of each class, as the configuration and the training rows say.
 fn class_weights(run: &Run, labels: &Labels, train: &[Example]) -> Result<Option<Vec<f64>>> {
-    let has = |class: usize, target: &Target| match target {
-        Target::Class(own) => *own == class,
-        Target::Labels(has) => has.get(class) == Some(&true),
-        Target::Number(_) => false,
-    };
-    let count = |class| train.iter().filter(|example| has(class, &example.target)).count();
-    let having: Vec<usize> = (0..labels.names.len()).map(count).collect();
-    run.class_weights(&labels.names, &having, train.len())
+    let mut having = vec![0; labels.names.len()];
+    let mut count = |class: usize| having.get_mut(class).into_iter().for_each(|count| *count += 1);
+    for example in train {
+        match &example.target {
+            Target::Class(class) => count(*class),
+            Target::Labels { has, .. } => has.iter().for_each(|&class| count(class as usize)),
+            Target::Number(_) => {}
+        }
+    }
+    run.class_weights(labels, &having, train.len())
 }
 
 impl Rows {
@@ -360,16 +369,16 @@ impl Rows {
         let (section, task) = (&run.config.data, run.config.model.task_type);
         let table = data::read_all(&sources.train.files, columns)?;
         let labels = run.label_names().map_or_else(
-            || Labels::of(task, &section.train, &table),
+            || Labels::of(task, &section.train, &table, section.skip_bad_rows),
             |names| Ok(Labels { names, declared: true }),
         )?;
         let mut train = table.rows;
-        keep_good(run, &section.train, task, &labels, &mut train)?;
+        settle(run, &section.train, task, &labels, &mut train)?;
         let seed = run.data_seed();
         let mut eval = match (&sources.eval, &section.eval) {
             (Some(found), Some(path)) => {
                 let mut eval = data::read_all(&found.files, columns)?.rows;
-                keep_good(run, path, task, &labels, &mut eval)?;
+                settle(run, path, task, &labels, &mut eval)?;
                 eval
             }
             _ => {
@@ -404,7 +413,7 @@ impl Rows {
         let mut rows =
             data::read_all(&found.map(|rows| rows.files).unwrap_or_default(), columns)?.rows;
         let labels = Labels { names, declared };
-        keep_good(run, path, task, &labels, &mut rows)?;
+        settle(run, path, task, &labels, &mut rows)?;
         draw(run, "eval_samples", &mut rows, section.eval_samples, task, &labels)?;
         Ok(rows)
     }
@@ -428,20 +437,26 @@ impl Rows {
     }
 }
 
-/// Leaves rows out whose label is none of the task's, where that is asked for.
-fn keep_good(
+/// Puts the names of their classes into the rows. Rows with another label are an error, or left out where that is asked for.
+fn settle(
     run: &Run,
     path: &Path,
     task: TaskType,
     labels: &Labels,
     rows: &mut Vec<Row>,
 ) -> Result<()> {
+    let (reading, before) = (labels.reading(task, rows), rows.len());
     if !run.config.data.skip_bad_rows {
-        return Ok(());
+        return rows.iter_mut().try_for_each(|row| reading.settle(row));
     }
-    let (target, before) = (labels.target(task), rows.len());
     let mut first = None;
-    rows.retain(|row| target(row).map_err(|error| first.get_or_insert(error).to_string()).is_ok());
+    rows.retain_mut(|row| match reading.settle(row) {
+        Ok(()) => true,
+        Err(error) => {
+            first.get_or_insert(error);
+            false
+        }
+    });
     if let Some(error) = first {
         let skipped = before - rows.len();
         tracing::warn!(

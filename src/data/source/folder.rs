@@ -22,8 +22,10 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     }
     let mut files = vec![];
     for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
-        let label =
-            class.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some(label) = class.file_name().and_then(|name| name.to_str()).map(str::to_owned)
+        else {
+            return Err(Error::data(&class, None, "a class folder whose name is not UTF-8"));
+        };
         if label.starts_with('.') || (imdb && label == "unsup") {
             continue;
         }
@@ -42,8 +44,8 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
             let text = read_text(&file)?;
             let text = text.trim_start_matches('\u{feff}').to_owned();
             let place = Place { path: file.into(), line: None };
-            let label = || vec![Label { name: label, number: None }];
-            Ok(Row { text, text_pair: None, labels: labelled.then(label), place })
+            let labels = labelled.then(|| vec![Label { name: label, number: None }]);
+            Ok(Row { text, text_pair: None, labels, list: false, flags: [].into(), place })
         })
         .collect();
     read.into_iter().try_for_each(|row| rows.take(row))?;

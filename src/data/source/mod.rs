@@ -5,6 +5,7 @@ mod pages;
 mod parquet;
 mod table;
 
+use super::spelling::{self, listed, quoted, shortened};
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,15 @@ impl Place {
     }
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}", self.path.display()),
+            None => write!(f, "{}", self.path.display()),
+        }
+    }
+}
+
 /// A row as it is in the file.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -34,6 +44,10 @@ pub struct Row {
     pub text_pair: Option<String>,
     /// The labels as written; `None` where they were not read.
     pub labels: Option<Vec<Label>>,
+    /// Whether the labels are a list, or a text cut at a separator.
+    pub list: bool,
+    /// A list of 0 and 1, one for each label of the task, instead of labels: one of the two occurs twice in it, so they are no names.
+    pub flags: Box<[bool]>,
     /// Where it comes from.
     pub place: Place,
 }
@@ -46,7 +60,7 @@ impl Row {
 }
 
 /// A label as it is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
     /// Its name.
     pub name: String,
@@ -57,8 +71,8 @@ pub struct Label {
 impl std::fmt::Display for Label {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.number {
-            Some(number) => write!(f, "{number} ({:?})", self.name),
-            None => write!(f, "{}", shortened(&format!("{:?}", self.name))),
+            Some(number) => write!(f, "{number} ({})", quoted(&self.name)),
+            None => f.write_str(&quoted(&self.name)),
         }
     }
 }
@@ -129,13 +143,21 @@ impl Columns {
             None => Err(Error::Bug("a row without its columns".into())),
         };
         let (first, text_pair) = (text()?, self.text_pair.is_some().then(&mut text).transpose()?);
+        let (mut list, mut flags): (bool, Box<[bool]>) = (false, [].into());
         let labels = match &self.labels {
             LabelColumns::None => None,
             LabelColumns::One { separator, .. } => {
                 let mut labels = vec![];
                 for (cell, (key, name)) in values {
+                    list |= separator.is_some() || matches!(cell, Cell::Texts(_));
                     labels.extend(match (cell, separator) {
                         (Cell::Texts(texts), _) => texts,
+                        (Cell::Text(text), Some(separator)) if spelling::is_printed_list(&text) => {
+                            let cell = Cell::Text(text);
+                            return Err(place.error(format!(
+                                "column {name:?} ({key}): found {cell}, expected labels with {separator:?} between them"
+                            )));
+                        }
                         (Cell::Text(text), Some(separator)) => {
                             text.split(separator.as_str()).map(str::to_owned).collect()
                         }
@@ -152,25 +174,27 @@ impl Columns {
                         }
                     });
                 }
+                if list && classes.is_none() {
+                    flags = spelling::flags(&labels).unwrap_or_default().into();
+                }
                 // As they are compared: without space around them.
-                let trimmed =
-                    labels.iter().map(|label| label.trim()).filter(|label| !label.is_empty());
+                let trimmed = labels
+                    .iter()
+                    .map(|label| label.trim())
+                    .filter(|label| !label.is_empty() && flags.is_empty());
                 Some(trimmed.map(|label| named(label, classes, &place)).collect::<Result<_>>()?)
             }
             LabelColumns::Each(_) => {
                 let mut labels = vec![];
                 for (cell, (key, name)) in values {
-                    match &cell {
-                        Cell::Text(text)
-                            if ["1", "1.0", "true"]
-                                .contains(&text.trim().to_lowercase().as_str()) =>
-                        {
-                            labels.push(Label { name: name.to_owned(), number: None })
-                        }
-                        Cell::Text(text)
-                            if ["0", "0.0", "false"]
-                                .contains(&text.trim().to_lowercase().as_str()) => {}
-                        _ => {
+                    let has = match &cell {
+                        Cell::Text(text) => spelling::flag(text),
+                        _ => None,
+                    };
+                    match has {
+                        Some(true) => labels.push(Label { name: name.to_owned(), number: None }),
+                        Some(false) => {}
+                        None => {
                             return Err(place.error(format!(
                                 "column {name:?} ({key}): found {cell}, expected 0 or 1"
                             )));
@@ -180,7 +204,7 @@ impl Columns {
                 Some(labels)
             }
         };
-        Ok(Row { text: first, text_pair, labels, place })
+        Ok(Row { text: first, text_pair, labels, list, flags, place })
     }
 }
 
@@ -197,17 +221,9 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
         None if number == Some(-1) => Err(place.error("no label (-1)")),
         None => {
             let most = classes.len().saturating_sub(1);
+            let label = quoted(label);
             Err(place.error(format!("label {label}: the file has names for 0 to {most} alone")))
         }
-    }
-}
-
-/// So much of a value as a message needs.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    match text.char_indices().nth(MOST).and_then(|(end, _)| text.get(..end)) {
-        Some(start) => format!("{start}..."),
-        None => text.to_owned(),
     }
 }
 
@@ -226,7 +242,7 @@ enum Cell {
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Text(text) => write!(f, "{}", shortened(&format!("{text:?}"))),
+            Self::Text(text) => f.write_str(&quoted(text)),
             Self::Texts(texts) => write!(f, "{}", shortened(&format!("{texts:?}"))),
             Self::Null => write!(f, "nothing"),
             Self::Other(text) => write!(f, "{}", shortened(text)),
@@ -317,7 +333,9 @@ pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
         match (&all.classes, table.classes) {
             (None, found) => all.classes = found,
             (Some(classes), Some(found)) if *classes != found => {
-                let problem = format!("classes {found:?}, and {classes:?} in the files before it");
+                let [found, before] =
+                    [&found, classes].map(|names| listed(names.iter().map(String::as_str)));
+                let problem = format!("classes {found}, and {before} in the files before it");
                 return Err(Error::data(path, None, problem));
             }
             _ => {}

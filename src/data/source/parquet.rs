@@ -101,9 +101,10 @@ fn cell(field: &Field) -> Cell {
         | Field::ULong(_) => Some(field.to_string()),
         Field::Decimal(_) => Some(field.to_string()),
         // Not as `Field` shows them, which is cut or in powers of ten.
-        Field::Float16(number) => Some(number.to_f32().to_string()),
-        Field::Float(number) => Some(number.to_string()),
-        Field::Double(number) => Some(number.to_string()),
+        // A zero has no sign.
+        Field::Float16(number) => Some((number.to_f32() + 0.0).to_string()),
+        Field::Float(number) => Some((number + 0.0).to_string()),
+        Field::Double(number) => Some((number + 0.0).to_string()),
         _ => None,
     };
     // With which pandas marks what is missing.

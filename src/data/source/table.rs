@@ -173,12 +173,12 @@ fn fields(line: &str, place: &Place, rows: &Rows<'_>) -> Result<Vec<Cell>> {
 fn cell(value: &Value) -> Cell {
     let simple = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
-        // 1.0 is the class 1, as it is in other formats.
+        // 1.0 is the class 1, as it is in other formats, and -0.0 the class 0.
         Value::Number(number) => Some(
             number
                 .as_f64()
                 .filter(|x| number.is_f64() && x.fract() == 0.0 && x.abs() < 1e15)
-                .map_or_else(|| number.to_string(), |x| format!("{x:.0}")),
+                .map_or_else(|| number.to_string(), |x| format!("{:.0}", x + 0.0)),
         ),
         Value::Bool(_) => Some(value.to_string()),
         _ => None,

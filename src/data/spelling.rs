@@ -1,0 +1,152 @@
+//! How labels are written: spellings of a number, of a missing value, of a list, and texts that only look alike.
+
+use unicode_normalization_alignments::UnicodeNormalization;
+
+/// A decimal number: equal for `1`, `1.0`, `01`, `+1` and `1e0`, and different for any two integers, however long.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number {
+    negative: bool,
+    /// The digits without zeros at either end.
+    digits: String,
+    /// The power of ten that the digits are multiplied by.
+    exponent: i64,
+}
+
+impl Number {
+    /// The number that `text` spells; NaN and infinity are none.
+    pub fn of(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+        let exponent = exponent.parse::<i64>().ok().filter(|e| e.abs() < 10_000)?;
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = [whole, fraction].concat();
+        if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let kept = all.trim_end_matches('0');
+        let digits = kept.trim_start_matches('0');
+        let zeros = all.len() as i64 - kept.len() as i64;
+        let zero = digits.is_empty();
+        Some(Self {
+            negative: text.starts_with('-') && !zero,
+            digits: digits.to_owned(),
+            exponent: if zero { 0 } else { exponent + zeros - fraction.len() as i64 },
+        })
+    }
+
+    /// Whether the number has no fraction.
+    pub fn is_whole(&self) -> bool {
+        self.exponent >= 0
+    }
+
+    /// The number as that of a class.
+    pub fn class(&self) -> Option<usize> {
+        let zeros = usize::try_from(self.exponent).ok().filter(|&zeros| zeros < 20)?;
+        let digits = format!("0{}{}", self.digits, "0".repeat(zeros));
+        if self.negative { None } else { digits.parse().ok() }
+    }
+}
+
+/// 0 or 1 as a truth value: `1`, `1.0`, `true`.
+pub fn flag(text: &str) -> Option<bool> {
+    match text.trim() {
+        "1" => Some(true),
+        "0" => Some(false),
+        text if text.eq_ignore_ascii_case("true") => Some(true),
+        text if text.eq_ignore_ascii_case("false") => Some(false),
+        text => match Number::of(text)?.class()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        },
+    }
+}
+
+/// The truth values of a list that holds nothing else, and one of them twice: such a list cannot be one of names.
+pub fn flags(list: &[String]) -> Option<Vec<bool>> {
+    let flags = list.iter().map(|text| flag(text)).collect::<Option<Vec<bool>>>()?;
+    let count = |value| flags.iter().filter(|&&flag| flag == value).count();
+    (count(true) > 1 || count(false) > 1).then_some(flags)
+}
+
+/// Whether `text` is what programs write where a value is missing: pandas (as `read_csv` has them by default), R, SQL, spreadsheets.
+///
+/// Words such as `none` and `?` are also good names for a class: they count `among_numbers` alone.
+pub fn is_missing(text: &str, among_numbers: bool) -> bool {
+    let (text, small) = (text.trim(), folded(text));
+    let in_any_case = [
+        "", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "1.#ind", "1.#qnan", "-nan", "+nan",
+        "nan", "<na>", "n/a", "null", "<null>", "(null)", "[null]", "\\n", "#null!", "#value!",
+        "#ref!", "#div/0!", "#num!", "#name?",
+    ];
+    let word = ["none", "<none>", "na", "nil", "undefined", "inf", "+inf", "-inf", "?", "-", "."];
+    in_any_case.contains(&small.as_str())
+        || ["None", "NA", "NaT"].contains(&text)
+        || (among_numbers && word.contains(&small.as_str()))
+}
+
+/// Whether `text` is a list as Python, NumPy or JSON print one: `[0, 1]`, `[0 1]`, `['a', 'b']`, `(0, 1)`.
+pub fn is_printed_list(text: &str) -> bool {
+    let inner = |open, close| text.trim().strip_prefix(open)?.strip_suffix(close).map(str::trim);
+    let brackets = inner('[', ']');
+    let Some(inner) = brackets.or_else(|| inner('(', ')')).or_else(|| inner('{', '}')) else {
+        return false;
+    };
+    let quoted =
+        ['"', '\''].iter().any(|&quote| inner.starts_with(quote) && inner.ends_with(quote));
+    let mut parts = inner.split([',', ' ']).filter(|part| !part.is_empty());
+    let numbers = parts.all(|part| flag(part).is_some() || Number::of(part).is_some());
+    quoted || (numbers && (brackets.is_some() || inner.is_empty() || inner.contains(',')))
+}
+
+/// Whether `text` is 0 and 1 with something between them: `0 1 1`. Two with a comma between them are a number.
+pub fn is_row_of_flags(text: &str) -> bool {
+    let pieces = |(between, least): (char, usize)| {
+        text.split(between).count() >= least && text.split(between).all(|x| flag(x).is_some())
+    };
+    [(',', 3), (';', 2), ('|', 2), (' ', 2), ('\t', 2)].into_iter().any(pieces)
+}
+
+/// The number that `text` spells with a comma for the point, as with a point: `0,5` as `0.5`.
+pub fn decimal_comma(text: &str) -> Option<String> {
+    let (whole, fraction) = text.trim().split_once(',')?;
+    let number = format!("{}.{fraction}", whole.replace('.', ""));
+    let digits = |part: &str| part.ends_with(|c: char| c.is_ascii_digit());
+    (digits(whole) && digits(fraction) && Number::of(&number).is_some()).then_some(number)
+}
+
+/// What texts that look alike have in common: without case, space around and between words as one, composed characters, nothing
+/// invisible.
+pub fn folded(text: &str) -> String {
+    // Zero width space and joiner of words, soft hyphen, byte order mark.
+    let invisible = ['\u{200b}', '\u{2060}', '\u{ad}', '\u{feff}'];
+    let visible: String = text.chars().filter(|c| !invisible.contains(c)).collect();
+    // Upper case first: what lower case alone keeps apart, as "ß" and "SS", is equal then.
+    let cased = visible.to_uppercase().to_lowercase();
+    let composed: String = cased.nfc().map(|(c, _)| c).collect();
+    composed.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A text in quotes, at the length that a message has room for.
+pub fn quoted(text: &str) -> String {
+    shortened(&format!("{text:?}"))
+}
+
+/// So much of a value as a message needs.
+pub fn shortened(text: &str) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST).and_then(|(end, _)| text.get(..end)) {
+        Some(start) => format!("{start}..."),
+        None => text.to_owned(),
+    }
+}
+
+/// The first of `names`, for people.
+pub fn listed<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 20;
+    let first: Vec<String> =
+        names.by_ref().take(SHOWN).map(|name| name.escape_debug().take(60).collect()).collect();
+    let more = if names.next().is_some() { ", ..." } else { "" };
+    format!("{}{more}", first.join(", "))
+}
