@@ -109,6 +109,12 @@ pub enum Error {
         "{0} holds numbers that are infinite or none; a lower training.learning_rate usually helps"
     )]
     NotFinite(String),
+    /// A task's loss over labelled rows that is no finite number.
+    #[error(
+        "the loss of the task on these rows is {0}; look at the weights of the base and of the task (bitfit inspect), at --precision \
+         (fp16 knows no numbers above 65504) and, where a number is predicted, at labels of extreme size"
+    )]
+    NoLoss(f64),
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),

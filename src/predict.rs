@@ -193,7 +193,11 @@ impl Predictor {
         let tokens = examples.iter().map(|example| &example.tokens);
         has_segments(&self.base.dir, &self.base.config, tokens)?;
         let (model, device) = (&self.base.model, self.base.device());
-        evaluate(model, device, &examples, task, &labels, batch_size, progress)
+        let found = evaluate(model, device, &examples, task, &labels, batch_size, progress)?;
+        match found.metrics.get("loss") {
+            Some(&loss) if !loss.is_finite() => Err(Error::NoLoss(loss)),
+            _ => Ok(found),
+        }
     }
 
     /// The task's labels.

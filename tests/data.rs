@@ -929,6 +929,20 @@ fn the_fingerprint_of_several_labels_is_that_of_truth_values() {
 }
 
 #[test]
+fn a_loss_that_is_not_finite_is_refused() {
+    let scratch = Scratch::new();
+    for name in ["train.tsv", "eval.tsv"] {
+        scratch.write(name, "text\tlabel\ngreat\t1\nawful\t0\n");
+    }
+    let task = ["--set", "model.task_type=regression", "--set", "training.max_steps=1"];
+    succeeded(&scratch.train(&task));
+    scratch.write("far.tsv", "text\tlabel\ngreat\t1e30\nawful\t0\n");
+    let eval = ["eval", "--run", "run", "--data", "far.tsv", "--json"];
+    let parts = ["the loss of the task on these rows is inf", "labels of extreme size"];
+    refused(&scratch.bitfit(&eval), 1, &parts);
+}
+
+#[test]
 fn texts_become_ids_with_special_tokens_and_are_cut() {
     let tokenizer = Tokenizer::read(&golden_dir().join("tiny-bert")).unwrap();
     let id = |piece: &str| {
