@@ -3,8 +3,8 @@
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -144,9 +144,65 @@ pub fn create_dir(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(Error::io("create", path))
 }
 
+/// Whether there is a file at `path`. A link to nowhere is an error, and so is a path that cannot be looked at.
+pub fn is_there(path: &Path) -> Result<bool> {
+    let is_missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => match std::fs::read_link(path) {
+            Ok(target) => {
+                let problem = format!("a link to {}, which is not there", target.display());
+                Err(Error::file(path, problem))
+            }
+            Err(_) => Ok(false),
+        },
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// Opens a regular file, or a link to one, with its size. Anything else is an error: a pipe or a device may never end.
+pub fn open_regular(path: &Path) -> Result<(File, u64)> {
+    // Without the flag a pipe that nobody writes to would be waited for.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(Error::io("read", path))?;
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    let kind = metadata.file_type();
+    let found = match () {
+        () if kind.is_file() => return Ok((file, metadata.len())),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_char_device() || kind.is_block_device() => "a device",
+        () => "no regular file",
+    };
+    Err(Error::file(path, format!("{found}; expected a file")))
+}
+
+/// Reads a small regular file, or a link to one; one of more than `most` bytes is an error.
+pub fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let (file, size) = open_regular(path)?;
+    let mut bytes = vec![];
+    if size <= most {
+        // It may have grown meanwhile.
+        file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    }
+    let size = size.max(bytes.len() as u64);
+    if size > most {
+        return Err(Error::file(path, format!("{size} bytes; expected {most} at most")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a small text file, as [`read_small`] and [`read_text`] do.
+pub fn read_small_text(path: &Path, most: u64) -> Result<String> {
+    text_of(path, read_small(path, most)?)
+}
+
 /// Reads a text file; one that is not UTF-8 is an error that names the line.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    text_of(path, std::fs::read(path).map_err(Error::io("read", path))?)
+}
+
+fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let good = e.utf8_error().valid_up_to();
         let line = 1 + e.as_bytes().iter().take(good).filter(|&&b| b == b'\n').count();
