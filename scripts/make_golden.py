@@ -10,7 +10,7 @@ tiny-bert/              a random BERT with its vocabulary; tiny-distilbert/ and 
                         and a wrong one would pass.
 tiny-bert.bin           its state dict as torch.save writes it: an OrderedDict, one tensor transposed.
 tiny-*.safetensors      a batch (several lengths, both segments), the head, and what ...ForSequenceClassification makes of them,
-                        padded there: logits (with other activations too), losses, and the gradient of everything that BitFit
+                        padded there: logits, losses, and the gradient of everything that BitFit
                         trains.
 minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head, logits of all-MiniLM-L6-v2.
 hub.parquet             four rows as Hugging Face's datasets writes them, class names in the metadata.
@@ -42,7 +42,7 @@ def packed(sequences):
     return torch.tensor([i for s in sequences for i in s]), torch.tensor(offsets)
 
 
-def tiny(name, config, dropouts, ends, segments=False, activations=()):
+def tiny(name, config, dropouts, ends, segments=False):
     torch.manual_seed(11)
     model = AutoModelForSequenceClassification.from_config(config)
     with torch.no_grad():
@@ -90,12 +90,6 @@ def tiny(name, config, dropouts, ends, segments=False, activations=()):
     with torch.no_grad():
         tensors |= {"multi_label.targets": several, "multi_label.loss": model(**batch, labels=several).loss}
     config.problem_type = None
-    for activation in activations:
-        config.hidden_act = activation
-        variant = AutoModelForSequenceClassification.from_config(config).eval()
-        variant.load_state_dict(model.state_dict())
-        with torch.no_grad():
-            tensors["logits." + activation] = variant(**batch).logits
     save_file(tensors, golden / f"{name}.safetensors")
     return model
 
@@ -108,7 +102,7 @@ def tiny_models():
         vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
         type_vocab_size=2, **sizes, **none,
     )  # fmt: skip
-    model = tiny("tiny-bert", bert, usual, (2, 3, 5), True, ("gelu_new", "relu"))
+    model = tiny("tiny-bert", bert, usual, (2, 3, 5), True)
     state = model.bert.state_dict()
     # A view that is not contiguous, as state dicts may hold.
     state["pooler.dense.weight"] = state["pooler.dense.weight"].t().contiguous().t()

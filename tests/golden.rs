@@ -7,6 +7,8 @@ use bitfit::base::BaseFiles;
 use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
 use bitfit::freeze::{FreezePlan, Group, Switches};
 use bitfit::models::{Shaping, TaskType};
+use bitfit::native;
+use bitfit::nn::Activation;
 use bitfit::optim::{AdamW, AdamWSettings};
 use tch::{Device, Kind, Tensor};
 
@@ -111,27 +113,43 @@ fn the_key_bias_has_no_gradient() {
     assert!(difference(&moved, &logits) < 1e-4, "the key bias changes nothing");
 }
 
+/// Alone, in the pass that adds the bias, and in a model (scripts/make_golden_activations.py).
 #[test]
-fn other_activations_are_the_references() {
-    let golden = golden("tiny-bert.safetensors");
-    for activation in ["gelu_new", "relu"] {
+fn every_activation_is_the_references() {
+    let (golden, tiny) = (golden("activations.safetensors"), golden("tiny-bert.safetensors"));
+    for (name, activation) in Activation::NAMES {
+        let of = |what: &str| &golden[&format!("{name}.{what}")];
+        let input = |what: &str| golden[what].copy().set_requires_grad(true);
+        let (x, bias) = (input("x"), input("bias"));
+        let y = native::bias_activation(&x, &bias, activation as i64).unwrap();
+        (&y * &golden["dy"]).sum(Kind::Float).backward();
+        for (what, ours) in [("y", y), ("dx", x.grad()), ("dbias", bias.grad())] {
+            let relative = difference(&ours, of(what)) / largest(of(what)).max(1.0);
+            assert!(relative < 5e-6, "{name}: {what} differs by {relative}");
+        }
         let scratch = Scratch::new();
         let config = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
-        scratch.write("base/config.json", config.replace("\"gelu\"", &format!("\"{activation}\"")));
+        scratch.write("base/config.json", config.replace("\"gelu\"", &format!("\"{name}\"")));
         let mut base = BaseFiles::read(&scratch.path("base"), None)
             .unwrap()
             .build(3, Some(NO_DROPOUT), Device::Cpu)
             .unwrap();
         for name in ["classifier.weight", "classifier.bias"] {
-            base.set(name, &golden[name]).unwrap();
+            base.set(name, &tiny[name]).unwrap();
         }
-        let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
-        let logits = tch::no_grad(|| base.model.forward(&packed).unwrap());
-        assert!(
-            difference(&logits, &golden[&format!("logits.{activation}")]) < 1e-5,
-            "{activation}"
-        );
-        assert!(difference(&logits, &golden["logits"]) > 1e-4, "{activation} is another function");
+        let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+        plan.apply(&mut base.store).unwrap();
+        let (packed, _) = Batch::new(&sequences(&tiny)).to_device(Device::Cpu).unwrap();
+        let logits = base.model.forward(&packed).unwrap();
+        assert!(difference(&logits, of("logits")) < 1e-5, "{name}");
+        logits.square().mean(Kind::Float).backward();
+        let variables = base.store.variables();
+        for place in ["1.intermediate.dense.bias", "2.output.dense.bias"] {
+            let place = format!("bert.encoder.layer.{place}");
+            let expected = of(&format!("grad.{place}"));
+            let relative = difference(&variables[&place].grad(), expected) / largest(expected);
+            assert!(relative < 1e-4, "{name}: the gradient of {place} differs by {relative}");
+        }
     }
 }
 

@@ -184,13 +184,16 @@ fn attention_refuses_what_does_not_fit() {
 /// What activates a product in one pass against the operations it stands for, over all that a float is likely to be.
 #[test]
 fn bias_and_activation_agree_with_plain_operations() {
-    let names = ["gelu", "gelu_new", "relu"];
-    for name in names {
-        let activation = Activation::from_name(name).unwrap();
-        let plain = |x: &Tensor| match name {
-            "gelu" => x.gelu("none"),
-            "gelu_new" => x.gelu("tanh"),
-            _ => x.relu(),
+    for (name, activation) in Activation::NAMES {
+        let plain = |x: &Tensor| match activation {
+            Activation::Gelu => x.gelu("none"),
+            Activation::GeluTanh => x.gelu("tanh"),
+            Activation::Relu => x.relu(),
+            Activation::Silu => x.silu(),
+            Activation::Tanh => x.tanh(),
+            Activation::QuickGelu => x * (x * 1.702).sigmoid(),
+            Activation::Relu6 => x.relu6(),
+            Activation::Mish => x.mish(),
         };
         for (rows, columns, spread) in [(1, 1, 1.0), (7, 33, 3.0), (300, 129, 20.0)] {
             let mut x = (Tensor::randn([rows, columns], FLOAT) * spread).set_requires_grad(true);
@@ -217,10 +220,15 @@ fn bias_and_activation_agree_with_plain_operations() {
     }
     let ends = Tensor::from_slice(&[f32::NEG_INFINITY, -1e30, -50.0, 0.0, 50.0, 1e30, f32::NAN]);
     let none = Tensor::zeros([7], FLOAT);
-    let gelu = native::bias_activation(&ends.view([1, 7]).copy(), &none, 0).unwrap();
-    let gelu = Vec::<f32>::try_from(gelu.view([7])).unwrap();
-    assert_eq!(gelu[2..6], [0.0, 0.0, 50.0, 1e30]);
-    assert!(gelu[6].is_nan());
+    for activation in [Activation::Gelu, Activation::Silu, Activation::QuickGelu, Activation::Mish]
+    {
+        let of_ends =
+            native::bias_activation(&ends.view([1, 7]).copy(), &none, activation as i64).unwrap();
+        let of_ends = Vec::<f32>::try_from(of_ends.view([7])).unwrap();
+        assert!(of_ends[2].abs() < 1e-19, "{activation:?}: {of_ends:?}");
+        assert_eq!(of_ends[3..6], [0.0, 50.0, 1e30], "{activation:?}");
+        assert!(of_ends[6].is_nan(), "{activation:?}");
+    }
 }
 
 /// Bias, dropout, residual and LayerNorm in one pass against the operations, one after the other; with a weight that trains, too.

@@ -28,16 +28,29 @@ int64_t most_parts() { return std::max(1, at::get_num_threads()); }
 // The sums that parts left in the first rows of [parts, columns].
 at::Tensor summed(const at::Tensor &sums, int64_t parts) { return parts == 1 ? sums[0] : sums.narrow(0, 0, parts).sum(0); }
 
-enum Activation : int64_t { GELU, GELU_TANH, RELU };
+// As in src/nn/activation.rs.
+enum Activation : int64_t { GELU, GELU_TANH, RELU, SILU, TANH, QUICK_GELU, RELU6, MISH };
 
 constexpr float HALF_ROOT = 0.70710678118654752f, DENSITY = 0.39894228040143268f;   // sqrt(1/2), 1/sqrt(2 pi)
 constexpr float TANH_ROOT = 0.79788456080286536f, TANH_CUBE = 0.044715f;              // sqrt(2/pi)
+constexpr float QUICK = 1.702f;
+
+// tanh(log(1 + e^x)), which is n / (n + 2) with n = e^x (e^x + 2): 1 in fp32 from 20 on.
+BITFIT_INLINE float mish_gate(float x) {
+  const float e = exp_(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
+  return n / (n + 2.0f);
+}
 
 template <int64_t kind>
 BITFIT_INLINE float activated(float x) {
   if constexpr (kind == GELU) return 0.5f * x * (1.0f + erf_(x * HALF_ROOT));
   if constexpr (kind == GELU_TANH) return 0.5f * x * (1.0f + tanh_(TANH_ROOT * (x + TANH_CUBE * x * x * x)));
-  return x > 0.0f ? x : 0.0f;
+  if constexpr (kind == SILU) return x * sigmoid_(x);
+  if constexpr (kind == TANH) return tanh_(x);
+  if constexpr (kind == QUICK_GELU) return x * sigmoid_(QUICK * x);
+  if constexpr (kind == MISH) return x * mish_gate(x);
+  const float most = kind == RELU6 && x > 6.0f ? 6.0f : x;
+  return x > 0.0f ? most : 0.0f;
 }
 
 template <int64_t kind>
@@ -47,6 +60,20 @@ BITFIT_INLINE float slope(float x) {
     const float t = tanh_(TANH_ROOT * (x + TANH_CUBE * x * x * x));
     return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * TANH_ROOT * (1.0f + 3.0f * TANH_CUBE * x * x);
   }
+  if constexpr (kind == SILU || kind == QUICK_GELU) {
+    constexpr float rate = kind == SILU ? 1.0f : QUICK;
+    const float s = sigmoid_(rate * x);
+    return s + rate * x * s * (1.0f - s);
+  }
+  if constexpr (kind == TANH) {
+    const float t = tanh_(x);
+    return 1.0f - t * t;
+  }
+  if constexpr (kind == MISH) {
+    const float t = mish_gate(x);
+    return t + x * sigmoid_(x) * (1.0f - t * t);
+  }
+  if constexpr (kind == RELU6) return x > 0.0f && x < 6.0f ? 1.0f : 0.0f;
   return x > 0.0f ? 1.0f : 0.0f;
 }
 
@@ -63,16 +90,53 @@ BITFIT_INLINE void deactivate_row(const float *x, const float *bias, const float
   }
 }
 
-BITFIT_CLONES void gelu_row(const float *x, const float *b, float *y, int64_t n) { activate_row<GELU>(x, b, y, n); }
-BITFIT_CLONES void gelu_tanh_row(const float *x, const float *b, float *y, int64_t n) { activate_row<GELU_TANH>(x, b, y, n); }
-BITFIT_CLONES void relu_row(const float *x, const float *b, float *y, int64_t n) { activate_row<RELU>(x, b, y, n); }
-BITFIT_CLONES void gelu_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<GELU>(x, b, dy, dx, s, n); }
-BITFIT_CLONES void gelu_tanh_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<GELU_TANH>(x, b, dy, dx, s, n); }
-BITFIT_CLONES void relu_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<RELU>(x, b, dy, dx, s, n); }
+// An activation and its gradient, for a row each.
+struct ActivationRows {
+  void (*forward)(const float *x, const float *bias, float *y, int64_t columns);
+  void (*backward)(const float *x, const float *bias, const float *dy, float *dx, float *sum, int64_t columns);
+};
+
+// Clones cannot be made of a template.
+#define BITFIT_ROWS(kind, name) \
+  BITFIT_CLONES void name##_row(const float *x, const float *b, float *y, int64_t n) { activate_row<kind>(x, b, y, n); } \
+  BITFIT_CLONES void name##_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<kind>(x, b, dy, dx, s, n); }
+BITFIT_ROWS(GELU, gelu)
+BITFIT_ROWS(GELU_TANH, gelu_tanh)
+BITFIT_ROWS(RELU, relu)
+BITFIT_ROWS(SILU, silu)
+BITFIT_ROWS(TANH, tanh)
+BITFIT_ROWS(QUICK_GELU, quick_gelu)
+BITFIT_ROWS(RELU6, relu6)
+BITFIT_ROWS(MISH, mish)
+#undef BITFIT_ROWS
+
+ActivationRows rows_of(int64_t kind) {
+  switch (kind) {
+    case GELU: return {gelu_row, gelu_back};
+    case GELU_TANH: return {gelu_tanh_row, gelu_tanh_back};
+    case RELU: return {relu_row, relu_back};
+    case SILU: return {silu_row, silu_back};
+    case TANH: return {tanh_row, tanh_back};
+    case QUICK_GELU: return {quick_gelu_row, quick_gelu_back};
+    case RELU6: return {relu6_row, relu6_back};
+    case MISH: return {mish_row, mish_back};
+  }
+  TORCH_CHECK(false, "no activation ", kind);
+}
 
 at::Tensor activation_by_operations(const at::Tensor &x, const at::Tensor &bias, int64_t kind) {
   const auto sum = (x + bias).to(x.scalar_type());
-  return kind == RELU ? sum.relu() : at::gelu(sum, kind == GELU ? "none" : "tanh");
+  switch (kind) {
+    case GELU: return at::gelu(sum, "none");
+    case GELU_TANH: return at::gelu(sum, "tanh");
+    case RELU: return sum.relu();
+    case SILU: return at::silu(sum);
+    case TANH: return sum.tanh();
+    case QUICK_GELU: return sum * (1.702 * sum).sigmoid();
+    case RELU6: return at::hardtanh(sum, 0, 6);
+    case MISH: return at::mish(sum);
+  }
+  TORCH_CHECK(false, "no activation ", kind);
 }
 
 // Into `y`, which may be `x` itself.
@@ -81,7 +145,7 @@ void activate(const at::Tensor &x, const at::Tensor &bias, int64_t kind, const a
   const int64_t columns = x.size(1);
   const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>();
   float *to = y.mutable_data_ptr<float>();
-  const auto row = kind == GELU ? gelu_row : kind == GELU_TANH ? gelu_tanh_row : relu_row;
+  const auto row = rows_of(kind).forward;
   in_parts(x.size(0), columns, [&](int64_t, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) row(from + r * columns, b, to + r * columns, columns);
   });
@@ -110,7 +174,7 @@ struct BiasActivation : torch::autograd::Function<BiasActivation> {
     auto sums = at::zeros({most_parts(), columns}, x.options());
     const float *from = x.const_data_ptr<float>(), *b = bias.const_data_ptr<float>(), *above = dy.const_data_ptr<float>();
     float *to = dx.mutable_data_ptr<float>(), *sum = sums.mutable_data_ptr<float>();
-    const auto row = kind == GELU ? gelu_back : kind == GELU_TANH ? gelu_tanh_back : relu_back;
+    const auto row = rows_of(kind).backward;
     const auto parts = in_parts(x.size(0), columns, [&](int64_t part, int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) row(from + r * columns, b, above + r * columns, to + r * columns, sum + part * columns, columns);
     });

@@ -48,4 +48,6 @@ BITFIT_INLINE float tanh_(float x) {
   return 1.0f - 2.0f / (exp_(2.0f * x) + 1.0f);
 }
 
+BITFIT_INLINE float sigmoid_(float x) { return 1.0f / (1.0f + exp_(x < -88.0f ? 88.0f : -x)); }
+
 }  // namespace bitfit

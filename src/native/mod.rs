@@ -358,7 +358,7 @@ pub fn check_product_by(
     }
 }
 
-/// The activation `kind` (0 gelu, 1 its tanh form, 2 relu) of `x [R, C] + bias [C]`. Where nothing learns it may be written over `x`.
+/// The activation `kind`, the number of a [`crate::nn::Activation`], of `x [R, C] + bias [C]`. Where nothing learns it may be written over `x`.
 pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
     // SAFETY: as in `bind`.
     made("bias and activation", |out| unsafe {

@@ -53,7 +53,7 @@ int bitfit_fit_threads(int64_t *wanted, int64_t *found);
 // x [R, I] times weight [E, I], transposed, plus bias [E], or null.
 int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bitfit_tensor bias);
 
-// The activation (0 gelu, 1 its tanh form, 2 relu) of x [R, C] + bias [C]. Without a gradient it may be written over x.
+// The activation, by its number in src/nn/activation.rs, of x [R, C] + bias [C]. Without a gradient it may be written over x.
 int bitfit_bias_activation(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, int64_t kind);
 
 // LayerNorm, with weight and shift [C], of residual + dropout(x + bias), x [R, C]; keys, int64 [R] or null, as in bitfit_dropout.

@@ -1,27 +1,47 @@
 //! The activations that `config.json` names.
 
-/// An activation by its Hugging Face name; its number is what `native` knows it by.
+/// An activation of transformers; its number is what `native` knows it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// `gelu`: the erf form.
+    /// `x Φ(x)`, by the error function.
     Gelu,
-    /// `gelu_new`, `gelu_pytorch_tanh`: the tanh approximation.
+    /// [`Activation::Gelu`]'s approximation by tanh.
     GeluTanh,
-    /// `relu`.
+    /// `max(x, 0)`.
     Relu,
+    /// `x sigmoid(x)`.
+    Silu,
+    /// `tanh(x)`.
+    Tanh,
+    /// `x sigmoid(1.702 x)`.
+    QuickGelu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x tanh(log(1 + exp(x)))`.
+    Mish,
 }
 
 impl Activation {
-    /// The names that [`Activation::from_name`] knows.
-    pub const NAMES: &str = "gelu, gelu_new, gelu_pytorch_tanh, relu";
+    /// transformers' names; those of one activation differ there in rounding alone.
+    pub const NAMES: [(&str, Self); 14] = [
+        ("gelu", Self::Gelu),
+        ("gelu_python", Self::Gelu),
+        ("gelu_new", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("gelu_python_tanh", Self::GeluTanh),
+        ("gelu_accurate", Self::GeluTanh),
+        ("relu", Self::Relu),
+        ("silu", Self::Silu),
+        ("swish", Self::Silu),
+        ("tanh", Self::Tanh),
+        ("quick_gelu", Self::QuickGelu),
+        ("relu6", Self::Relu6),
+        ("mish", Self::Mish),
+    ];
 
     /// The activation that `hidden_act` names.
     pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "gelu" => Some(Self::Gelu),
-            "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluTanh),
-            "relu" => Some(Self::Relu),
-            _ => None,
-        }
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, activation)| *activation)
     }
 }
