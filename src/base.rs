@@ -44,7 +44,11 @@ pub struct BaseFiles {
 impl BaseFiles {
     /// Reads `config.json` and the weights of `dir`; where several weight files are there, all must hold the same tensors.
     pub fn read(dir: &Path, named: Option<&str>) -> Result<Self> {
-        let config = ModelConfig::read(dir)?;
+        let names = || weights::names(&weights::find(dir, named)?);
+        let config = ModelConfig::read(dir, names)?;
+        for remark in &config.remarks {
+            tracing::warn!("{}: {remark}", dir.join("config.json").display());
+        }
         let files = weights::find(dir, named)?;
         let architecture = config.architecture;
         // Hashing is most of the work, so each file has its thread.
@@ -86,19 +90,31 @@ impl BaseFiles {
         Ok(Self { dir: dir.to_owned(), config, weights })
     }
 
-    /// Builds the classifier with the head that its weight file has, if `config.json` says that it is a classifier.
+    /// Builds the classifier with the head that its weight file has, if `config.json` says that it is a classifier, or says nothing.
     pub fn build_saved(self, device: Device) -> Result<(Base, SavedTask)> {
         let path = self.dir.join("config.json");
-        let Some(task) = SavedTask::read(&path, self.config.architecture)? else {
-            let class = self.config.architecture.class();
+        let architecture = self.config.architecture;
+        let head = self.weights.head();
+        let has_head = architecture.new_head().iter().all(|name| head.contains_key(name));
+        let Some(task) = SavedTask::read(&path, architecture, has_head)? else {
+            let class = architecture.class();
             let problem = format!(
                 "a base without a task (its architectures are not {class}); name a task with --delta or --run"
             );
             return Err(Error::file(&path, problem));
         };
+        let output = architecture.output_weight();
+        let rows = head.get(&output).and_then(|weight| weight.size().first().copied());
+        let outputs = task.task_type.outputs(task.labels.len());
+        if let Some(rows) = rows.filter(|rows| usize::try_from(*rows) != Ok(outputs)) {
+            let problem = format!(
+                "{outputs} labels by id2label and num_labels (2 where neither is there), and {output} of {} has {rows} rows; expected one a label",
+                self.weights.path.display()
+            );
+            return Err(Error::file(&path, problem));
+        }
         let file = self.weights.path.clone();
-        let head = self.weights.head();
-        let mut base = self.build(task.task_type.outputs(task.labels.len()), None, device)?;
+        let mut base = self.build(outputs, None, device)?;
         let mut shapes = base.shapes();
         for name in base.new.clone() {
             let shape = shapes.remove(&name).unwrap_or_default();

@@ -13,6 +13,7 @@ mod golden;
 mod hub;
 mod methods;
 mod metrics;
+mod models;
 mod native;
 mod policy;
 mod properties;

@@ -300,7 +300,7 @@ fn a_config_json_that_is_not_a_bert_is_refused() {
         ),
         ("\"hidden_size\": 32", "\"hidden_size\": 33", ["num_attention_heads", "4", "33"]),
         ("\"hidden_size\": 32", "\"hidden_size\": -1", ["hidden_size", "-1", "1 to"]),
-        ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"swish\"", ["hidden_act", "swish", "gelu"]),
+        ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"relu2\"", ["hidden_act", "relu2", "gelu"]),
         (
             "\"vocab_size\": 120",
             "\"vocab_size\": \"many\"",
@@ -309,7 +309,7 @@ fn a_config_json_that_is_not_a_bert_is_refused() {
         (
             "\"vocab_size\": 120",
             "\"vocab_sizes\": 120",
-            ["config.json", "vocab_size", "found nothing"],
+            ["vocab_size = 30522", "word_embeddings", "[120, 32]"],
         ),
         (
             "\"absolute\"",

@@ -1,5 +1,6 @@
 //! What tells one architecture from another; everything else they share.
 
+use super::keys::Verdicts;
 use super::{bert, distilbert, roberta};
 
 /// The architectures that are supported.
@@ -37,8 +38,12 @@ pub(super) struct Spec {
     pub classifier_dropout: Option<f64>,
     /// From the first tokens to the logits.
     pub head: HeadSpec,
-    /// The keys of `config.json`.
+    /// The keys of `config.json` that say what others do elsewhere.
     pub keys: Keys,
+    /// What is done about the keys that not every architecture has.
+    pub own_keys: Verdicts,
+    /// `vocab_size` and the number of layers where `config.json` is silent.
+    pub defaults: (i64, i64),
     /// Modules and buffers of checkpoints, below the prefix or without one, that a classifier does not use.
     pub unused: &'static [&'static str],
 }
@@ -80,6 +85,8 @@ pub(super) struct Keys {
     pub hidden_dropout: &'static str,
     pub attention_dropout: &'static str,
     pub classifier_dropout: &'static str,
+    /// Other names that transformers takes for keys, each with the key; the other name wins.
+    pub aliases: &'static [(&'static str, &'static str)],
 }
 
 impl Architecture {
@@ -99,9 +106,27 @@ impl Architecture {
         self.spec().prefix
     }
 
+    /// `model_type` in `config.json`.
+    pub fn model_type(self) -> &'static str {
+        self.spec().model_type
+    }
+
     /// The Hugging Face class of the classifier.
     pub fn class(self) -> &'static str {
         self.spec().class
+    }
+
+    /// The tensors of a head that are in no base, by canonical name.
+    pub fn new_head(self) -> Vec<String> {
+        let HeadSpec { dense, output, .. } = self.spec().head;
+        let modules = [dense, output].into_iter();
+        let names = modules.flat_map(|m| ["weight", "bias"].map(|leaf| format!("{m}.{leaf}")));
+        names.filter(|name| self.in_head(name)).collect()
+    }
+
+    /// The weight that makes the logits, `[L, H]`, by canonical name.
+    pub fn output_weight(self) -> String {
+        format!("{}.weight", self.spec().head.output)
     }
 
     /// A layer's query and value, by their last names: what LoRA adds to where nobody says more.

@@ -1,6 +1,7 @@
 //! BERT (Devlin et al., NAACL 2019): `BertForSequenceClassification`.
 
 use super::architecture::{HeadSpec, Keys, LayerNames, Spec};
+use super::keys;
 
 pub(super) const SPEC: Spec = Spec {
     model_type: "bert",
@@ -39,6 +40,9 @@ pub(super) const SPEC: Spec = Spec {
         hidden_dropout: "hidden_dropout_prob",
         attention_dropout: "attention_probs_dropout_prob",
         classifier_dropout: "classifier_dropout",
+        aliases: &[],
     },
+    own_keys: keys::BERT,
+    defaults: (30522, 12),
     unused: &["cls.", "classifier.", "qa_outputs.", "embeddings.position_ids"],
 };

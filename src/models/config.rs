@@ -1,8 +1,9 @@
 //! `config.json` of a Hugging Face model directory.
 
-use super::Architecture;
 use super::architecture::{Keys, Spec};
+use super::{Architecture, Verdict, verdicts};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::nn::Activation;
 use serde_json::{Map, Value};
 use std::fmt::Display;
@@ -50,26 +51,57 @@ pub struct ModelConfig {
     pub dropouts: Dropouts,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
+    /// What whoever uses the model should know of how its `config.json` was read.
+    pub remarks: Vec<String>,
+}
+
+/// The most bytes of a `config.json`; with 10,000 labels it has some hundred thousand.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Reads the `config.json` at `path`.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    let text = files::read_small_text(path, MOST_BYTES)?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, shown(&e)))
+}
+
+/// A key with a value that is not allowed, in the `config.json` at `path`.
+pub(super) fn bad(path: &Path, key: &str, found: &dyn Display, expected: &str) -> Error {
+    Error::file(path, format!("{key}: found {}, expected {expected}", shown(found)))
+}
+
+/// What a file holds, cut where it is long.
+fn shown(found: &dyn Display) -> String {
+    const MOST: usize = 100;
+    let mut text = found.to_string();
+    if let Some((end, _)) = text.char_indices().nth(MOST) {
+        text.truncate(end);
+        text += "...";
+    }
+    text
 }
 
 impl ModelConfig {
-    /// Reads and checks `config.json` of the model directory `dir`.
-    pub fn read(dir: &Path) -> Result<Self> {
+    /// Reads and checks `config.json` of the model directory `dir`; `names` gives the names of its tensors, which tell what it is
+    /// where `config.json` does not.
+    pub fn read(dir: &Path, names: impl FnOnce() -> Result<Vec<String>>) -> Result<Self> {
         let path = &dir.join("config.json");
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let what = if dir.is_dir() { "no config.json there" } else { "no such directory" };
-                let problem = format!(
-                    "{what}; expected a model directory in Hugging Face layout: config.json, weights and vocabulary"
-                );
-                return Err(Error::file(dir, problem));
+        if !files::is_there(path)? {
+            let what = if dir.is_dir() { "no config.json there" } else { "no such directory" };
+            let problem = format!(
+                "{what}; expected a model directory in Hugging Face layout: config.json, weights and vocabulary"
+            );
+            return Err(Error::file(dir, problem));
+        }
+        let mut fields =
+            Fields { path, value: read_object(path)?, defaults: vec![], remarks: vec![] };
+        let architecture = fields.architecture(names)?;
+        fields.check_refused(architecture)?;
+        for (alias, key) in architecture.spec().keys.aliases {
+            if let Some(value) = fields.value.get(*alias).cloned() {
+                fields.value.insert((*key).to_owned(), value);
             }
-            other => other.map_err(Error::io("read", path))?,
-        };
-        let value: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
-        let fields = Fields { path, value };
-        fields.model(fields.architecture()?)
+        }
+        fields.model(architecture)
     }
 
     /// The longest sequence, in tokens, special ones included.
@@ -102,36 +134,34 @@ impl ModelConfig {
 struct Fields<'a> {
     path: &'a Path,
     value: Map<String, Value>,
+    /// Sizes that are not there, and what is taken for them.
+    defaults: Vec<(&'static str, i64)>,
+    remarks: Vec<String>,
 }
 
 impl Fields<'_> {
     fn bad<T>(&self, key: &str, found: &dyn Display, expected: &str) -> Result<T> {
-        Err(Error::file(self.path, format!("{key}: found {found}, expected {expected}")))
+        Err(bad(self.path, key, found, expected))
     }
 
-    /// The value of a key; `null` is as good as none.
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.value.get(key).filter(|value| !value.is_null())
-    }
-
-    fn text(&self, key: &str) -> Result<Option<&str>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
+    /// A string; `null` is as good as none.
+    fn text(&self, key: &str) -> Result<Option<String>> {
+        match self.value.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(other) => self.bad(key, other, "a string"),
         }
     }
 
-    /// A size from 1 to `most`: an absurd one must not become an allocation.
-    fn size(&self, key: &str, default: Option<i64>, most: i64) -> Result<i64> {
-        let expected = || format!("a whole number from 1 to {most}");
-        match (self.get(key), default) {
-            (None, Some(default)) => Ok(default),
-            (None, None) => self.bad(key, &"nothing", &expected()),
-            (Some(value), _) => match value.as_i64() {
-                Some(size) if (1..=most).contains(&size) => Ok(size),
-                _ => self.bad(key, value, &expected()),
-            },
+    /// A size from 1 to `most`: an absurd one must not become an allocation. transformers' default is compared with the weights.
+    fn size(&mut self, key: &'static str, default: i64, most: i64) -> Result<i64> {
+        let Some(value) = self.value.get(key) else {
+            self.defaults.push((key, default));
+            return Ok(default);
+        };
+        match value.as_i64() {
+            Some(size) if (1..=most).contains(&size) => Ok(size),
+            _ => self.bad(key, value, &format!("a whole number from 1 to {most}")),
         }
     }
 
@@ -142,7 +172,7 @@ impl Fields<'_> {
         good: impl Fn(f64) -> bool,
         expected: &str,
     ) -> Result<f64> {
-        let Some(value) = self.get(key) else { return Ok(default) };
+        let Some(value) = self.value.get(key) else { return Ok(default) };
         match value.as_f64() {
             Some(number) if good(number) => Ok(number),
             _ => self.bad(key, value, expected),
@@ -158,18 +188,13 @@ impl Fields<'_> {
     }
 
     /// Another model's file lacks the keys of those that are known: what it is, is said first.
-    fn architecture(&self) -> Result<Architecture> {
-        let supported = Architecture::ALL.map(|a| a.spec().model_type).join(", ");
-        let found = self.text("model_type")?.unwrap_or("none");
-        let of_type = |a: &Architecture| a.spec().model_type == found;
-        let Some(architecture) = Architecture::ALL.into_iter().find(of_type) else {
-            let why = match found {
-                "xlm-roberta" | "xlm-roberta-xl" => {
-                    " (XLM-R's SentencePiece tokenizer is not supported)"
-                }
-                _ => "",
-            };
-            return self.bad("model_type", &found, &format!("{supported}{why}"));
+    fn architecture(
+        &mut self,
+        names: impl FnOnce() -> Result<Vec<String>>,
+    ) -> Result<Architecture> {
+        let architecture = match self.text("model_type")? {
+            Some(found) => self.named(&found)?,
+            None => self.inferred(&names()?)?,
         };
         // A RoBERTa in its shapes alone: its texts must be cut into words by another program first.
         let tokenizer = self.text("tokenizer_class")?.unwrap_or_default();
@@ -178,88 +203,194 @@ impl Fields<'_> {
                 && self.path.with_file_name("bpe.codes").exists())
         {
             let found =
-                if tokenizer.is_empty() { "none, and bpe.codes beside it" } else { tokenizer };
+                if tokenizer.is_empty() { "none, and bpe.codes beside it" } else { &tokenizer };
             let expected = "BERT's, DistilBERT's or RoBERTa's tokenizer (PhoBERT and BERTweet, with their own, are not supported)";
             return self.bad("tokenizer_class", &found, expected);
         }
         Ok(architecture)
     }
 
-    fn model(&self, architecture: Architecture) -> Result<ModelConfig> {
+    fn named(&self, found: &str) -> Result<Architecture> {
+        if let Some(named) = Architecture::ALL.into_iter().find(|a| a.spec().model_type == found) {
+            return Ok(named);
+        }
+        let why = match found {
+            "xlm-roberta" | "xlm-roberta-xl" => {
+                " (XLM-R's SentencePiece tokenizer is not supported)"
+            }
+            _ => "",
+        };
+        self.bad("model_type", &found, &format!("{}{why}", supported()))
+    }
+
+    /// What a `config.json` without `model_type`, as in 2019, is of: by its keys, its classes and the `names` of the weights, where
+    /// they fit one architecture alone.
+    fn inferred(&mut self, names: &[String]) -> Result<Architecture> {
+        let has = |module: &str| {
+            names.iter().any(|n| n.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
+        };
+        let mut fit = Architecture::ALL.to_vec();
+        // Names with a prefix tell more than those of the encoder alone, which BERT and RoBERTa share.
+        let prefixed = Architecture::ALL.iter().any(|a| has(a.prefix()));
+        fit.retain(|a| if prefixed { has(a.prefix()) } else { has(a.spec().layers) });
+        fit.retain(|a| self.value.contains_key(a.spec().keys.hidden_size));
+        let classes: Vec<&str> = self
+            .value
+            .get("architectures")
+            .and_then(Value::as_array)
+            .map(|classes| classes.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let of_class = |a: &Architecture| {
+            let family = a.class().trim_end_matches("ForSequenceClassification");
+            let rest = |class: &&str| class.strip_prefix(family).map(str::to_owned);
+            let mut rests = classes.iter().filter_map(rest);
+            rests.any(|rest| rest.starts_with("For") || rest == "Model")
+        };
+        if Architecture::ALL.iter().any(of_class) {
+            fit.retain(of_class);
+        }
+        let [architecture] = fit[..] else {
+            let expected = format!(
+                "{}; its keys and the names of its weights do not tell which: add, say, \"model_type\": \"bert\" to config.json",
+                supported()
+            );
+            return self.bad("model_type", &"nothing", &expected);
+        };
+        let name = architecture.spec().model_type;
+        self.remarks.push(format!(
+            "no model_type there; taken for \"{name}\" by its keys and the names of its weights"
+        ));
+        Ok(architecture)
+    }
+
+    /// Refuses what the verdicts refuse.
+    fn check_refused(&self, architecture: Architecture) -> Result<()> {
+        for (key, verdict) in verdicts(architecture) {
+            if let (Some(value), Verdict::Refused { harmless, expected }) =
+                (self.value.get(*key), verdict)
+                && !harmless(value)
+            {
+                return self.bad(key, value, expected);
+            }
+        }
+        Ok(())
+    }
+
+    fn model(mut self, architecture: Architecture) -> Result<ModelConfig> {
         let spec: &Spec = architecture.spec();
         let keys: &Keys = &spec.keys;
-        // Defaults are transformers'; sizes have none here, where a wrong one would only be noticed later.
-        let vocab_size = self.size("vocab_size", None, 1 << 24)?;
-        let hidden_size = self.size(keys.hidden_size, None, 1 << 16)?;
-        let num_hidden_layers = self.size(keys.num_hidden_layers, None, 1 << 10)?;
-        let num_attention_heads = self.size(keys.num_attention_heads, None, 1 << 10)?;
+        let (entries, layers) = spec.defaults;
+        let vocab_size = self.size("vocab_size", entries, 1 << 24)?;
+        let hidden_size = self.size(keys.hidden_size, 768, 1 << 16)?;
+        let num_hidden_layers = self.size(keys.num_hidden_layers, layers, 1 << 10)?;
+        let num_attention_heads = self.size(keys.num_attention_heads, 12, 1 << 10)?;
         if hidden_size % num_attention_heads != 0 {
-            let expected = format!("a divisor of {}, {hidden_size}", keys.hidden_size);
+            let mut expected = format!("a divisor of {}, {hidden_size}", keys.hidden_size);
+            if !self.value.contains_key(keys.num_attention_heads) {
+                expected += ", in config.json; 12 is transformers' default";
+            }
             return self.bad(keys.num_attention_heads, &num_attention_heads, &expected);
         }
-        let name = self.text(keys.hidden_act)?.unwrap_or("gelu");
-        let Some(hidden_act) = Activation::from_name(name) else {
-            return self.bad(keys.hidden_act, &name, Activation::NAMES);
-        };
-        if let Some(kind) = self.text("position_embedding_type")?.filter(|kind| *kind != "absolute")
-        {
-            return self.bad("position_embedding_type", &kind, "absolute");
-        }
-        if let Some(value) = self.get("is_decoder").filter(|value| **value != Value::Bool(false)) {
-            return self.bad("is_decoder", value, "false: an encoder");
-        }
-        let max_position_embeddings = self.size("max_position_embeddings", None, 1 << 20)?;
+        let intermediate_size = self.size(keys.intermediate_size, 3072, 1 << 18)?;
+        let hidden_act = self.activation(keys.hidden_act)?;
+        self.check_positions(spec)?;
+        let max_position_embeddings = self.size("max_position_embeddings", 512, 1 << 20)?;
         let pad_token_id = match self.value.get("pad_token_id") {
             None => Some(i64::from(spec.positions_after_padding)),
-            Some(id) => id.as_i64(),
-        };
-        let padding = match self.get("pad_token_id").filter(|_| spec.positions_after_padding) {
-            None => spec.positions_after_padding.then_some(1),
+            Some(Value::Null) => None,
             Some(value) => match value.as_i64() {
-                Some(id) if (0..vocab_size).contains(&id) => Some(id),
-                _ => {
-                    let expected = format!("an id from 0 to {}", vocab_size - 1);
-                    return self.bad("pad_token_id", value, &expected);
-                }
+                Some(id) => Some(id),
+                None => return self.bad("pad_token_id", value, "an id, or null"),
             },
-        };
+        }
+        .filter(|id| (0..vocab_size).contains(id));
+        if spec.positions_after_padding && pad_token_id.is_none() {
+            let found = self.value.get("pad_token_id").unwrap_or(&Value::Null);
+            let expected = format!("an id from 0 to {}", vocab_size - 1);
+            return self.bad("pad_token_id", found, &expected);
+        }
+        let padding = pad_token_id.filter(|_| spec.positions_after_padding);
         let least = 4 + padding.map_or(0, |id| id + 1);
         if max_position_embeddings < least {
             let expected = format!("{least} or more");
             return self.bad("max_position_embeddings", &max_position_embeddings, &expected);
         }
-        let type_vocab_size = if spec.token_types {
-            self.size("type_vocab_size", Some(2), 1 << 10)?
-        } else {
-            i64::MAX
-        };
-        let classifier = match (self.get(keys.classifier_dropout), spec.classifier_dropout) {
+        let type_vocab_size =
+            if spec.token_types { self.size("type_vocab_size", 2, 1 << 10)? } else { i64::MAX };
+        let classifier = match (self.value.get(keys.classifier_dropout), spec.classifier_dropout) {
             (None, default) => default,
+            (Some(Value::Null), None) => None,
             (Some(_), _) => Some(self.probability(keys.classifier_dropout, 0.0)?),
         };
         let layer_norm_eps = match spec.layer_norm_eps {
             Some(eps) => eps,
             None => self.small("layer_norm_eps", 1e-12)?,
         };
+        let dropouts = Dropouts {
+            hidden: self.probability(keys.hidden_dropout, 0.1)?,
+            attention: self.probability(keys.attention_dropout, 0.1)?,
+            classifier,
+        };
+        let initializer_range = self.small("initializer_range", 0.02)?;
+        if !self.defaults.is_empty() {
+            let defaults = self.defaults.iter().map(|(key, value)| format!("{key} = {value}"));
+            let defaults = defaults.collect::<Vec<_>>().join(", ");
+            self.remarks.push(format!("transformers' defaults for what is not there: {defaults}"));
+        }
         Ok(ModelConfig {
             architecture,
             vocab_size,
             hidden_size,
             num_hidden_layers,
             num_attention_heads,
-            intermediate_size: self.size(keys.intermediate_size, None, 1 << 18)?,
+            intermediate_size,
             hidden_act,
             max_position_embeddings,
             padding,
-            pad_token_id: pad_token_id.filter(|id| (0..vocab_size).contains(id)),
+            pad_token_id,
             type_vocab_size,
             layer_norm_eps,
-            dropouts: Dropouts {
-                hidden: self.probability(keys.hidden_dropout, 0.1)?,
-                attention: self.probability(keys.attention_dropout, 0.1)?,
-                classifier,
-            },
-            initializer_range: self.small("initializer_range", 0.02)?,
+            dropouts,
+            initializer_range,
+            remarks: self.remarks,
         })
     }
+
+    fn activation(&self, key: &str) -> Result<Activation> {
+        let name = match self.value.get(key) {
+            None => "gelu",
+            Some(value) => value.as_str().unwrap_or_default(),
+        };
+        match Activation::from_name(name) {
+            Some(activation) => Ok(activation),
+            None => {
+                let names = Activation::NAMES.map(|(name, _)| name).join(", ");
+                self.bad(key, self.value.get(key).unwrap_or(&Value::Null), &names)
+            }
+        }
+    }
+
+    /// Positions are added to the embeddings, as transformers 5 does whatever `position_embedding_type` says.
+    fn check_positions(&mut self, spec: &Spec) -> Result<()> {
+        const KEY: &str = "position_embedding_type";
+        if !spec.own_keys.iter().any(|(key, _)| *key == KEY) {
+            return Ok(());
+        }
+        match self.value.get(KEY) {
+            None => {}
+            Some(Value::Null) => self.remarks.push(format!(
+                "{KEY}: null: positions are added, as by transformers 5; version 4 adds none"
+            )),
+            Some(Value::String(kind)) if kind == "absolute" => {}
+            Some(other) => {
+                let expected = "absolute; other positions are not supported (transformers 5 adds absolute ones all the same)";
+                return self.bad(KEY, other, expected);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn supported() -> String {
+    Architecture::ALL.map(|a| a.spec().model_type).join(", ")
 }

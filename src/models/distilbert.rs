@@ -2,6 +2,7 @@
 //! output; a dense layer with ReLU in the place of the pooler.
 
 use super::architecture::{HeadSpec, Keys, LayerNames, Spec};
+use super::keys;
 
 pub(super) const SPEC: Spec = Spec {
     model_type: "distilbert",
@@ -40,6 +41,13 @@ pub(super) const SPEC: Spec = Spec {
         hidden_dropout: "dropout",
         attention_dropout: "attention_dropout",
         classifier_dropout: "seq_classif_dropout",
+        aliases: &[
+            ("hidden_size", "dim"),
+            ("num_hidden_layers", "n_layers"),
+            ("num_attention_heads", "n_heads"),
+        ],
     },
+    own_keys: keys::DISTILBERT,
+    defaults: (30522, 6),
     unused: &["vocab_", "pre_classifier.", "classifier.", "qa_outputs.", "embeddings.position_ids"],
 };

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::nn::{Dropout, Linear, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use tch::{Reduction, Tensor, nn};
 
 /// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`: every architecture's head has this shape; BERT's dense layer is the
@@ -47,6 +48,24 @@ impl Head {
         let dense = self.dense.forward(&first, keys)?;
         let pooled = if self.tanh { dense.f_tanh()? } else { dense.f_relu()? };
         self.output.forward(&self.dropout.forward(pooled, keys)?, None)
+    }
+}
+
+/// The most labels of a task; more are likely a mistake.
+pub const MOST_LABELS: usize = 10_000;
+
+/// Checks the labels of a task: few enough, and all different. The error is what was expected.
+pub fn check_labels(labels: &[String]) -> std::result::Result<(), String> {
+    if labels.len() > MOST_LABELS {
+        return Err(format!("{MOST_LABELS} labels at most, not {}", labels.len()));
+    }
+    let mut seen = BTreeSet::new();
+    match labels.iter().find(|label| !seen.insert(*label)) {
+        None => Ok(()),
+        Some(twice) => {
+            let twice: String = twice.chars().take(60).collect();
+            Err(format!("labels that are all different, and {twice:?} is there twice"))
+        }
     }
 }
 

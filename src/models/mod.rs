@@ -7,13 +7,15 @@ mod config;
 mod distilbert;
 mod encoder;
 mod head;
+mod keys;
 mod names;
 mod roberta;
 mod saved;
 
 pub use architecture::Architecture;
 pub use config::{Dropouts, ModelConfig};
-pub use head::{Shaping, TaskType};
+pub use head::{MOST_LABELS, Shaping, TaskType, check_labels};
+pub use keys::{Verdict, verdicts};
 pub use names::{Name, canonical, classify};
 pub use saved::SavedTask;
 

@@ -15,6 +15,7 @@ pub(super) const SPEC: Spec = Spec {
         tanh: true,
         output: "classifier.out_proj",
     },
+    defaults: (50265, 12),
     unused: &[
         "lm_head.",
         "classifier.",

@@ -1,6 +1,7 @@
 //! What a `config.json` says of a classifier that was saved whole, head included.
 
-use super::{Architecture, TaskType};
+use super::config::{bad, read_object};
+use super::{Architecture, MOST_LABELS, TaskType, check_labels};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -18,44 +19,47 @@ pub struct SavedTask {
     pub max_length: Option<usize>,
 }
 
+/// The values of `problem_type`.
+const PROBLEMS: [(&str, TaskType); 3] = [
+    ("single_label_classification", TaskType::Classification),
+    ("multi_label_classification", TaskType::MultiLabel),
+    ("regression", TaskType::Regression),
+];
+
 /// The key of what Hugging Face has no key for.
 const OURS: &str = "bitfit";
 
 impl SavedTask {
-    /// Reads it from the `config.json` at `path`; none where the model is no classifier.
-    pub fn read(path: &Path, architecture: Architecture) -> Result<Option<Self>> {
-        let config = read(path)?;
+    /// Reads it from the `config.json` at `path`; none where the model is no classifier. Where the file does not say what the model
+    /// is, one whose weights have a head (`has_head`) is.
+    pub fn read(path: &Path, architecture: Architecture, has_head: bool) -> Result<Option<Self>> {
+        let config = read_object(path)?;
         let class = architecture.class();
-        let named = config.get("architectures").and_then(Value::as_array);
-        if !named.is_some_and(|classes| classes.iter().any(|name| name == class)) {
-            return Ok(None);
+        match config.get("architectures") {
+            Some(Value::Array(classes)) if !classes.is_empty() => {
+                if !classes.iter().any(|name| name == class) {
+                    return Ok(None);
+                }
+            }
+            _ if !has_head => return Ok(None),
+            _ => tracing::warn!(
+                "{}: no architectures there, and the weights have a classifier's head: taken for a {class}",
+                path.display()
+            ),
         }
-        let labels = match config.get("id2label").filter(|value| !value.is_null()) {
-            // What transformers leaves out, being its default.
-            None => Some(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]),
-            Some(Value::Object(names)) => (0..names.len())
-                .map(|i| names.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned))
-                .collect::<Option<Vec<_>>>(),
-            Some(_) => None,
-        };
-        let labels = labels.filter(|labels| !labels.is_empty()).ok_or_else(|| {
-            let found = config.get("id2label").unwrap_or(&Value::Null);
-            Error::file(
-                path,
-                format!("id2label: found {found}, expected a name for each number from 0"),
-            )
+        let labels = labels(&config).map_err(|(key, expected)| {
+            bad(path, key, config.get(key).unwrap_or(&Value::Null), &expected)
         })?;
-        let task_type = match config.get("problem_type").and_then(Value::as_str) {
-            Some("single_label_classification") => TaskType::Classification,
-            Some("multi_label_classification") => TaskType::MultiLabel,
-            Some("regression") => TaskType::Regression,
-            None if labels.len() == 1 => TaskType::Regression,
-            None => TaskType::Classification,
-            Some(found) => {
-                let expected =
-                    "single_label_classification, multi_label_classification or regression";
-                let problem = format!("problem_type: found {found}, expected {expected}");
-                return Err(Error::file(path, problem));
+        let task_type = match config.get("problem_type").unwrap_or(&Value::Null) {
+            Value::Null if labels.len() == 1 => TaskType::Regression,
+            Value::Null => TaskType::Classification,
+            found => {
+                let known = |(name, _): &&(&str, TaskType)| found == name;
+                let Some((_, task)) = PROBLEMS.iter().find(known) else {
+                    let names = PROBLEMS.map(|(name, _)| name).join(", ");
+                    return Err(bad(path, "problem_type", found, &names));
+                };
+                *task
             }
         };
         let outputs = labels.len();
@@ -81,10 +85,14 @@ impl SavedTask {
 
     /// The base's `config.json` at `path`, as one of a classifier with this task.
     pub fn config(&self, path: &Path, architecture: Architecture) -> Result<String> {
-        let mut config = read(path)?;
-        // A count beside the names could contradict them.
-        for key in ["num_labels", "_num_labels", "_name_or_path"] {
+        let mut config = read_object(path)?;
+        // A count beside the names could contradict them, and code of the base's own would not be beside it.
+        for key in ["num_labels", "_num_labels", "_name_or_path", "auto_map"] {
             config.shift_remove(key);
+        }
+        // Where transformers 4 and 5 read `null` differently, what is computed here.
+        if let Some(positions) = config.get_mut("position_embedding_type") {
+            *positions = json!("absolute");
         }
         // A regression's one output has the name that transformers gives it.
         let names = match self.task_type {
@@ -92,12 +100,10 @@ impl SavedTask {
             _ => &self.labels,
         };
         let numbered = || names.iter().enumerate();
-        let problem = match self.task_type {
-            TaskType::Classification => "single_label_classification",
-            TaskType::MultiLabel => "multi_label_classification",
-            TaskType::Regression => "regression",
-        };
+        let problem = PROBLEMS.iter().find(|(_, task)| *task == self.task_type);
+        let problem = problem.map(|(name, _)| *name);
         for (key, value) in [
+            ("model_type", json!(architecture.model_type())),
             ("architectures", json!([architecture.class()])),
             (
                 "id2label",
@@ -123,7 +129,34 @@ impl SavedTask {
     }
 }
 
-fn read(path: &Path) -> Result<Map<String, Value>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))
+/// The names of the labels, as transformers has them; else the key that is wrong, and what was expected.
+fn labels(config: &Map<String, Value>) -> std::result::Result<Vec<String>, (&'static str, String)> {
+    const NAMES: &str = "id2label";
+    const COUNT: &str = "num_labels";
+    let value = |key: &str| config.get(key).unwrap_or(&Value::Null);
+    let labels: Vec<String> = match (value(NAMES), value(COUNT)) {
+        (Value::Null, count) => {
+            let most = MOST_LABELS as u64;
+            let count = if count.is_null() { Some(2) } else { count.as_u64() };
+            let Some(count) = count.filter(|count| (1..=most).contains(count)) else {
+                return Err((COUNT, format!("a whole number from 1 to {most}")));
+            };
+            (0..count).map(|i| format!("LABEL_{i}")).collect()
+        }
+        (Value::Object(names), _) => {
+            let name = |i: usize| match names.get(&i.to_string())? {
+                Value::String(name) => Some(name.clone()),
+                Value::Number(name) => Some(name.to_string()),
+                _ => None,
+            };
+            let labels = (0..names.len()).map(name).collect::<Option<Vec<_>>>().unwrap_or_default();
+            if labels.is_empty() {
+                return Err((NAMES, "a name for each number from 0".into()));
+            }
+            labels
+        }
+        _ => return Err((NAMES, "a name for each number from 0".into())),
+    };
+    check_labels(&labels).map_err(|problem| (NAMES, problem))?;
+    Ok(labels)
 }

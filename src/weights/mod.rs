@@ -55,6 +55,22 @@ pub fn find(dir: &Path, named: Option<&str>) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The names of the tensors in the preferred of `files`.
+pub fn names(files: &[PathBuf]) -> Result<Vec<String>> {
+    let mut names = vec![];
+    let Some(path) = files.first() else { return Ok(names) };
+    let mut take = |name: String, _: Tensor| {
+        names.push(name);
+        Ok(())
+    };
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("safetensors") => read_safetensors(path, &mut take).map(drop)?,
+        Some("bin") => pickle::read(path, &mut take)?,
+        _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
+    }
+    Ok(names)
+}
+
 impl Weights {
     /// Reads the encoder's tensors of `path`; its format goes by its ending.
     pub fn read(architecture: Architecture, path: &Path) -> Result<Self> {

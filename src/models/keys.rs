@@ -1,0 +1,187 @@
+//! The keys that transformers, of versions 4 and 5, writes into `config.json`, and what is done about each. A key that is not
+//! here is ignored, as transformers ignores it.
+
+use super::Architecture;
+use serde_json::Value;
+
+/// What is done about a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Verdict {
+    /// The model, or the task of a classifier that was saved whole, is made as it says.
+    Obeyed,
+    /// No logit of a classifier depends on it.
+    WithoutEffect,
+    /// A value that is not `harmless` is refused.
+    Refused {
+        /// Whether no logit depends on this value.
+        harmless: fn(&Value) -> bool,
+        /// What is allowed, and why nothing else is.
+        expected: &'static str,
+    },
+}
+
+use Verdict::{Obeyed, Refused, WithoutEffect};
+
+/// Keys with their verdicts.
+pub(super) type Verdicts = &'static [(&'static str, Verdict)];
+
+/// The verdicts on an architecture's keys.
+pub fn verdicts(
+    architecture: Architecture,
+) -> impl Iterator<Item = &'static (&'static str, Verdict)> {
+    SHARED.iter().chain(architecture.spec().own_keys)
+}
+
+/// The keys of every architecture.
+const SHARED: Verdicts = &[
+    ("model_type", Obeyed),
+    ("vocab_size", Obeyed),
+    ("max_position_embeddings", Obeyed),
+    ("initializer_range", Obeyed),
+    ("pad_token_id", Obeyed),
+    ("tokenizer_class", Obeyed),
+    // The task of a classifier that was saved whole.
+    ("architectures", Obeyed),
+    ("id2label", Obeyed),
+    ("num_labels", Obeyed),
+    ("problem_type", Obeyed),
+    // Its names are id2label's, the other way round.
+    ("label2id", WithoutEffect),
+    // Other weights than a float each, or other shapes.
+    (
+        "pruned_heads",
+        Refused {
+            harmless: is_empty,
+            expected: "none: layers that lack heads are not supported, and transformers 5 does not read the key; \
+                       take the model that this one was pruned from",
+        },
+    ),
+    (
+        "quantization_config",
+        Refused {
+            harmless: is_empty,
+            expected: "none: quantized weights are not supported; save the model in float32, float16 or bfloat16",
+        },
+    ),
+    (
+        "per_layer_config",
+        Refused { harmless: is_empty, expected: "none: all layers have one shape" },
+    ),
+    (
+        "transformers_weights",
+        Refused {
+            harmless: Value::is_null,
+            expected: "none: give that file the name model.safetensors or pytorch_model.bin, and take the key out",
+        },
+    ),
+    // The kind in which weights are kept is the file's, and the one of the products is --precision's.
+    ("dtype", WithoutEffect),
+    ("torch_dtype", WithoutEffect),
+    ("use_bfloat16", WithoutEffect),
+    // How transformers computes, and what it returns besides.
+    ("attn_implementation", WithoutEffect),
+    ("_attn_implementation", WithoutEffect),
+    ("_attn_implementation_autoset", WithoutEffect),
+    ("experts_implementation", WithoutEffect),
+    ("chunk_size_feed_forward", WithoutEffect),
+    ("gradient_checkpointing", WithoutEffect),
+    ("output_attentions", WithoutEffect),
+    ("output_hidden_states", WithoutEffect),
+    ("tie_last_hidden_states", WithoutEffect),
+    ("return_dict", WithoutEffect),
+    ("torchscript", WithoutEffect),
+    ("tf_legacy_loss", WithoutEffect),
+    // Where the model comes from. transformers runs the code that auto_map names only where it is told to.
+    ("transformers_version", WithoutEffect),
+    ("_name_or_path", WithoutEffect),
+    ("name_or_path", WithoutEffect),
+    ("_commit_hash", WithoutEffect),
+    ("auto_map", WithoutEffect),
+    ("finetuning_task", WithoutEffect),
+    ("task_specific_params", WithoutEffect),
+    ("prefix", WithoutEffect),
+    // Of other models' heads, of decoders and of generation.
+    ("tie_word_embeddings", WithoutEffect),
+    ("tie_encoder_decoder", WithoutEffect),
+    ("is_encoder_decoder", WithoutEffect),
+    ("cross_attention_hidden_size", WithoutEffect),
+    ("bos_token_id", WithoutEffect),
+    ("eos_token_id", WithoutEffect),
+    ("sep_token_id", WithoutEffect),
+    ("decoder_start_token_id", WithoutEffect),
+    ("max_length", WithoutEffect),
+    ("min_length", WithoutEffect),
+    ("do_sample", WithoutEffect),
+    ("early_stopping", WithoutEffect),
+    ("num_beams", WithoutEffect),
+    ("num_beam_groups", WithoutEffect),
+    ("diversity_penalty", WithoutEffect),
+    ("temperature", WithoutEffect),
+    ("top_k", WithoutEffect),
+    ("top_p", WithoutEffect),
+    ("typical_p", WithoutEffect),
+    ("repetition_penalty", WithoutEffect),
+    ("length_penalty", WithoutEffect),
+    ("no_repeat_ngram_size", WithoutEffect),
+    ("encoder_no_repeat_ngram_size", WithoutEffect),
+    ("bad_words_ids", WithoutEffect),
+    ("num_return_sequences", WithoutEffect),
+    ("output_scores", WithoutEffect),
+    ("return_dict_in_generate", WithoutEffect),
+    ("forced_bos_token_id", WithoutEffect),
+    ("forced_eos_token_id", WithoutEffect),
+    ("remove_invalid_values", WithoutEffect),
+    ("exponential_decay_length_penalty", WithoutEffect),
+    ("suppress_tokens", WithoutEffect),
+    ("begin_suppress_tokens", WithoutEffect),
+];
+
+/// The keys of BERT and RoBERTa.
+pub(super) const BERT: Verdicts = &[
+    ("hidden_size", Obeyed),
+    ("num_hidden_layers", Obeyed),
+    ("num_attention_heads", Obeyed),
+    ("intermediate_size", Obeyed),
+    ("hidden_act", Obeyed),
+    ("hidden_dropout_prob", Obeyed),
+    ("attention_probs_dropout_prob", Obeyed),
+    ("classifier_dropout", Obeyed),
+    ("type_vocab_size", Obeyed),
+    ("layer_norm_eps", Obeyed),
+    ("position_embedding_type", Obeyed),
+    ("is_decoder", Refused { harmless: is_false, expected: "false: an encoder" }),
+    ("add_cross_attention", Refused { harmless: is_false, expected: "false: an encoder" }),
+    ("use_cache", WithoutEffect),
+];
+
+/// The keys of DistilBERT, with the names of BERT's that transformers takes for some of them.
+pub(super) const DISTILBERT: Verdicts = &[
+    ("dim", Obeyed),
+    ("hidden_size", Obeyed),
+    ("n_layers", Obeyed),
+    ("num_hidden_layers", Obeyed),
+    ("n_heads", Obeyed),
+    ("num_attention_heads", Obeyed),
+    ("hidden_dim", Obeyed),
+    ("activation", Obeyed),
+    ("dropout", Obeyed),
+    ("attention_dropout", Obeyed),
+    ("seq_classif_dropout", Obeyed),
+    // The table of positions is in the weights, however it was made.
+    ("sinusoidal_pos_embds", WithoutEffect),
+    ("qa_dropout", WithoutEffect),
+    ("is_decoder", WithoutEffect),
+    ("add_cross_attention", WithoutEffect),
+];
+
+fn is_false(value: &Value) -> bool {
+    matches!(value, Value::Null | Value::Bool(false))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
