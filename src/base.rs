@@ -221,19 +221,23 @@ impl Base {
         Ok(())
     }
 
-    /// Lets `add` place a method's tensors in the store and the model; they are zero.
-    pub fn add(
+    /// Lets `place` put a method's tensors into the store and the model; they take no memory until [`Base::allocate_added`].
+    pub fn place(
         &mut self,
-        add: impl FnOnce(&mut Classifier, &nn::Path<'_>, &ModelConfig) -> Result<()>,
+        place: impl FnOnce(&mut Classifier, &nn::Path<'_>, &ModelConfig) -> Result<()>,
     ) -> Result<()> {
         let before = self.shapes();
-        add(&mut self.model, &self.store.root(), &self.config)?;
+        place(&mut self.model, &self.store.root(), &self.config)?;
         let mut added: Vec<String> = self.shapes().into_keys().collect();
         added.retain(|name| !before.contains_key(name));
-        allocate(&self.store, &added)?;
         self.added.extend(added);
         self.added.sort();
         Ok(())
+    }
+
+    /// Gives what a method placed memory of its own, zero.
+    pub fn allocate_added(&mut self) -> Result<()> {
+        allocate(&self.store, &self.added)
     }
 
     /// Gives what a method added the values that `initial` draws for each name and shape; a function of seed and name alone.

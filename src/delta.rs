@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::methods::Method;
-use crate::models::{TaskType, canonical};
+use crate::models::{Architecture, TaskType, canonical, check_labels};
 use crate::sealed::{self, Contents};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -42,6 +42,41 @@ pub struct Meta {
     pub freeze_plan: Vec<String>,
     /// What the task reached on its evaluation data.
     pub metrics: BTreeMap<String, f64>,
+}
+
+impl Meta {
+    /// Checks what a file says of itself, before anything is made by it: alone, and against its own `tensors`.
+    fn check(&self, tensors: &BTreeMap<String, Tensor>) -> std::result::Result<(), String> {
+        let classes = Architecture::ALL.map(Architecture::class);
+        let is_ours = |architecture: &Architecture| architecture.class() == self.architecture;
+        let Some(architecture) = Architecture::ALL.into_iter().find(is_ours) else {
+            let found: String = self.architecture.chars().take(60).collect();
+            let expected = classes.join(", ");
+            return Err(format!("architecture: found {found:?}, expected {expected}"));
+        };
+        if let Err((key, found, expected)) = self.method.check() {
+            return Err(format!("{key}: found {found}, expected {expected}"));
+        }
+        check_labels(&self.labels).map_err(|expected| format!("labels: expected {expected}"))?;
+        let (count, task) = (self.labels.len(), self.task_type);
+        let (enough, expected) = match task {
+            TaskType::Classification => (count >= 2, "two or more"),
+            TaskType::MultiLabel => (count >= 1, "one or more"),
+            TaskType::Regression => (count == 0, "none"),
+        };
+        if !enough {
+            return Err(format!("{count} labels; expected {expected} for {}", task.name()));
+        }
+        let (output, outputs) = (architecture.output_weight(), task.outputs(count));
+        let rows = tensors.get(&output).and_then(|weight| weight.size().first().copied());
+        match rows {
+            Some(rows) if usize::try_from(rows) != Ok(outputs) => Err(format!(
+                "{count} labels of a {}, and {output} has {rows} rows; expected {outputs}",
+                task.name()
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A task: every tensor that differs from the base, fp32 on the CPU.
@@ -125,12 +160,20 @@ impl Delta {
 
     /// Gives `base` what the delta's method adds, then does what [`Delta::apply`] does.
     pub fn apply_with_method(&self, path: &Path, base: &mut Base) -> Result<()> {
-        self.meta.method.add(base).map_err(|error| Error::file(path, error.to_string()))?;
-        self.apply(path, base)
+        self.meta.method.place(base).map_err(|error| Error::file(path, error.to_string()))?;
+        // The method's settings say any size: what they add takes memory once the delta's own tensors are known to have it.
+        self.check(path, base)?;
+        base.allocate_added()?;
+        assign(&self.tensors, base)
     }
 
     /// Checks the delta against `base`, then copies its tensors in. A base that does not fit is left unchanged.
     pub fn apply(&self, path: &Path, base: &mut Base) -> Result<()> {
+        self.check(path, base)?;
+        assign(&self.tensors, base)
+    }
+
+    fn check(&self, path: &Path, base: &Base) -> Result<()> {
         let (class, meta) = (base.config.architecture.class(), &self.meta);
         if meta.architecture != class {
             return Err(Error::file(
@@ -164,12 +207,17 @@ impl Delta {
                 found: "no such tensor".into(),
             });
         }
-        assign(path, &self.tensors, base)
+        check_shapes(path, &self.tensors, base)
     }
 }
 
-/// Copies `tensors` into the model; all are checked first.
-fn assign(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> Result<()> {
+/// Copies `tensors` into the model, which has them.
+fn assign(tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> Result<()> {
+    tensors.iter().try_for_each(|(name, tensor)| base.set(name, tensor))
+}
+
+/// Checks that the model has these tensors, in these shapes.
+fn check_shapes(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &Base) -> Result<()> {
     let shapes = base.shapes();
     for (name, tensor) in tensors {
         let expected = match shapes.get(name) {
@@ -180,7 +228,7 @@ fn assign(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> R
         let found = format!("float32 {:?}", tensor.size());
         return Err(Error::Tensor { path: path.into(), tensor: name.clone(), expected, found });
     }
-    tensors.iter().try_for_each(|(name, tensor)| base.set(name, tensor))
+    Ok(())
 }
 
 /// Starts `base` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
@@ -227,21 +275,18 @@ pub fn start_from(
             tensors.retain(|name, _| !architecture.in_head(name));
         }
     }
+    check_shapes(path, &tensors, base)?;
     let before = base.store.variables();
     let mut differs = vec![];
     for (name, tensor) in &tensors {
         let same = before.get(name).is_some_and(|own| {
-            own.size() == tensor.size()
-                && own
-                    .f_to_device(tch::Device::Cpu)
-                    .and_then(|own| own.f_equal(tensor))
-                    .unwrap_or(false)
+            own.f_to_device(tch::Device::Cpu).and_then(|own| own.f_equal(tensor)).unwrap_or(false)
         });
         if !same {
             differs.push(name.clone());
         }
     }
-    assign(path, &tensors, base)?;
+    assign(&tensors, base)?;
     Ok(differs)
 }
 
@@ -275,5 +320,6 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
     }
     let meta: Meta = serde_json::from_value(Value::Object(fields))
         .map_err(|e| Error::file(path, format!("metadata: {e}")))?;
+    meta.check(&tensors).map_err(|problem| Error::file(path, format!("metadata: {problem}")))?;
     Ok((Some(meta), tensors))
 }

@@ -76,7 +76,7 @@ impl Predictor {
         fits(tokenizer, &reader, &files.config)?;
         let (mut base, meta, pairs) = match task {
             Some((path, task)) => {
-                check_meta(&task.meta, path, &files.config)?;
+                check_length(&task.meta, path, &files.config)?;
                 let outputs = task.meta.task_type.outputs(task.meta.labels.len());
                 let mut base = files.build(outputs, None, device)?;
                 task.apply_with_method(path, &mut base)?;
@@ -224,27 +224,14 @@ pub fn same_tokenizer(
     Err(Error::file(tokenizer, problem))
 }
 
-/// Checks what the task `delta` says of itself against the base.
-pub fn check_meta(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
-    if let Err((key, found, expected)) = meta.method.check() {
-        let problem = format!("metadata: {key}: found {found}, expected {expected}");
-        return Err(Error::file(delta, problem));
-    }
+/// Checks that the base has places for texts as long as those of the task `delta`.
+pub fn check_length(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
     let most = usize::try_from(base.max_length()).unwrap_or(0);
-    let count = meta.labels.len();
-    let (enough, expected) = match meta.task_type {
-        TaskType::Classification => (count >= 2, "two or more"),
-        TaskType::MultiLabel => (count >= 1, "one or more"),
-        TaskType::Regression => (count == 0, "none"),
-    };
-    if enough && (MIN_LENGTH..=most).contains(&meta.max_length) {
+    if (MIN_LENGTH..=most).contains(&meta.max_length) {
         return Ok(());
     }
-    let problem = format!(
-        "metadata: {count} labels and max_length {}; expected {expected} for {}, and {MIN_LENGTH} to {most}",
-        meta.max_length,
-        meta.task_type.name()
-    );
+    let found = meta.max_length;
+    let problem = format!("metadata: max_length {found}; expected {MIN_LENGTH} to {most}");
     Err(Error::file(delta, problem))
 }
 

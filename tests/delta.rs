@@ -1,12 +1,17 @@
 //! The task file.
 
-use crate::common::{Scratch, golden_dir, tiny_base};
+use crate::common::{Scratch, golden_dir, refused, root, stderr, tiny_base};
 use bitfit::base::{Base, BaseFiles};
+use bitfit::data::Tokenizer;
 use bitfit::delta::{Delta, Meta, start_from};
-use bitfit::methods::Method;
+use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
 use bitfit::models::TaskType;
 use bitfit::sealed;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use tch::{Device, Tensor};
 
 fn meta(base: &Base) -> Meta {
@@ -91,21 +96,175 @@ fn it_knows_its_base() {
         &["another base", "abc", &base.fingerprint],
     );
     refuse(
-        &|d| d.meta.architecture = "RobertaForSequenceClassification".into(),
-        &["Roberta", "BertFor"],
-    );
-    refuse(
         &|d| drop(d.tensors.remove("classifier.weight")),
         &["classifier.weight", "no such tensor"],
     );
     refuse(
-        &|d| drop(d.tensors.insert("classifier.weight".into(), Tensor::from_slice(&[1f32]))),
-        &["classifier.weight", "[3, 32]", "[1]"],
+        &|d| drop(d.tensors.insert("classifier.bias".into(), Tensor::from_slice(&[1f32]))),
+        &["classifier.bias", "[3]", "[1]"],
     );
     refuse(
         &|d| drop(d.tensors.insert("bert.x.bias".into(), Tensor::from_slice(&[1f32]))),
         &["bert.x.bias", "no such tensor"],
     );
+}
+
+/// What it says of itself is compared with its own tensors, before anything is made by it.
+#[test]
+fn it_knows_itself() {
+    let scratch = Scratch::new();
+    let base = tiny_base();
+    let refuse = |change: &dyn Fn(&mut Meta), parts: &[&str]| {
+        let mut delta = delta(&base);
+        change(&mut delta.meta);
+        let path = scratch.path("delta.safetensors");
+        delta.write(&path).unwrap();
+        let error = Delta::read(&path).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "expected {part:?} in: {error}");
+        }
+        assert!(error.len() < 500, "{error}");
+    };
+    let labels = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
+    refuse(&|m| m.labels = vec!["x".into(), "y".into(), "x".into()], &["all different", "\"x\""]);
+    refuse(&|m| m.labels = labels(10_001), &["10000 labels at most"]);
+    refuse(&|m| m.labels = labels(2), &["2 labels of a classification", "3 rows"]);
+    refuse(&|m| m.labels = labels(10_000), &["10000 labels", "classifier.weight has 3 rows"]);
+    refuse(&|m| m.labels = labels(1), &["1 labels", "two or more"]);
+    refuse(&|m| m.task_type = TaskType::Regression, &["3 labels", "expected none"]);
+    refuse(
+        &|m| m.architecture = "x".repeat(9999),
+        &["architecture: found \"xxx", "expected BertFor"],
+    );
+    // A head under other names.
+    let mut delta = delta(&base);
+    delta.meta.architecture = "RobertaForSequenceClassification".into();
+    let path = scratch.path("delta.safetensors");
+    let error = delta.apply(&path, &mut other_base()).unwrap_err().to_string();
+    assert!(error.contains("a delta of Roberta") && error.contains("is a BertFor"), "{error}");
+}
+
+/// The memory that a task's settings ask for is taken once its own tensors are known to fill it.
+#[test]
+fn what_a_method_adds_takes_no_memory_before_its_tensors_are_compared() {
+    let lora = |r| {
+        let targets = ["query", "key", "value", "dense"].map(String::from).into();
+        Method::Lora(Lora { r, target_modules: targets, ..Lora::default() })
+    };
+    let adapter = |reduction_factor| {
+        Method::Adapter(Adapter { reduction_factor, ..Adapter::new(AdapterConfig::Houlsby) })
+    };
+    for (made, said, parts) in [
+        (lora(2), lora(4096), ["lora_A.weight", "[4096, 32]", "[2, 32]"]),
+        (adapter(16.0), adapter(1.0 / 16.0), ["adapter_down.0", "[512", "[2"]),
+        (Method::Bitfit, lora(4096), ["lora_A.weight", "a value", "no such tensor"]),
+    ] {
+        let mut base = tiny_base();
+        made.add(&mut base).unwrap();
+        let names = [&base.new[..], &base.added].concat();
+        let delta = Delta::take(&base, &names, Meta { method: said, ..meta(&base) }).unwrap();
+        let mut other = other_base();
+        let error = delta.apply_with_method(Path::new("x"), &mut other).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "expected {part:?} in: {error}");
+        }
+        assert!(!other.added.is_empty());
+        for name in &other.added {
+            let strides = other.store.variables()[name].stride();
+            assert!(strides.iter().all(|&stride| stride == 0), "{name}: {strides:?}");
+        }
+    }
+}
+
+/// A delta with one more tensor, of `bytes` zeros that take no place on the disk; with a right checksum.
+fn sparse(path: &Path, delta: &Delta, name: &str, bytes: usize) {
+    let small = delta.to_bytes().unwrap();
+    let length = u64::from_le_bytes(*small.first_chunk().unwrap()) as usize;
+    let (header, data) = small[8..].split_at(length);
+    let mut header: Value = serde_json::from_slice(header).unwrap();
+    let zeros = "0".repeat(64);
+    header["__metadata__"]["sha256"] = zeros.clone().into();
+    let place = [data.len(), data.len() + bytes];
+    header[name] = json!({"dtype": "F32", "shape": [bytes / 4], "data_offsets": place});
+    let mut header = header.to_string();
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let whole =
+        |header: &str| [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+    let mut hash = Sha256::new_with_prefix(whole(&header));
+    let piece = vec![0; 1 << 20];
+    (0..bytes >> 20).for_each(|_| hash.update(&piece));
+    let start = whole(&header.replacen(&zeros, &bitfit::files::hex(&hash.finalize()), 1));
+    let file = std::fs::File::create(path).unwrap();
+    file.write_all_at(&start, 0).unwrap();
+    file.set_len((start.len() + bytes) as u64).unwrap();
+}
+
+#[test]
+fn a_hostile_one_takes_no_memory() {
+    let scratch = Scratch::new();
+    let base = tiny_base();
+    let (output, plain) = scratch.bitfit_measured(&["inspect", "--model", "base"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let refuse = |args: &[&str], parts: &[&str]| {
+        let (output, peak) = scratch.bitfit_measured(args);
+        refused(&output, 1, &[&["hostile.safetensors"], parts].concat());
+        assert!(peak <= plain + 1024, "{args:?}: {peak} MiB, inspect takes {plain}");
+    };
+    let path = scratch.path("hostile.safetensors");
+    let predict = ["predict", "--model", "base", "--delta", "hostile.safetensors", "x"];
+    let against = ["inspect", "--delta", "hostile.safetensors", "--against", "base"];
+    let export = [
+        "export",
+        "--model",
+        "base",
+        "--delta",
+        "hostile.safetensors",
+        "--format",
+        "hf",
+        "--output",
+        "out",
+    ];
+    let mut task = delta(&base);
+    task.meta.tokenizer_fingerprint = Tokenizer::read(&scratch.path("base")).unwrap().fingerprint;
+    // Two million labels.
+    let many = Meta { labels: vec![String::new(); 2_000_000], ..task.meta.clone() };
+    let bytes = Delta { meta: many, tensors: delta(&base).tensors }.to_bytes().unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    for args in [&predict[..], &against, &export] {
+        refuse(args, &["10000 labels at most"]);
+    }
+    // Four million, in a header that is larger than any is written.
+    let more = Meta { labels: vec![String::new(); 4_000_000], ..task.meta.clone() };
+    let error = Delta { meta: more, tensors: delta(&base).tensors }.to_bytes().unwrap_err();
+    assert!(error.to_string().contains("labels and settings take"), "{error}");
+    let header = " ".repeat(20_000_000);
+    std::fs::write(&path, [&20_000_000_u64.to_le_bytes()[..], header.as_bytes()].concat()).unwrap();
+    refuse(&predict, &["a header of 20000000 bytes"]);
+    // A gigabyte and a half of a bias, none of it on the disk.
+    let name = "bert.encoder.layer.0.output.dense.bias";
+    sparse(&path, &task, name, 3 << 29);
+    for args in [&predict[..], &export] {
+        refuse(args, &[name, "[32]", "[402653184]"]);
+    }
+    scratch.config("config.toml", "");
+    let start = "model.init_delta=hostile.safetensors";
+    refuse(&["train", "--config", "config.toml", "--set", start], &[name, "[32]", "[402653184]"]);
+    std::fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    refuse(&predict, &["a pipe"]);
+}
+
+/// Texts may hold characters that Python's splitlines cuts at, and neither JSON nor TSV does.
+#[test]
+fn scripts_cut_lines_at_newlines_alone() {
+    let scripts = std::fs::read_dir(root().join("scripts")).unwrap().flatten();
+    let paths = scripts.map(|entry| entry.path());
+    let python: Vec<_> = paths.filter(|p| p.extension().is_some_and(|e| e == "py")).collect();
+    assert!(python.len() > 5);
+    for path in python {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("splitlines()"), "{}", path.display());
+    }
 }
 
 #[test]

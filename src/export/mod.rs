@@ -42,7 +42,7 @@ pub fn export(
     let reader = Tokenizer::read(tokenizer)?;
     predict::same_tokenizer(&task.meta, delta, tokenizer, &reader)?;
     let base_files = BaseFiles::read(&model.dir, weights)?;
-    predict::check_meta(&task.meta, delta, &base_files.config)?;
+    predict::check_length(&task.meta, delta, &base_files.config)?;
     let outputs = task.meta.task_type.outputs(task.meta.labels.len());
     let mut base = base_files.build(outputs, None, Device::Cpu)?;
     let shapes = base.shapes();

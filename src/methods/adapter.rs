@@ -62,9 +62,9 @@ impl Adapter {
         Err(("method.reduction_factor", factor.to_string(), "a number from 0.0625 on"))
     }
 
-    pub(super) fn add(&self, base: &mut Base) -> Result<()> {
+    pub(super) fn place(&self, base: &mut Base) -> Result<()> {
         let houlsby = self.config == AdapterConfig::Houlsby;
-        base.add(|model, root, config| {
+        base.place(|model, root, config| {
             let shape = AdapterShape {
                 bottleneck: ((config.hidden_size as f64 / self.reduction_factor) as i64).max(1),
                 non_linearity: self.non_linearity,

@@ -88,9 +88,9 @@ impl Lora {
         self.lora_alpha / self.r as f64
     }
 
-    pub(super) fn add(&self, base: &mut Base) -> Result<()> {
+    pub(super) fn place(&self, base: &mut Base) -> Result<()> {
         let shape = LoraShape { rank: self.r, scaling: self.scaling(), dropout: self.lora_dropout };
-        base.add(|model, root, config| model.add_lora(root, config, &self.target_modules, shape))
+        base.place(|model, root, config| model.add_lora(root, config, &self.target_modules, shape))
     }
 
     pub(super) fn plan(

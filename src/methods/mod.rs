@@ -93,9 +93,15 @@ impl Method {
 
     /// Adds its tensors to `base`, all zero until [`Method::initialize`] or a delta; a settled method's.
     pub fn add(&self, base: &mut Base) -> Result<()> {
+        self.place(base)?;
+        base.allocate_added()
+    }
+
+    /// Places its tensors in `base`, where they take no memory yet; a settled method's.
+    pub fn place(&self, base: &mut Base) -> Result<()> {
         match self {
-            Self::Lora(lora) => lora.add(base),
-            Self::Adapter(adapter) => adapter.add(base),
+            Self::Lora(lora) => lora.place(base),
+            Self::Adapter(adapter) => adapter.place(base),
             _ => Ok(()),
         }
     }
