@@ -40,7 +40,7 @@ def ours(model, data, rows, steps, *more, profile=False):
     command = ["target/release/bitfit-train", "--config", config, "--overwrite", "--json"]
     command += [word for setting in settings for word in ("--set", setting)]
     out, err = output(command + ["--profile"] * profile)
-    summary = json.loads(out.splitlines()[-1])["summary"]
+    summary = json.loads(out.strip().split("\n")[-1])["summary"]
     if profile:
         summary["profile"] = err[err.index("part of a step") :]
         summary["share"] = float(re.search(r"alone: .*?([\d.]+) % of", err).group(1)) / 100
@@ -49,7 +49,7 @@ def ours(model, data, rows, steps, *more, profile=False):
 
 def peer(*words):
     out, _ = output([sys.executable, "scripts/bench_peer.py", *words])
-    return json.loads(out.splitlines()[-1])
+    return json.loads(out.strip().split("\n")[-1])
 
 
 def peers(model, data, rows, steps, *more):
@@ -126,7 +126,7 @@ def bert_base():
 def predict():
     """Sentences a second, from the first one on: what starting takes is taken off by a second run over few."""
     rows, few = 8000, 64
-    lines = open(SST2, encoding="utf-8").read().splitlines()[1:]
+    lines = [line for line in open(SST2, encoding="utf-8").read().split("\n")[1:] if line]
     ours(MINILM, SST2, 64, 2)
     run = "target/bench/predicted"
     subprocess.run(["rm", "-rf", run], check=True)

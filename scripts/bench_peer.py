@@ -39,7 +39,7 @@ if path.is_dir():
     random.Random(1).shuffle(rows)
     rows = [(file.read_text("utf-8"), label) for file, label in rows[: args.rows]]
 else:
-    lines = [line.split("\t") for line in path.read_text("utf-8").splitlines()[1:]]
+    lines = [line.split("\t") for line in path.read_text("utf-8").split("\n")[1:] if line]
     random.Random(1).shuffle(lines)
     rows = [(text, int(label)) for text, label in lines[: args.rows]]
 

@@ -4,26 +4,37 @@
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2 adapters==1.3.0
     venv/bin/python scripts/check_delta.py runs/movie-reviews data/movie-reviews/eval.tsv
 
-peft is needed for a run of LoRA, and adapters for one of adapters. The second argument is what --input of
-`bitfit predict` takes. Fails when a score differs by more than 1e-4.
+peft is needed for a run of LoRA, and adapters for one of adapters. What follows the run are arguments of `bitfit predict`, the
+first of them what its --input takes: other columns, say, or --text-pair-column. Fails when a score differs by more than 1e-4.
 """
 import json, pathlib, re, subprocess, sys, tomllib
 
-import torch
+import torch, transformers
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 root = pathlib.Path(__file__).resolve().parent.parent
-run, texts = pathlib.Path(sys.argv[1]), sys.argv[2]
-command = [root / "target/release/bitfit", "predict", "--run", run, "--input", texts]
-ours = [json.loads(line) for line in subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()]
+run, texts, *more = pathlib.Path(sys.argv[1]), *sys.argv[2:]
+command = [root / "target/release/bitfit", "predict", "--run", run, "--input", texts, *more]
+lines = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.decode("utf-8").split("\n")
+# Not splitlines: texts may hold U+0085 and U+2028, at which Python cuts and JSON does not.
+ours = [json.loads(line) for line in lines if line]
 
-base = tomllib.loads((run / "config.toml").read_text())["model"]["model_name_or_path"]
+section = tomllib.loads((run / "config.toml").read_text("utf-8"))["model"]
+base, revision = section["model_name_or_path"], section.get("revision", "main")
 with safe_open(run / "delta.safetensors", "pt") as file:
     metadata = file.metadata()
 labels, task = json.loads(metadata["labels"]), metadata["task_type"]
-model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels) or 1)
+# By its class, since the base's config.json need not say what it is; and whatever task the base was saved with.
+kind = getattr(transformers, metadata["architecture"])
+config = kind.config_class.from_pretrained(base, revision=revision, num_labels=len(labels) or 1)
+if getattr(config, "position_embedding_type", "absolute") is None:
+    # What transformers 5 makes of it, and bitfit.
+    config.position_embedding_type = "absolute"
+settings = {"config": config, "revision": revision, "ignore_mismatched_sizes": True, "dtype": "float32"}
+if weights := section.get("weights"):
+    settings["use_safetensors"] = ".safetensors" in weights
+model = kind.from_pretrained(base, **settings)
 method, delta = json.loads(metadata["method"]), load_file(run / "delta.safetensors")
 if method["name"] == "lora":
     from peft import LoraConfig, inject_adapter_in_model
@@ -36,23 +47,25 @@ if method["name"] == "lora":
 elif method["name"] == "adapter":
     import adapters
 
-    kind = {"houlsby": adapters.DoubleSeqBnConfig, "pfeiffer": adapters.SeqBnConfig}[method["config"]]
+    kinds = {"houlsby": adapters.DoubleSeqBnConfig, "pfeiffer": adapters.SeqBnConfig}
+    shape = {key: method[key] for key in ("reduction_factor", "non_linearity")}
     adapters.init(model)
-    model.add_adapter("task", config=kind(reduction_factor=method["reduction_factor"], non_linearity=method["non_linearity"]))
+    model.add_adapter("task", config=kinds[method["config"]](**shape))
     model.set_active_adapters("task")
 missing, unexpected = model.load_state_dict(delta, strict=False)
 assert not unexpected, unexpected
 model.eval()
-tokenizer = AutoTokenizer.from_pretrained(base)
+tokenizer = transformers.AutoTokenizer.from_pretrained(base, revision=revision, config=config)
+length = int(metadata["max_length"])
 worst = 0.0
 for at in range(0, len(ours), 32):
     rows = ours[at : at + 32]
     texts = [[row[key] for row in rows] for key in ("text", "text_pair") if key in rows[0]]
-    batch = tokenizer(*texts, padding=True, truncation=True, max_length=int(metadata["max_length"]), return_tensors="pt")
+    batch = tokenizer(*texts, padding=True, truncation=True, max_length=length, return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits
     scores = {"classification": lambda x: x.softmax(-1), "multi_label": torch.sigmoid, "regression": lambda x: x}[task](logits)
     expected = torch.tensor([list(row["scores"].values()) if labels else [row["score"]] for row in rows])
-    worst = max(worst, (scores - expected).abs().max().item())
+    worst = max(worst, (scores - expected).abs().nan_to_num(torch.inf).max().item())
 print(f"{len(ours)} texts, {task}, {len(labels)} labels: largest difference of a score {worst:.1e}")
 sys.exit(worst > 1e-4)
