@@ -200,6 +200,12 @@ impl Predictor {
         }
     }
 
+    /// How many rows to predict at once: a prediction has a score for each label, and with thousands of labels they add up.
+    pub fn rows_at_once(&self) -> usize {
+        const SCORES: usize = 1 << 21;
+        (SCORES / self.meta.labels.len().max(1)).max(1)
+    }
+
     /// The task's labels.
     pub fn labels(&self) -> Labels {
         Labels { names: self.meta.labels.clone(), declared: self.meta.labels_declared }

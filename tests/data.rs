@@ -884,6 +884,12 @@ fn many_labels_need_little_memory() {
     println!("inspect {base} MiB, eval {peak} MiB, {} bytes of JSON", output.stdout.len());
     assert!(peak < base + 1024, "{peak} MiB, and inspect {base}");
     assert!(output.stdout.len() < 4 << 20);
+    let predict = ["predict", "--run", "run", "--input", "eval.tsv", "--batch-size", "65536"];
+    scratch.write("eval.tsv", rows(1000, &|i| i.to_string()));
+    let (output, peak) = scratch.bitfit_measured(&predict);
+    succeeded(&output);
+    assert_eq!(stdout(&output).lines().count(), 1000);
+    assert!(peak < base + 512, "{peak} MiB, and inspect {base}");
     // Several labels a row.
     scratch
         .write("train.tsv", rows(60_000, &|i| format!("{};{}", i % 10_000, (i * 7 + 1) % 10_000)));

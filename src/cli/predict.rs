@@ -238,7 +238,7 @@ impl Predict {
             let rows =
                 data::read(path, &Columns { labels: LabelColumns::None, ..task.columns.clone() })?;
             let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
-            return rows.chunks(AT_ONCE * task.batch_size).try_for_each(predict);
+            return rows.chunks(task.rows_at_once()).try_for_each(predict);
         }
         if self.text_pair.is_some() && self.texts.len() != 1 {
             let found = self.texts.len();
@@ -258,19 +258,24 @@ impl Predict {
                 std::io::stdin(),
                 Path::new("standard input"),
                 true,
-                AT_ONCE * task.batch_size,
+                task.rows_at_once(),
                 &mut predict,
             ),
             Some(path) => {
                 let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-                each_line(file, path, false, AT_ONCE * task.batch_size, &mut predict)
+                each_line(file, path, false, task.rows_at_once(), &mut predict)
             }
         }
     }
 }
 
-/// Batches that are tokenized and predicted at once.
-const AT_ONCE: usize = 32;
+impl Loaded {
+    /// How many rows are tokenized and predicted at once.
+    fn rows_at_once(&self) -> usize {
+        const BATCHES: usize = 32;
+        self.predictor.rows_at_once().min(BATCHES * self.batch_size)
+    }
+}
 
 /// Hands the lines of `source` over, `most` at a time; or, when somebody `waits` for answers, as soon as no more are there to read.
 fn each_line(

@@ -196,10 +196,13 @@ pub fn measure(
     for (text, target) in texts.iter().zip(&targets) {
         hash.update(format!("{text:?} {}\n", written(target)));
     }
-    let predictions = predictor.predict(&texts, run.config.training.per_device_eval_batch_size)?;
     let numbers = labels.names.iter().zip(0..).map(|(name, i)| (name.as_str(), i)).collect();
-    let guesses: Vec<Target> =
-        predictions.iter().map(|prediction| guess(prediction, task, &numbers)).collect();
+    let mut guesses: Vec<Target> = Vec::with_capacity(texts.len());
+    for texts in texts.chunks(predictor.rows_at_once()) {
+        let batch_size = run.config.training.per_device_eval_batch_size;
+        let predictions = predictor.predict(texts, batch_size)?;
+        guesses.extend(predictions.iter().map(|prediction| guess(prediction, task, &numbers)));
+    }
     let right = || targets.iter().zip(&guesses).map(|(t, g)| if t == g { '1' } else { '0' });
     let class = |target: &Target| if let Target::Class(class) = target { *class } else { 0 };
     let classes = |of: &[Target]| of.iter().map(class).collect::<Vec<_>>();
