@@ -446,6 +446,21 @@ fn a_label_of_every_parquet_type_is_a_name_or_an_error() {
     }
 }
 
+#[test]
+fn a_class_number_that_the_file_has_no_name_for_is_an_error() {
+    let scratch = Scratch::new();
+    let path = scratch.path("x.parquet");
+    let refuse = |classes: [i64; 2], names: [&str; 2], part: &str| {
+        let field = "REQUIRED INT64 label;";
+        write_parquet::<Int64Type>(&path, &["a", "b"], field, &classes, None, Some(&names));
+        let error = read(&path, &columns()).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refuse([0, -1], ["x", "y"], "x.parquet:2: no label (-1)");
+    refuse([0, 2], ["x", "y"], "x.parquet:2: label \"2\": the file has names for 0 to 1 alone");
+    refuse([0, 1], ["x", "x"], "one name for several classes");
+}
+
 /// Files of one row per list of 0 and 1: JSONL, a CSV with a separator, and Parquet of whole numbers, of fractions and of truth values.
 fn files_of_lists(scratch: &Scratch, lists: &[&[u8]]) -> Vec<(std::path::PathBuf, Columns)> {
     let text = |list: &[u8], between: &str| {
