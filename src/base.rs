@@ -50,13 +50,10 @@ impl BaseFiles {
             tracing::warn!("{}: {remark}", dir.join("config.json").display());
         }
         let files = weights::find(dir, named)?;
-        let architecture = config.architecture;
         // Hashing is most of the work, so each file has its thread.
         let mut read = std::thread::scope(|scope| {
-            let threads: Vec<_> = files
-                .iter()
-                .map(|path| scope.spawn(move || Weights::read(architecture, path)))
-                .collect();
+            let threads: Vec<_> =
+                files.iter().map(|path| scope.spawn(|| Weights::read(&config, path))).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Weights>>| {
                 thread.join().unwrap_or_else(|_| {
                     Err(Error::Bug("a thread that reads weights panicked".into()))
@@ -66,6 +63,7 @@ impl BaseFiles {
         })
         .into_iter();
         let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))??;
+        weights.warn();
         for other in read {
             let other = match other {
                 Ok(other) => other,
@@ -94,8 +92,8 @@ impl BaseFiles {
     pub fn build_saved(self, device: Device) -> Result<(Base, SavedTask)> {
         let path = self.dir.join("config.json");
         let architecture = self.config.architecture;
-        let head = self.weights.head();
-        let has_head = architecture.new_head().iter().all(|name| head.contains_key(name));
+        let has = |name: &String| self.weights.head_shape(name).is_some();
+        let has_head = architecture.new_head().iter().all(has);
         let Some(task) = SavedTask::read(&path, architecture, has_head)? else {
             let class = architecture.class();
             let problem = format!(
@@ -104,7 +102,7 @@ impl BaseFiles {
             return Err(Error::file(&path, problem));
         };
         let output = architecture.output_weight();
-        let rows = head.get(&output).and_then(|weight| weight.size().first().copied());
+        let rows = self.weights.head_shape(&output).and_then(|shape| shape.first().copied());
         let outputs = task.task_type.outputs(task.labels.len());
         if let Some(rows) = rows.filter(|rows| usize::try_from(*rows) != Ok(outputs)) {
             let problem = format!(
@@ -113,21 +111,11 @@ impl BaseFiles {
             );
             return Err(Error::file(&path, problem));
         }
-        let file = self.weights.path.clone();
-        let mut base = self.build(outputs, None, device)?;
-        let mut shapes = base.shapes();
+        let mut base = self.assemble(outputs, None, device)?;
+        let shapes = base.shapes();
         for name in base.new.clone() {
-            let shape = shapes.remove(&name).unwrap_or_default();
-            let expected = format!("float32 {shape:?}");
-            let found = match head.get(&name) {
-                Some(tensor) if shape == tensor.size() => {
-                    base.set(&name, tensor)?;
-                    continue;
-                }
-                Some(tensor) => format!("float32 {:?}", tensor.size()),
-                None => "no such tensor".into(),
-            };
-            return Err(Error::Tensor { path: file, tensor: name, expected, found });
+            let shape = shapes.get(&name).map(Vec::as_slice).unwrap_or_default();
+            base.set(&name, &self.weights.head(&name, shape)?)?;
         }
         Ok((base, task))
     }
@@ -139,16 +127,22 @@ impl BaseFiles {
         dropouts: Option<Dropouts>,
         device: Device,
     ) -> Result<Base> {
-        let Self { dir, mut config, mut weights } = self;
+        self.assemble(num_labels, dropouts, device)
+    }
+
+    fn assemble(
+        &self,
+        num_labels: usize,
+        dropouts: Option<Dropouts>,
+        device: Device,
+    ) -> Result<Base> {
+        let Self { dir, config, weights } = self;
         native::fit_threads()?;
         if !device.is_cuda() {
             native::check_product(Kind::Float)?;
         }
+        let mut config = config.clone();
         config.dropouts = dropouts.unwrap_or(config.dropouts);
-        // Before anything is allocated: a config.json may say any size.
-        for (name, shape) in config.landmarks() {
-            weights.check(&name, &shape)?;
-        }
         let architecture = config.architecture;
         let lost = architecture.pooler().filter(|pooler| !weights.has_module(pooler));
         let store = nn::VarStore::new(device);
@@ -159,12 +153,11 @@ impl BaseFiles {
         });
         new.sort();
         let (file, fingerprint) = (weights.path.clone(), weights.fingerprint.clone());
-        let mapped = weights.mapped.take();
         weights.fill(&store, &new)?;
         allocate(&store, &new)?;
         model.join()?;
         // The fingerprint took all of it, and training takes some rows of the embeddings.
-        mapped.iter().for_each(native::forget);
+        weights.sources.iter().for_each(|source| native::forget(&source.bytes));
         native::pool_memory();
         if lost.is_some() {
             tracing::warn!(
@@ -172,7 +165,7 @@ impl BaseFiles {
                 file.display()
             );
         }
-        Ok(Base { dir, file, config, store, model, fingerprint, new, added: vec![] })
+        Ok(Base { dir: dir.clone(), file, config, store, model, fingerprint, new, added: vec![] })
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Inspect {
     /// Override a key of the configuration; may be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "config")]
     overrides: Vec<String>,
-    /// The model's weight file [default: model.ot, model.safetensors or pytorch_model.bin].
+    /// The model's weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin].
     #[arg(long, value_name = "NAME", requires = "model")]
     weights: Option<String>,
     /// Number of labels of the head that a model is shown with.

@@ -202,8 +202,8 @@ impl Convert {
         // Built once, so that what is written is a whole base.
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
         let base = BaseFiles::read(&dir, name.as_deref())?.build(2, None, Device::Cpu)?;
-        Weights::read(base.config.architecture, &file)?.write_torchscript(&self.output)?;
-        let written = Weights::read(base.config.architecture, &self.output)?;
+        Weights::read(&base.config, &file)?.write_torchscript(&self.output)?;
+        let written = Weights::read(&base.config, &self.output)?;
         let (to, from) = (self.output.display(), file.display());
         tracing::info!("{to} from {from}, fingerprint {}", &written.fingerprint[..16]);
         Ok(())

@@ -20,7 +20,7 @@ pub struct Which {
     /// Of a model on the Hub: a branch, a tag or a commit [default: main].
     #[arg(long, value_name = "NAME", requires = "model")]
     revision: Option<String>,
-    /// The base's weight file [default: model.ot, model.safetensors or pytorch_model.bin].
+    /// The base's weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin].
     #[arg(long, value_name = "NAME")]
     weights: Option<String>,
     /// The task's delta.safetensors; with --run, instead of the run's.

@@ -23,7 +23,7 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
         return Err("no config.json; expected a model of transformers".into());
     }
     let small = ["config.json"].into_iter().chain(TOKENIZER_FILES);
-    let weights = named.map_or(weights::FILES.to_vec(), |name| vec![name]);
+    let weights = named.map_or(weights::HUB_FILES.to_vec(), |name| vec![name]);
     let first = weights.iter().position(there);
     let Some((lacking, [first, ..])) = first.and_then(|first| weights.split_at_checked(first))
     else {

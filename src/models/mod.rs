@@ -24,7 +24,8 @@ use crate::nn::{AdapterShape, LoraShape, Packed, below};
 use encoder::Encoder;
 pub use encoder::Kept;
 use head::Head;
-use tch::{Kind, Tensor, nn};
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor, nn};
 
 /// The first number of LoRA's dropouts, above those of any model's own.
 const LORA_SITES: i64 = 1 << 20;
@@ -43,6 +44,17 @@ impl Classifier {
             encoder: Encoder::new(root, config)?,
             head: Head::new(root, config, num_labels)?,
         })
+    }
+
+    /// The tensors of the encoder, with BERT's pooler, by canonical name: their shapes.
+    pub fn encoder_shapes(config: &ModelConfig) -> Result<BTreeMap<String, Vec<i64>>> {
+        let store = nn::VarStore::new(Device::Cpu);
+        Self::new(&store.root(), config, 1)?;
+        let variables = store.variables().into_iter();
+        Ok(variables
+            .filter(|(name, _)| !config.architecture.in_head(name))
+            .map(|(name, tensor)| (name, tensor.size()))
+            .collect())
     }
 
     /// Lays the weights out for the products that they are used in, once they are loaded.

@@ -1,41 +1,85 @@
-//! A base's weight file into a `VarStore`, strictly: TorchScript archive, safetensors or what `torch.save` wrote.
+//! A base's weight files into a `VarStore`, strictly: safetensors, what PyTorch pickles, and TorchScript archives, in one file or in
+//! several with an index. What a file says of its tensors is compared with the model before any of their numbers is read.
 
+mod archive;
+mod index;
+mod legacy;
 mod pickle;
+mod safetensors;
+mod stored;
+
+pub use index::shards;
+pub use safetensors::write as write_safetensors;
 
 use crate::error::{Error, Result};
 use crate::files::hex;
-use crate::models::{Architecture, Name, classify};
-use safetensors::Dtype;
-use safetensors::tensor::Metadata;
-use serde_json::{Map, Value, json};
+use crate::models::{Architecture, Classifier, ModelConfig, Name, classify};
+use index::Index;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+pub use stored::Source;
+use stored::{Stored, each_piece};
 use tch::{Kind, Tensor, nn};
 
-/// The weight files of a model directory, in the order of preference.
-pub const FILES: [&str; 3] = ["model.ot", "model.safetensors", "pytorch_model.bin"];
+/// The weight files of a local model directory, in the order of preference. The index of a model in several files stands for them all.
+pub const LOCAL_FILES: [&str; 5] = [
+    "model.ot",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// The weight files of a repository of the Hub, in the order of preference: the format that holds nothing but tensors first.
+pub const HUB_FILES: [&str; 5] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.ot",
+];
+
+/// Files of other frameworks, which are named where nothing else is there.
+pub const OTHER_FRAMEWORKS: [(&str, &str); 5] = [
+    ("tf_model.h5", "TensorFlow"),
+    ("flax_model.msgpack", "Flax"),
+    ("model.onnx", "ONNX"),
+    ("onnx/model.onnx", "ONNX"),
+    ("openvino_model.xml", "OpenVINO"),
+];
 
 /// The tensor inside a TorchScript archive of ours that holds the fingerprint's 32 bytes.
 const FINGERPRINT: &str = "bitfit_fingerprint";
 
-/// A weight file's encoder tensors, fp32 on the CPU, by canonical name.
+/// The types of numbers that a model's tensors may have in a file.
+const READ: &str = "float32, float16, bfloat16 or float64";
+
+/// A base's encoder in its weight file, or files: its tensors are as `config.json` says, and the file has all of them.
 #[derive(Debug)]
 pub struct Weights {
-    /// The file.
+    /// The file; of several the index.
     pub path: PathBuf,
     /// SHA-256, in hex, over the tensors by sorted canonical name: name, shape, fp32 bytes. Equal for every format of one base.
     pub fingerprint: String,
-    tensors: BTreeMap<String, Tensor>,
-    /// The file itself, where the tensors are pieces of it.
-    pub mapped: Option<Tensor>,
-    /// The head that the file has, if it is a classifier's.
-    head: BTreeMap<String, Tensor>,
-    /// The name that each tensor has in the file.
-    written: BTreeMap<String, String>,
-    /// Tensors outside the encoder that nobody expected.
-    left_aside: Vec<String>,
+    /// The files that the tensors are pieces of.
+    pub sources: Vec<Source>,
+    /// The encoder's tensors, by canonical name.
+    tensors: BTreeMap<String, Place>,
+    /// The head that the file has, if it is a classifier's, by canonical name.
+    head: BTreeMap<String, Place>,
+    /// Tensors that nothing reads, by their names in the file.
+    left_aside: BTreeSet<String>,
+}
+
+/// Where a tensor is.
+#[derive(Debug)]
+struct Place {
+    /// The place of its file among the sources.
+    file: usize,
+    /// Its name there.
+    name: String,
+    stored: Stored,
 }
 
 /// The weight files that the base `dir` has, the preferred one first; or the one that the configuration names.
@@ -43,68 +87,117 @@ pub fn find(dir: &Path, named: Option<&str>) -> Result<Vec<PathBuf>> {
     if let Some(name) = named {
         return Ok(vec![dir.join(name)]);
     }
-    let found: Vec<_> =
-        FILES.iter().map(|name| dir.join(name)).filter(|path| path.exists()).collect();
-    if found.is_empty() {
-        let mut problem = format!("no weights there; expected {}", FILES.join(", "));
-        if dir.join("model.safetensors.index.json").exists() {
-            problem += " (weights in several shards are not supported: save the model in one file)";
+    let mut found = vec![];
+    for name in LOCAL_FILES {
+        let path = dir.join(name);
+        if crate::files::is_there(&path)? {
+            found.push(path);
         }
-        return Err(Error::file(dir, problem));
+    }
+    if found.is_empty() {
+        return Err(Error::file(dir, nothing_there(|name| dir.join(name).exists())));
     }
     Ok(found)
 }
 
+/// What is said where no weights are there that can be read; another framework's are named.
+pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
+    let expected = LOCAL_FILES.join(", ");
+    let Some((name, framework)) = OTHER_FRAMEWORKS.into_iter().find(|(name, _)| is_there(name))
+    else {
+        return format!("no weights there; expected one of {expected}");
+    };
+    let way_out = match framework {
+        "TensorFlow" => {
+            "in Python, with TensorFlow and transformers 4: AutoModel.from_pretrained(DIR, from_tf=True).save_pretrained(DIR)"
+        }
+        "Flax" => {
+            "in Python, with Flax and transformers 4: AutoModel.from_pretrained(DIR, from_flax=True).save_pretrained(DIR)"
+        }
+        _ => "take the PyTorch model that it was exported from",
+    };
+    format!("only weights of {framework} there ({name}); expected one of {expected}; {way_out}")
+}
+
+/// A name as messages have it: whatever the file has, they stay short.
+fn short(name: &str) -> String {
+    const LONGEST: usize = 200;
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", name.get(..end).unwrap_or_default()),
+        None => name.to_owned(),
+    }
+}
+
+/// The tensors that a file holds; its format goes by its ending, and among PyTorch's own by its contents.
+fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("safetensors") => safetensors::list(path),
+        _ => archive::list(path),
+    }
+}
+
+/// The tensors of the file, or of all files that the index names, each of which holds what the index says and nothing else.
+fn listed(path: &Path) -> Result<(Vec<Source>, Vec<Place>)> {
+    let place = |file: usize| move |(name, stored): (String, Stored)| Place { file, name, stored };
+    if !path.as_os_str().as_encoded_bytes().ends_with(index::ENDING.as_bytes()) {
+        let (source, tensors) = list(path)?;
+        return Ok((vec![source], tensors.into_iter().map(place(0)).collect()));
+    }
+    let index = Index::read(path)?;
+    let named = path.file_name().unwrap_or_default().to_string_lossy();
+    let (mut sources, mut places) = (vec![], vec![]);
+    for (file, name) in index.files().into_iter().enumerate() {
+        let shard = path.with_file_name(name);
+        if !crate::files::is_there(&shard)? {
+            return Err(Error::file(&shard, format!("no such file, and {named} names it")));
+        }
+        let (source, tensors) = list(&shard)?;
+        let wrong = |tensor: &str, expected: String, found: String| {
+            Err(Error::Tensor { path: shard.clone(), tensor: short(tensor), expected, found })
+        };
+        let mut missing: BTreeSet<&str> = index.tensors_of(name).collect();
+        for (tensor, stored) in &tensors {
+            if !missing.remove(tensor.as_str()) {
+                let expected = format!("only tensors that {named} names for this file");
+                return wrong(tensor, expected, stored.described());
+            }
+        }
+        if let Some(tensor) = missing.first() {
+            let expected = format!("what {named} names for this file");
+            return wrong(tensor, expected, "no such tensor".into());
+        }
+        places.extend(tensors.into_iter().map(place(file)));
+        sources.push(source);
+    }
+    Ok((sources, places))
+}
+
 /// The names of the tensors in the preferred of `files`.
 pub fn names(files: &[PathBuf]) -> Result<Vec<String>> {
-    let mut names = vec![];
-    let Some(path) = files.first() else { return Ok(names) };
-    let mut take = |name: String, _: Tensor| {
-        names.push(name);
-        Ok(())
-    };
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => read_safetensors(path, &mut take).map(drop)?,
-        Some("bin") => pickle::read(path, &mut take)?,
-        _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
-    }
-    Ok(names)
+    let Some(path) = files.first() else { return Ok(vec![]) };
+    let (_, places) = listed(path)?;
+    Ok(places.into_iter().map(|place| place.name).collect())
 }
 
 impl Weights {
-    /// Reads the encoder's tensors of `path`; its format goes by its ending.
-    pub fn read(architecture: Architecture, path: &Path) -> Result<Self> {
+    /// Reads what the encoder of `config` needs of `path`: a weight file, or the index of several.
+    pub fn read(config: &ModelConfig, path: &Path) -> Result<Self> {
+        let (sources, places) = listed(path)?;
         let mut weights = Self {
             path: path.to_owned(),
             fingerprint: String::new(),
             tensors: BTreeMap::new(),
-            mapped: None,
+            sources,
             head: BTreeMap::new(),
-            written: BTreeMap::new(),
-            left_aside: vec![],
+            left_aside: BTreeSet::new(),
         };
-        let (mut recorded, mut mapped) = (None, None);
-        let mut take = |name: String, tensor: Tensor| {
-            if name == FINGERPRINT {
-                recorded = Some(Vec::<u8>::try_from(&tensor)?);
-                return Ok(());
-            }
-            weights.take(architecture, name, tensor)
-        };
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("safetensors") => mapped = Some(read_safetensors(path, &mut take)?),
-            Some("bin") => pickle::read(path, &mut take)?,
-            _ => read_torchscript(path)?.into_iter().try_for_each(|(n, t)| take(n, t))?,
-        }
-        weights.mapped = mapped;
-        if let Some(first) = weights.left_aside.iter().min() {
-            let (path, count) = (path.display(), weights.left_aside.len());
-            tracing::warn!(
-                "{path}: {count} tensors outside the encoder are not used, such as {first}"
-            );
+        let recorded = weights.take(config.architecture, places)?;
+        weights.fit(config)?;
+        for (file, storage) in weights.storages() {
+            weights.file(file)?.check(&storage)?;
         }
         weights.fingerprint = hex(&weights.digest()?);
-        if let Some(recorded) = recorded.map(|bytes| hex(&bytes))
+        if let Some(recorded) = recorded
             && recorded != weights.fingerprint
         {
             let found = weights.fingerprint;
@@ -116,59 +209,107 @@ impl Weights {
         Ok(weights)
     }
 
-    fn take(&mut self, architecture: Architecture, name: String, tensor: Tensor) -> Result<()> {
-        let canonical = match classify(architecture, &name) {
-            Name::Encoder(canonical) => canonical,
-            Name::Unused => {
-                if architecture.in_head(&name) && tensor.f_is_floating_point()? {
-                    self.head.insert(name, tensor.f_to_kind(Kind::Float)?.f_detach()?);
+    /// Takes each tensor for what its name says; gives the fingerprint that the file records, if it does.
+    fn take(&mut self, architecture: Architecture, places: Vec<Place>) -> Result<Option<String>> {
+        let outer = outer(architecture, &places).to_owned();
+        let mut recorded = None;
+        for place in places {
+            if place.name == FINGERPRINT && place.stored.bytes() == Some(32) {
+                let bytes = place.stored.load(self.file(place.file)?)?;
+                recorded = Some(hex(&Vec::<u8>::try_from(bytes.f_view(-1)?)?));
+                continue;
+            }
+            let name = place.name.strip_prefix(&outer).unwrap_or(&place.name).to_owned();
+            let other = match classify(architecture, &name) {
+                Name::Encoder(canonical) => self.tensors.insert(canonical, place),
+                Name::Unused if architecture.in_head(&name) => {
+                    self.head.insert(name.clone(), place)
                 }
-                return Ok(());
+                Name::Unused => None,
+                Name::Unknown => {
+                    self.left_aside.insert(place.name);
+                    None
+                }
+            };
+            if let Some(other) = other {
+                let found = format!("{} as well", short(&name));
+                return Err(self.wrong(&other, "one name for each tensor".into(), found));
             }
-            Name::Unknown => {
-                self.left_aside.push(name);
-                return Ok(());
-            }
-        };
-        let tensor = match tensor.f_kind()? {
-            Kind::Float => tensor.f_contiguous()?,
-            // Every half-precision number is an fp32 number.
-            Kind::Half | Kind::BFloat16 => tensor.f_to_kind(Kind::Float)?.f_contiguous()?,
-            kind => {
-                return Err(self.problem(
-                    &name,
-                    "float32, float16 or bfloat16".into(),
-                    format!("{kind:?}"),
-                ));
-            }
-        };
-        let tensor = tensor.f_detach()?.f_set_requires_grad(false)?;
-        self.tensors.insert(canonical.clone(), tensor);
-        if let Some(other) = self.written.insert(canonical, name.clone()) {
-            return Err(self.problem(
-                &name,
-                "one name for each tensor".into(),
-                format!("{other} as well"),
-            ));
+        }
+        Ok(recorded)
+    }
+
+    /// Compares what the file says of the tensors with what `config.json` says of the model; others are left aside.
+    ///
+    /// What transformers leaves aside with a warning is left aside here too, but for whole layers: with some of its layers alone a
+    /// model gives other answers, so a number of layers that is too small is an error.
+    fn fit(&mut self, config: &ModelConfig) -> Result<()> {
+        // Before the model is laid out: a config.json may say any size.
+        for (name, shape) in config.landmarks() {
+            self.check(&name, &shape)?;
+        }
+        if let Some((place, problem)) =
+            self.tensors.iter().find_map(|(name, place)| Some((place, config.no_layer(name)?)))
+        {
+            let (expected, found) = problem;
+            return Err(self.wrong(place, expected, found));
+        }
+        let shapes = Classifier::encoder_shapes(config)?;
+        let lost = config.architecture.pooler().filter(|pooler| !self.has_module(pooler));
+        let is_lost = |name: &str| lost.is_some_and(|pooler| name.starts_with(pooler));
+        for (name, shape) in shapes.iter().filter(|(name, _)| !is_lost(name)) {
+            self.check(name, shape)?;
+        }
+        let is_unread = |(name, _): &(&String, &Place)| !shapes.contains_key(*name);
+        let rest = self.tensors.iter().filter(is_unread).map(|(_, place)| place.name.clone());
+        self.left_aside.extend(rest);
+        self.tensors.retain(|name, _| shapes.contains_key(name));
+        // Tensors may share a storage, as word embeddings do; not a file's every tensor.
+        let there: u64 = self.sources.iter().map(|file| file.bytes.numel() as u64).sum();
+        let taken = self.tensors.values().filter_map(|place| place.stored.bytes()).sum::<u64>();
+        if taken / 4 > there {
+            return Err(Error::file(&self.path, "its tensors are far larger than the file"));
         }
         Ok(())
     }
 
-    fn problem(&self, tensor: &str, expected: String, found: String) -> Error {
-        Error::Tensor { path: self.path.clone(), tensor: tensor.into(), expected, found }
+    /// What is wrong with a tensor, with the name of its file.
+    fn wrong(&self, place: &Place, expected: String, found: String) -> Error {
+        let path = self.sources.get(place.file).map_or(&self.path, |source| &source.path);
+        Error::Tensor { path: path.clone(), tensor: short(&place.name), expected, found }
+    }
+
+    fn file(&self, file: usize) -> Result<&Source> {
+        self.sources.get(file).ok_or_else(|| Error::Bug("a tensor of no file".into()))
+    }
+
+    /// The storages that the encoder's tensors are views of, each once.
+    fn storages(&self) -> BTreeSet<(usize, stored::Stretch)> {
+        self.tensors.values().map(|place| (place.file, place.stored.storage)).collect()
     }
 
     fn digest(&self) -> Result<Vec<u8>> {
         let mut hash = Sha256::new();
-        let mut bytes = Vec::new();
-        for (name, tensor) in &self.tensors {
-            hash.update(format!("{name} {:?}\n", tensor.size()));
-            let count = tensor.numel();
-            bytes.resize(4 * count, 0);
-            tensor.f_copy_data_u8(&mut bytes, count)?;
-            hash.update(&bytes);
+        for (name, place) in &self.tensors {
+            hash.update(format!("{name} {:?}\n", place.stored.shape));
+            let tensor = place.stored.load(self.file(place.file)?)?;
+            each_piece(&tensor, Kind::Float, |bytes| hash.update(bytes))?;
         }
         Ok(hash.finalize().to_vec())
+    }
+
+    /// Says what of the file is not taken as it is.
+    pub fn warn(&self) {
+        let path = self.path.display();
+        if let Some(first) = self.left_aside.first() {
+            let (count, first) = (self.left_aside.len(), short(first));
+            tracing::warn!(
+                "{path}: tensors that nothing reads are left aside: {count}, such as {first}"
+            );
+        }
+        if self.tensors.values().any(|place| place.stored.kind == Some(Kind::Double)) {
+            tracing::info!("{path}: its float64 numbers are rounded to float32");
+        }
     }
 
     /// Whether the file has any tensor below the module `canonical`.
@@ -178,55 +319,76 @@ impl Weights {
             .any(|name| name.strip_prefix(canonical).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// Checks that the tensor `name` is there, in this shape.
-    pub fn check(&self, name: &str, shape: &[i64]) -> Result<()> {
-        let Some(tensor) = self.tensors.get(name) else {
-            let expected = format!("float32 {shape:?}");
-            return Err(self.problem(name, expected, "no such tensor".into()));
+    /// Checks that the encoder's tensor `name` is there, in this shape, and of numbers that are read.
+    fn check(&self, name: &str, shape: &[i64]) -> Result<()> {
+        self.fitting(self.tensors.get(name), name, shape).map(drop)
+    }
+
+    fn fitting<'a>(
+        &self,
+        place: Option<&'a Place>,
+        name: &str,
+        shape: &[i64],
+    ) -> Result<&'a Place> {
+        let Some(place) = place else {
+            return Err(Error::Tensor {
+                path: self.path.clone(),
+                tensor: name.into(),
+                expected: format!("{shape:?} by config.json"),
+                found: "no such tensor".into(),
+            });
         };
-        if tensor.size() == shape {
-            return Ok(());
-        }
-        let written = self.written.get(name).map_or(name, String::as_str);
-        let expected = format!("float32 {shape:?} by config.json");
-        Err(self.problem(written, expected, format!("float32 {:?}", tensor.size())))
+        let stored = &place.stored;
+        let numbers = [Kind::Float, Kind::Half, Kind::BFloat16, Kind::Double];
+        let expected = if stored.kind.is_none_or(|kind| !numbers.contains(&kind)) {
+            READ.into()
+        } else if stored.shape != shape {
+            format!("{shape:?} by config.json")
+        } else if stored.bytes().is_none() {
+            let found = format!("{}, which reaches out of it", stored.described());
+            return Err(self.wrong(place, "a tensor inside its storage".into(), found));
+        } else {
+            return Ok(place);
+        };
+        Err(self.wrong(place, expected, stored.described()))
     }
 
-    /// The head that the file has, if it is a classifier's, by canonical name.
-    pub fn head(&self) -> BTreeMap<String, Tensor> {
-        self.head.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    /// A tensor in fp32, as a piece of its file where that can be.
+    fn load(&self, place: &Place) -> Result<Tensor> {
+        let tensor = place.stored.load(self.file(place.file)?)?.f_to_kind(Kind::Float)?;
+        Ok(tensor.f_detach()?.f_set_requires_grad(false)?)
     }
 
-    /// Moves the tensors into the store, whose variables must be these and no others, those in `new` aside.
-    pub fn fill(mut self, store: &nn::VarStore, new: &[String]) -> Result<()> {
+    /// The shape of the head's tensor `name`, where the file has it.
+    pub fn head_shape(&self, name: &str) -> Option<&[i64]> {
+        self.head.get(name).map(|place| place.stored.shape.as_slice())
+    }
+
+    /// The head's tensor `name`, which must be there in this shape.
+    pub fn head(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let place = self.fitting(self.head.get(name), name, shape)?;
+        self.file(place.file)?.check(&place.stored.storage)?;
+        self.load(place)
+    }
+
+    /// Puts the tensors into the store, whose variables must be these, those in `new` aside.
+    pub fn fill(&self, store: &nn::VarStore, new: &[String]) -> Result<()> {
         for (name, mut variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
             if new.contains(&name) {
                 continue;
             }
-            let shape = variable.size();
-            self.check(&name, &shape)?;
-            let Some(tensor) = self.tensors.remove(&name) else { continue };
-            variable.set_data(&tensor.f_to_device(store.device())?);
+            let place = self.fitting(self.tensors.get(&name), &name, &variable.size())?;
+            variable.f_set_data(&self.load(place)?.f_to_device(store.device())?)?;
         }
-        match self.tensors.first_key_value() {
-            None => Ok(()),
-            Some((name, tensor)) => {
-                let found = format!("float32 {:?}", tensor.size());
-                Err(self.problem(
-                    self.written.get(name).unwrap_or(name),
-                    "only tensors that a model of this config.json has".into(),
-                    found,
-                ))
-            }
-        }
+        Ok(())
     }
 
     /// Writes the tensors and their fingerprint as a TorchScript archive, for `VarStore` and `torch.jit.load`.
     pub fn write_torchscript(&self, path: &Path) -> Result<()> {
-        let recorded = Tensor::f_from_slice(&self.digest()?)?;
-        let mut named: Vec<(&str, &Tensor)> =
-            self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        named.push((FINGERPRINT, &recorded));
+        let mut named = vec![(FINGERPRINT, Tensor::f_from_slice(&self.digest()?)?)];
+        for (name, place) in &self.tensors {
+            named.push((name, self.load(place)?));
+        }
         crate::files::replace(path, |file| {
             Tensor::save_multi_to_stream(&named, file)
                 .map_err(|e| Error::file(path, format!("cannot write: {e}")))
@@ -234,115 +396,12 @@ impl Weights {
     }
 }
 
-/// Writes a safetensors file, fp32: the same tensors and metadata give the same bytes.
-pub fn write_safetensors(
-    out: &mut dyn Write,
-    path: &Path,
-    metadata: &BTreeMap<String, String>,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Result<()> {
-    // Written here: the safetensors crate orders the metadata by a HashMap, differently each time.
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!(metadata));
-    let mut end = 0;
-    for (name, tensor) in tensors {
-        let start = end;
-        end += 4 * tensor.numel();
-        let info = json!({"dtype": "F32", "shape": tensor.size(), "data_offsets": [start, end]});
-        header.insert(name.clone(), info);
-    }
-    let mut text = Value::Object(header).to_string();
-    // The data begins at a multiple of 8, as the format asks for.
-    text += &" ".repeat(text.len().next_multiple_of(8) - text.len());
-    let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(Error::io("write", path));
-    write(&(text.len() as u64).to_le_bytes())?;
-    write(text.as_bytes())?;
-    let mut bytes = Vec::new();
-    for tensor in tensors.values() {
-        let count = tensor.numel();
-        bytes.resize(4 * count, 0);
-        tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes, count)?;
-        write(&bytes)?;
-    }
-    out.flush().map_err(Error::io("write", path))
-}
-
-fn first_line(error: &dyn std::fmt::Display) -> String {
-    error
-        .to_string()
-        .lines()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or("unknown error")
-        .to_owned()
-}
-
-fn read_torchscript(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    std::fs::metadata(path).map_err(Error::io("read", path))?;
-    Tensor::load_multi(path).map_err(|e| {
-        Error::file(
-            path,
-            format!(
-                "not a whole TorchScript archive ({}); make it again with bitfit convert",
-                first_line(&e)
-            ),
-        )
-    })
-}
-
-/// The tensors are pieces of the mapped file, which is returned: read when they are first looked at, and shared by other processes.
-fn read_safetensors(
-    path: &Path,
-    take: &mut dyn FnMut(String, Tensor) -> Result<()>,
-) -> Result<Tensor> {
-    let broken =
-        |problem: String| Error::file(path, format!("not a whole safetensors file: {problem}"));
-    let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let size = file.metadata().map_err(Error::io("read", path))?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|_| broken(format!("{size} bytes")))?;
-    let length = u64::from_le_bytes(length);
-    if length > size.saturating_sub(8) || length > 100_000_000 {
-        return Err(broken(format!("a header of {length} bytes in a file of {size}")));
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(Error::io("read", path))?;
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|e| broken(format!("its header: {e}")))?;
-    let utf8 = path.to_str().ok_or_else(|| Error::file(path, "a path that is not UTF-8"))?;
-    let whole = Tensor::f_from_file(utf8, false, size as i64, (Kind::Uint8, tch::Device::Cpu))?;
-    for (name, info) in metadata.tensors() {
-        let (start, end) =
-            (8 + length + info.data_offsets.0 as u64, 8 + length + info.data_offsets.1 as u64);
-        if end > size {
-            return Err(broken(format!(
-                "tensor {name} ends at byte {end}, and the file has {size}"
-            )));
-        }
-        let bytes = whole.f_narrow(0, start as i64, (end - start) as i64)?;
-        let kind = match info.dtype {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
-            Dtype::F64 => Kind::Double,
-            // Position ids and the like; only their name matters.
-            Dtype::I64 => Kind::Int64,
-            Dtype::I32 => Kind::Int,
-            Dtype::U8 => Kind::Uint8,
-            dtype => {
-                let expected = "float32, float16 or bfloat16".into();
-                return Err(Error::Tensor {
-                    path: path.into(),
-                    tensor: name,
-                    expected,
-                    found: format!("{dtype:?}"),
-                });
-            }
-        };
-        let shape: Vec<i64> = info.shape.iter().map(|&d| d as i64).collect();
-        // Where the file has it askew, it is copied.
-        let bytes = if start.is_multiple_of(8) { bytes } else { bytes.f_detach_copy()? };
-        take(name, bytes.f_view_dtype(kind)?.f_view(&shape[..])?)?;
-    }
-    Ok(whole)
+/// What stands before all names of the model, where another module holds it: `model.` with Lightning, `module.` with DataParallel.
+fn outer<'a>(architecture: Architecture, places: &'a [Place]) -> &'a str {
+    let before = |place: &'a Place| place.name.strip_suffix("embeddings.word_embeddings.weight");
+    let mut found = places.iter().filter_map(before);
+    let (Some(before), None) = (found.next(), found.next()) else { return "" };
+    let prefix = format!("{}.", architecture.prefix());
+    let outer = before.strip_suffix(prefix.as_str()).unwrap_or(before);
+    if outer.ends_with('.') { outer } else { "" }
 }

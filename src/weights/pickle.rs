@@ -1,270 +1,307 @@
-//! `pytorch_model.bin`: what `torch.save` writes of a state dict, a zip with a pickle and the tensors' storages.
+//! What PyTorch pickles, as data: a state dict, a module, a TorchScript module; nothing in it is executed.
 //!
-//! libtorch's own reader takes only a plain dict and fails on the `OrderedDict` that `state_dict()` is. This one knows the
-//! pickle opcodes (protocol 2, CPython's `Lib/pickletools.py`) and the few globals that tensors need, and runs nothing.
+//! The reader knows the opcodes (protocols 1 to 5, CPython's `Lib/pickletools.py`) and the few globals that tensors need. Any other
+//! class or function becomes an object without meaning.
 
-use crate::error::{Error, Result};
-use std::io::Read;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use tch::{Kind, Tensor};
-use zip::ZipArchive;
+use tch::Kind;
 
-/// A pickled object; others are named by their place in the list of all.
-#[derive(Debug, Clone)]
-enum Object {
-    /// What is of no consequence here: None, floats, instances.
-    Other,
-    Mark,
-    Int(i64),
-    Text(String),
-    Sequence(Vec<usize>),
-    Dict(Vec<(usize, usize)>),
-    /// `module name`.
-    Global(String),
-    Storage {
-        kind: Kind,
-        key: Rc<str>,
-    },
-    Tensor(Rc<View>),
-}
-
-/// A tensor as a view of a storage.
-#[derive(Debug, Clone)]
-struct View {
-    kind: Kind,
-    key: Rc<str>,
-    offset: i64,
-    shape: Vec<i64>,
-    strides: Vec<i64>,
-}
-
-/// Reads the tensors of a state dict and hands them over one at a time.
-pub fn read(path: &Path, take: &mut dyn FnMut(String, Tensor) -> Result<()>) -> Result<()> {
-    let way_out = "in Python: safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load(FILE).items()}, \"model.safetensors\")";
-    let broken = |problem: &str| {
-        Error::file(
-            path,
-            format!(
-                "not a state dict that torch.save of PyTorch 1.6 or later wrote: {problem}; {way_out}"
-            ),
-        )
-    };
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let size = file.metadata().map_err(Error::io("read", path))?.len();
-    let mut archive = ZipArchive::new(std::io::BufReader::new(file))
-        .map_err(|e| broken(&format!("not a zip archive ({e})")))?;
-    let mut names =
-        archive.file_names().filter(|name| name.ends_with("/data.pkl")).map(str::to_owned);
-    let (name, more) = (names.next().ok_or_else(|| broken("no data.pkl in it"))?, names.next());
-    if more.is_some() {
-        return Err(broken("more than one data.pkl in it"));
-    }
-    drop(names);
-    let folder = name.trim_end_matches("data.pkl").to_owned();
-    let mut entry = |name: &str| -> Result<Vec<u8>> {
-        let mut entry = archive.by_name(name).map_err(|e| broken(&format!("{name}: {e}")))?;
-        // torch.save does not compress, and what does not may not grow.
-        if entry.compression() != zip::CompressionMethod::Stored {
-            return Err(broken(&format!("{name} is compressed")));
-        }
-        let mut bytes = vec![];
-        entry.read_to_end(&mut bytes).map_err(|e| broken(&format!("{name}: {e}")))?;
-        Ok(bytes)
-    };
-    let tensors = unpickle(&entry(&name)?).map_err(|problem| broken(&problem))?;
-    if entry(&format!("{folder}byteorder")).is_ok_and(|order| order != b"little") {
-        return Err(broken("its numbers are not little-endian"));
-    }
-    // A storage may be shared, as word embeddings are; not by a file's every tensor.
-    let mut left = 4 * size;
-    for (name, view) in tensors {
-        let bytes = entry(&format!("{folder}data/{}", view.key))?;
-        let tensor = view.tensor(&bytes)?;
-        let tensor =
-            tensor.ok_or_else(|| broken(&format!("tensor {name} reaches out of its storage")))?;
-        let rest = left.checked_sub(bytes.len() as u64);
-        left = rest.ok_or_else(|| broken("its tensors are far larger than the file"))?;
-        take(name, tensor)?;
-    }
-    Ok(())
-}
-
-impl View {
-    /// The tensor, of its storage's bytes; `None` where it is not inside.
-    fn tensor(&self, bytes: &[u8]) -> Result<Option<Tensor>> {
-        let count = bytes.len() / self.kind.elt_size_in_bytes();
-        let mut last = i128::from(self.offset);
-        for (&size, &stride) in self.shape.iter().zip(&self.strides) {
-            if size < 0 || stride < 0 {
-                return Ok(None);
-            }
-            last = (i128::from(size.max(1) - 1) * i128::from(stride)).saturating_add(last);
-        }
-        let sizes = self.shape.iter().map(|&size| i128::from(size));
-        let numel = sizes.fold(1, i128::saturating_mul);
-        let fits = numel == 0 || last < count as i128;
-        // A tensor that repeats its storage's numbers is not larger than a model: a hostile one could be.
-        let inside = self.offset >= 0
-            && self.shape.len() == self.strides.len()
-            && fits
-            && numel <= count as i128;
-        let numbers = bytes.get(..count * self.kind.elt_size_in_bytes()).filter(|_| inside);
-        let Some(numbers) = numbers else { return Ok(None) };
-        let whole = Tensor::f_from_data_size(numbers, &[count as i64], self.kind)?;
-        Ok(Some(
-            whole.f_as_strided(&self.shape[..], &self.strides[..], self.offset)?.f_contiguous()?,
-        ))
-    }
-}
-
-/// Far above any model's: BERT-large's is 60 kB. An object takes some 50 bytes of memory for one in the file.
-const MOST_BYTES: usize = 4_000_000;
+/// Far above any model's: BERT-large's is 60 kB. An object takes some 70 bytes of memory for one in the file.
+pub const MOST_BYTES: usize = 4_000_000;
 
 /// Dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
 
-/// The named tensors of a pickled dict.
-fn unpickle(bytes: &[u8]) -> Step<Vec<(String, Rc<View>)>> {
-    if bytes.len() > MOST_BYTES {
-        return Err(format!("its pickle has {} bytes, more than {MOST_BYTES}", bytes.len()));
-    }
-    let mut machine =
-        Machine { bytes, at: 0, objects: vec![], stack: vec![], memo: Default::default() };
-    let top = machine.run()?;
-    let Object::Dict(items) = machine.object(top) else { return Err("not a dict".into()) };
-    let mut tensors = vec![];
-    let mut keys = std::collections::HashSet::new();
-    for &(key, value) in items {
-        if !keys.insert(key) {
-            return Err("a key that is there twice".into());
-        }
-        match (machine.object(key), machine.object(value)) {
-            (Object::Text(name), Object::Tensor(view)) => {
-                tensors.push((name.clone(), view.clone()))
-            }
-            (Object::Text(name), Object::Dict(_)) => {
-                return Err(format!("{name} is a dict, not a tensor; save that one"));
-            }
-            (Object::Text(name), _) => return Err(format!("{name} is not a dense tensor")),
-            _ => return Err("a key that is no text".into()),
-        }
-    }
-    Ok(tensors)
+/// Modules in each other.
+const MOST_NESTED: usize = 64;
+
+/// Letters of a class's or a storage's name.
+const LONGEST_NAME: usize = 100;
+
+/// The tensors of one file.
+const MOST_TENSORS: usize = 100_000;
+
+/// Bytes of the names that are looked at, and some for each: a dict or a module may be in many others.
+const MOST_NAMES: usize = 64_000_000;
+
+/// The type of a storage's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Class {
+    /// PyTorch's name of it.
+    pub dtype: &'static str,
+    /// The same, where it is one that is read.
+    pub kind: Option<Kind>,
+    /// Bytes of a number; 0 where that is not known.
+    pub width: u64,
 }
 
-struct Machine<'a> {
+/// A tensor as a view of a storage.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub class: Class,
+    /// The storage's name.
+    pub key: Rc<str>,
+    pub offset: i64,
+    pub shape: Vec<i64>,
+    pub strides: Vec<i64>,
+}
+
+/// What a pickle has under a name.
+#[derive(Debug, Clone)]
+pub enum Found {
+    Tensor(Rc<View>),
+    /// A tensor that is no view of a storage: the function that makes it.
+    Strange(Rc<str>),
+}
+
+/// A pickled object; others are named by their place in the list of all.
+#[derive(Debug, Clone)]
+pub enum Object {
+    /// What is of no consequence here: None, floats, instances.
+    Other,
+    Mark,
+    Bool(bool),
+    Int(i128),
+    Text(String),
+    Sequence(Vec<usize>),
+    Dict(Vec<(usize, usize)>),
+    /// `module name`.
+    Global(Rc<str>),
+    /// An object of some class; its state, once there is one.
+    Instance {
+        is_script: bool,
+        state: Option<usize>,
+    },
+    Storage {
+        class: Class,
+        key: Rc<str>,
+        offset: i64,
+    },
+    Tensor(Rc<View>),
+    Strange(Rc<str>),
+}
+
+/// Where [`Object::Other`] and [`Object::Mark`] stand: they are all alike.
+const OTHER: usize = 0;
+const MARK: usize = 1;
+
+/// Reads pickles that follow one another.
+pub struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     objects: Vec<Object>,
     stack: Vec<usize>,
-    memo: std::collections::HashMap<u32, usize>,
+    memo: HashMap<u32, usize>,
+    /// Objects that are in no pickle, by the persistent ids that pickles have for them.
+    pub known: HashMap<String, Object>,
+    /// The class of each storage that was named.
+    pub storages: BTreeMap<Rc<str>, Class>,
+    /// What may still be copied: a list that is named again and again is small in a file.
+    left: usize,
 }
 
-type Step<T> = std::result::Result<T, String>;
+pub type Step<T> = std::result::Result<T, String>;
 
-impl Machine<'_> {
-    fn run(&mut self) -> Step<usize> {
+impl<'a> Machine<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            objects: vec![Object::Other, Object::Mark],
+            stack: vec![],
+            memo: HashMap::new(),
+            known: HashMap::new(),
+            storages: BTreeMap::new(),
+            left: MOST_BYTES,
+        }
+    }
+
+    /// How many bytes were read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The next pickle's object.
+    pub fn load(&mut self) -> Step<usize> {
+        self.stack.clear();
+        self.memo.clear();
         loop {
             let [opcode] = self.take()?;
             match opcode {
                 b'.' => return self.pop(),
                 0x80 => drop(self.take::<1>()?),
-                b'(' => self.push(Object::Mark),
-                b'N' | 0x88 | 0x89 => self.push(Object::Other),
-                b'G' => {
-                    self.take::<8>()?;
-                    self.push(Object::Other);
+                0x95 => drop(self.take::<8>()?),
+                b'(' => self.stack.push(MARK),
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.since_mark()?),
+                b'2' => {
+                    let &top = self.stack.last().ok_or("nothing on its stack")?;
+                    self.stack.push(top);
                 }
-                b'K' => self.number::<1>()?,
-                b'M' => self.number::<2>()?,
-                b'J' => {
-                    let number = i32::from_le_bytes(self.take()?);
-                    self.push(Object::Int(number.into()));
-                }
-                0x8a => {
-                    let [length] = self.take()?;
-                    let digits = self.slice(length.into())?;
-                    if digits.len() > 8 {
-                        return Err("an integer of more than 8 bytes".into());
-                    }
-                    let sign = if digits.last().is_some_and(|b| *b > 127) { -1 } else { 0 };
-                    let number = digits.iter().rev().fold(sign, |sum, &b| sum << 8 | i64::from(b));
-                    self.push(Object::Int(number));
-                }
-                b'X' => {
-                    let length = u32::from_le_bytes(self.take()?) as usize;
-                    let text = std::str::from_utf8(self.slice(length)?)
-                        .map_err(|e| e.to_string())?
-                        .to_owned();
-                    self.push(Object::Text(text));
-                }
-                b'c' => {
-                    let global = format!("{} {}", self.line()?, self.line()?);
-                    self.push(Object::Global(global));
-                }
-                b')' | b']' => self.push(Object::Sequence(vec![])),
-                b'}' => self.push(Object::Dict(vec![])),
-                b't' => {
-                    let items = self.since_mark()?;
-                    self.push(Object::Sequence(items));
-                }
-                0x85..=0x87 => {
-                    let mut items: Vec<usize> =
-                        (0x85..=opcode).map(|_| self.pop()).collect::<Step<_>>()?;
-                    items.reverse();
-                    self.push(Object::Sequence(items));
-                }
-                b'a' => {
-                    let item = self.pop()?;
-                    self.append(&[item])?;
-                }
-                b'e' => {
-                    let items = self.since_mark()?;
-                    self.append(&items)?;
-                }
-                b's' => {
-                    let (value, key) = (self.pop()?, self.pop()?);
-                    self.set(&[key, value])?;
-                }
-                b'u' => {
-                    let items = self.since_mark()?;
-                    self.set(&items)?;
-                }
-                b'q' => {
-                    let [place] = self.take()?;
-                    self.remember(place.into())?;
-                }
-                b'r' => {
-                    let place = u32::from_le_bytes(self.take()?);
-                    self.remember(place)?;
-                }
-                b'h' => {
-                    let [place] = self.take()?;
-                    self.recall(place.into())?;
-                }
-                b'j' => {
-                    let place = u32::from_le_bytes(self.take()?);
-                    self.recall(place)?;
-                }
-                b'Q' => {
-                    let id = self.pop()?;
-                    let storage = self.storage(id)?;
-                    self.push(storage);
-                }
-                b'R' => {
-                    let (arguments, function) = (self.pop()?, self.pop()?);
-                    let made = self.call(function, arguments)?;
-                    self.push(made);
-                }
-                // BUILD gives an object its attributes, such as `_metadata`.
-                b'b' => drop(self.pop()?),
+                _ if self.plain(opcode)? || self.collection(opcode)? || self.named(opcode)? => {}
                 _ => return Err(format!("opcode 0x{opcode:02x} at byte {}", self.at - 1)),
             }
         }
     }
 
-    fn slice(&mut self, length: usize) -> Step<&[u8]> {
+    /// Numbers, texts, bytes.
+    fn plain(&mut self, opcode: u8) -> Step<bool> {
+        match opcode {
+            b'N' => self.stack.push(OTHER),
+            0x88 | 0x89 => self.push(Object::Bool(opcode == 0x88)),
+            b'G' => {
+                self.take::<8>()?;
+                self.stack.push(OTHER);
+            }
+            b'F' => {
+                self.line()?;
+                self.stack.push(OTHER);
+            }
+            b'K' => self.number::<1>()?,
+            b'M' => self.number::<2>()?,
+            b'J' => {
+                let number = i32::from_le_bytes(self.take()?);
+                self.push(Object::Int(number.into()));
+            }
+            b'I' | b'L' => {
+                let line = self.line()?;
+                let number = match (opcode, line.as_str()) {
+                    (b'I', "00" | "01") => Object::Bool(line == "01"),
+                    _ => line.trim_end_matches('L').parse().map_or(Object::Other, Object::Int),
+                };
+                self.push(number);
+            }
+            0x8a | 0x8b => {
+                let length = if opcode == 0x8a { self.length::<1>()? } else { self.length::<4>()? };
+                let digits = self.slice(length)?;
+                let sign = if digits.last().is_some_and(|b| *b > 127) { -1 } else { 0 };
+                let number =
+                    digits.iter().rev().fold(sign, |sum: i128, &b| sum << 8 | i128::from(b));
+                self.push(if length <= 16 { Object::Int(number) } else { Object::Other });
+            }
+            b'X' => self.text::<4>()?,
+            0x8c | b'U' => self.text::<1>()?,
+            b'T' => self.text::<4>()?,
+            0x8d => self.text::<8>()?,
+            b'V' => {
+                let line = self.line()?;
+                self.push(Object::Text(line));
+            }
+            b'C' | b'B' | 0x8e | 0x96 => {
+                let length = match opcode {
+                    b'C' => self.length::<1>()?,
+                    b'B' => self.length::<4>()?,
+                    _ => self.length::<8>()?,
+                };
+                self.slice(length)?;
+                self.stack.push(OTHER);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Tuples, lists, sets and dicts.
+    fn collection(&mut self, opcode: u8) -> Step<bool> {
+        match opcode {
+            b')' | b']' | 0x8f => self.push(Object::Sequence(vec![])),
+            b'}' => self.push(Object::Dict(vec![])),
+            b't' | b'l' | 0x91 => {
+                let items = self.since_mark()?;
+                self.push(Object::Sequence(items));
+            }
+            b'd' => {
+                let items = self.since_mark()?;
+                self.push(Object::Dict(vec![]));
+                self.set(&items);
+            }
+            0x85..=0x87 => {
+                let mut items: Vec<usize> =
+                    (0x85..=opcode).map(|_| self.pop()).collect::<Step<_>>()?;
+                items.reverse();
+                self.push(Object::Sequence(items));
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.append(&[item]);
+            }
+            b'e' | 0x90 => {
+                let items = self.since_mark()?;
+                self.append(&items);
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set(&[key, value]);
+            }
+            b'u' => {
+                let items = self.since_mark()?;
+                self.set(&items);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What is remembered, classes, calls and instances.
+    fn named(&mut self, opcode: u8) -> Step<bool> {
+        match opcode {
+            b'q' => self.remember::<1>()?,
+            b'r' => self.remember::<4>()?,
+            0x94 => {
+                let place = self.memo.len() as u32;
+                self.remember_as(place)?;
+            }
+            b'h' => self.recall::<1>()?,
+            b'j' => self.recall::<4>()?,
+            b'p' | b'g' => {
+                let place = self.line()?.parse().map_err(|_| "a place that is no number")?;
+                if opcode == b'p' { self.remember_as(place)? } else { self.recall_from(place)? }
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(global(&module, &name));
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Object::Text(module), Object::Text(name)) =
+                    (self.object(module), self.object(name))
+                else {
+                    return Err("a class without a name".into());
+                };
+                let made = global(module, name);
+                self.push(made);
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                let storage = self.persistent(id)?;
+                self.push(storage);
+            }
+            b'R' => {
+                let (arguments, function) = (self.pop()?, self.pop()?);
+                let made = self.call(function, arguments)?;
+                self.push(made);
+            }
+            0x81 => {
+                let (_, class) = (self.pop()?, self.pop()?);
+                self.push_instance(class);
+            }
+            0x92 => {
+                let (_, _, class) = (self.pop()?, self.pop()?, self.pop()?);
+                self.push_instance(class);
+            }
+            b'b' => {
+                let built = self.pop()?;
+                if let Some(Object::Instance { state, .. }) = self.top() {
+                    *state = Some(built);
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn slice(&mut self, length: usize) -> Step<&'a [u8]> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let slice = rest.get(..length).ok_or("it ends in the middle")?;
         self.at += length;
@@ -273,6 +310,11 @@ impl Machine<'_> {
 
     fn take<const N: usize>(&mut self) -> Step<[u8; N]> {
         self.slice(N)?.try_into().map_err(|_| "it ends in the middle".into())
+    }
+
+    fn length<const N: usize>(&mut self) -> Step<usize> {
+        let length = self.take::<N>()?.iter().rev().fold(0, |sum: u64, &b| sum << 8 | u64::from(b));
+        usize::try_from(length).map_err(|_| "it ends in the middle".into())
     }
 
     fn line(&mut self) -> Step<String> {
@@ -284,8 +326,16 @@ impl Machine<'_> {
     }
 
     fn number<const N: usize>(&mut self) -> Step<()> {
-        let number = self.take::<N>()?.iter().rev().fold(0, |sum, &b| sum << 8 | i64::from(b));
-        self.push(Object::Int(number));
+        let number = self.length::<N>()?;
+        self.push(Object::Int(number as i128));
+        Ok(())
+    }
+
+    /// A text; where Python 2 wrote it, bytes that may be no UTF-8.
+    fn text<const N: usize>(&mut self) -> Step<()> {
+        let length = self.length::<N>()?;
+        let text = String::from_utf8_lossy(self.slice(length)?).into_owned();
+        self.push(Object::Text(text));
         Ok(())
     }
 
@@ -294,117 +344,370 @@ impl Machine<'_> {
         self.objects.push(object);
     }
 
+    fn push_instance(&mut self, class: usize) {
+        let made = match self.object(class) {
+            Object::Global(class) => instance(class),
+            _ => Object::Other,
+        };
+        self.push(made);
+    }
+
     fn pop(&mut self) -> Step<usize> {
         self.stack.pop().ok_or_else(|| "nothing on its stack".into())
     }
 
     fn since_mark(&mut self) -> Step<Vec<usize>> {
-        let mark = self
-            .stack
-            .iter()
-            .rposition(|&i| matches!(self.object(i), Object::Mark))
-            .ok_or("no mark on its stack")?;
+        let mark = self.stack.iter().rposition(|&i| i == MARK).ok_or("no mark on its stack")?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(items)
     }
 
-    /// What was pushed as `place`; no other place is on the stack.
-    fn object(&self, place: usize) -> &Object {
+    /// The object at a place.
+    pub fn object(&self, place: usize) -> &Object {
         self.objects.get(place).unwrap_or(&Object::Other)
     }
 
-    fn top(&mut self) -> Step<&mut Object> {
-        let top = self.stack.last().and_then(|&top| self.objects.get_mut(top));
-        top.ok_or_else(|| "nothing on its stack".into())
+    fn top(&mut self) -> Option<&mut Object> {
+        // The first two stand for many.
+        let &top = self.stack.last().filter(|&&top| top > MARK)?;
+        self.objects.get_mut(top)
     }
 
-    fn append(&mut self, items: &[usize]) -> Step<()> {
-        if let Object::Sequence(list) = self.top()? {
+    fn append(&mut self, items: &[usize]) {
+        if let Some(Object::Sequence(list)) = self.top() {
             list.extend(items);
         }
-        Ok(())
     }
 
-    fn set(&mut self, items: &[usize]) -> Step<()> {
-        if let Object::Dict(dict) = self.top()? {
+    fn set(&mut self, items: &[usize]) {
+        if let Some(Object::Dict(dict)) = self.top() {
             dict.extend(items.as_chunks().0.iter().map(|&[key, value]| (key, value)));
         }
-        Ok(())
     }
 
-    fn remember(&mut self, place: u32) -> Step<()> {
+    fn remember<const N: usize>(&mut self) -> Step<()> {
+        let place = self.length::<N>()?;
+        self.remember_as(place as u32)
+    }
+
+    fn remember_as(&mut self, place: u32) -> Step<()> {
         let &top = self.stack.last().ok_or("nothing on its stack")?;
         self.memo.insert(place, top);
         Ok(())
     }
 
-    fn recall(&mut self, place: u32) -> Step<()> {
+    fn recall<const N: usize>(&mut self) -> Step<()> {
+        let place = self.length::<N>()?;
+        self.recall_from(place as u32)
+    }
+
+    fn recall_from(&mut self, place: u32) -> Step<()> {
         let &object = self.memo.get(&place).ok_or("a reference to nothing")?;
         self.stack.push(object);
         Ok(())
     }
 
-    fn items(&self, object: usize) -> &[usize] {
+    /// The items of a tuple or a list; none of anything else.
+    pub fn items(&self, object: usize) -> &[usize] {
         match self.object(object) {
             Object::Sequence(items) => items,
             _ => &[],
         }
     }
 
-    fn integers(&self, object: usize) -> Step<Vec<i64>> {
+    /// The pairs of a dict; none of anything else.
+    pub fn pairs(&self, object: usize) -> &[(usize, usize)] {
+        match self.object(object) {
+            Object::Dict(pairs) => pairs,
+            _ => &[],
+        }
+    }
+
+    /// The value of a dict's key that is a text; the last one, as in Python.
+    pub fn get(&self, dict: usize, name: &str) -> Option<usize> {
+        let is_it = |&&(key, _): &&(usize, usize)| matches!(self.object(key), Object::Text(text) if text == name);
+        self.pairs(dict).iter().rev().find(is_it).map(|&(_, value)| value)
+    }
+
+    /// A whole number.
+    pub fn integer(&self, object: usize) -> Step<i64> {
+        match self.object(object) {
+            Object::Int(number) => i64::try_from(*number).map_err(|e| e.to_string()),
+            _ => Err("a size that is no integer".into()),
+        }
+    }
+
+    /// A list of whole numbers, as short as a tensor's sizes are.
+    pub fn integers(&self, object: usize) -> Step<Vec<i64>> {
         if self.items(object).len() > MOST_DIMENSIONS {
             return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions"));
         }
-        let integer = |&i: &usize| match self.object(i) {
-            Object::Int(number) => Ok(*number),
-            _ => Err("a size that is no integer".into()),
-        };
-        self.items(object).iter().map(integer).collect()
+        self.items(object).iter().map(|&item| self.integer(item)).collect()
     }
 
-    /// `("storage", torch.FloatStorage, key, device, numel)`.
-    fn storage(&self, id: usize) -> Step<Object> {
-        let [_, class, key, ..] = self.items(id) else {
+    /// `("storage", torch.FloatStorage, key, device, numel)`, before PyTorch 1.6 with a view of another storage behind; or
+    /// `("module", class, file, source)`.
+    fn persistent(&mut self, id: usize) -> Step<Object> {
+        let known = match self.object(id) {
+            Object::Text(id) => self.known.get(id),
+            Object::Int(id) => self.known.get(&id.to_string()),
+            _ => None,
+        };
+        if let Some(object) = known {
+            return Ok(object.clone());
+        }
+        let [tag, class, rest @ ..] = self.items(id) else {
             return Err("a storage without a key".into());
         };
-        let (Object::Global(class), Object::Text(key)) = (self.object(*class), self.object(*key))
+        if matches!(self.object(*tag), Object::Text(tag) if tag == "module") {
+            return Ok(self.object(*class).clone());
+        }
+        let (Object::Global(class), Some(Object::Text(key))) =
+            (self.object(*class), rest.first().map(|&key| self.object(key)))
         else {
             return Err("a storage without class and key".into());
         };
-        let kind = match class.as_str() {
-            "torch FloatStorage" => Kind::Float,
-            "torch HalfStorage" => Kind::Half,
-            "torch BFloat16Storage" => Kind::BFloat16,
-            "torch DoubleStorage" => Kind::Double,
-            "torch LongStorage" => Kind::Int64,
-            "torch IntStorage" => Kind::Int,
-            "torch ByteStorage" => Kind::Uint8,
-            "torch BoolStorage" => Kind::Bool,
-            _ => return Err(format!("a storage of class {class}")),
+        let class = storage_class(class);
+        if key.len() > LONGEST_NAME {
+            return Err("a storage's name that is too long".into());
+        }
+        let key: Rc<str> = key.as_str().into();
+        let offset = match rest.get(3).map(|&view| self.items(view)) {
+            Some([_, offset, _]) => self.integer(*offset)?,
+            _ => 0,
         };
-        Ok(Object::Storage { kind, key: key.as_str().into() })
+        self.storages.insert(key.clone(), class);
+        Ok(Object::Storage { class, key, offset })
     }
 
-    fn call(&self, function: usize, arguments: usize) -> Step<Object> {
+    fn call(&mut self, function: usize, arguments: usize) -> Step<Object> {
         let Object::Global(function) = self.object(function) else { return Ok(Object::Other) };
-        match (function.as_str(), self.items(arguments)) {
-            ("collections OrderedDict", _) => Ok(Object::Dict(vec![])),
-            ("torch._utils _rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
-                let (Object::Storage { kind, key }, Object::Int(offset)) =
-                    (self.object(*storage), self.object(*offset))
-                else {
-                    return Err("a tensor without a storage".into());
+        let function = function.clone();
+        let arguments = self.items(arguments);
+        let (module, name) = function.split_once(' ').unwrap_or_default();
+        Ok(match (module, name, arguments) {
+            ("collections", "OrderedDict", [items]) => {
+                // Python 2's: a list of pairs.
+                let pair = |&item: &usize| match self.items(item) {
+                    [key, value] => Some((*key, *value)),
+                    _ => None,
                 };
-                let (shape, strides) = (self.integers(*shape)?, self.integers(*strides)?);
-                let (kind, key, offset) = (*kind, key.clone(), *offset);
-                Ok(Object::Tensor(Rc::new(View { kind, key, offset, shape, strides })))
+                let items = self.items(*items);
+                let left = self.left.checked_sub(items.len());
+                let left = left.ok_or("the same list again and again")?;
+                let dict = items.iter().filter_map(pair).collect();
+                self.left = left;
+                Object::Dict(dict)
             }
-            ("torch._utils _rebuild_parameter", [tensor, ..]) => match self.object(*tensor) {
-                Object::Tensor(view) => Ok(Object::Tensor(view.clone())),
-                _ => Ok(Object::Other),
-            },
-            _ => Ok(Object::Other),
+            ("collections", "OrderedDict" | "defaultdict", _)
+            | ("builtins" | "__builtin__", "dict", []) => Object::Dict(vec![]),
+            ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__", [class, ..]) => {
+                match self.object(*class) {
+                    Object::Global(class) => instance(class),
+                    _ => Object::Other,
+                }
+            }
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
+                self.view(*storage, *offset, *shape, *strides, None)?
+            }
+            ("torch._utils", "_rebuild_tensor_v3", [storage, offset, shape, strides, _, _, dtype, ..]) => {
+                let Object::Global(dtype) = self.object(*dtype) else {
+                    return Err("a tensor without a dtype".into());
+                };
+                let class = class_of(dtype.rsplit(' ').next().unwrap_or_default());
+                self.view(*storage, *offset, *shape, *strides, Some(class))?
+            }
+            (
+                "torch._utils",
+                "_rebuild_parameter" | "_rebuild_parameter_with_state" | "_rebuild_device_tensor_from_cpu_tensor",
+                [tensor, ..],
+            )
+            | ("torch.nn.parameter", "Parameter" | "Buffer", [tensor, ..])
+            | ("torch.autograd.variable", "Variable", [tensor, ..])
+            // The value with its type, or a list.
+            | ("torch.jit._pickle", _, [tensor, ..]) => self.object_of(*tensor),
+            ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2", [function, _, arguments, ..]) => {
+                let is_again = matches!(self.object(*function), Object::Global(f) if f.starts_with("torch._tensor "));
+                if is_again {
+                    return Err("a tensor's type in a type".into());
+                }
+                self.call(*function, *arguments)?
+            }
+            ("torch._utils", name, _) if name.starts_with("_rebuild_") => Object::Strange(function.clone()),
+            _ => Object::Other,
+        })
+    }
+
+    /// The same object where it is a tensor, a module or a number, which are small.
+    fn object_of(&self, object: usize) -> Object {
+        match self.object(object) {
+            found @ (Object::Tensor(_)
+            | Object::Strange(_)
+            | Object::Instance { .. }
+            | Object::Int(_)) => found.clone(),
+            _ => Object::Other,
         }
     }
+
+    fn view(
+        &self,
+        storage: usize,
+        offset: usize,
+        shape: usize,
+        strides: usize,
+        dtype: Option<Class>,
+    ) -> Step<Object> {
+        let Object::Storage { class, key, offset: start } = self.object(storage) else {
+            return Err("a tensor without a storage".into());
+        };
+        let offset =
+            self.integer(offset)?.checked_add(*start).ok_or("a tensor's offset is too large")?;
+        let (shape, strides) = (self.integers(shape)?, self.integers(strides)?);
+        let (class, key) = (dtype.unwrap_or(*class), key.clone());
+        Ok(Object::Tensor(Rc::new(View { class, key, offset, shape, strides })))
+    }
+
+    /// The tensors of a pickled object, by name: of a state dict, of a module, or of the one of these that a dict holds.
+    pub fn tensors(&self, root: usize) -> Step<Vec<(String, Found)>> {
+        let mut left = MOST_NAMES;
+        let found = self.below(root, &mut left)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let mut model: Option<(&str, Vec<(String, Found)>)> = None;
+        for &(key, value) in self.pairs(root) {
+            let Object::Text(name) = self.object(key) else { continue };
+            let found = self.below(value, &mut left)?;
+            if found.is_empty() {
+                continue;
+            }
+            if let Some((other, _)) = &model {
+                let short = |name: &str| name.chars().take(40).collect::<String>();
+                let (one, two) = (short(other), short(name));
+                return Err(format!("it holds several models, {one} and {two}; save one of them"));
+            }
+            model = Some((name, found));
+        }
+        match (model, self.object(root)) {
+            (Some((_, found)), _) => Ok(found),
+            (None, Object::Dict(_) | Object::Instance { .. }) => Err("no tensors in it".into()),
+            (None, _) => Err("not a dict of tensors".into()),
+        }
+    }
+
+    /// The tensors of a state dict or of a module, if it is one; `left` says how many bytes of names may still be looked at.
+    fn below(&self, root: usize, left: &mut usize) -> Step<Vec<(String, Found)>> {
+        let mut found = vec![];
+        // Modules that are still to be looked at, with what their tensors' names begin with.
+        let mut ahead = vec![(String::new(), root, 0)];
+        while let Some((prefix, object, depth)) = ahead.pop() {
+            if depth > MOST_NESTED {
+                return Err(format!("more than {MOST_NESTED} modules in each other"));
+            }
+            let is_script = matches!(self.object(object), Object::Instance { is_script: true, .. });
+            for &(key, value) in self.parts(object).iter().flat_map(|&dict| self.pairs(dict)) {
+                let name = match self.object(key) {
+                    Object::Text(name) => Some(name),
+                    _ => None,
+                };
+                let cost = 64 + prefix.len() + name.map_or(0, String::len);
+                *left = left.checked_sub(cost).ok_or("more names than a model has")?;
+                let Some(name) = name else { continue };
+                // tch writes a name with dots as one attribute.
+                let name = || {
+                    prefix.clone() + &if is_script { name.replace('|', ".") } else { name.clone() }
+                };
+                match self.object(value) {
+                    Object::Tensor(view) => found.push((name(), Found::Tensor(view.clone()))),
+                    Object::Strange(what) => found.push((name(), Found::Strange(what.clone()))),
+                    Object::Instance { state: Some(_), .. } if self.pairs(object).is_empty() => {
+                        ahead.push((name() + ".", value, depth + 1));
+                    }
+                    _ => {}
+                }
+                if found.len() > MOST_TENSORS {
+                    return Err(format!("more than {MOST_TENSORS} tensors"));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The dicts that hold an object's tensors and modules, where it is a dict or a module.
+    fn parts(&self, object: usize) -> Vec<usize> {
+        match self.object(object) {
+            Object::Dict(_) => vec![object],
+            Object::Instance { is_script: true, state: Some(state) } => vec![*state],
+            Object::Instance { state: Some(state), .. } => {
+                let named = ["_parameters", "_buffers", "_modules"];
+                named.iter().filter_map(|name| self.get(*state, name)).collect()
+            }
+            _ => vec![],
+        }
+    }
+}
+
+fn global(module: &str, name: &str) -> Object {
+    let short = |text: &str| text.chars().take(LONGEST_NAME).collect::<String>();
+    Object::Global(format!("{} {}", short(module), short(name)).into())
+}
+
+fn instance(class: &str) -> Object {
+    match class {
+        "collections OrderedDict" | "collections defaultdict" => Object::Dict(vec![]),
+        _ => Object::Instance { is_script: class.starts_with("__torch__"), state: None },
+    }
+}
+
+/// A storage's class, such as `torch.FloatStorage`.
+pub fn storage_class(class: &str) -> Class {
+    let name = class.rsplit(' ').next().unwrap_or_default();
+    class_of(match name.strip_suffix("Storage").unwrap_or_default() {
+        "Float" => "float32",
+        "Half" => "float16",
+        "BFloat16" => "bfloat16",
+        "Double" => "float64",
+        "Long" => "int64",
+        "Int" => "int32",
+        "Short" => "int16",
+        "Char" => "int8",
+        "Byte" => "uint8",
+        "Bool" => "bool",
+        "ComplexFloat" => "complex64",
+        "ComplexDouble" => "complex128",
+        "QInt8" => "qint8",
+        "QUInt8" => "quint8",
+        "QInt32" => "qint32",
+        "QUInt4x2" => "quint4x2",
+        "QUInt2x4" => "quint2x4",
+        "Untyped" | "_Untyped" => "bytes",
+        _ => "",
+    })
+}
+
+/// The class of a dtype by PyTorch's name; of one that is not known, the width is 0.
+fn class_of(dtype: &str) -> Class {
+    let (dtype, kind, width) = match dtype {
+        "float32" => ("float32", Some(Kind::Float), 4),
+        "float16" => ("float16", Some(Kind::Half), 2),
+        "bfloat16" => ("bfloat16", Some(Kind::BFloat16), 2),
+        "float64" => ("float64", Some(Kind::Double), 8),
+        "uint8" => ("uint8", Some(Kind::Uint8), 1),
+        "int64" => ("int64", None, 8),
+        "int32" => ("int32", None, 4),
+        "int16" => ("int16", None, 2),
+        "int8" => ("int8", None, 1),
+        "bool" => ("bool", None, 1),
+        "complex64" => ("complex64", None, 8),
+        "complex128" => ("complex128", None, 16),
+        "qint8" => ("qint8", None, 1),
+        "quint8" => ("quint8", None, 1),
+        "qint32" => ("qint32", None, 4),
+        "quint4x2" => ("quint4x2", None, 1),
+        "quint2x4" => ("quint2x4", None, 1),
+        "bytes" => ("bytes", None, 1),
+        _ => ("another type", None, 0),
+    };
+    Class { dtype, kind, width }
 }

@@ -1,0 +1,157 @@
+//! What PyTorch writes, from Python (`torch.save`, `torch.jit.save`), C++ or tch: a zip archive with a pickle and the tensors' storages.
+//! `legacy.rs` reads what it was before.
+//!
+//! A TorchScript archive has code as well, in `code/`, which is not looked at.
+
+use super::legacy;
+use super::pickle::{Found, MOST_BYTES, Machine, Step, View};
+use super::stored::{Source, Stored, Stretch};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use zip::unstable::read::ZipIterable;
+
+/// Members of an archive: a model has a thousand.
+const MOST_MEMBERS: usize = 100_000;
+
+/// What makes a file with the same weights that is read, where one is not.
+pub const WAY_OUT: &str =
+    "in Python, AutoModel.from_pretrained(DIR).save_pretrained(DIR) writes a model.safetensors";
+
+/// The tensors that a file holds.
+pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
+    let (source, mut file) = Source::open(path)?;
+    let mut start = [0; 265];
+    let length = file.read_at(&mut start, 0).map_err(Error::io("read", path))?;
+    let start = start.get(..length).unwrap_or_default();
+    let read = match () {
+        () if start.starts_with(b"PK") => zipped(&mut file),
+        () if start.get(257..262) == Some(b"ustar") => legacy::tarred(&file),
+        () => legacy::streamed(&file),
+    };
+    let tensors = read.map_err(|problem| {
+        let way_out = match path.extension() {
+            Some(ending) if ending == "ot" => "make it again with bitfit convert",
+            _ => WAY_OUT,
+        };
+        Error::file(path, format!("not weights that PyTorch wrote: {problem}; {way_out}"))
+    })?;
+    Ok((source, tensors))
+}
+
+pub fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// The members of an archive that tensors are read from, by name.
+fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
+    let size = file.metadata().map_err(said)?.len();
+    let directory = file.try_clone().map_err(said)?;
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    let mut archive = ZipIterable::try_new(BufReader::new(directory), config).map_err(said)?;
+    if archive.len() > MOST_MEMBERS {
+        return Err(format!("more than {MOST_MEMBERS} members in it"));
+    }
+    let mut members = BTreeMap::new();
+    for entry in archive.files().map_err(said)? {
+        let entry = entry.map_err(said)?;
+        let name = entry.name().map_err(said)?.into_owned();
+        let is_wanted =
+            name.ends_with("/data.pkl") || name.ends_with("/byteorder") || name.contains("/data/");
+        if !is_wanted {
+            continue;
+        }
+        // torch.save and torch.jit.save compress none of these, and what is not compressed cannot grow.
+        let is_stored = entry.compression() == zip::CompressionMethod::Stored && !entry.encrypted();
+        let (length, checksum) = (entry.size(), entry.crc32());
+        let stretch = if is_stored {
+            let opened = entry.with_reader(file, Default::default()).map_err(said)?;
+            let start = opened.data_start().ok_or_else(|| format!("no start of {name}"))?;
+            if start.checked_add(length).is_none_or(|end| end > size) {
+                return Err(format!("{name} ends behind the file's end"));
+            }
+            // `torch.serialization.set_crc32_options(False)` leaves it out.
+            Some(Stretch { start, length, checksum: Some(checksum).filter(|&sum| sum != 0) })
+        } else {
+            None
+        };
+        if members.insert(name, stretch).is_some() {
+            return Err("a member that is there twice".into());
+        }
+    }
+    Ok(members)
+}
+
+/// A small member's bytes.
+pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8>> {
+    let stretch = member.ok_or_else(|| format!("{name} is compressed"))?;
+    if stretch.length > MOST_BYTES as u64 {
+        return Err(format!("{name} has {} bytes, more than {MOST_BYTES}", stretch.length));
+    }
+    let mut bytes = vec![0; stretch.length as usize];
+    file.read_exact_at(&mut bytes, stretch.start).map_err(said)?;
+    match stretch.checksum {
+        Some(checksum) if crc32fast::hash(&bytes) != checksum => {
+            Err(format!("{name} is damaged: its checksum is not that of its contents"))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+/// The form since PyTorch 1.6, and TorchScript's.
+fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
+    let members = members(file)?;
+    let mut pickles = members.iter().filter(|(name, _)| name.ends_with("/data.pkl"));
+    let (name, pickle) = pickles.next().ok_or("no data.pkl in it")?;
+    if pickles.next().is_some() {
+        return Err("more than one data.pkl in it".into());
+    }
+    let folder = name.strip_suffix("data.pkl").unwrap_or_default();
+    let order = format!("{folder}byteorder");
+    if let Some(member) = members.get(&order)
+        && contents(file, &order, *member)? != b"little"
+    {
+        return Err("its numbers are not little-endian".into());
+    }
+    let bytes = contents(file, name, *pickle)?;
+    let mut machine = Machine::new(&bytes);
+    let root = machine.load()?;
+    stored(machine.tensors(root)?, |view| {
+        let name = format!("{folder}data/{}", view.key);
+        match members.get(&name) {
+            Some(Some(stretch)) => Ok(*stretch),
+            Some(None) => Err(format!("{name} is compressed")),
+            None => Err(format!("no {name} in it")),
+        }
+    })
+}
+
+/// What was found, with the stretch of the file that `storage` finds for each.
+pub fn stored(
+    found: Vec<(String, Found)>,
+    storage: impl Fn(&View) -> Step<Stretch>,
+) -> Step<Vec<(String, Stored)>> {
+    let stored = |(name, found): (String, Found)| {
+        let stored = match found {
+            Found::Tensor(view) => Stored {
+                dtype: view.class.dtype.into(),
+                kind: view.class.kind,
+                shape: view.shape.clone(),
+                strides: view.strides.clone(),
+                offset: view.offset,
+                storage: storage(&view)?,
+            },
+            Found::Strange(made) => Stored::dense(
+                format!("what {} makes", made.replace(' ', ".")).into(),
+                None,
+                vec![],
+                Stretch::default(),
+            ),
+        };
+        Ok((name, stored))
+    };
+    found.into_iter().map(stored).collect()
+}

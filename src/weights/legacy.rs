@@ -1,0 +1,201 @@
+//! What `torch.save` wrote before PyTorch 1.6: one pickle after the other, with the storages behind; and in its first year a tar.
+
+use super::archive::{contents, said, stored};
+use super::pickle::{Class, MOST_BYTES, Machine, Object, Step, View, storage_class};
+use super::stored::{Stored, Stretch};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+
+/// Bytes of a storage's or a tensor's entry in a tar, which names a class and little else.
+const SMALL: usize = 4_096;
+
+/// Members of a tar: there are four.
+const MOST_MEMBERS: usize = 100;
+
+/// The form before PyTorch 1.6: a magic number, a version, what machine it was, the object, the storages' names, the storages.
+pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
+    const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+    const VERSION: i128 = 1001;
+    let size = file.metadata().map_err(said)?.len();
+    let mut bytes = vec![];
+    let mut start = file;
+    start.rewind().map_err(said)?;
+    start.take(MOST_BYTES as u64).read_to_end(&mut bytes).map_err(said)?;
+    let mut machine = Machine::new(&bytes);
+    let is_ours =
+        |object: &Object, number| matches!(object, Object::Int(found) if *found == number);
+    let magic = machine.load().ok().filter(|&magic| is_ours(machine.object(magic), MAGIC));
+    magic.ok_or("neither a zip archive nor what torch.save pickles")?;
+    let version = machine.load()?;
+    if !is_ours(machine.object(version), VERSION) {
+        return Err("a version of torch.save's form that is not known".into());
+    }
+    let system = machine.load()?;
+    if let Some(order) = machine.get(system, "little_endian")
+        && matches!(machine.object(order), Object::Bool(false))
+    {
+        return Err("its numbers are not little-endian".into());
+    }
+    let root = machine.load()?;
+    let found = machine.tensors(root)?;
+    let keys = machine.load()?;
+    let mut at = machine.position() as u64;
+    let mut storages = BTreeMap::new();
+    for &key in machine.items(keys) {
+        let Object::Text(key) = machine.object(key) else {
+            return Err("a storage's name that is no text".into());
+        };
+        let class = machine.storages.get(key.as_str()).filter(|class| class.width > 0);
+        let class = class.ok_or("a storage of a type that is not known")?;
+        let mut count = [0; 8];
+        file.read_exact_at(&mut count, at).map_err(|_| "it ends in the middle")?;
+        let length = u64::from_le_bytes(count).checked_mul(class.width);
+        let start = at + 8;
+        let end = length.and_then(|length| start.checked_add(length)).filter(|&end| end <= size);
+        at = end.ok_or("it ends in the middle")?;
+        storages.insert(key.as_str(), Stretch { start, length: at - start, checksum: None });
+    }
+    stored(found, |view| {
+        storages.get(&*view.key).copied().ok_or_else(|| format!("no storage {}", view.key))
+    })
+}
+
+/// The tar: storages, tensors, and the pickle that names tensors by their numbers.
+pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
+    let members = members(file)?;
+    let member = |name: &str| members.get(name).copied().ok_or_else(|| format!("no {name} in it"));
+    let part = |name: &str| {
+        let Stretch { start, length, .. } = member(name)?;
+        Ok::<_, String>(Part { file, at: start, end: start + length })
+    };
+
+    let mut storages: HashMap<String, (Class, Stretch)> = HashMap::new();
+    let mut entries = part("storages")?;
+    for _ in 0..entries.pickled(SMALL, |machine, root| machine.integer(root))? {
+        let (key, class) = entries.pickled(SMALL, |machine, root| match machine.items(root) {
+            [key, _, class] => match machine.object(*class) {
+                Object::Global(class) => Ok((machine.integer(*key)?, storage_class(class))),
+                _ => Err("a storage without a class".into()),
+            },
+            _ => Err("a storage without a key".into()),
+        })?;
+        let count = entries.number()?;
+        let length = u64::try_from(count).ok().and_then(|count| count.checked_mul(class.width));
+        storages.insert(key.to_string(), (class, entries.stretch(length)?));
+    }
+    let views = entries.pickled(MOST_BYTES, |machine, root| {
+        let view = |&view: &usize| machine.integers(view);
+        machine.items(root).iter().map(view).collect::<Step<Vec<_>>>()
+    })?;
+    for view in views {
+        let &[key, root, offset, count] = view.as_slice() else {
+            return Err("a view that is not of four numbers".into());
+        };
+        let (class, whole) = storages.get(&root.to_string()).ok_or("a view of no storage")?;
+        let bytes = |number: i64| u64::try_from(number).ok()?.checked_mul(class.width);
+        let inside = bytes(offset).zip(bytes(count)).filter(|(offset, length)| {
+            offset.checked_add(*length).is_some_and(|end| end <= whole.length)
+        });
+        let (offset, length) = inside.ok_or("a view that reaches out of its storage")?;
+        let stretch = Stretch { start: whole.start + offset, length, checksum: None };
+        storages.insert(key.to_string(), (*class, stretch));
+    }
+
+    let mut known = HashMap::new();
+    let mut entries = part("tensors")?;
+    for _ in 0..entries.pickled(SMALL, |machine, root| machine.integer(root))? {
+        let ids = entries.pickled(SMALL, |machine, root| match machine.items(root) {
+            [key, storage, _] => Ok((machine.integer(*key)?, machine.integer(*storage)?)),
+            _ => Err("a tensor without a storage".into()),
+        })?;
+        let (key, storage) = (ids.0.to_string(), ids.1.to_string());
+        let (class, _) = storages.get(&storage).ok_or("a tensor of no storage")?;
+        // Four bytes, and four that pad them.
+        let dimensions = entries.number()? & 0xff;
+        let mut sizes = || (0..dimensions).map(|_| entries.number()).collect::<Step<Vec<_>>>();
+        let (shape, strides) = (sizes()?, sizes()?);
+        let offset = entries.number()?;
+        let view = View { class: *class, key: storage.into(), offset, shape, strides };
+        known.insert(key, Object::Tensor(Rc::new(view)));
+    }
+
+    let bytes = contents(file, "pickle", Some(member("pickle")?))?;
+    let mut machine = Machine::new(&bytes);
+    machine.known = known;
+    let root = machine.load()?;
+    stored(machine.tensors(root)?, |view| {
+        let (_, stretch) = storages.get(&*view.key).ok_or("a tensor of no storage")?;
+        Ok(*stretch)
+    })
+}
+
+/// The regular files of a tar.
+fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
+    let size = file.metadata().map_err(said)?.len();
+    let (mut at, mut members) = (0, BTreeMap::new());
+    for _ in 0..MOST_MEMBERS {
+        let mut header = [0; 512];
+        file.read_exact_at(&mut header, at).map_err(|_| "it ends in the middle")?;
+        let text = |from: usize, to: usize| {
+            let bytes = header.get(from..to).unwrap_or_default();
+            let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+            String::from_utf8_lossy(bytes).trim().to_owned()
+        };
+        let name = text(0, 100);
+        if name.is_empty() {
+            return Ok(members);
+        }
+        let length =
+            u64::from_str_radix(&text(124, 136), 8).map_err(|_| "a size that is no number")?;
+        let start = at + 512;
+        let end =
+            start.checked_add(length).filter(|&end| end <= size).ok_or("it ends in the middle")?;
+        if matches!(header.get(156), Some(0 | b'0')) {
+            members.insert(name, Stretch { start, length, checksum: None });
+        }
+        at = end.next_multiple_of(512);
+    }
+    Err(format!("more than {MOST_MEMBERS} members in it"))
+}
+
+/// A member of a tar that is read from its beginning on: pickles and numbers in turn.
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Part<'_> {
+    /// What `take` makes of the next pickle, which has `most` bytes at most.
+    fn pickled<T>(
+        &mut self,
+        most: usize,
+        take: impl FnOnce(&Machine<'_>, usize) -> Step<T>,
+    ) -> Step<T> {
+        let mut bytes = vec![0; most.min((self.end - self.at) as usize)];
+        self.file.read_exact_at(&mut bytes, self.at).map_err(said)?;
+        let mut machine = Machine::new(&bytes);
+        let root = machine.load()?;
+        self.at += machine.position() as u64;
+        take(&machine, root)
+    }
+
+    fn number(&mut self) -> Step<i64> {
+        let mut bytes = [0; 8];
+        let Stretch { start, .. } = self.stretch(Some(8))?;
+        self.file.read_exact_at(&mut bytes, start).map_err(said)?;
+        Ok(i64::from_le_bytes(bytes))
+    }
+
+    /// The next bytes, which are passed.
+    fn stretch(&mut self, length: Option<u64>) -> Step<Stretch> {
+        let start = self.at;
+        let end =
+            length.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.end);
+        self.at = end.ok_or("it ends in the middle")?;
+        Ok(Stretch { start, length: self.at - start, checksum: None })
+    }
+}
