@@ -1,7 +1,7 @@
 //! What the targets share: inputs as files, since that is what the readers read.
 
 use bitfit::data::{Columns, LabelColumns, Labels, Tokenizer};
-use bitfit::models::TaskType;
+use bitfit::models::{ModelConfig, TaskType};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -10,6 +10,14 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("bitfit-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder
+});
+
+/// The least BERT: an input of a few kB has all of its tensors.
+pub static LEAST: LazyLock<ModelConfig> = LazyLock::new(|| {
+    let config = br#"{"model_type": "bert", "vocab_size": 5, "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "intermediate_size": 3, "max_position_embeddings": 4}"#;
+    file("config.json", config);
+    ModelConfig::read(folder(), || Ok(vec![])).unwrap()
 });
 
 /// A folder of this process. scripts/fuzz.sh has it in memory, and removes it.
