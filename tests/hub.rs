@@ -137,7 +137,7 @@ fn the_imdb_example_needs_nothing_prepared() {
     let pinned = format!("model.revision={commit}");
     succeeded(&home.imdb("pinned", &["--set", &pinned], &[]));
     assert_eq!(first, read(&home.path("pinned/delta.safetensors")));
-    fails(&home.imdb("moved", &[], &[]), &[MODEL, "no model.ot, model.safetensors"]);
+    fails(&home.imdb("moved", &[], &[]), &[MODEL, "no weights there", "model.safetensors"]);
     let gone = "model.revision=0123456789012345678901234567890123456789";
     fails(&home.imdb("gone", &["--set", gone], &[]), &[MODEL, "no revision 0123456789"]);
 
@@ -179,7 +179,10 @@ fn what_the_hub_refuses_is_told() {
     hub.without_error_codes();
     fails(&inspect("no-such/model", &[]), &["no such model"]);
     hub.add(&Repo::model("no/weights").commit([File::small("config.json", "{}")]));
-    fails(&inspect("no/weights", &[]), &["no model.ot, model.safetensors, pytorch_model.bin"]);
+    fails(
+        &inspect("no/weights", &[]),
+        &["no weights there", "model.safetensors", "pytorch_model.bin"],
+    );
     hub.add(&Repo::model("e/vil").commit([File::small("../../../evil", "{}")]));
     fails(&inspect("e/vil", &[]), &["out of the cache"]);
     hub.add(&model("e/vil2").called("../../x"));

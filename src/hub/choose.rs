@@ -27,11 +27,10 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
     let first = weights.iter().position(there);
     let Some((lacking, [first, ..])) = first.and_then(|first| weights.split_at_checked(first))
     else {
-        let mut problem = format!("no {}", weights.join(", "));
-        if there(&"model.safetensors.index.json") {
-            problem += " (weights in several shards are not supported)";
-        }
-        return Err(problem);
+        return Err(match named {
+            Some(name) => format!("no {name}"),
+            None => weights::nothing_there(|name| there(&name)),
+        });
     };
     let (mut found, mut absent): (Vec<&str>, Vec<&str>) = small.partition(there);
     found.push(first);
