@@ -787,6 +787,10 @@ fn labels_that_are_numbers_to_predict_are_noticed() {
         let found = stderr(&output);
         assert_eq!(found.contains("model.task_type = \"regression\""), warned, "{found}");
     }
+    let output = train(&mut (0..60).map(|i| ["pos", "neg", "1"][i % 3].to_owned()));
+    succeeded(&output);
+    let parts = ["numbers, such as \"1\", and words, such as \"neg\""];
+    assert!(parts.iter().all(|part| stderr(&output).contains(part)), "{}", stderr(&output));
     // The labels are blamed, not how few rows there are to split.
     let rows: String = (0..12).map(|i| format!("text {i},\"{i},5\"\n")).collect();
     scratch.write("comma.csv", format!("text,label\n{rows}"));

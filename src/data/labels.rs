@@ -507,6 +507,13 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
             "numbers to predict (model.task_type = \"regression\")? Each of {count} different numbers, in {of} rows, is taken for a class"
         ));
     }
+    let one = |number: bool| names.iter().find(|name| Number::of(name).is_some() == number);
+    if let (Some(number), Some(word)) = (one(true), one(false)) {
+        let [number, word] = [number, word].map(|name| quoted(name));
+        return Some(format!(
+            "its labels are numbers, such as {number}, and words, such as {word}, and each is taken for a class"
+        ));
+    }
     many.then(|| {
         format!("{count} different labels in {of} rows; is data.label_column the right one?")
     })
