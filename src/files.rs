@@ -202,7 +202,8 @@ pub fn read_text(path: &Path) -> Result<String> {
     text_of(path, std::fs::read(path).map_err(Error::io("read", path))?)
 }
 
-fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
+/// The text that the bytes of a file are; if they are not UTF-8, an error that names the line.
+pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let good = e.utf8_error().valid_up_to();
         let line = 1 + e.as_bytes().iter().take(good).filter(|&&b| b == b'\n').count();

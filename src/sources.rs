@@ -1,8 +1,9 @@
 //! Where the base and the data are: files and directories as they are named, ids of the Hub in its cache.
 
 use crate::config::{Run, RunConfig};
+use crate::data;
 use crate::error::Result;
-use crate::hub::{Hub, Kind, Progress, Repo};
+use crate::hub::{self, Hub, Kind, Progress, Repo};
 use std::path::{Path, PathBuf};
 
 /// A base directory.
@@ -107,7 +108,7 @@ impl Labelled {
     fn train(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
         let data = &run.config.data;
         let split = data.train_split.as_deref().or(Some("train"));
-        Self::find(run, &data.train, split, data.revision.as_deref(), progress)
+        Self::find(run, "data.train", &data.train, split, data.revision.as_deref(), progress)
     }
 
     /// The evaluation rows that `run` names; of the data set's `commit`, where it is known.
@@ -118,19 +119,30 @@ impl Labelled {
     ) -> Result<Option<Self>> {
         let data = &run.config.data;
         let revision = commit.or(data.revision.as_deref());
-        let find =
-            |path: &PathBuf| Self::find(run, path, data.eval_split.as_deref(), revision, progress);
+        let split = data.eval_split.as_deref();
+        let find = |path: &PathBuf| Self::find(run, "data.eval", path, split, revision, progress);
         data.eval.as_ref().map(find).transpose()
     }
 
     fn find(
         run: &Run,
+        key: &str,
         path: &Path,
         split: Option<&str>,
         revision: Option<&str>,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
         if !RunConfig::is_id(path) {
+            // As data sets of the Hub were called once: `imdb`.
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if hub::is_id(name)
+                && !data::has_ending(path)
+                && std::fs::symlink_metadata(path).is_err()
+            {
+                let found = format!("{}, which is not there", path.display());
+                let expected = "a file or a folder that is there, or a data set of the Hub: OWNER/NAME, such as stanfordnlp/imdb";
+                return Err(run.error(key, &found, expected));
+            }
             return Ok(Self { files: vec![path.into()], split: None });
         }
         let repo = Repo::new(Kind::Dataset, &path.to_string_lossy(), revision);

@@ -20,7 +20,14 @@ fn read(path: &Path, columns: &Columns) -> bitfit::error::Result<Vec<Row>> {
 
 fn columns() -> Columns {
     let labels = LabelColumns::One { name: "label".into(), separator: None };
-    Columns { text: "text".into(), text_pair: None, labels, header: true, skip_bad_rows: false }
+    Columns {
+        text: "text".into(),
+        text_pair: None,
+        labels,
+        header: true,
+        delimiter: None,
+        skip_bad_rows: false,
+    }
 }
 
 fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
@@ -188,7 +195,10 @@ fn glues_own_layout_is_read_whole() {
     // A quote that is not closed eats rows: that is said, whatever is to be skipped. And lines are counted right.
     let path = scratch.write("quote.csv", "text,label\nc,x\n\"b,y\nd,x\ne,y\n");
     let error = read(&path, &Columns { skip_bad_rows: true, ..columns() }).unwrap_err().to_string();
-    assert!(error.contains("line 3 to") && error.contains("is a quote not closed?"), "{error}");
+    assert!(error.contains("quote.csv:3: a quote opens a cell here"), "{error}");
+    let path = scratch.write("quote.csv", "text,label\nc,x\n\"b,y\nd,x\ne\",y,z\n");
+    let error = read(&path, &Columns { skip_bad_rows: true, ..columns() }).unwrap_err().to_string();
+    assert!(error.contains("line 3 to 5") && error.contains("is a quote not closed?"), "{error}");
     let path = scratch.write("crlf.csv", "text,label\r\nc,x\r\n\"a\nb\",y\r\nd,x\r\nz,q,r\r\n");
     let error = read(&path, &columns()).unwrap_err().to_string();
     assert!(error.contains("crlf.csv:6: 3 columns"), "{error}");
@@ -258,7 +268,7 @@ fn parquet_is_read_with_the_names_of_its_classes() {
         "{missing}"
     );
     let group = error(&one("ratings"));
-    assert!(group.contains("hub.parquet:1") && group.contains("expected a label"), "{group}");
+    assert!(group.contains("found a group, expected a label"), "{group}");
     let list = error(&Columns { text: "topics".into(), ..columns() });
     assert!(list.contains("hub.parquet:1") && list.contains("expected a text"), "{list}");
     // Not whole, or not Parquet at all.

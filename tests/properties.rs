@@ -182,6 +182,7 @@ proptest! {
             text_pair: None,
             labels: LabelColumns::One { name: "label".into(), separator },
             header: true,
+            delimiter: None,
             skip_bad_rows: false,
         };
         let table = data::read(&path, &columns).unwrap();
@@ -219,6 +220,7 @@ proptest! {
             text_pair: None,
             labels: LabelColumns::One { name: if header { "label".into() } else { "2".into() }, separator: None },
             header,
+            delimiter: None,
             skip_bad_rows: false,
         };
         if let Ok(table) = data::read(&path, &columns) {
@@ -337,6 +339,7 @@ fn written(scratch: &Scratch, format: usize, labels: &[&str]) -> (std::path::Pat
         text_pair: None,
         labels,
         header: true,
+        delimiter: None,
         skip_bad_rows: false,
     };
     let table = data::read(&path, &columns).unwrap();

@@ -8,6 +8,7 @@ mod data;
 mod delta;
 mod documents;
 mod export;
+mod formats;
 mod freeze;
 mod golden;
 mod hub;

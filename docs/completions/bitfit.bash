@@ -177,7 +177,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__eval)
-            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --data --label-column --label-separator --label-columns --json --help"
+            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --delimiter --data --label-column --label-separator --label-columns --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -220,6 +220,10 @@ _bitfit() {
                     return 0
                     ;;
                 --text-pair-column)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --delimiter)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -493,7 +497,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --text-pair --input --output --help"
+            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -536,6 +540,10 @@ _bitfit() {
                     return 0
                     ;;
                 --text-pair-column)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --delimiter)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

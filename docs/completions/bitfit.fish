@@ -54,9 +54,10 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'Wha
 bf16\t'The layers\' products in bfloat16: on GPUs, and on processors that multiply it'
 fp16\t'The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l batch-size -d 'Rows in a batch, or more where they are short [default: the run\'s per_device_eval_batch_size, or 32]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSONL and Parquet [default: the run\'s, or text]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSON and Parquet [default: the run\'s, or text]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-pair-column -d 'Name of the second text\'s column [default: the run\'s, or none]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l data -d 'Labelled data: .csv, .tsv, .jsonl, .parquet or a folder of class folders [default: the run\'s evaluation data]' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delimiter -d 'What stands between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or as the first lines show]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l data -d 'Labelled data: .csv, .tsv, .jsonl, .json, .parquet, or a folder of class folders or Parquet files [default: the run\'s evaluation data]' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-column -d 'Name of the label\'s column [default: the run\'s, or label]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-separator -d 'What stands between several labels of a row [default: the run\'s]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-columns -d 'A column of 0 or 1 for each label, instead of --label-column [default: the run\'s]' -r
@@ -74,10 +75,11 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d '
 bf16\t'The layers\' products in bfloat16: on GPUs, and on processors that multiply it'
 fp16\t'The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l batch-size -d 'Rows in a batch, or more where they are short [default: the run\'s per_device_eval_batch_size, or 32]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSONL and Parquet [default: the run\'s, or text]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSON and Parquet [default: the run\'s, or text]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair-column -d 'Name of the second text\'s column [default: the run\'s, or none]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delimiter -d 'What stands between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or as the first lines show]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair -d 'The second text, where the task is about pairs: predict TEXT --text-pair TEXT' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl or .parquet; - is standard input' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl, .json or .parquet; - is standard input' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write there instead of stdout; the file appears when all is done' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header: columns are named by number, from 1 [default: as the run\'s]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'It has one, though the run\'s had none'

@@ -43,7 +43,7 @@ struct Task {
     /// Rows in a batch, or more where they are short [default: the run's per_device_eval_batch_size, or 32].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Name of the text's column in CSV, TSV, JSONL and Parquet [default: the run's, or text].
+    /// Name of the text's column in CSV, TSV, JSON and Parquet [default: the run's, or text].
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
     /// Name of the second text's column [default: the run's, or none].
@@ -55,13 +55,16 @@ struct Task {
     /// It has one, though the run's had none.
     #[arg(long, conflicts_with = "no_header")]
     header: bool,
+    /// What stands between the columns of a CSV, one character; \t is a tab [default: the run's, or as the first lines show].
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<char>,
 }
 
 #[derive(Args)]
 pub struct Eval {
     #[command(flatten)]
     task: Task,
-    /// Labelled data: .csv, .tsv, .jsonl, .parquet or a folder of class folders [default: the run's evaluation data].
+    /// Labelled data: .csv, .tsv, .jsonl, .json, .parquet, or a folder of class folders or Parquet files [default: the run's evaluation data].
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
     /// Name of the label's column [default: the run's, or label].
@@ -88,7 +91,7 @@ pub struct Predict {
     /// The second text, where the task is about pairs: predict TEXT --text-pair TEXT.
     #[arg(long, value_name = "TEXT", requires = "texts", conflicts_with = "input")]
     text_pair: Option<String>,
-    /// Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl or .parquet; - is standard input.
+    /// Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl, .json or .parquet; - is standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Write there instead of stdout; the file appears when all is done.
@@ -123,6 +126,7 @@ impl Task {
             text_pair: self.text_pair_column.clone().or(defaults.data.text_pair_column),
             labels: run.as_ref().map_or(LabelColumns::None, |run| run.columns().labels),
             header: self.header || (!self.no_header && defaults.data.header),
+            delimiter: self.delimiter.or(defaults.data.delimiter),
             skip_bad_rows: false,
         };
         let batch_size = self
@@ -230,11 +234,7 @@ impl Predict {
             }
             out.flush().map_err(Error::io("write", name))
         };
-        let table = |input: &&PathBuf| match data::ending(input).as_deref() {
-            Some("csv" | "tsv" | "jsonl" | "ndjson" | "json" | "parquet") => true,
-            _ => input.is_dir(),
-        };
-        if let Some(path) = self.input.as_ref().filter(table) {
+        if let Some(path) = self.input.as_ref().filter(|path| data::is_table(path)) {
             let rows =
                 data::read(path, &Columns { labels: LabelColumns::None, ..task.columns.clone() })?;
             let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
@@ -246,7 +246,7 @@ impl Predict {
             return Err(Error::Usage(problem));
         }
         if task.columns.text_pair.is_some() && self.text_pair.is_none() {
-            let problem = "this task is about pairs of texts; expected TEXT --text-pair TEXT, or --input with a .csv, .tsv, .jsonl or .parquet that has both columns";
+            let problem = "this task is about pairs of texts; expected TEXT --text-pair TEXT, or --input with a .csv, .tsv, .jsonl, .json or .parquet that has both columns";
             return Err(Error::Usage(problem.into()));
         }
         match &self.input {
@@ -263,7 +263,12 @@ impl Predict {
             ),
             Some(path) => {
                 let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-                each_line(file, path, false, task.rows_at_once(), &mut predict)
+                let source: Box<dyn Read> = match data::packing_of(path) {
+                    Some(packing) => data::unpack(file, packing)
+                        .map_err(|error| data::unreadable(path, error))?,
+                    None => Box::new(file),
+                };
+                each_line(source, path, false, task.rows_at_once(), &mut predict)
             }
         }
     }
@@ -277,6 +282,21 @@ impl Loaded {
     }
 }
 
+/// Bytes of a line. One without an end would take all memory.
+const LONGEST_LINE: u64 = 64 << 20;
+
+/// Bytes of lines that are handed over at once, but for the last.
+const MOST_BYTES: usize = 16 << 20;
+
+/// The character that an argument says.
+fn delimiter(text: &str) -> std::result::Result<char, String> {
+    let mut characters = if text == "\\t" { "\t" } else { text }.chars();
+    match (characters.next(), characters.next()) {
+        (Some(character), None) if data::can_delimit(character) => Ok(character),
+        _ => Err(format!("expected {}", data::DELIMITER)),
+    }
+}
+
 /// Hands the lines of `source` over, `most` at a time; or, when somebody `waits` for answers, as soon as no more are there to read.
 fn each_line(
     source: impl Read,
@@ -286,20 +306,33 @@ fn each_line(
     take: &mut dyn FnMut(&[Text]) -> Result<()>,
 ) -> Result<()> {
     let mut reader = BufReader::with_capacity(1 << 16, source);
-    let (mut rows, mut number) = (vec![], 0);
+    let (mut rows, mut bytes, mut number) = (vec![], 0, 0);
     loop {
         let mut line = Vec::new();
-        let more = reader.read_until(b'\n', &mut line).map_err(Error::io("read", name))? > 0;
+        let read = (&mut reader).take(LONGEST_LINE + 1).read_until(b'\n', &mut line);
+        let more = read.map_err(|error| data::unreadable(name, error))? > 0;
         if more {
             number += 1;
+            if line.len() as u64 > LONGEST_LINE {
+                let problem = format!(
+                    "a line of more than {} MiB; expected a text a line",
+                    LONGEST_LINE >> 20
+                );
+                return Err(Error::data(name, number, problem));
+            }
+            bytes += line.len();
             let text =
                 String::from_utf8(line).map_err(|_| Error::data(name, number, "not UTF-8"))?;
             let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { &text };
             rows.push((text.trim_end_matches(['\n', '\r']).to_owned(), None));
         }
-        if !more || rows.len() >= most || (waits && !reader.buffer().contains(&b'\n')) {
+        if !more
+            || rows.len() >= most
+            || bytes >= MOST_BYTES
+            || (waits && !reader.buffer().contains(&b'\n'))
+        {
             take(&rows)?;
-            rows.clear();
+            (rows, bytes) = (vec![], 0);
         }
         if !more {
             return Ok(());

@@ -1,7 +1,7 @@
 //! A configuration with everything checked that can be checked early.
 
 use super::{BitfitSection, ClassWeights, MethodName, MethodSection, Metric, RunConfig};
-use crate::data::{Columns, LabelColumns, Labels, MIN_LENGTH};
+use crate::data::{Columns, DELIMITER, LabelColumns, Labels, MIN_LENGTH, can_delimit};
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Layers, Switches, Term};
 use crate::methods::{Adapter, Lora, Method};
@@ -80,6 +80,10 @@ impl Run {
             &data.eval_fraction,
             "more than 0 and less than 1",
         )?;
+        if let Some(delimiter) = data.delimiter {
+            let shown = format!("{delimiter:?}");
+            check.that(can_delimit(delimiter), "data.delimiter", &shown, DELIMITER)?;
+        }
         let most = format!("{MIN_LENGTH} or more");
         check.that(data.max_length >= MIN_LENGTH, "data.max_length", &data.max_length, &most)?;
         let positive = "a positive number";
@@ -227,6 +231,7 @@ impl Run {
                 },
             },
             header: section.header,
+            delimiter: section.delimiter,
             skip_bad_rows: section.skip_bad_rows,
         }
     }

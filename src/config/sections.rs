@@ -188,7 +188,8 @@ pub struct BitfitSection {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
-    /// The training rows: a `.csv`, `.tsv`, `.jsonl` or `.parquet`, a folder of class folders, or the id of a data set on the Hub.
+    /// The training rows: a `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`, a folder of class folders or of a split's Parquet files, or the id
+    /// of a data set on the Hub.
     pub train: PathBuf,
     /// The evaluation rows, in the same forms; by default `eval_fraction` of the training rows.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,8 +222,11 @@ pub struct DataSection {
     pub seed: Option<u64>,
     /// Whether the first line of a CSV or TSV names the columns; if not, they are named by number, from 1.
     pub header: bool,
+    /// What stands between the columns of a CSV, one character; by default a comma, semicolon, tab or bar, as its first lines show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
     /// Whether a row with something wrong in it, its label included, is left out, with a warning, instead of ending the run. A file that is
-    /// not UTF-8 or has an unclosed quote ends it all the same.
+    /// not UTF-8 or has a quote out of place ends it all the same.
     pub skip_bad_rows: bool,
     /// The column or field of the text.
     pub text_column: String,
@@ -231,7 +235,7 @@ pub struct DataSection {
     pub text_pair_column: Option<String>,
     /// The column of the label, or of the labels.
     pub label_column: String,
-    /// What stands between several labels of a row (`multi_label`); in JSONL and Parquet they may be a list.
+    /// What stands between several labels of a row (`multi_label`); in JSON and Parquet they may be a list.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1))]
     pub label_separator: Option<String>,
@@ -543,6 +547,7 @@ impl Default for DataSection {
             eval_samples: None,
             seed: None,
             header: true,
+            delimiter: None,
             skip_bad_rows: false,
             text_column: "text".into(),
             text_pair_column: None,

@@ -11,7 +11,8 @@ pub use batch::{Batch, DropoutKeys, at_once, sent};
 pub use labels::{Labels, Reading, Target};
 pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{
-    Columns, FORMATS, Label, LabelColumns, Place, Row, Table, ending, has_ending, read, read_all,
+    Columns, DELIMITER, FORMATS, Label, LabelColumns, Place, Row, Table, can_delimit, has_ending,
+    is_table, packing_of, place_of, read, read_all, unpack, unreadable, whole,
 };
 pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer};
 

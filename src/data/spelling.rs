@@ -130,7 +130,9 @@ pub fn folded(text: &str) -> String {
 
 /// A text in quotes, at the length that a message has room for.
 pub fn quoted(text: &str) -> String {
-    shortened(&format!("{text:?}"))
+    // Of a long text no more is copied.
+    let start = text.char_indices().nth(100).and_then(|(end, _)| text.get(..end));
+    shortened(&format!("{:?}", start.unwrap_or(text)))
 }
 
 /// So much of a value as a message needs.

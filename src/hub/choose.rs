@@ -1,6 +1,6 @@
 //! Which of a repository's files are wanted.
 
-use crate::data::TOKENIZER_FILES;
+use crate::data::{TOKENIZER_FILES, place_of, whole};
 use crate::weights;
 use std::collections::BTreeSet;
 
@@ -90,49 +90,4 @@ pub fn split(
     let absent = whole(&chosen)?;
     // In a cache, a split of a default name may stand in for one that was not downloaded.
     Ok(Choice { files: chosen, absent, certain: split.is_some() })
-}
-
-/// Checks that no file of a split is missing: of `train-00000-of-00003` by their count, of `0000`, `0001` by their numbers, and then
-/// the next one is what must not be there.
-fn whole(files: &[String]) -> Result<Vec<String>, String> {
-    let Some(first) = files.first() else { return Ok(vec![]) };
-    let stem = |file: &str| {
-        file.rsplit('/').next().unwrap_or(file).trim_end_matches(".parquet").to_owned()
-    };
-    if let Some((_, count)) = stem(first).rsplit_once("-of-") {
-        return match count.parse::<usize>() {
-            Ok(count) if count != files.len() => {
-                Err(format!("{} of the {count} files of {first}", files.len()))
-            }
-            _ => Ok(vec![]),
-        };
-    }
-    if !is_number(&stem(first)) {
-        return Ok(vec![]);
-    }
-    let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);
-    let name = |i: usize| format!("{folder}/{i:0width$}.parquet", width = stem(first).len());
-    if let Some(missing) = (0..files.len()).map(name).find(|name| !files.contains(name)) {
-        return Err(format!("no file {missing}"));
-    }
-    Ok(vec![name(files.len())])
-}
-
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// Subset and split of a Parquet file: `SUBSET/SPLIT-00000-of-00001`, `data/SPLIT-...`, `SUBSET/SPLIT/0000`.
-pub fn place_of(file: &str) -> Option<(String, String)> {
-    let stem = file.strip_suffix(".parquet")?;
-    let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-    // The split is the name up to its number, or the folder where the name is a number alone.
-    let (subset, split) = if is_number(name) {
-        folder.rsplit_once('/').unwrap_or(("", folder))
-    } else {
-        let numbered = name.split_once("-of-").and_then(|(start, _)| start.rsplit_once('-'));
-        (folder, numbered.filter(|(_, number)| is_number(number)).map_or(name, |(split, _)| split))
-    };
-    let subset = if subset.is_empty() || subset == "data" { "default" } else { subset };
-    Some((subset.to_owned(), split.to_owned()))
 }

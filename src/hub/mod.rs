@@ -10,6 +10,7 @@ mod remote;
 
 pub use bar::Bar;
 
+use crate::data;
 use crate::error::{Error, Result};
 use crate::files;
 use choose::Choice;
@@ -201,7 +202,7 @@ impl Hub {
             }
             other => other?,
         };
-        let place = snapshot.files.first().and_then(|file| choose::place_of(file));
+        let place = snapshot.files.first().and_then(|file| data::place_of(file));
         let (subset, split) = place.ok_or_else(|| Error::Bug("a split without a name".into()))?;
         Ok(Split {
             files: snapshot.files.iter().map(|file| snapshot.folder.join(file)).collect(),

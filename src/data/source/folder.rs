@@ -1,8 +1,8 @@
 //! `class/anything.txt`, as aclImdb has them.
 
-use super::{Label, LabelColumns, Place, Row, Rows, ending};
+use super::input::{self, ending, format_of};
+use super::{Label, LabelColumns, Place, Row, Rows, quoted};
 use crate::error::{Error, Result};
-use crate::files::read_text;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -22,17 +22,19 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     }
     let mut files = vec![];
     for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
-        let Some(label) = class.file_name().and_then(|name| name.to_str()).map(str::to_owned)
-        else {
-            return Err(Error::data(&class, None, "a class folder whose name is not UTF-8"));
-        };
-        if label.starts_with('.') || (imdb && label == "unsup") {
+        let name = class.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b".") || (imdb && name == "unsup") {
             continue;
         }
-        let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt") && file.is_file();
+        // Shown as text, two names of other bytes could be one class.
+        let label = name.to_str().ok_or_else(|| {
+            let problem = format!("{name:?} is a class folder whose name is not UTF-8");
+            Error::data(path, None, problem)
+        })?;
+        let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt") && !file.is_dir();
         let before = files.len();
         let texts = sorted_entries(&class)?.into_iter().filter(is_text);
-        files.extend(texts.map(|file| (file, label.clone())));
+        files.extend(texts.map(|file| (file, label.to_owned())));
         if files.len() == before {
             tracing::warn!("{}: no .txt files, so it is no class", class.display());
         }
@@ -41,7 +43,7 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let read: Vec<Result<Row>> = files
         .into_par_iter()
         .map(|(file, label)| {
-            let text = read_text(&file)?;
+            let (text, _) = input::read_text(&file, None)?;
             let text = text.trim_start_matches('\u{feff}').to_owned();
             let place = Place { path: file.into(), line: None };
             let labels = labelled.then(|| vec![Label { name: label, number: None }]);
@@ -50,13 +52,21 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         .collect();
     read.into_iter().try_for_each(|row| rows.take(row))?;
     if rows.rows.is_empty() {
-        let problem = "no rows: expected a folder for each class, with .txt files in it";
+        let tables = sorted_entries(path)?.into_iter().find(|file| format_of(file).is_some());
+        let there = tables.map_or_else(String::new, |table| {
+            let name = table.file_name().unwrap_or_default().to_string_lossy();
+            format!("; a file of rows, such as {}, is named itself", quoted(&name))
+        });
+        let problem = format!(
+            "no rows: expected a folder for each class, with .txt files in it, or Parquet files{there}"
+        );
         return Err(Error::data(path, None, problem));
     }
     Ok(())
 }
 
-fn sorted_entries(path: &Path) -> Result<Vec<PathBuf>> {
+/// What is in a folder, in the order of the names.
+pub fn sorted_entries(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(path).and_then(|entries| {
         entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()
     });

@@ -1,12 +1,23 @@
-//! Rows from a file, whose ending says what it is, or from a folder of class folders.
+//! Rows from a file, whose ending says what it is, or from a folder of class folders or of Parquet files.
 
+mod budget;
+mod csv;
 mod folder;
+mod input;
+mod json;
 mod pages;
 mod parquet;
+mod shards;
 mod table;
+
+pub use csv::{DELIMITER, can_delimit};
+pub use input::{has_ending, is_table, packing_of, unpack, unreadable};
+pub use shards::{place_of, whole};
 
 use super::spelling::{self, listed, quoted, shortened};
 use crate::error::{Error, Result};
+use budget::{Budget, ENTRY, ROW};
+use input::Format;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -97,6 +108,8 @@ pub struct Columns {
     pub labels: LabelColumns,
     /// Whether the first line of a CSV or TSV names the columns; without it they are named by number, from 1.
     pub header: bool,
+    /// What stands between the columns of a CSV; `None` where its first lines are to show it.
+    pub delimiter: Option<char>,
     /// Whether a row with something wrong in it is left out, with a warning, instead of ending the run.
     pub skip_bad_rows: bool,
 }
@@ -227,6 +240,9 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
     }
 }
 
+/// More columns are no table; a line of commas alone would take all memory.
+const MOST_COLUMNS: usize = 1 << 20;
+
 /// A value of a column.
 enum Cell {
     /// A text, or a number or a truth value as one.
@@ -243,7 +259,10 @@ impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => f.write_str(&quoted(text)),
-            Self::Texts(texts) => write!(f, "{}", shortened(&format!("{texts:?}"))),
+            Self::Texts(texts) => {
+                let first: Vec<String> = texts.iter().take(80).map(|t| shortened(t)).collect();
+                write!(f, "{}", shortened(&format!("{first:?}")))
+            }
             Self::Null => write!(f, "nothing"),
             Self::Other(text) => write!(f, "{}", shortened(text)),
         }
@@ -255,11 +274,38 @@ struct Rows<'a> {
     columns: &'a Columns,
     rows: Vec<Row>,
     skipped: usize,
+    /// What may come out of the file, where that is not plain from its size.
+    budget: Option<Budget>,
+    /// Bytes of the longest name of a class, which a label's number stands for.
+    longest_name: u64,
 }
 
 impl<'a> Rows<'a> {
     fn new(columns: &'a Columns) -> Self {
-        Self { columns, rows: vec![], skipped: 0 }
+        Self { columns, rows: vec![], skipped: 0, budget: None, longest_name: 0 }
+    }
+
+    /// Takes the row that the values of the columns make, labels being numbers of `classes` where there are some.
+    fn add(
+        &mut self,
+        cells: Result<Vec<Cell>>,
+        classes: Option<&[String]>,
+        place: Place,
+    ) -> Result<()> {
+        if let Some(budget) = &self.budget {
+            let name = self.longest_name;
+            let size = |cell: &Cell| match cell {
+                Cell::Text(text) => text.len() as u64 + name,
+                Cell::Texts(texts) => {
+                    texts.iter().map(|text| text.len() as u64 + name + ENTRY).sum()
+                }
+                Cell::Null | Cell::Other(_) => 0,
+            };
+            let sizes: u64 = cells.iter().flatten().map(size).sum();
+            budget.take(ROW + sizes, &place.path)?;
+        }
+        let row = cells.and_then(|cells| self.columns.row(cells, classes, place));
+        self.take(row)
     }
 
     /// Takes a row, or what is wrong with it.
@@ -290,38 +336,49 @@ impl<'a> Rows<'a> {
 }
 
 /// What [`read`] can read, for messages.
-pub const FORMATS: &str = ".csv, .tsv, .jsonl, .parquet or a folder of class folders";
+pub const FORMATS: &str = ".csv, .tsv, .jsonl, .json (each also as .gz, .zst, .bz2 or .xz), .parquet, or a folder of class folders or of Parquet \
+     files";
 
 /// Reads all rows of `path`.
 pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
-    let mut rows = Rows::new(columns);
-    let mut classes = None;
     if path.is_dir() {
-        folder::read(path, &mut rows)?;
-    } else {
-        match ending(path).as_deref() {
-            Some("csv") => table::read_csv(path, &mut rows)?,
-            Some("tsv") => table::read_tsv(path, &mut rows)?,
-            Some("jsonl" | "ndjson") => table::read_jsonl(path, &mut rows)?,
-            Some("parquet") => classes = parquet::read(path, &mut rows)?,
-            _ => {
-                std::fs::metadata(path).map_err(Error::io("read", path))?;
-                let problem = format!("cannot tell what it is by its ending; expected {FORMATS}");
-                return Err(Error::data(path, None, problem));
-            }
+        if let Some(files) = shards::of_folder(path)? {
+            return read_all(&files, columns);
         }
+        let mut rows = Rows::new(columns);
+        folder::read(path, &mut rows)?;
+        return Ok(Table { rows: rows.finish(path), classes: None });
     }
+    let Some((format, packing)) = input::format_of(path) else {
+        std::fs::metadata(path).map_err(Error::io("read", path))?;
+        let problem = format!("cannot tell what it is by its ending; expected {FORMATS}");
+        return Err(Error::data(path, None, problem));
+    };
+    let mut rows = Rows::new(columns);
+    let classes = match (format, packing) {
+        (Format::Parquet, None) => parquet::read(path, &mut rows)?,
+        (Format::Parquet, Some(_)) => {
+            let problem = "a .parquet is compressed inside; unpack it, and name the .parquet";
+            return Err(Error::data(path, None, problem));
+        }
+        (format, packing) => {
+            let (text, budget) = input::read_text(path, packing)?;
+            rows.budget = budget;
+            let text = text.trim_start_matches('\u{feff}');
+            match format {
+                Format::Tsv => table::read_tsv(path, text, &mut rows)?,
+                Format::JsonLines => json::read_lines(path, text, &mut rows)?,
+                Format::Json => json::read(path, text, &mut rows)?,
+                _ => table::read_csv(path, text, &mut rows)?,
+            }
+            None
+        }
+    };
     let rows = rows.finish(path);
     if rows.is_empty() {
         return Err(Error::data(path, None, "no rows"));
     }
     Ok(Table { rows, classes })
-}
-
-/// Whether a name ends as a file does that [`read`] can read.
-pub fn has_ending(path: &Path) -> bool {
-    let known = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "txt"];
-    ending(path).is_some_and(|ending| known.contains(&ending.as_str()))
 }
 
 /// Reads all rows of several files, as one.
@@ -342,9 +399,4 @@ pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
         }
     }
     Ok(all)
-}
-
-/// The file name's ending, in small letters: `csv`.
-pub fn ending(path: &Path) -> Option<String> {
-    path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }

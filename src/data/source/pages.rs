@@ -1,8 +1,9 @@
-//! Parquet's pages, checked for what the library takes on trust: that the file does not end in them, and how many values they say they
-//! have. A damaged file of 200 bytes would take all memory, or be read forever.
+//! Parquet's pages, checked for what the library takes on trust: that the file does not end in them, how many values they say they
+//! have, and how much they unpack to. A damaged or made-up file of 200 bytes would take all memory, or be read forever.
 
+use super::budget::{Budget, ENTRY};
 use bytes::Bytes;
-use parquet::basic::Encoding;
+use parquet::basic::{Compression, Encoding, Type as PhysicalType};
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::RowGroupMetaData;
@@ -12,17 +13,34 @@ use parquet::schema::types::{ColumnDescriptor, Type};
 use parquet::{bloom_filter::Sbbf, schema::types::ColumnDescPtr};
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A file whose end is an error to whoever reads on: behind the pages there always is a footer. The library would go on counting
 /// what it skips.
-pub struct Endless(pub File);
+#[derive(Clone)]
+pub struct Endless {
+    file: Arc<File>,
+    /// Where the contents of the page are that was checked, and how long they are: the library is to read those.
+    checked: Arc<Mutex<Option<(u64, u64)>>>,
+}
 
 /// A part of it.
 pub struct Part(BufReader<File>);
 
+impl Endless {
+    pub fn new(file: File) -> Self {
+        Self { file: Arc::new(file), checked: Arc::default() }
+    }
+
+    /// Lets [`ChunkReader::get_bytes`] give these bytes, once, or where there are none, any.
+    fn expect(&self, contents: Option<(u64, u64)>) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = contents;
+    }
+}
+
 impl Length for Endless {
     fn len(&self) -> u64 {
-        self.0.len()
+        self.file.len()
     }
 }
 
@@ -30,14 +48,18 @@ impl ChunkReader for Endless {
     type T = Part;
 
     fn get_read(&self, start: u64) -> Result<Part> {
-        Ok(Part(self.0.get_read(start)?))
+        Ok(Part(self.file.get_read(start)?))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
         if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
             return Err(ParquetError::EOF(format!("{length} bytes from {start} on")));
         }
-        self.0.get_bytes(start, length)
+        let checked = *self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.is_some_and(|contents| contents != (start, length as u64)) {
+            return Err(ParquetError::General("a page's header is ambiguous".into()));
+        }
+        self.file.get_bytes(start, length)
     }
 }
 
@@ -51,24 +73,38 @@ impl Read for Part {
 }
 
 /// A row group whose pages are checked.
-pub struct Checked<'a>(pub Box<dyn RowGroupReader + 'a>);
+pub struct Checked<'a> {
+    pub group: Box<dyn RowGroupReader + 'a>,
+    pub file: Endless,
+    pub budget: Budget,
+}
 
 impl RowGroupReader for Checked<'_> {
     fn metadata(&self) -> &RowGroupMetaData {
-        self.0.metadata()
+        self.group.metadata()
     }
 
     fn num_columns(&self) -> usize {
-        self.0.num_columns()
+        self.group.num_columns()
     }
 
     fn get_column_page_reader(&self, i: usize) -> Result<Box<dyn PageReader>> {
-        let column = self.metadata().schema_descr().column(i);
-        Ok(Box::new(Pages { reader: self.0.get_column_page_reader(i)?, column }))
+        let chunk = self.metadata().column(i);
+        let (start, length) = chunk.byte_range();
+        Ok(Box::new(Pages {
+            reader: self.group.get_column_page_reader(i)?,
+            column: self.metadata().schema_descr().column(i),
+            codec: chunk.compression(),
+            file: self.file.clone(),
+            start,
+            length,
+            longest: 0,
+            budget: self.budget.clone(),
+        }))
     }
 
     fn get_column_bloom_filter(&self, i: usize) -> Option<&Sbbf> {
-        self.0.get_column_bloom_filter(i)
+        self.group.get_column_bloom_filter(i)
     }
 
     fn get_row_iter(&self, projection: Option<Type>) -> Result<RowIter<'_>> {
@@ -79,17 +115,76 @@ impl RowGroupReader for Checked<'_> {
 struct Pages {
     reader: Box<dyn PageReader>,
     column: ColumnDescPtr,
+    codec: Compression,
+    file: Endless,
+    /// Where the next page begins, and how much there is from there on.
+    start: u64,
+    length: u64,
+    /// Bytes of the dictionary's longest value.
+    longest: u64,
+    budget: Budget,
+}
+
+impl Pages {
+    fn error(&self, problem: &str) -> ParquetError {
+        ParquetError::General(format!("column {}: {problem}", self.column.path()))
+    }
+
+    fn spend(&self, bytes: u64) -> Result<()> {
+        if self.budget.spend(bytes) { Ok(()) } else { Err(self.error("too large")) }
+    }
+
+    /// Checks how much the next page unpacks to, before it is unpacked.
+    fn check_next(&mut self) -> Result<()> {
+        while self.length > 0 {
+            let header = Header::read(self.file.get_read(self.start)?)?;
+            let contents = self.start + header.length;
+            let all = header.length.saturating_add(header.packed);
+            self.length = self
+                .length
+                .checked_sub(all)
+                .ok_or_else(|| self.error("a page of another column"))?;
+            self.start += all;
+            // The library passes over these.
+            if header.kind == INDEX_PAGE {
+                continue;
+            }
+            self.spend(header.unpacked)?;
+            self.file.expect(None);
+            if let Some(packed) = header.packed.checked_sub(header.levels) {
+                let bytes = self.file.get_bytes(contents + header.levels, packed as usize)?;
+                let room = header.unpacked.saturating_sub(header.levels);
+                if unpacks_to_more(&bytes, self.codec, room) {
+                    return Err(self.error("a page unpacks to more than its header says"));
+                }
+            }
+            self.file.expect(Some((contents, header.packed)));
+            return Ok(());
+        }
+        Ok(())
+    }
 }
 
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
-        let page = self.reader.get_next_page()?;
-        if page.as_ref().is_some_and(|page| !plausible(page, &self.column)) {
-            let what =
-                format!("column {}: a page says more values than it has", self.column.path());
-            return Err(ParquetError::General(what));
+        self.check_next()?;
+        let page = self.reader.get_next_page();
+        self.file.expect(None);
+        let Some(page) = page? else { return Ok(None) };
+        let Some(more) = plausible(&page, &self.column) else {
+            return Err(self.error("a page says more values than it has"));
+        };
+        self.spend(more)?;
+        if page.is_dictionary_page() {
+            self.longest = longest(&page, &self.column);
+        } else if self.column.max_rep_level() > 0 {
+            // All values of a row are made at once.
+            let dictionary =
+                matches!(page.encoding(), Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY);
+            let each = ENTRY + if dictionary { self.longest } else { 0 };
+            self.spend(u64::from(page.num_values()).saturating_mul(each))?;
         }
-        Ok(page)
+        Ok(Some(page))
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
@@ -109,13 +204,214 @@ impl Iterator for Pages {
     }
 }
 
-/// Whether the values that a page counts can be in it.
-fn plausible(page: &Page, column: &ColumnDescriptor) -> bool {
+/// Whether more than `room` comes out, where the library would go on unpacking.
+fn unpacks_to_more(packed: &[u8], codec: Compression, room: u64) -> bool {
+    const LZ4_FRAME: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
+    let count = |unpacked: &mut dyn Read| {
+        let mut unpacked = unpacked.take(room.saturating_add(1));
+        // What is damaged is found by the library.
+        let mut buffer = [0; 1 << 13];
+        let mut count = 0;
+        while let Ok(1..) = unpacked.read(&mut buffer).inspect(|read| count += *read as u64) {}
+        count
+    };
+    let count = match codec {
+        Compression::GZIP(_) => count(&mut flate2::bufread::MultiGzDecoder::new(packed)),
+        Compression::BROTLI(_) => count(&mut brotli::Decompressor::new(packed, 1 << 13)),
+        Compression::LZ4 if packed.starts_with(&LZ4_FRAME) => {
+            count(&mut lz4_flex::frame::FrameDecoder::new(packed))
+        }
+        _ => 0,
+    };
+    count > room
+}
+
+const INDEX_PAGE: i64 = 1;
+
+/// What the header of a page says, in Thrift's compact form.
+#[derive(Default)]
+struct Header {
+    kind: i64,
+    unpacked: u64,
+    packed: u64,
+    /// Bytes of the levels, which are not packed.
+    levels: u64,
+    /// Bytes of the header itself.
+    length: u64,
+}
+
+impl Header {
+    fn read(from: Part) -> Result<Self> {
+        let mut thrift = Thrift { from, length: 0 };
+        let mut said = [None; 5];
+        thrift
+            .structure(0, &mut |outer, field, value| {
+                let place = match (outer, field) {
+                    (0, 1..=3) => field - 1,
+                    (8, 5) => 3,
+                    (8, 6) => 4,
+                    _ => return true,
+                };
+                // Said twice, either could count.
+                said.get_mut(place as usize).is_some_and(|said| said.replace(value).is_none())
+            })
+            .map_err(|e| ParquetError::General(format!("a page's header: {e}")))?;
+        let size = |value: Option<i64>| u64::try_from(value?).ok();
+        let header = |[kind, unpacked, packed, definition, repetition]: [Option<i64>; 5]| {
+            let levels =
+                size(definition.or(Some(0)))?.checked_add(size(repetition.or(Some(0)))?)?;
+            let (kind, unpacked, packed) = (kind?, size(unpacked)?, size(packed)?);
+            Some(Self { kind, unpacked, packed, levels, length: thrift.length })
+        };
+        header(said).ok_or_else(|| ParquetError::General("a page's header lacks its sizes".into()))
+    }
+}
+
+struct Thrift {
+    from: Part,
+    length: u64,
+}
+
+impl Thrift {
+    fn byte(&mut self) -> io::Result<u8> {
+        let mut byte = [0];
+        self.from.read_exact(&mut byte)?;
+        self.length += 1;
+        let [byte] = byte;
+        Ok(byte)
+    }
+
+    /// Seven bits a byte, the least first.
+    fn number(&mut self) -> io::Result<u64> {
+        let mut number = 0;
+        for i in 0..10 {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7F) << (7 * i).min(63);
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(ErrorKind::InvalidData.into())
+    }
+
+    /// Reads the fields of a structure that is the field `outer` of another; `hear` hears its 32-bit integers, and whether they are good.
+    ///
+    /// The library reads a field that it knows as what it should be, whatever the header says that it is: only where both are the same do
+    /// we see what it will see.
+    fn structure(
+        &mut self,
+        outer: i64,
+        hear: &mut dyn FnMut(i64, i64, i64) -> bool,
+    ) -> io::Result<()> {
+        let mut field = 0;
+        loop {
+            let byte = self.byte()?;
+            if byte == 0 {
+                return Ok(());
+            }
+            field = match byte >> 4 {
+                0 => signed(self.number()?),
+                more => field + i64::from(more),
+            };
+            let kind = byte & 0xF;
+            let known = kind_of(outer, field);
+            let is_good = match known {
+                None => (1..=100).contains(&field),
+                Some(TRUE) => matches!(kind, TRUE | FALSE),
+                Some(known) => kind == known,
+            };
+            if !is_good {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            match known {
+                Some(INT32) => {
+                    let number = signed(self.number()?);
+                    if i32::try_from(number).is_err() || !hear(outer, field, number) {
+                        return Err(ErrorKind::InvalidData.into());
+                    }
+                }
+                Some(STRUCTURE) => self.structure(field, hear)?,
+                _ => self.skip(kind, 0)?,
+            }
+        }
+    }
+
+    fn skip(&mut self, kind: u8, depth: u8) -> io::Result<()> {
+        match kind {
+            // Of a field, a truth value is its kind.
+            TRUE | FALSE => {}
+            3 => drop(self.byte()?),
+            4..=6 => drop(self.number()?),
+            7 => (0..8).try_for_each(|_| self.byte().map(drop))?,
+            8 => {
+                let length = self.number()?;
+                let passed = io::copy(&mut (&mut self.from).take(length), &mut io::sink())?;
+                self.length += passed;
+            }
+            STRUCTURE if depth < 8 => loop {
+                let byte = self.byte()?;
+                if byte == 0 {
+                    break;
+                }
+                if byte >> 4 == 0 {
+                    self.number()?;
+                }
+                self.skip(byte & 0xF, depth + 1)?;
+            },
+            // Of lists and maps there are none in a page's header.
+            _ => return Err(ErrorKind::InvalidData.into()),
+        }
+        Ok(())
+    }
+}
+
+const TRUE: u8 = 1;
+const FALSE: u8 = 2;
+const INT32: u8 = 5;
+const STRUCTURE: u8 = 12;
+
+/// What a field of a page's header (0), or of one of its parts, is; nothing of one that the library passes over.
+fn kind_of(outer: i64, field: i64) -> Option<u8> {
+    match (outer, field) {
+        (0, 1..=4) | (5, 1..=4) | (7, 1..=2) | (8, 1..=6) => Some(INT32),
+        (0, 5..=8) => Some(STRUCTURE),
+        (7, 3) | (8, 7) => Some(TRUE),
+        _ => None,
+    }
+}
+
+/// A number whose last bit is its sign.
+fn signed(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// Bytes of the longest value in a dictionary.
+fn longest(page: &Page, column: &ColumnDescriptor) -> u64 {
+    let mut rest: &[u8] = page.buffer();
+    match column.physical_type() {
+        PhysicalType::BYTE_ARRAY => {}
+        PhysicalType::FIXED_LEN_BYTE_ARRAY => {
+            return u64::try_from(column.type_length()).unwrap_or(0);
+        }
+        _ => return 0,
+    }
+    let mut longest = 0;
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = u32::from_le_bytes(*length);
+        longest = longest.max(length);
+        let Some(behind) = behind.get(length as usize..) else { break };
+        rest = behind;
+    }
+    u64::from(longest)
+}
+
+/// How much the values of a page take beyond its own bytes; nothing where they cannot be in it.
+fn plausible(page: &Page, column: &ColumnDescriptor) -> Option<u64> {
     let (count, encoding) = (page.num_values() as usize, page.encoding());
     let buffer: &[u8] = page.buffer();
     let values = match page {
         // Plain, so that each takes a bit or more.
-        Page::DictionaryPage { .. } => return count <= 8 * buffer.len(),
+        Page::DictionaryPage { .. } => return (count <= 8 * buffer.len()).then_some(0),
         Page::DataPageV2 { rep_levels_byte_len, def_levels_byte_len, .. } => {
             buffer.get((*rep_levels_byte_len as usize + *def_levels_byte_len as usize)..)
         }
@@ -128,42 +424,61 @@ fn plausible(page: &Page, column: &ColumnDescriptor) -> bool {
                 rest.get(u32::from_le_bytes(*length) as usize..)
             }),
     };
-    let deltas = |values| after_deltas(values, count);
     match encoding {
         Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY => {
-            values.and_then(deltas).is_some()
+            deltas(values?, count).map(|_| 0)
         }
-        // Lengths of prefixes, and behind them those of the rest.
-        Encoding::DELTA_BYTE_ARRAY => values.and_then(deltas).and_then(deltas).is_some(),
-        _ => true,
+        // How much of the value before it each begins with, and then the lengths of the rest.
+        Encoding::DELTA_BYTE_ARRAY => {
+            let (repeated, rest) = deltas(values?, count)?;
+            deltas(rest, count).map(|_| repeated)
+        }
+        _ => Some(0),
     }
 }
 
-/// What follows on numbers in DELTA_BINARY_PACKED, `most` at most; nothing where that is not what they are.
-fn after_deltas(bytes: &[u8], most: usize) -> Option<&[u8]> {
+/// The sum of numbers in DELTA_BINARY_PACKED, `most` at most, and what follows on them; nothing where that is not what they are.
+fn deltas(bytes: &[u8], most: usize) -> Option<(u64, &[u8])> {
     let (block_size, rest) = number(bytes)?;
     let (blocks, rest) = number(rest)?;
     let (count, rest) = number(rest)?;
-    let (_first, mut rest) = number(rest)?;
+    let (first, mut rest) = number(rest)?;
     let per_block = usize::try_from(block_size.checked_div(blocks)?).ok()?;
     let (blocks, count) = (usize::try_from(blocks).ok()?, usize::try_from(count).ok()?);
     if count > most || per_block == 0 {
         return None;
     }
     let mut left = count.saturating_sub(1);
+    let mut value = signed(first);
+    let mut sum = if count == 0 { 0 } else { value.max(0) as u64 };
     while left > 0 {
-        let widths;
-        (_, rest) = number(rest)?;
+        let (least, widths);
+        (least, rest) = number(rest)?;
         (widths, rest) = rest.split_at_checked(blocks)?;
         for width in widths {
             // Behind the last value the widths may be anything.
-            let bits = if left == 0 { 0 } else { per_block.checked_mul(usize::from(*width))? };
+            let width = if left == 0 { 0 } else { usize::from(*width) };
+            let length = per_block.checked_mul(width)? / 8;
             // The last block may be cut.
-            rest = rest.get((bits / 8).min(rest.len())..)?;
+            let (block, behind) = rest.split_at(length.min(rest.len()));
+            for i in 0..per_block.min(left) {
+                let delta = bits(block, i.checked_mul(width)?, width);
+                value = value.wrapping_add(signed(least)).wrapping_add(delta as i64);
+                sum = sum.saturating_add(value.max(0) as u64);
+            }
+            rest = behind;
             left = left.saturating_sub(per_block);
         }
     }
-    Some(rest)
+    Some((sum, rest))
+}
+
+/// The number of `width` bits, 64 at most, that begins at a bit, the least first; what is cut off is zero.
+fn bits(bytes: &[u8], start: usize, width: usize) -> u64 {
+    let (skip, width) = (start % 8, width.min(64));
+    let bytes = bytes.iter().skip(start / 8).take(9).enumerate();
+    let all = bytes.fold(0, |sum: u128, (i, byte)| sum | u128::from(*byte) << (8 * i));
+    (all >> skip & ((1 << width) - 1)) as u64
 }
 
 /// A number of seven bits a byte, the least first.

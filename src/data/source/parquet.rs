@@ -1,8 +1,11 @@
 //! Parquet, as the Hugging Face Hub keeps data sets: columns of strings, numbers, or lists of them.
 
+use super::budget::{Budget, ROW};
 use super::pages::{Checked, Endless};
-use super::{Cell, LabelColumns, Place, Rows};
+use super::{Cell, LabelColumns, Place, Rows, listed, quoted};
 use crate::error::{Error, Result};
+use crate::files::open_regular;
+use parquet::basic::ConvertedType;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::FileMetaData;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
@@ -11,9 +14,6 @@ use parquet::schema::types::Type;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
-
-/// More than that are no texts: a page of one text repeated says any number of rows in a few bytes.
-const ROWS_PER_BYTE: u64 = 100;
 
 /// Reads the columns that are named, and no others. Returns the names of the classes where the file says them.
 pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
@@ -26,19 +26,20 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
 }
 
 fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
-    let broken =
-        |e: ParquetError| Error::data(path, None, format!("not a whole Parquet file: {e}"));
-    let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-    let bytes = file.metadata().map_err(Error::io("read", path))?.len();
-    let reader = SerializedFileReader::new(Endless(file)).map_err(broken)?;
+    let (file, bytes) = open_regular(path)?;
+    let budget = Budget::of(bytes);
+    let broken = |e: ParquetError| match budget.is_exceeded() {
+        true => budget.exceeded(path),
+        false => Error::data(path, None, format!("not a whole Parquet file: {e}")),
+    };
+    let file = Endless::new(file);
+    let reader = SerializedFileReader::new(file.clone()).map_err(broken)?;
     let count = reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
-    let count = count.fold(0, u64::saturating_add);
-    if count / ROWS_PER_BYTE > bytes {
-        let problem = format!(
-            "{count} rows in {bytes} bytes: it is damaged, or holds nothing but repetitions"
-        );
-        return Err(Error::data(path, None, problem));
+    // A page of one text repeated says any number of rows in a few bytes.
+    if count.fold(0, u64::saturating_add).saturating_mul(ROW) > budget.left() {
+        return Err(budget.exceeded(path));
     }
+    rows.budget = Some(budget.clone());
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let names = rows.columns.named();
@@ -48,10 +49,15 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
         let (Some(field), None) = (found.next(), found.next()) else {
             let there: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
             let what = if there.contains(name) { "more than one" } else { "no" };
-            let problem =
-                format!("{what} column {name:?} ({key}); the schema has {}", there.join(", "));
+            let (name, there) = (quoted(name), listed(there.into_iter()));
+            let problem = format!("{what} column {name} ({key}); the schema has {there}");
             return Err(Error::data(path, None, problem));
         };
+        if !is_plain(field) {
+            let expected = if key.starts_with("label") { "a label" } else { "a text" };
+            let problem = format!("column {name:?} ({key}): found a group, expected {expected}");
+            return Err(Error::data(path, None, problem));
+        }
         if !fields.contains(field) {
             fields.push(field.clone());
         }
@@ -62,28 +68,43 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
         LabelColumns::One { name, .. } => class_names(metadata, name),
         _ => None,
     };
+    rows.longest_name = classes.iter().flatten().map(String::len).max().unwrap_or(0) as u64;
     let distinct = classes.iter().flatten().collect::<std::collections::BTreeSet<_>>().len();
     if classes.as_ref().is_some_and(|classes| distinct < classes.len()) {
         return Err(Error::data(path, None, "its metadata has one name for several classes"));
     }
-    let file: Arc<Path> = path.into();
-    let mut line = 0;
+    let (shared, mut line): (Arc<Path>, _) = (path.into(), 0);
     for group in 0..reader.num_row_groups() {
-        let group = Checked(reader.get_row_group(group).map_err(broken)?);
+        let group = reader.get_row_group(group).map_err(broken)?;
+        let group = Checked { group, file: file.clone(), budget: budget.clone() };
         for row in group.get_row_iter(Some(projection.clone())).map_err(broken)? {
             let row = row.map_err(broken)?.into_columns();
             line += 1;
-            let place = Place { path: file.clone(), line: Some(line) };
+            let place = Place { path: shared.clone(), line: Some(line) };
             let cell = |(_, name): &(&str, &str)| {
                 let field = row.iter().find(|(column, _)| column == name);
                 field.map_or(Cell::Null, |(_, field)| cell(field))
             };
             let cells = names.iter().map(cell).collect();
-            let row = rows.columns.row(cells, classes.as_deref(), place);
-            rows.take(row)?;
+            rows.add(Ok(cells), classes.as_deref(), place)?;
         }
     }
     Ok(classes)
+}
+
+/// Whether a column is of values, or of lists of values.
+fn is_plain(field: &Type) -> bool {
+    let only = |group: &Type| match group.is_group().then(|| group.get_fields()) {
+        Some([only]) => Some(only.clone()),
+        _ => None,
+    };
+    if field.is_primitive() {
+        return true;
+    }
+    // The list, what repeats in it, and what that holds, which older writers leave out.
+    let Some(repeated) = only(field) else { return false };
+    field.get_basic_info().converted_type() == ConvertedType::LIST
+        && (repeated.is_primitive() || only(&repeated).is_some_and(|value| value.is_primitive()))
 }
 
 fn cell(field: &Field) -> Cell {
@@ -124,6 +145,7 @@ fn cell(field: &Field) -> Cell {
                 Cell::Texts,
             )
         }
+        Field::Bytes(bytes) => Cell::Other(format!("{} bytes that are not UTF-8", bytes.len())),
         _ => Cell::Other(field.to_string()),
     }
 }

@@ -1,9 +1,9 @@
-//! CSV, TSV and JSONL.
+//! CSV and TSV.
 
-use super::{Cell, Place, Rows};
+use super::csv::{self, Reader, Record};
+use super::{Cell, MOST_COLUMNS, Place, Rows, listed};
 use crate::error::{Error, Result};
-use crate::files::read_text;
-use serde_json::Value;
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,24 +14,28 @@ struct Positions {
 }
 
 impl Positions {
-    /// By the names in the first line.
-    fn in_header(path: &Path, header: &[&str], rows: &Rows<'_>) -> Result<Self> {
+    /// By the names in the header, which stands on the line `line`; a missing one may be explained by `hint`.
+    fn in_header<T: AsRef<str>>(
+        path: &Path,
+        line: usize,
+        header: &[T],
+        rows: &Rows<'_>,
+        hint: &str,
+    ) -> Result<Self> {
         let find = |(key, name): (&str, &str)| {
-            let mut found = header.iter().enumerate().filter(|(_, h)| **h == name).map(|(i, _)| i);
+            let named = |(i, cell): (usize, &T)| (cell.as_ref() == name).then_some(i);
+            let mut found = header.iter().enumerate().filter_map(named);
             match (found.next(), found.next()) {
                 (Some(position), None) => Ok(position),
                 (Some(_), Some(_)) => {
-                    Err(Error::data(path, 1, format!("more than one column {name:?} ({key})")))
+                    Err(Error::data(path, line, format!("more than one column {name:?} ({key})")))
                 }
-                _ if header.join("").is_empty() => Err(Error::data(
-                    path,
-                    1,
-                    format!("no column {name:?} ({key}); the header is empty"),
-                )),
                 _ => {
-                    let there = header.join(", ");
-                    let problem = format!("no column {name:?} ({key}); the header has {there}");
-                    Err(Error::data(path, 1, problem))
+                    let there = match listed(header.iter().map(AsRef::as_ref)) {
+                        there if there.is_empty() => "the header is empty".into(),
+                        there => format!("the header has {there}{hint}"),
+                    };
+                    Err(Error::data(path, line, format!("no column {name:?} ({key}); {there}")))
                 }
             }
         };
@@ -54,142 +58,165 @@ impl Positions {
         Ok(Self { positions, width: None })
     }
 
-    fn take(&mut self, fields: &[&str], place: Place, rows: &mut Rows<'_>) -> Result<()> {
+    /// Adds the row of these cells; `found` is how many the line has.
+    fn take(
+        &mut self,
+        cells: &[impl AsRef<str>],
+        found: usize,
+        place: Place,
+        rows: &mut Rows<'_>,
+    ) -> Result<()> {
         // Without a header the first line says how many there are.
-        let width = *self.width.get_or_insert(fields.len());
-        let row = if fields.len() == width {
-            let cell = |&i: &usize| match fields.get(i) {
-                Some(field) => Ok(Cell::Text((*field).to_owned())),
+        let width = *self.width.get_or_insert(found);
+        let cells = if found == width {
+            let cell = |&i: &usize| match cells.get(i) {
+                Some(cell) => Ok(Cell::Text(cell.as_ref().to_owned())),
                 None => Err(place.error(format!("no column {}; there are {width}", i + 1))),
             };
-            let cells = self.positions.iter().map(cell).collect::<Result<Vec<_>>>();
-            cells.and_then(|cells| rows.columns.row(cells, None, place))
+            self.positions.iter().map(cell).collect()
         } else {
             let as_where = if rows.columns.header { "header" } else { "first line" };
-            let found = fields.len();
             Err(place.error(format!("{found} columns, expected {width} as in the {as_where}")))
         };
-        rows.take(row)
+        rows.add(cells, None, place)
     }
 }
 
-pub fn read_csv(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
+/// Quotes are as in RFC 4180; what stands between columns is told by the first lines, unless it is said.
+pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     let file: Arc<Path> = path.into();
-    let text = read_text(path)?;
-    let text = text.trim_start_matches('\u{feff}');
-    // The reader counts the second half of a CRLF to the row after it.
-    let line = |position: &csv::Position| {
-        let half = text.as_bytes().get(position.byte() as usize) == Some(&b'\n');
-        position.line() as usize + usize::from(half && position.byte() > 0)
-    };
-    let broken = |error: csv::Error| {
-        let line = error.position().map(line);
-        Error::data(path, line, format!("not CSV: {:?}", error.into_kind()))
-    };
-    let header = rows.columns.header;
-    let mut reader =
-        csv::ReaderBuilder::new().flexible(true).has_headers(header).from_reader(text.as_bytes());
-    let mut positions = if header {
-        let names = reader.headers().map_err(broken)?.clone();
-        Positions::in_header(path, &names.iter().collect::<Vec<_>>(), rows)?
+    let (mut reader, delimiter) = csv_reader(path, text, rows)?;
+    let mut positions = if rows.columns.header {
+        let header = reader.record()?;
+        let (line, cells) = header.map_or((1, vec![]), |header| (header.first, header.cells));
+        Positions::in_header(path, line, &cells, rows, &separated_by(&cells, delimiter))?
     } else {
         Positions::by_number(path, rows)?
     };
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(broken)? {
-        let from = record.position().map(line);
-        let fields: Vec<&str> = record.iter().collect();
+    while let Some(Record { cells, first, last }) = reader.record()? {
         // A quote that is not closed eats rows, which nobody can have meant to leave out.
-        let to = reader.position().line() as usize;
-        if from.is_some_and(|from| to > from + 1)
-            && positions.width.is_some_and(|w| w != fields.len())
-        {
-            let (from, width) = (from.unwrap_or(1), positions.width.unwrap_or(0));
+        if let Some(width) = positions.width.filter(|width| last > first && *width != cells.len()) {
             let problem = format!(
-                "line {from} to {to} are one row of {} columns, expected {width}; is a quote not closed?",
-                fields.len()
+                "line {first} to {last} are one row of {} columns, expected {width}; is a quote not closed?",
+                cells.len()
             );
             return Err(Error::file(path, problem));
         }
-        positions.take(&fields, Place { path: file.clone(), line: from }, rows)?;
+        let place = Place { path: file.clone(), line: Some(first) };
+        positions.take(&cells, cells.len(), place, rows)?;
     }
+    reader.warn_of_long_cells();
     Ok(())
 }
 
+/// A reader of the rows, header included, and the delimiter that it found where none was said.
+fn csv_reader<'a>(
+    path: &'a Path,
+    text: &'a str,
+    rows: &Rows<'_>,
+) -> Result<(Reader<'a>, Option<char>)> {
+    let (line, said, text) = match csv::said_for_excel(text) {
+        Some((delimiter, rest)) => (2, Some(delimiter), rest),
+        None => (1, None, text),
+    };
+    let told = rows.columns.delimiter;
+    if let (Some(said), Some(told)) = (said, told)
+        && said != told
+    {
+        let problem = format!("sep={said} in the file, and data.delimiter is {told:?}");
+        return Err(Error::data(path, 1, problem));
+    }
+    let found = told.or(said);
+    let delimiter = found.unwrap_or_else(|| detected(path, text, rows));
+    if delimiter != ',' && told.is_none() {
+        let name = csv::name(delimiter);
+        tracing::info!("{}: columns are separated by {name} (data.delimiter)", path.display());
+    }
+    Ok((Reader::new(path, text, line, delimiter), found.is_none().then_some(delimiter)))
+}
+
+/// The delimiter with which the first lines have the columns that are read, commas before others; else the one that makes the most columns
+/// of the first.
+fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> char {
+    let columns = rows.columns;
+    let first = |delimiter| -> Option<Vec<Record<'_>>> {
+        let mut reader = Reader::new(path, text, 1, delimiter);
+        let lines = if columns.header { 1 } else { 20 };
+        std::iter::from_fn(|| reader.record().transpose()).take(lines).collect::<Result<_>>().ok()
+    };
+    let width = |records: &[Record<'_>]| records.first().map_or(0, |record| record.cells.len());
+    let fits = |records: &[Record<'_>]| {
+        let width = width(records);
+        records.iter().all(|record| record.cells.len() == width)
+            && columns.named().iter().all(|(_, name)| match records.first() {
+                Some(header) if columns.header => header.cells.iter().any(|cell| cell == name),
+                _ => name.parse().is_ok_and(|number: usize| number <= width),
+            })
+    };
+    let tried: Vec<(char, Vec<Record<'_>>)> = csv::DELIMITERS
+        .iter()
+        .filter_map(|&delimiter| Some((delimiter, first(delimiter)?)))
+        .collect();
+    let fitting = tried.iter().find(|(_, records)| fits(records));
+    // Of several with equally many, the first.
+    let widest = || tried.iter().rev().max_by_key(|(_, records)| width(records));
+    fitting.or_else(widest).map_or(',', |(delimiter, _)| *delimiter)
+}
+
+/// What a message on a header says of the delimiter that was found.
+fn separated_by(header: &[Cow<'_, str>], found: Option<char>) -> String {
+    match found {
+        Some(delimiter) if delimiter != ',' => {
+            format!(", separated by {} (data.delimiter)", csv::name(delimiter))
+        }
+        Some(_) if header.len() == 1 => {
+            "; other separators than commas, semicolons, tabs and bars are said by data.delimiter"
+                .into()
+        }
+        _ => String::new(),
+    }
+}
+
 /// Quotes mean nothing in a TSV: no field can hold a tab or a line's end, and a reader that minds quotes loses rows.
-pub fn read_tsv(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
+pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
+    if let Some(delimiter) = rows.columns.delimiter.filter(|delimiter| *delimiter != '\t') {
+        let problem = format!(
+            "data.delimiter: found {delimiter:?} for a .tsv, whose columns are separated by tabs; call it .csv"
+        );
+        return Err(Error::data(path, None, problem));
+    }
     let file: Arc<Path> = path.into();
-    let text = read_text(path)?;
-    let mut lines = text
-        .trim_start_matches('\u{feff}')
-        .split('\n')
-        .map(|line| line.strip_suffix('\r').unwrap_or(line))
-        .enumerate()
-        .peekable();
+    let mut lines =
+        text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate().peekable();
+    let cells = |line: &str| line.split('\t').count();
     let mut positions = if rows.columns.header {
         let (_, header) = lines.next().unwrap_or_default();
-        Positions::in_header(path, &header.split('\t').collect::<Vec<_>>(), rows)?
+        if cells(header) > MOST_COLUMNS {
+            return Err(Error::data(path, 1, format!("more than {MOST_COLUMNS} columns")));
+        }
+        let header: Vec<&str> = header.split('\t').collect();
+        let in_quotes =
+            |name: &&str| name.len() > 1 && name.starts_with('"') && name.ends_with('"');
+        let hint = if header.iter().any(in_quotes) {
+            "; quotes are ordinary letters in a .tsv: where they are to be as in a CSV, call it .csv"
+        } else if header.len() == 1 && header.iter().any(|name| name.contains([',', ';', '|'])) {
+            "; columns of a .tsv are separated by tabs: where they are not, call it .csv"
+        } else {
+            ""
+        };
+        Positions::in_header(path, 1, &header, rows, hint)?
     } else {
         Positions::by_number(path, rows)?
     };
+    let most = positions.positions.iter().max().map_or(0, |most| most + 1);
     while let Some((i, line)) = lines.next() {
         // An empty line is a row only where a row is one column; what follows the last line's end never is.
         if line.is_empty() && (positions.width != Some(1) || lines.peek().is_none()) {
             continue;
         }
         let place = Place { path: file.clone(), line: Some(i + 1) };
-        positions.take(&line.split('\t').collect::<Vec<_>>(), place, rows)?;
+        let first: Vec<&str> = line.split('\t').take(most).collect();
+        positions.take(&first, cells(line), place, rows)?;
     }
     Ok(())
-}
-
-pub fn read_jsonl(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
-    let file: Arc<Path> = path.into();
-    let text = read_text(path)?;
-    for (i, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let place = Place { path: file.clone(), line: Some(i + 1) };
-        let row = fields(line, &place, rows).and_then(|cells| rows.columns.row(cells, None, place));
-        rows.take(row)?;
-    }
-    Ok(())
-}
-
-fn fields(line: &str, place: &Place, rows: &Rows<'_>) -> Result<Vec<Cell>> {
-    let value: Value =
-        serde_json::from_str(line).map_err(|e| place.error(format!("not JSON: {e}")))?;
-    let Some(object) = value.as_object() else { return Err(place.error("not a JSON object")) };
-    let field = |(key, name): (&str, &str)| {
-        object.get(name).map(cell).ok_or_else(|| {
-            let there = object.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            place.error(format!("no field {name:?} ({key}); there are {there}"))
-        })
-    };
-    rows.columns.named().into_iter().map(field).collect()
-}
-
-fn cell(value: &Value) -> Cell {
-    let simple = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        // 1.0 is the class 1, as it is in other formats, and -0.0 the class 0.
-        Value::Number(number) => Some(
-            number
-                .as_f64()
-                .filter(|x| number.is_f64() && x.fract() == 0.0 && x.abs() < 1e15)
-                .map_or_else(|| number.to_string(), |x| format!("{:.0}", x + 0.0)),
-        ),
-        Value::Bool(_) => Some(value.to_string()),
-        _ => None,
-    };
-    let several = |values: &Vec<Value>| values.iter().map(simple).collect::<Option<Vec<_>>>();
-    match (simple(value), value) {
-        (Some(text), _) => Cell::Text(text),
-        (_, Value::Null) => Cell::Null,
-        (_, Value::Array(values)) => {
-            several(values).map_or(Cell::Other(value.to_string()), Cell::Texts)
-        }
-        _ => Cell::Other(value.to_string()),
-    }
 }

@@ -1,0 +1,187 @@
+//! CSV as RFC 4180 has it, and as strictly as Python's `csv.reader(strict=True)`: a quote that is out of place is an error.
+//!
+//! The `csv` crate has no such mode. It reads on behind a quote that is out of place, and ends the last cell where the file ends, so that
+//! rows are lost without a word.
+
+use super::{MOST_COLUMNS, quoted};
+use crate::error::{Error, Result};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// A cell of more lines is likely one whose quote was meant to be a letter.
+const MANY_LINES: usize = 20;
+
+/// A row.
+pub struct Record<'a> {
+    /// Its cells.
+    pub cells: Vec<Cow<'a, str>>,
+    /// The line that it begins on.
+    pub first: usize,
+    /// The line that it ends on.
+    pub last: usize,
+}
+
+/// Reads rows, one after the other. A blank line is none.
+pub struct Reader<'a> {
+    path: &'a Path,
+    delimiter: char,
+    rest: &'a str,
+    line: usize,
+    /// First and last line of the first cell of many lines, and how many there are.
+    long: Option<(usize, usize)>,
+    count_long: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `text`, which begins on the line `line` of the file `path`.
+    pub fn new(path: &'a Path, text: &'a str, line: usize, delimiter: char) -> Self {
+        Self { path, delimiter, rest: text, line, long: None, count_long: 0 }
+    }
+
+    /// The next row, if there is one.
+    pub fn record(&mut self) -> Result<Option<Record<'a>>> {
+        while self.end_line() {}
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let first = self.line;
+        let mut cells = vec![];
+        loop {
+            if cells.len() == MOST_COLUMNS {
+                let problem = format!("more than {MOST_COLUMNS} columns");
+                return Err(Error::data(self.path, first, problem));
+            }
+            cells.push(self.cell()?);
+            let last = self.line;
+            if let Some(rest) = self.rest.strip_prefix(self.delimiter) {
+                self.rest = rest;
+            } else {
+                self.end_line();
+                return Ok(Some(Record { cells, first, last }));
+            }
+        }
+    }
+
+    /// Warns of cells that are so long that a quote is likely a letter.
+    pub fn warn_of_long_cells(&self) {
+        let Some((first, last)) = self.long else { return };
+        let more = match self.count_long {
+            1 => String::new(),
+            count => format!(" ({} more cells have more than {MANY_LINES} lines)", count - 1),
+        };
+        tracing::warn!(
+            "{}: line {first} to {last} are one cell{more}; is a quote not closed?",
+            self.path.display()
+        );
+    }
+
+    /// Goes behind a line's end, if one is next.
+    fn end_line(&mut self) -> bool {
+        let rest = ["\r\n", "\n", "\r"].iter().find_map(|end| self.rest.strip_prefix(end));
+        self.rest = rest.unwrap_or(self.rest);
+        self.line += usize::from(rest.is_some());
+        rest.is_some()
+    }
+
+    fn cell(&mut self) -> Result<Cow<'a, str>> {
+        if let Some(inside) = self.rest.strip_prefix('"') {
+            return self.quoted_cell(inside);
+        }
+        let end = self.rest.find([self.delimiter, '\n', '\r']).unwrap_or(self.rest.len());
+        let (cell, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Ok(cell.into())
+    }
+
+    /// The cell whose quote was opened before `inside`.
+    fn quoted_cell(&mut self, inside: &'a str) -> Result<Cow<'a, str>> {
+        let first = self.line;
+        let (mut cell, mut rest) = (Cow::Borrowed(""), inside);
+        loop {
+            let Some((piece, behind)) = rest.split_once('"') else {
+                let problem = "a quote opens a cell here, and none closes it; as a letter a quote is \
+                     written twice, in a cell that is in quotes";
+                return Err(self.out_of_place(first, problem));
+            };
+            cell = if cell.is_empty() { piece.into() } else { cell + piece };
+            let Some(behind) = behind.strip_prefix('"') else {
+                self.line += line_ends(&cell);
+                self.rest = behind;
+                break;
+            };
+            cell += "\"";
+            rest = behind;
+        }
+        if self.line - first >= MANY_LINES {
+            self.long.get_or_insert((first, self.line));
+            self.count_long += 1;
+        }
+        if self.rest.is_empty() || self.rest.starts_with([self.delimiter, '\n', '\r']) {
+            return Ok(cell);
+        }
+        let problem = if cell.ends_with('\\') {
+            "a quote in this cell is written \\\", as MySQL and Spark write it; expected \"\", so write the file again with quotes doubled"
+                .to_owned()
+        } else {
+            let found = self.rest.lines().next().unwrap_or_default();
+            let on_line = match self.line {
+                line if line == first => String::new(),
+                line => format!(" on line {line}"),
+            };
+            format!(
+                "behind the quote that closes this cell{on_line} is {}, expected {:?} or the line's end; as a letter a quote is written twice",
+                quoted(found),
+                self.delimiter
+            )
+        };
+        Err(self.out_of_place(first, &problem))
+    }
+
+    fn out_of_place(&self, line: usize, problem: &str) -> Error {
+        let tsv = "; where quotes are ordinary letters, call it .tsv";
+        let tsv = if self.delimiter == '\t' { tsv } else { "" };
+        Error::data(self.path, line, format!("{problem}{tsv}"))
+    }
+}
+
+/// How many lines end in a text: with `\n`, `\r\n` or `\r`.
+fn line_ends(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let pairs = bytes.windows(2).filter(|pair| pair == b"\r\n").count();
+    bytes.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() - pairs
+}
+
+/// The delimiters that a file is tried with, commas first.
+pub const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
+
+/// What can stand between columns, for messages.
+pub const DELIMITER: &str = "one character other than a quote or a line's end";
+
+/// Whether a character can stand between columns.
+pub fn can_delimit(character: char) -> bool {
+    !['"', '\n', '\r'].contains(&character)
+}
+
+/// A delimiter's name, of several: `semicolons`.
+pub fn name(delimiter: char) -> String {
+    match delimiter {
+        ',' => "commas".into(),
+        ';' => "semicolons".into(),
+        '\t' => "tabs".into(),
+        '|' => "bars".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The delimiter that a text's first line says for Excel, `sep=;`, and what follows on that line.
+pub fn said_for_excel(text: &str) -> Option<(char, &str)> {
+    let (line, rest) = text.split_once('\n')?;
+    let line = line.trim_end_matches('\r');
+    let line = line.strip_prefix('"').and_then(|line| line.strip_suffix('"')).unwrap_or(line);
+    let (sep, delimiter) = line.split_at_checked(4)?;
+    let mut characters = delimiter.chars();
+    match (sep.eq_ignore_ascii_case("sep="), characters.next(), characters.next()) {
+        (true, Some(delimiter), None) if can_delimit(delimiter) => Some((delimiter, rest)),
+        _ => None,
+    }
+}

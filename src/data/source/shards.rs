@@ -1,0 +1,103 @@
+//! The Parquet files that one split of a data set is kept in, on the Hub and in a folder.
+
+use super::folder::sorted_entries;
+use super::input::ending;
+use super::listed;
+use crate::error::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The Parquet files of a folder, or of the `data` in it as data sets are downloaded; `None` where there are none.
+///
+/// They must be those of one split, and all of them.
+pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    for folder in [path.to_owned(), path.join("data")] {
+        if !folder.is_dir() {
+            continue;
+        }
+        let mut files = sorted_entries(&folder)?;
+        files.retain(|file| ending(file).is_some_and(|e| e == "parquet") && !file.is_dir());
+        if files.is_empty() {
+            continue;
+        }
+        // Where the Hub has them.
+        let name = |file: &PathBuf| {
+            format!("data/{}", file.file_name().unwrap_or_default().to_string_lossy())
+        };
+        let names: Vec<String> = files.iter().map(name).collect();
+        let splits: BTreeSet<String> =
+            names.iter().filter_map(|name| Some(place_of(name)?.1)).collect();
+        if splits.len() > 1 {
+            let problem = format!(
+                "Parquet files of several splits, {}; expected those of one: name a file, or put the files of each split into a \
+                 folder of its own",
+                listed(splits.iter().map(String::as_str))
+            );
+            return Err(Error::data(&folder, None, problem));
+        }
+        whole(&names).map_err(|problem| Error::data(&folder, None, problem))?;
+        return Ok(Some(files));
+    }
+    Ok(None)
+}
+
+/// Checks that no file of a split is missing: of `train-00000-of-00003` by their count, of `0000`, `0001` by their numbers, and then
+/// the next one is what must not be there.
+pub fn whole(files: &[String]) -> std::result::Result<Vec<String>, String> {
+    let Some(first) = files.first() else { return Ok(vec![]) };
+    let names = || files.iter().map(String::as_str);
+    if let Some((_, count)) = number_of(first) {
+        let mut numbers: Vec<_> = files.iter().map(|file| number_of(file)).collect();
+        numbers.sort_unstable();
+        return match (0..count).map(|i| Some((i, count))).eq(numbers) {
+            true => Ok(vec![]),
+            false if files.len() < count => {
+                Err(format!("{} of the {count} files of {first}", files.len()))
+            }
+            false => Err(format!("{}: expected {count} alone, as {first} says", listed(names()))),
+        };
+    }
+    if !is_number(stem(first)) {
+        return match files {
+            [_] => Ok(vec![]),
+            _ => Err(format!("{}: expected one of them", listed(names()))),
+        };
+    }
+    let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let name = |i: usize| format!("{folder}/{i:0width$}.parquet", width = stem(first).len());
+    if let Some(missing) = (0..files.len()).map(name).find(|name| !files.contains(name)) {
+        return Err(format!("no file {missing}"));
+    }
+    Ok(vec![name(files.len())])
+}
+
+fn stem(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file).trim_end_matches(".parquet")
+}
+
+/// The number of a file and how many there are: 1 and 3 of `train-00001-of-00003`, or of `train-00001-of-00003-0123456789abcdef`.
+fn number_of(file: &str) -> Option<(usize, usize)> {
+    let (start, end) = stem(file).split_once("-of-")?;
+    let (_, number) = start.rsplit_once('-')?;
+    let count = end.split('-').next().filter(|count| is_number(count))?;
+    Some((number.parse().ok()?, count.parse().ok()?))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Subset and split of a Parquet file: `SUBSET/SPLIT-00000-of-00001`, `data/SPLIT-...`, `SUBSET/SPLIT/0000`.
+pub fn place_of(file: &str) -> Option<(String, String)> {
+    let stem = file.strip_suffix(".parquet")?;
+    let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
+    // The split is the name up to its number, or the folder where the name is a number alone.
+    let (subset, split) = if is_number(name) {
+        folder.rsplit_once('/').unwrap_or(("", folder))
+    } else {
+        let numbered = name.split_once("-of-").and_then(|(start, _)| start.rsplit_once('-'));
+        (folder, numbered.filter(|(_, number)| is_number(number)).map_or(name, |(split, _)| split))
+    };
+    let subset = if subset.is_empty() || subset == "data" { "default" } else { subset };
+    Some((subset.to_owned(), split.to_owned()))
+}
