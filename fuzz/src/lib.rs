@@ -50,7 +50,7 @@ pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
 }
 
-/// Columns for each value of a byte, bit by bit: `@` is the least, `A` without a header, `B` pairs, `D` with bad rows left out;
+/// Columns for each value of a byte, bit by bit: `@` is the least, `A` without a header, `B` pairs, `D` with bad rows left out, `H` with semicolons;
 /// `P` has several labels in a column, `` ` `` a column for each, `p` none.
 pub fn columns(how: u8) -> Columns {
     let bit = |i: u8| how >> i & 1 == 1;
@@ -66,6 +66,7 @@ pub fn columns(how: u8) -> Columns {
             _ => LabelColumns::None,
         },
         header,
+        delimiter: bit(3).then_some(';'),
         skip_bad_rows: bit(2),
     }
 }
