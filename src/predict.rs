@@ -118,7 +118,7 @@ impl Predictor {
         let _guard = tch::no_grad_guard();
         let encoded =
             self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.max_length);
-        has_segments(&self.base.dir, &self.base.config, &encoded)?;
+        has_embeddings(&self.base.dir, &self.base.config, &encoded)?;
         self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
         let lengths: Vec<usize> = encoded.iter().map(|tokens| tokens.ids.len()).collect();
@@ -191,7 +191,7 @@ impl Predictor {
         let task = self.meta.task_type;
         let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
         let tokens = examples.iter().map(|example| &example.tokens);
-        has_segments(&self.base.dir, &self.base.config, tokens)?;
+        has_embeddings(&self.base.dir, &self.base.config, tokens)?;
         let (model, device) = (&self.base.model, self.base.device());
         let found = evaluate(model, device, &examples, task, &labels, batch_size, progress)?;
         match found.metrics.get("loss") {
@@ -223,8 +223,9 @@ pub fn same_tokenizer(
     if found == expected {
         return Ok(());
     }
+    let why = reader.why_other(expected).map(|why| format!("; {why}")).unwrap_or_default();
     let problem = format!(
-        "another tokenizer than {}'s: expected fingerprint {expected}, found {found}",
+        "another tokenizer than {}'s: expected fingerprint {expected}, found {found}{why}",
         delta.display()
     );
     Err(Error::file(tokenizer, problem))
@@ -271,15 +272,24 @@ pub fn fits(dir: &Path, tokenizer: &Tokenizer, base: &ModelConfig) -> Result<()>
     Err(Error::file(dir, problem))
 }
 
-/// Checks that the base `dir` has an embedding for the second texts in `tokens`.
-pub fn has_segments<'a>(
+/// Checks that the base `dir` has an embedding for each token in `tokens`, and for their second texts.
+pub fn has_embeddings<'a>(
     dir: &Path,
     base: &ModelConfig,
     tokens: impl IntoIterator<Item = &'a Encoded>,
 ) -> Result<()> {
-    if base.type_vocab_size < 2 && tokens.into_iter().any(|t| t.first < t.ids.len()) {
-        let problem = "the data has pairs, and the base's config.json says type_vocab_size = 1";
-        return Err(Error::file(dir, problem));
+    for tokens in tokens {
+        if base.type_vocab_size < 2 && tokens.first < tokens.ids.len() {
+            let problem = "the data has pairs, and the base's config.json says type_vocab_size = 1";
+            return Err(Error::file(dir, problem));
+        }
+        if let Some(id) = tokens.ids.iter().find(|id| i64::from(**id) >= base.vocab_size) {
+            let problem = format!(
+                "a text has the special token of id {id}, which the vocabulary lacks, and the base's config.json says vocab_size = {}",
+                base.vocab_size
+            );
+            return Err(Error::file(dir, problem));
+        }
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ pub use source::{
     Columns, DELIMITER, FORMATS, Label, LabelColumns, Place, Row, Table, can_delimit, has_ending,
     is_table, packing_of, place_of, read, read_all, unpack, unreadable, whole,
 };
-pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer};
+pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer, settings};
 
 /// A tokenized row with its target.
 #[derive(Debug, Clone)]

@@ -65,9 +65,8 @@ pub fn export(
         let name = output.file_name().unwrap_or_default().to_string_lossy();
         let card = card::Card { format, name: &name, model, base: &base, task: &task, run };
         write("README.md", card.text().as_bytes())?;
-        for file in &reader.files {
-            let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-            write(&file.file_name().unwrap_or_default().to_string_lossy(), &bytes)?;
+        for (name, bytes) in reader.files()? {
+            write(name, &bytes)?;
         }
         match format {
             // Every tensor of the model, as its `state_dict()` has it.

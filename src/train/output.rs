@@ -189,9 +189,8 @@ pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<()> {
     let config = format!("{MARK} {}.\n{}", env!("CARGO_PKG_VERSION"), prepared.resolved.to_toml()?);
     files::replace_with(&path.join(CONFIG), config.as_bytes())?;
     checkpoint::prepare(path)?;
-    for file in &prepared.tokenizer.files {
-        let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
-        files::replace_with(&path.join(file.file_name().unwrap_or_default()), &bytes)?;
+    for (name, bytes) in prepared.tokenizer.files()? {
+        files::replace_with(&path.join(name), &bytes)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::methods::Method;
 use crate::models::{Shaping, TaskType};
 use crate::native;
 use crate::optim::AdamW;
-use crate::predict::{examples, fits, has_segments};
+use crate::predict::{examples, fits, has_embeddings};
 use crate::sources::{Labelled, Model, Sources};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -76,7 +76,11 @@ impl Prepared {
         let Encoded { tokenizer, train, eval, places } = encoded;
         run.check_model(&files.config)?;
         fits(dir, &tokenizer, &files.config)?;
-        has_segments(dir, &files.config, train.iter().chain(&eval).map(|example| &example.tokens))?;
+        has_embeddings(
+            dir,
+            &files.config,
+            train.iter().chain(&eval).map(|example| &example.tokens),
+        )?;
         let dropouts = run.dropouts(&files.config);
         let task_type = section.task_type;
         let outputs = task_type.outputs(labels.names.len());
@@ -225,7 +229,11 @@ impl Prepared {
         for (key, expected) in expected.as_object().into_iter().flatten() {
             let found = found.get(key).unwrap_or(&serde_json::Value::Null);
             if key != "metrics" && found != expected {
-                return other(key, found, expected);
+                let why = found.as_str().filter(|_| key == "tokenizer_fingerprint");
+                return match why.and_then(|found| self.tokenizer.why_other(found)) {
+                    Some(why) => other(key, found, &format!("{expected}; {why}")),
+                    None => other(key, found, expected),
+                };
             }
         }
         let (found, expected) = (&state.data_fingerprint, &self.data_fingerprint);

@@ -1,36 +1,160 @@
 //! Tokens that are found in a text as they are, before it is cut into words: special ones, and those that people added.
 
+use super::files::{Object, cut, short};
 use crate::error::{Error, Result};
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::Regex;
-use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+/// Characters of the longest added token.
+const LONGEST: usize = 512;
+/// The most added tokens, and the most bytes that all of them have.
+const MOST: usize = 100_000;
+const MOST_BYTES: usize = 4 << 20;
 
 /// An added token, as in `tokenizer.json`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddedToken {
-    /// Its id; in `tokenizer_config.json` that is the key.
-    #[serde(default)]
+    /// Its id, once it is among others.
     pub id: u32,
     /// What it looks like.
     pub content: String,
     /// Whether it is no token inside a word.
-    #[serde(default)]
     pub single_word: bool,
     /// Whether it takes the white space before it along.
-    #[serde(default)]
     pub lstrip: bool,
     /// Whether it takes the white space after it along.
-    #[serde(default)]
     pub rstrip: bool,
     /// Whether it is looked for after normalizing.
-    #[serde(default)]
     pub normalized: bool,
+    /// Whether it is a special token.
+    pub special: bool,
+    /// Whether it has a new id although no file gives it one: the base need not have an embedding for it.
+    pub implied: bool,
 }
 
 impl AddedToken {
-    /// A token without frills; its id is still to be set.
-    pub fn new(content: String, normalized: bool) -> Self {
-        Self { id: 0, content, single_word: false, lstrip: false, rstrip: false, normalized }
+    /// A token without frills. Special ones are found as they are, others after normalizing.
+    pub fn new(content: String, special: bool) -> Self {
+        Self {
+            id: 0,
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: !special,
+            special,
+            implied: false,
+        }
+    }
+
+    /// Whether it is found where another is.
+    pub fn looks_like(&self, other: &Self) -> bool {
+        let flags =
+            |token: &Self| (token.single_word, token.lstrip, token.rstrip, token.normalized);
+        self.content == other.content && flags(self) == flags(other)
+    }
+
+    /// A token as an object. `special` is what it is whatever the object says; `None`: what the object says.
+    pub fn from_object(
+        object: &Object,
+        special: Option<bool>,
+    ) -> std::result::Result<Self, String> {
+        let flag = |key: &str| match object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(format!("{key}: found {}, expected true or false", short(other))),
+        };
+        let content = match object.get("content") {
+            Some(Value::String(content)) => content.clone(),
+            Some(other) => return Err(format!("content: found {}, expected a text", short(other))),
+            None => return Err("content: found nothing, expected a text".into()),
+        };
+        let special = special.map_or_else(|| flag("special"), |special| Ok(Some(special)))?;
+        let plain = Self::new(content, special.unwrap_or(false));
+        Ok(Self {
+            single_word: flag("single_word")?.unwrap_or(false),
+            lstrip: flag("lstrip")?.unwrap_or(false),
+            rstrip: flag("rstrip")?.unwrap_or(false),
+            normalized: flag("normalized")?.unwrap_or(plain.normalized),
+            ..plain
+        })
+    }
+}
+
+/// Added tokens as Hugging Face's `AddedVocabulary` keeps them: each once, with the vocabulary's id or the next one.
+#[derive(Default)]
+pub struct Added {
+    /// In the order in which they came.
+    tokens: Vec<AddedToken>,
+    /// Places of tokens by content.
+    places: HashMap<String, usize>,
+    /// Places of tokens by id: of several, the last one's.
+    by_id: HashMap<u32, usize>,
+    bytes: usize,
+}
+
+impl Added {
+    /// Adds `tokens` to those of a vocabulary, which `path` has; one that is here already has its new looks.
+    pub fn add(
+        &mut self,
+        path: &Path,
+        vocab: &HashMap<String, u32>,
+        tokens: impl IntoIterator<Item = AddedToken>,
+    ) -> Result<()> {
+        let size = u32::try_from(vocab.len()).unwrap_or(u32::MAX);
+        let highest = self.by_id.keys().copied().max();
+        let mut next = highest.filter(|id| *id >= size).map_or(size, |id| id.saturating_add(1));
+        for token in tokens {
+            if token.content.is_empty() {
+                continue;
+            }
+            let length = token.content.chars().count();
+            if length > LONGEST {
+                let content = cut(&token.content);
+                let problem = format!(
+                    "the added token {content:?} has {length} characters, expected {LONGEST} at most"
+                );
+                return Err(Error::file(path, problem));
+            }
+            let place = self.places.get(&token.content).copied();
+            if let Some((place, old)) = place.and_then(|i| Some((i, self.tokens.get_mut(i)?))) {
+                let special = old.special || token.special;
+                *old = AddedToken { id: old.id, implied: old.implied, special, ..token };
+                self.by_id.insert(old.id, place);
+                continue;
+            }
+            self.bytes += token.content.len();
+            if self.tokens.len() >= MOST || self.bytes > MOST_BYTES {
+                let problem = format!(
+                    "more than {MOST} added tokens, or more than {MOST_BYTES} bytes of them"
+                );
+                return Err(Error::file(path, problem));
+            }
+            let known = vocab.get(&token.content).copied();
+            let id = known.unwrap_or(next);
+            if known.is_none() {
+                next = next.saturating_add(1);
+            }
+            self.places.insert(token.content.clone(), self.tokens.len());
+            self.by_id.insert(id, self.tokens.len());
+            self.tokens.push(AddedToken { id, implied: token.implied && known.is_none(), ..token });
+        }
+        Ok(())
+    }
+
+    /// The tokens that are found in texts: of several with one id, which a vocabulary with holes gives, the last.
+    pub fn into_tokens(self) -> Vec<AddedToken> {
+        let Self { tokens, by_id, .. } = self;
+        let is_last = |(i, token): &(usize, AddedToken)| by_id.get(&token.id) == Some(i);
+        tokens.into_iter().enumerate().filter(is_last).map(|(_, token)| token).collect()
+    }
+
+    /// The token of this content.
+    pub fn get(&self, content: &str) -> Option<&AddedToken> {
+        self.places.get(content).and_then(|&place| self.tokens.get(place))
     }
 }
 
@@ -46,6 +170,8 @@ pub enum Piece<'a> {
 pub struct Finder {
     automaton: AhoCorasick,
     tokens: Vec<AddedToken>,
+    /// Whether special tokens are cut into words, as other texts.
+    split_special: bool,
     /// Whether a token has white space in it.
     pub reaches_over_spaces: bool,
     word_end: Regex,
@@ -53,9 +179,11 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// For `tokens`, each looked for as `looks` says; one that looks like nothing is never found.
+    /// For `tokens` of the file `path`, each looked for as `looks` says; one that looks like nothing is never found.
     pub fn new(
+        path: &Path,
         tokens: Vec<AddedToken>,
+        split_special: bool,
         looks: impl Fn(&AddedToken) -> String,
     ) -> Result<Option<Self>> {
         let looks =
@@ -64,16 +192,30 @@ impl Finder {
         if tokens.is_empty() {
             return Ok(None);
         }
+        let mut seen = HashSet::new();
+        if let Some(twice) = patterns.iter().find(|look: &&String| !seen.insert(*look)) {
+            let problem = format!("two added tokens that both look like {:?}", cut(twice));
+            return Err(Error::file(path, problem));
+        }
         let bug = |e: &dyn std::fmt::Display| Error::Bug(format!("added tokens: {e}"));
         let reaches_over_spaces =
             patterns.iter().any(|look: &String| look.contains(char::is_whitespace));
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
+            // The time to build a DFA is quadratic in a token's length.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns)
             .map_err(|e| bug(&e))?;
         let regex = |pattern| Regex::new(pattern).map_err(|e| bug(&e));
         let (word_end, word_start) = (regex(r"\w$")?, regex(r"^\w")?);
-        Ok(Some(Self { automaton, tokens, reaches_over_spaces, word_end, word_start }))
+        Ok(Some(Self {
+            automaton,
+            tokens,
+            split_special,
+            reaches_over_spaces,
+            word_end,
+            word_start,
+        }))
     }
 
     /// Calls `each` with the pieces of `text`, in order, until it says that it has enough.
@@ -83,6 +225,9 @@ impl Finder {
         let mut done = 0;
         for found in self.automaton.find_iter(text) {
             let Some(token) = self.tokens.get(found.pattern().as_usize()) else { continue };
+            if self.split_special && token.special {
+                continue;
+            }
             let (before, after) = (part(0, found.start()), part(found.end(), text.len()));
             if token.single_word
                 && (self.word_end.is_match(before) || self.word_start.is_match(after))

@@ -3,6 +3,7 @@
 //! Written here: `rust_tokenizers`' takes time that grows with the square of a word's length, keeps every word that it has seen,
 //! and differs from Hugging Face's around special tokens.
 
+use super::files::cut;
 use regex::Regex;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -32,7 +33,7 @@ impl Bpe {
             vocab
                 .get(token)
                 .copied()
-                .ok_or_else(|| format!("merges: {token:?} is not in the vocabulary"))
+                .ok_or_else(|| format!("merges: {:?} is not in the vocabulary", cut(token)))
         };
         let mut ranked = HashMap::with_capacity(merges.len());
         for ((a, b), rank) in merges.iter().zip(0u32..) {
@@ -112,6 +113,11 @@ struct Token {
     id: Option<u32>,
     previous: usize,
     next: usize,
+}
+
+/// Whether a vocabulary has a token for each byte.
+pub fn has_bytes(vocab: &HashMap<String, u32>) -> bool {
+    byte_characters().iter().all(|c| vocab.contains_key(c.encode_utf8(&mut [0; 4]) as &str))
 }
 
 /// The character that stands for each byte: itself where it is printable, else one from U+0100 on.

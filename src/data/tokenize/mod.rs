@@ -1,18 +1,24 @@
 //! Texts to token ids, as Hugging Face's tokenizers make them: special tokens and truncation here, words in `wordpiece.rs` and
-//! `bpe.rs`, what a directory says of it in `files.rs`.
+//! `bpe.rs`. A directory's files are read in `files.rs`, judged setting by setting in `settings.rs`, and `description.rs` says what
+//! tokenizer they make.
 
 mod added;
+mod before;
 mod bpe;
+mod description;
 mod files;
+mod pipeline;
+pub mod settings;
 mod wordpiece;
 
 pub use files::FILES as TOKENIZER_FILES;
 
 use crate::error::{Error, Result};
-use crate::files::hex;
+use crate::files::{hex, is_there, read_small};
 use added::{Finder, Piece};
 use bpe::Bpe;
-use files::{Description, FILES, Kind};
+use description::{Description, Kind, LONGEST};
+use files::{FILES, Files, LARGEST};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -44,10 +50,16 @@ pub struct Tokenizer {
     normalized: Option<Finder>,
     cls: u32,
     sep: u32,
-    /// One more than the highest id.
+    /// Whether the end of a text that is too long is kept, instead of its beginning.
+    left: bool,
+    /// Whether the second text of a pair is of another segment.
+    segments: bool,
+    /// One more than the highest id that a file gives.
     entries: i64,
-    /// The files that may have a say in it.
-    pub files: Vec<PathBuf>,
+    /// Where it was read from.
+    dir: PathBuf,
+    /// What transformers 4 reads otherwise in the same files, in words.
+    pub notes: Vec<String>,
     /// SHA-256, in hex, of what decides the ids: vocabulary, merges, options, special and added tokens.
     pub fingerprint: String,
 }
@@ -57,9 +69,17 @@ impl Tokenizer {
     pub fn read(dir: &Path) -> Result<Self> {
         let description = Description::read(dir)?;
         let fingerprint = fingerprint(&description);
-        let Description { vocab_file, vocab, kind, unk, cls, sep, added } = description;
-        let ids =
-            vocab.values().copied().chain(added.iter().map(|token| token.id)).chain([cls, sep]);
+        let Description { vocab_file, vocab, kind, unk, cls, sep, added, .. } = description;
+        let (left, segments) = (description.left, description.segments);
+        if !description.notes.is_empty() {
+            let notes = description.notes.join("; ");
+            tracing::info!(
+                "{}: token ids are those of transformers 5; 4 reads this otherwise: {notes}",
+                dir.display()
+            );
+        }
+        let given = added.iter().filter(|token| !token.implied).map(|token| token.id);
+        let ids = vocab.values().copied().chain(given).chain([cls, sep]);
         let entries = ids.max().map_or(0, |id| i64::from(id) + 1);
         let words = match kind {
             Kind::WordPiece(options) => {
@@ -71,20 +91,49 @@ impl Tokenizer {
             }
         };
         let (late, early) = added.into_iter().partition(|token| token.normalized);
-        let files = FILES.iter().map(|name| dir.join(name)).filter(|path| path.exists()).collect();
+        let split = description.split_special;
         let mut tokenizer = Self {
             words,
-            raw: Finder::new(early, |token| token.content.clone())?,
+            raw: Finder::new(&vocab_file, early, split, |token| token.content.clone())?,
             normalized: None,
             cls,
             sep,
+            left,
+            segments,
             entries,
-            files,
+            dir: dir.to_owned(),
+            notes: description.notes,
             fingerprint,
         };
         let look = |token: &added::AddedToken| tokenizer.normalize(&token.content).into_owned();
-        tokenizer.normalized = Finder::new(late, look)?;
+        tokenizer.normalized = Finder::new(&vocab_file, late, split, look)?;
         Ok(tokenizer)
+    }
+
+    /// Names and bytes of the files that make this tokenizer wherever they are. A class that config.json alone names is in
+    /// tokenizer_config.json there.
+    pub fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let mut files = vec![];
+        for name in FILES {
+            let path = self.dir.join(name);
+            if is_there(&path)? {
+                files.push((name, read_small(&path, LARGEST)?));
+            }
+        }
+        let Files { class_of_model: Some(class), config, .. } = Files::read(&self.dir)? else {
+            return Ok(files);
+        };
+        let mut config = config.unwrap_or_default();
+        config.insert("tokenizer_class".into(), class.into());
+        let name = "tokenizer_config.json";
+        files.retain(|(there, _)| *there != name);
+        files.push((name, format!("{:#}\n", serde_json::Value::from(config)).into_bytes()));
+        Ok(files)
+    }
+
+    /// Why a task has another `fingerprint` than this tokenizer, where that is known: an earlier version read the same files.
+    pub fn why_other(&self, fingerprint: &str) -> Option<String> {
+        before::why_other(&self.dir, fingerprint)
     }
 
     /// Number of vocabulary entries, the highest id plus one.
@@ -92,17 +141,21 @@ impl Tokenizer {
         self.entries
     }
 
+    /// Whether the end of a text that is too long is kept, instead of its beginning.
+    pub fn keeps_the_end(&self) -> bool {
+        self.left
+    }
+
     /// Encodes a text, or a pair, cut to `max_length` ids as Hugging Face's `longest_first` does.
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoded {
-        let roberta = matches!(self.words, Words::Bpe(_));
         let Some(pair) = pair else {
-            let first = self.pieces(text, max_length.saturating_sub(2));
+            let first = self.kept(text, max_length.saturating_sub(2));
             let ids: Vec<u32> = [self.cls].into_iter().chain(first).chain([self.sep]).collect();
             return Encoded { first: ids.len(), ids };
         };
-        let between = if roberta { 2 } else { 1 };
+        let between = if matches!(self.words, Words::Bpe(_)) { 2 } else { 1 };
         let most = max_length.saturating_sub(2 + between);
-        let (mut first, mut second) = (self.pieces(text, most), self.pieces(pair, most));
+        let (mut first, mut second) = (self.kept(text, most), self.kept(pair, most));
         // Lengths beyond `most` change what is kept only where both are: an odd token goes to the longer one.
         let (a, b) = if first.len() == most && second.len() == most {
             let all = |text| self.pieces(text, usize::MAX).len();
@@ -110,14 +163,32 @@ impl Tokenizer {
         } else {
             longest_first(first.len(), second.len(), most)
         };
-        first.truncate(a);
-        second.truncate(b);
+        self.cut(&mut first, a);
+        self.cut(&mut second, b);
         let mut ids = vec![self.cls];
         ids.extend(first);
         ids.extend(std::iter::repeat_n(self.sep, between));
         ids.extend(second);
         ids.push(self.sep);
-        Encoded { first: if roberta { ids.len() } else { a + 2 }, ids }
+        Encoded { first: if self.segments { a + 2 } else { ids.len() }, ids }
+    }
+
+    /// The `most` ids of a text that are kept: its first, or its last.
+    fn kept(&self, text: &str, most: usize) -> Vec<u32> {
+        if !self.left {
+            return self.pieces(text, most);
+        }
+        let mut ids = self.pieces(text, usize::MAX);
+        self.cut(&mut ids, most);
+        ids
+    }
+
+    fn cut(&self, ids: &mut Vec<u32>, most: usize) {
+        if self.left {
+            ids.drain(..ids.len().saturating_sub(most));
+        } else {
+            ids.truncate(most);
+        }
     }
 
     /// Encodes many texts on all cores, in order.
@@ -215,6 +286,9 @@ fn fingerprint(description: &Description) -> String {
             let strip = options.strip_accents.unwrap_or(options.do_lower_case);
             let (clean, chinese) = (options.clean_text, options.tokenize_chinese_chars);
             line(format!("WordPiece {clean} {chinese} {strip} {}", options.do_lower_case));
+            if options.longest != LONGEST {
+                line(format!("longest {}", options.longest));
+            }
         }
         Kind::Bpe { merges, add_prefix_space } => {
             line(format!("BPE {add_prefix_space}"));
@@ -222,6 +296,12 @@ fn fingerprint(description: &Description) -> String {
         }
     }
     line(format!("{} {} {:?}", description.cls, description.sep, description.unk));
+    if description.left {
+        line("truncation_side left".into());
+    }
+    if description.split_special {
+        line("split_special_tokens".into());
+    }
     let mut entries: Vec<_> = description.vocab.iter().map(|(token, id)| (id, token)).collect();
     entries.sort();
     entries.into_iter().for_each(|(id, token)| line(format!("{id} {token}")));

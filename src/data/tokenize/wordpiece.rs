@@ -3,7 +3,7 @@
 //! That crate's own normalizer cannot leave Chinese characters alone, and its tables of accents, punctuation, spaces and
 //! controls differ from Hugging Face's in hundreds of code points; so it is handed finished words, veiled ([`veil`]).
 
-use super::files::BertOptions;
+use super::description::BertOptions;
 use rust_tokenizers::tokenizer::{BertTokenizer, Tokenizer as _};
 use rust_tokenizers::vocab::BertVocab;
 use rust_tokenizers::{OffsetSize, TokenRef};
@@ -22,9 +22,6 @@ pub struct WordPiece {
     unknown: u32,
 }
 
-/// Longer words are unknown as they are.
-const LONGEST: usize = 100;
-
 impl WordPiece {
     pub fn new(vocab: HashMap<String, u32>, unk: &str, options: BertOptions) -> Self {
         let unknown = vocab.get(unk).copied().unwrap_or(0);
@@ -38,7 +35,7 @@ impl WordPiece {
         };
         inner.special_token_map.unk_token = veil(unk);
         let inner = BertTokenizer::from_existing_vocab(inner, false, false);
-        Self { vocab, inner, options, offsets: vec![0; LONGEST], unknown }
+        Self { vocab, inner, options, offsets: vec![0; options.longest], unknown }
     }
 
     /// The text as the vocabulary has it.
@@ -106,8 +103,9 @@ impl WordPiece {
 
     fn word(&self, word: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
         // Bytes are no fewer than characters, and quicker to count.
-        let count = if word.len() <= LONGEST { word.len() } else { word.chars().count() };
-        if count > LONGEST {
+        let longest = self.options.longest;
+        let count = if word.len() <= longest { word.len() } else { word.chars().count() };
+        if count > longest {
             return each(self.unknown);
         }
         if let Some(&id) = self.vocab.get(word) {

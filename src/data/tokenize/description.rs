@@ -1,0 +1,557 @@
+//! What a directory's files make of a tokenizer, by the rules of transformers 5: a class of BERT's or RoBERTa's makes its pipeline
+//! itself, and takes vocabulary and added tokens from tokenizer.json; the others take tokenizer.json whole.
+
+use super::added::{Added, AddedToken};
+use super::files::{Class, Files, Object, Vocabulary, cut, short};
+use super::pipeline::{self, Pipeline};
+use super::{bpe, settings};
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// A tokenizer as it is described.
+pub struct Description {
+    /// The file that holds the vocabulary, for messages.
+    pub vocab_file: PathBuf,
+    /// Ids by token, added tokens aside.
+    pub vocab: HashMap<String, u32>,
+    /// How words become tokens.
+    pub kind: Kind,
+    /// What stands for the unknown; where there is none, the unknown is left out.
+    pub unk: Option<String>,
+    /// The token before a text.
+    pub cls: u32,
+    /// The token after it.
+    pub sep: u32,
+    /// Tokens that are found in a text as they are.
+    pub added: Vec<AddedToken>,
+    /// Whether the end of a text that is too long is kept, instead of its beginning.
+    pub left: bool,
+    /// Whether special tokens in a text are cut into words.
+    pub split_special: bool,
+    /// Whether the second text of a pair is of another segment.
+    pub segments: bool,
+    /// What transformers 4 reads otherwise.
+    pub notes: Vec<String>,
+}
+
+/// How words become tokens.
+pub enum Kind {
+    /// BERT's: a normalizer, then the longest pieces of each word.
+    WordPiece(BertOptions),
+    /// RoBERTa's: bytes, merged by rank.
+    Bpe {
+        /// The pairs, best first.
+        merges: Vec<(String, String)>,
+        /// Whether a text without a space before it gets one.
+        add_prefix_space: bool,
+    },
+}
+
+/// The options of BERT's normalizer, and of its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BertOptions {
+    /// Control characters go, and every white space becomes a space.
+    pub clean_text: bool,
+    /// Spaces around each Chinese character.
+    pub tokenize_chinese_chars: bool,
+    /// By default as `do_lower_case`.
+    pub strip_accents: Option<bool>,
+    /// Everything in small letters.
+    pub do_lower_case: bool,
+    /// Words of more characters are unknown as they are.
+    pub longest: usize,
+}
+
+/// Characters of the longest word that BERT's classes cut.
+pub const LONGEST: usize = 100;
+
+/// The most tokens of a vocabulary, twice the largest BERT's.
+const MOST: usize = 1_000_000;
+
+/// The special tokens that have a name, in the order in which they are added, with their defaults for BERT and RoBERTa.
+pub const NAMED: [(&str, Option<&str>, &str); 7] = [
+    ("bos_token", None, "<s>"),
+    ("eos_token", None, "</s>"),
+    ("unk_token", Some("[UNK]"), "<unk>"),
+    ("sep_token", Some("[SEP]"), "</s>"),
+    ("pad_token", Some("[PAD]"), "<pad>"),
+    ("cls_token", Some("[CLS]"), "<s>"),
+    ("mask_token", Some("[MASK]"), "<mask>"),
+];
+
+impl Description {
+    /// Reads the directory `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let files = Files::read(dir)?;
+        settings::check(dir, &files)?;
+        let pipeline = match &files.vocabulary {
+            Vocabulary::Json(path, json) => Some(Pipeline::read(path, json, files.class)?),
+            _ => None,
+        };
+        let mut notes = vec![];
+        let (vocab_file, vocab, merges) = vocabulary(&files.vocabulary, &mut notes)?;
+        if vocab.len() > MOST {
+            let problem = format!("{} tokens, expected {MOST} at most", vocab.len());
+            return Err(Error::file(&vocab_file, problem));
+        }
+        let roberta = merges.is_some();
+        Reading { dir, files: &files, pipeline, vocab_file, vocab, roberta, notes }.describe(merges)
+    }
+}
+
+/// A directory that is about to be described.
+struct Reading<'a> {
+    dir: &'a Path,
+    files: &'a Files,
+    /// What `tokenizer.json` does, where there is one.
+    pipeline: Option<Pipeline>,
+    vocab_file: PathBuf,
+    vocab: HashMap<String, u32>,
+    /// Whether it is of RoBERTa's kind.
+    roberta: bool,
+    notes: Vec<String>,
+}
+
+impl Reading<'_> {
+    fn describe(mut self, merges: Option<Vec<(String, String)>>) -> Result<Description> {
+        let said = Said { path: self.dir.join("tokenizer_config.json"), files: self.files };
+        let specials = said.specials(self.dir, self.roberta, self.pipeline.as_ref())?;
+        let added = self.added(&said, &specials)?;
+        // An empty line counts as one, and is no token.
+        if matches!(self.files.vocabulary, Vocabulary::Lines(..)) {
+            self.vocab.remove("");
+        }
+        let (cls, sep, unk) = self.named(&said, &specials, &added)?;
+        let kind = match merges {
+            Some(merges) => Kind::Bpe { merges, add_prefix_space: self.add_prefix_space(&said)? },
+            None => Kind::WordPiece(self.options(&said)?),
+        };
+        let left = match self.files.said("truncation_side") {
+            None => self.pipeline.as_ref().is_some_and(|pipeline| pipeline.left),
+            Some(Value::String(side)) if side == "left" => true,
+            Some(Value::String(side)) if side == "right" => false,
+            Some(other) => return Err(said.bad("truncation_side", other, "\"left\" or \"right\"")),
+        };
+        let segments = match self.files.said("model_input_names") {
+            None => {
+                if self.is_whole() && !self.roberta {
+                    let note = "no token_type_ids: both texts of a pair are of one segment";
+                    self.notes.push(note.into());
+                }
+                self.files.class == Class::Bert
+            }
+            Some(Value::Array(names)) => names.iter().any(|name| name == "token_type_ids"),
+            Some(other) => return Err(said.bad("model_input_names", other, "a list of names")),
+        };
+        Ok(Description {
+            kind,
+            unk,
+            cls,
+            sep,
+            added: added.into_tokens(),
+            left,
+            split_special: said.flag("split_special_tokens", false)?,
+            segments: segments && !self.roberta,
+            vocab_file: self.vocab_file,
+            vocab: self.vocab,
+            notes: self.notes,
+        })
+    }
+
+    /// Whether the class takes tokenizer.json whole.
+    fn is_whole(&self) -> bool {
+        self.files.class == Class::Whole
+    }
+
+    /// The added tokens: those that files list, and the special ones that these lack.
+    fn added(&mut self, said: &Said<'_>, specials: &Specials) -> Result<Added> {
+        let (path, vocab, mut added) = (&self.vocab_file, &self.vocab, Added::default());
+        let saved = match &self.files.vocabulary {
+            Vocabulary::Json(path, json) => saved_tokens(path, json)?,
+            _ => vec![],
+        };
+        if self.is_whole() {
+            added.add(path, vocab, saved.iter().map(|(_, token)| token.clone()))?;
+        }
+        let by_id = said.added_tokens(self.dir, &saved, specials)?;
+        let listed: HashSet<&str> = by_id.values().map(|token| token.content.as_str()).collect();
+        let is_new = |token: &&AddedToken| {
+            !listed.contains(token.content.as_str()) && added.get(&token.content).is_none()
+        };
+        let implied = specials.tokens.iter().filter(is_new).cloned();
+        let implied: Vec<_> = implied.map(|token| AddedToken { implied: true, ..token }).collect();
+        added.add(path, vocab, by_id.values().cloned().chain(implied))?;
+        let has_other_looks = |token: &&AddedToken| match added.get(&token.content) {
+            Some(here) => !here.looks_like(token),
+            None => !token.content.is_empty(),
+        };
+        if let Some(other) = saved.iter().map(|(_, token)| token).find(has_other_looks) {
+            let content = cut(&other.content);
+            let note = format!("the added token {content:?} is not what tokenizer.json says");
+            self.notes.push(note);
+        }
+        if !self.is_whole() && !saved.iter().map(|(id, _)| id).is_sorted() {
+            self.notes.push("added tokens are added in the order of their ids".into());
+        }
+        self.notes.extend(specials.notes.iter().cloned());
+        let mask = specials.names.get("mask_token").and_then(Option::as_deref);
+        let mask = mask.and_then(|mask| added.get(mask)).filter(|mask| !mask.lstrip);
+        let said_whole = self.files.said("mask_token").is_some_and(Value::is_object);
+        if let Some(mask) = mask.filter(|_| self.roberta && !self.is_whole() && !said_whole) {
+            let mask = cut(&mask.content);
+            self.notes.push(format!("{mask} does not take the space before it along"));
+        }
+        Ok(added)
+    }
+
+    /// The tokens before and after a text, and the one for the unknown.
+    fn named(
+        &mut self,
+        said: &Said<'_>,
+        specials: &Specials,
+        added: &Added,
+    ) -> Result<(u32, u32, Option<String>)> {
+        let missing = |token: &str| {
+            Error::file(&self.vocab_file, format!("no {} in the vocabulary", cut(token)))
+        };
+        let saved_unk = self.pipeline.as_ref().and_then(|pipeline| pipeline.unk.clone());
+        if let Some(pipeline) = self.pipeline.as_ref().filter(|_| self.is_whole()) {
+            if saved_unk.as_ref().is_some_and(|unk| !self.vocab.contains_key(unk)) {
+                return Err(pipeline.bad_unk(&self.vocab_file));
+            }
+            return Ok((pipeline.cls, pipeline.sep, saved_unk));
+        }
+        let end = |key| {
+            let token = specials.named(&said.path, key)?;
+            let added = added.get(token).filter(|token| !token.implied).map(|token| token.id);
+            let id = added.or_else(|| self.vocab.get(token).copied());
+            id.ok_or_else(|| missing(token))
+        };
+        let (cls, sep) = (end("cls_token")?, end("sep_token")?);
+        let saved_ends = self.pipeline.as_ref().map(|pipeline| (pipeline.cls, pipeline.sep));
+        if saved_ends.is_some_and(|saved| saved != (cls, sep)) {
+            self.notes.push("cls_token and sep_token, not tokenizer.json's post_processor".into());
+        }
+        if self.roberta {
+            // Byte-level vocabularies know every byte; where one does not, the byte is left out.
+            let known = |unk: &String| self.vocab.contains_key(unk) && bpe::has_bytes(&self.vocab);
+            return Ok((cls, sep, saved_unk.filter(known)));
+        }
+        let unk = specials.named(&said.path, "unk_token")?;
+        if !self.vocab.contains_key(unk) {
+            return Err(missing(unk));
+        }
+        if saved_unk.is_some_and(|saved| saved != unk) {
+            self.notes.push("unk_token, not tokenizer.json's model.unk_token".into());
+        }
+        Ok((cls, sep, Some(unk.to_owned())))
+    }
+
+    fn add_prefix_space(&mut self, said: &Said<'_>) -> Result<bool> {
+        let said = said.flag("add_prefix_space", false)?;
+        let saved = self.pipeline.as_ref().map(|pipeline| pipeline.add_prefix_space);
+        let saved = saved.filter(|_| self.is_whole()).unwrap_or(said);
+        if saved != said {
+            self.notes.push("add_prefix_space is tokenizer.json's".into());
+        }
+        Ok(saved)
+    }
+
+    fn options(&mut self, said: &Said<'_>) -> Result<BertOptions> {
+        let saved = self.pipeline.as_ref().map(|pipeline| pipeline.options);
+        if let Some(saved) = saved {
+            if self.is_whole() {
+                return Ok(saved);
+            }
+            if !saved.clean_text {
+                self.notes.push("tokenizer.json's clean_text = false is not obeyed".into());
+            }
+            if saved.longest != LONGEST {
+                let note = "tokenizer.json's max_input_chars_per_word is not obeyed";
+                self.notes.push(note.into());
+            }
+        }
+        Ok(BertOptions {
+            clean_text: true,
+            tokenize_chinese_chars: said.flag("tokenize_chinese_chars", true)?,
+            strip_accents: match self.files.said("strip_accents") {
+                None | Some(Value::Null) => None,
+                _ => Some(said.flag("strip_accents", false)?),
+            },
+            do_lower_case: said.flag("do_lower_case", true)?,
+            longest: LONGEST,
+        })
+    }
+}
+
+/// The vocabulary, and where it is RoBERTa's its merges.
+type Vocab = (PathBuf, HashMap<String, u32>, Option<Vec<(String, String)>>);
+
+fn vocabulary(files: &Vocabulary, notes: &mut Vec<String>) -> Result<Vocab> {
+    match files {
+        Vocabulary::Json(path, whole) => {
+            let model = whole.get("model").and_then(Value::as_object);
+            let vocab = match model.and_then(|model| model.get("vocab")) {
+                Some(Value::Object(vocab)) => ids(path, "model.vocab", vocab)?,
+                other => {
+                    let found = other.map_or("nothing".into(), short);
+                    let problem =
+                        format!("model.vocab: found {found}, expected an object of ids by token");
+                    return Err(Error::file(path, problem));
+                }
+            };
+            let merges = model.and_then(|model| model.get("merges"));
+            let merges = merges.map(|merges| pipeline::merges(path, merges)).transpose()?;
+            Ok((path.clone(), vocab, merges))
+        }
+        Vocabulary::Lines(path, text) => {
+            // White space at a line's end is no part of the token, and the last of equal lines has its number.
+            let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
+            let trimmed = |line: &str| line.strip_suffix('\r').unwrap_or(line) != line.trim_end();
+            if lines.clone().any(trimmed) {
+                notes.push(
+                    "white space at the end of vocab.txt's lines is no part of a token".into(),
+                );
+            }
+            let vocab = lines.zip(0..).map(|(line, id)| (line.trim_end().to_owned(), id));
+            let vocab = if text.is_empty() { HashMap::new() } else { vocab.collect() };
+            Ok((path.clone(), vocab, None))
+        }
+        Vocabulary::Pairs { path, ids: vocab, merges_path, merges } => {
+            let vocab = ids(path, "the vocabulary", vocab)?;
+            if !merges.starts_with("#version") {
+                notes.push("the first line of merges.txt, which is no version, is a pair".into());
+            }
+            let merges = pairs(merges_path, merges, &vocab)?;
+            Ok((path.clone(), vocab, Some(merges)))
+        }
+    }
+}
+
+fn ids(path: &Path, name: &str, vocab: &Object) -> Result<HashMap<String, u32>> {
+    let id = |(token, id): (&String, &Value)| {
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let bad = || {
+            let problem = format!("{name}[{:?}]: found {}, expected an id", cut(token), short(id));
+            Error::file(path, problem)
+        };
+        number.map(|id| (token.clone(), id)).ok_or_else(bad)
+    };
+    vocab.iter().map(id).collect()
+}
+
+/// The pairs of a merges.txt, whose lines of a version are none.
+fn pairs(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
+    let is_pair =
+        |(_, line): &(usize, &str)| !line.starts_with("#version") && !line.trim().is_empty();
+    let pair = |(i, line): (usize, &str)| {
+        let pair = line.split_once(' ').filter(|(_, b)| !b.contains(' '));
+        let known = |(a, b): &(&str, &str)| {
+            vocab.contains_key(*a)
+                && vocab.contains_key(*b)
+                && vocab.contains_key(&format!("{a}{b}"))
+        };
+        let bad = || {
+            let line = cut(line);
+            let problem =
+                format!("found {line:?}, expected two tokens of the vocabulary, and both as one");
+            Error::data(path, i + 1, problem)
+        };
+        pair.filter(known).map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(bad)
+    };
+    text.lines().enumerate().filter(is_pair).map(pair).collect()
+}
+
+/// The added tokens of a tokenizer.json, with their ids.
+fn saved_tokens(path: &Path, whole: &Object) -> Result<Vec<(u32, AddedToken)>> {
+    let bad = |problem: String| Error::file(path, format!("added_tokens: {problem}"));
+    let saved = match whole.get("added_tokens") {
+        None | Some(Value::Null) => return Ok(vec![]),
+        Some(Value::Array(saved)) => saved,
+        Some(other) => return Err(bad(format!("found {}, expected a list", short(other)))),
+    };
+    let token = |value: &Value| {
+        let Value::Object(object) = value else {
+            return Err(bad(format!("found {}, expected an object", short(value))));
+        };
+        let id = object.get("id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+        let id = id.ok_or_else(|| {
+            bad(format!(
+                "id: found {}, expected an id",
+                object.get("id").map_or("nothing".into(), short)
+            ))
+        })?;
+        Ok((id, AddedToken::from_object(object, None).map_err(bad)?))
+    };
+    saved.iter().map(token).collect()
+}
+
+/// The special tokens of a directory.
+#[derive(Default)]
+struct Specials {
+    /// All of them, those with a name first.
+    tokens: Vec<AddedToken>,
+    /// Contents of those with a name, defaults included; `None` where there is none.
+    names: HashMap<&'static str, Option<String>>,
+    /// Contents of those that a file gives.
+    said: HashSet<String>,
+    /// What transformers 4 reads otherwise.
+    notes: Vec<String>,
+}
+
+impl Specials {
+    /// The content of one that the class needs.
+    fn named(&self, path: &Path, key: &'static str) -> Result<&str> {
+        let name = self.names.get(key).and_then(Option::as_deref);
+        name.ok_or_else(|| Error::file(path, format!("{key}: found null, expected a token")))
+    }
+}
+
+/// What tokenizer_config.json says, and special_tokens_map.json over it.
+struct Said<'a> {
+    path: PathBuf,
+    files: &'a Files,
+}
+
+impl Said<'_> {
+    fn bad(&self, key: &str, found: &Value, expected: &str) -> Error {
+        let problem = format!("{}: found {}, expected {expected}", cut(key), short(found));
+        Error::file(&self.path, problem)
+    }
+
+    fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        match self.files.said(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.bad(key, other, "true or false")),
+        }
+    }
+
+    /// The older files, which are unread where tokenizer_config.json lists all added tokens itself.
+    fn older<'a>(&self, file: &'a Option<Object>) -> Option<&'a Object> {
+        file.as_ref().filter(|_| self.files.said("added_tokens_decoder").is_none())
+    }
+
+    fn token(&self, key: &str, value: &Value, special: Option<bool>) -> Result<AddedToken> {
+        match value {
+            Value::String(content) => Ok(AddedToken::new(content.clone(), true)),
+            Value::Object(object) => AddedToken::from_object(object, special)
+                .map_err(|problem| Error::file(&self.path, format!("{}: {problem}", cut(key)))),
+            other => Err(self.bad(key, other, "a token, as a text or an object")),
+        }
+    }
+
+    /// All special tokens, in the order in which transformers adds them.
+    fn specials(&self, dir: &Path, roberta: bool, pipeline: Option<&Pipeline>) -> Result<Specials> {
+        let map = self.older(&self.files.specials);
+        let of_map = Said { path: dir.join("special_tokens_map.json"), files: self.files };
+        let value = |key: &str| match map.and_then(|map| map.get(key)) {
+            Some(value) => (&of_map, Some(value)),
+            None => (self, self.files.said(key)),
+        };
+        let mut specials = Specials::default();
+        for (key, bert, default) in NAMED {
+            let default = match self.files.class {
+                Class::Whole if key == "pad_token" => pipeline.and_then(|p| p.pad.as_deref()),
+                Class::Whole => None,
+                _ if roberta => Some(default),
+                _ => bert,
+            };
+            let token = match value(key) {
+                (_, None) => default.map(|default| AddedToken::new(default.to_owned(), true)),
+                (_, Some(Value::Null)) => None,
+                (said, Some(value)) => {
+                    let token = said.token(key, value, Some(true))?;
+                    specials.said.insert(token.content.clone());
+                    Some(token)
+                }
+            };
+            specials.names.insert(key, token.as_ref().map(|token| token.content.clone()));
+            specials.tokens.extend(token);
+        }
+        // Tokens of other names, which the model's own class would know.
+        let is_named = |key: &str| NAMED.iter().any(|(named, ..)| *named == key);
+        let config = self.files.config.as_ref();
+        let others = |said: &Said<'_>, object: Option<&Object>| -> Result<Vec<AddedToken>> {
+            let other = |(key, value): &(&String, &Value)| {
+                key.ends_with("_token")
+                    && !is_named(key)
+                    && (value.is_string() || value.is_object())
+            };
+            let others = object.into_iter().flatten().filter(other);
+            others.map(|(key, value)| said.token(key, value, Some(true))).collect()
+        };
+        let mut unnamed = others(self, config)?;
+        unnamed.extend(others(&of_map, map)?);
+        let listed =
+            |said: &Said<'_>, key: &str, value: Option<&Value>| -> Result<Vec<AddedToken>> {
+                // Those of the older file are special whatever they say.
+                let special = (said.path == of_map.path).then_some(true);
+                let one = |value| said.token(key, value, special);
+                match value {
+                    None | Some(Value::Null) => Ok(vec![]),
+                    Some(Value::Array(all)) => all.iter().map(one).collect(),
+                    Some(Value::Object(all)) => all.values().map(one).collect(),
+                    Some(other) => Err(said.bad(key, other, "a list of tokens")),
+                }
+            };
+        let (key, extra) = ("extra_special_tokens", self.files.said("extra_special_tokens"));
+        let own = "model_specific_special_tokens";
+        unnamed.extend(listed(self, own, self.files.said(own))?);
+        if let Some(token) = unnamed.first() {
+            let content = cut(&token.content);
+            specials.notes.push(format!("{content:?} is a special token"));
+        }
+        specials.tokens.extend(unnamed);
+        let mut more = listed(self, key, extra)?;
+        let additional = "additional_special_tokens";
+        if more.is_empty() {
+            more = listed(self, additional, self.files.said(additional))?;
+        }
+        more.extend(listed(&of_map, key, map.and_then(|map| map.get(key)))?);
+        if more.is_empty() && extra.is_none() {
+            more = listed(&of_map, additional, map.and_then(|map| map.get(additional)))?;
+        }
+        specials.said.extend(more.iter().map(|token| token.content.clone()));
+        specials.tokens.extend(more);
+        Ok(specials)
+    }
+
+    /// The tokens that files give an id, by it: tokenizer_config.json's, or else those of added_tokens.json and tokenizer.json.
+    fn added_tokens(
+        &self,
+        dir: &Path,
+        saved: &[(u32, AddedToken)],
+        specials: &Specials,
+    ) -> Result<BTreeMap<u32, AddedToken>> {
+        let key = "added_tokens_decoder";
+        if let Some(decoder) = self.files.said(key) {
+            let Value::Object(decoder) = decoder else {
+                return Err(self.bad(key, decoder, "an object of tokens by id"));
+            };
+            let token = |(id, value): (&String, &Value)| {
+                let bad =
+                    |problem| Error::file(&self.path, format!("{key}.{}: {problem}", cut(id)));
+                let Value::Object(object) = value else {
+                    return Err(bad(format!("found {}, expected an object", short(value))));
+                };
+                let number = id.parse().map_err(|_| bad("expected an id as the key".into()))?;
+                Ok((number, AddedToken::from_object(object, None).map_err(bad)?))
+            };
+            return decoder.iter().map(token).collect();
+        }
+        let mut by_id = BTreeMap::new();
+        for (content, id) in self.older(&self.files.added).into_iter().flatten() {
+            let number = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+                let problem = format!("{:?}: found {}, expected an id", cut(content), short(id));
+                Error::file(&dir.join("added_tokens.json"), problem)
+            })?;
+            let special = specials.said.contains(content);
+            by_id.insert(number, AddedToken::new(content.clone(), special));
+        }
+        by_id.extend(saved.iter().map(|(id, token)| (*id, token.clone())));
+        Ok(by_id)
+    }
+}

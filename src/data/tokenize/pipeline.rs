@@ -1,0 +1,282 @@
+//! What a `tokenizer.json` does to a text, if it is what BERT or RoBERTa does; another kind is refused with what is different.
+
+use super::description::{BertOptions, LONGEST};
+use super::files::{Class, Object, cut, short};
+use super::settings::{BPE, Verdicts, WORD_PIECE, check_part};
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::path::Path;
+
+/// A `tokenizer.json` aside from its tokens.
+pub struct Pipeline {
+    /// BERT's options.
+    pub options: BertOptions,
+    /// RoBERTa's option.
+    pub add_prefix_space: bool,
+    /// What stands for the unknown.
+    pub unk: Option<String>,
+    /// The token before a text.
+    pub cls: u32,
+    /// The token after it.
+    pub sep: u32,
+    /// What fills a batch.
+    pub pad: Option<String>,
+    /// Whether the end of a text that is too long is kept.
+    pub left: bool,
+}
+
+/// A part of a `tokenizer.json`.
+struct Part<'a> {
+    path: &'a Path,
+    name: &'a str,
+    value: &'a Object,
+}
+
+impl<'a> Part<'a> {
+    fn new(path: &'a Path, whole: &'a Object, name: &'a str) -> Result<Option<Self>> {
+        match whole.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(value)) => Ok(Some(Self { path, name, value })),
+            Some(_) => Err(Error::file(path, format!("{name}: expected an object"))),
+        }
+    }
+
+    fn bad(&self, key: &str, found: Option<&Value>, expected: &str) -> Error {
+        let found = found.map_or("nothing".into(), short);
+        Error::file(self.path, format!("{}.{key}: found {found}, expected {expected}", self.name))
+    }
+
+    fn kind(&self) -> &str {
+        self.value.get("type").and_then(Value::as_str).unwrap_or("none")
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match self.value.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            found => Err(self.bad(key, found, "true or false")),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Reads the file `path`, for a tokenizer of `class`.
+    pub fn read(path: &Path, whole: &Object, class: Class) -> Result<Self> {
+        let part = |name| Part::new(path, whole, name);
+        let other_kind = |name: &str, found: &str, expected: &str| {
+            let found = cut(found);
+            let problem =
+                format!("a tokenizer of another kind: {name} {found}, expected {expected}");
+            Error::file(path, problem)
+        };
+        let (pieces, pairs) = ("WordPiece", "BPE");
+        let expected = match class {
+            Class::Bert | Class::DistilBert => pieces,
+            Class::Roberta => pairs,
+            Class::Whole => "WordPiece or BPE",
+        };
+        let Some(model) = part("model")? else {
+            return Err(other_kind("model", "none", expected));
+        };
+        // Files of the first versions do not say the type.
+        let guess = if model.value.contains_key("merges") { pairs } else { pieces };
+        let model_type = model.value.get("type").map_or(Some(guess), Value::as_str);
+        let model_type = model_type.unwrap_or("none");
+        if expected != model_type
+            && (class != Class::Whole || ![pieces, pairs].contains(&model_type))
+        {
+            return Err(other_kind("model", model_type, expected));
+        }
+        let roberta = model_type == pairs;
+        let (pre, normalizer) = (part("pre_tokenizer")?, part("normalizer")?);
+        let (pre_type, usual) = (
+            pre.as_ref().map_or("none", Part::kind),
+            if roberta { "ByteLevel" } else { "BertPreTokenizer" },
+        );
+        if pre_type != usual {
+            return Err(other_kind("pre_tokenizer", pre_type, usual));
+        }
+        let normalizer_type = normalizer.as_ref().map_or("none", Part::kind);
+        if normalizer_type != "none" && (roberta || normalizer_type != "BertNormalizer") {
+            let expected = if roberta { "none" } else { "BertNormalizer" };
+            return Err(other_kind("normalizer", normalizer_type, expected));
+        }
+        let Some(post) = part("post_processor")? else {
+            return Err(other_kind("post_processor", "none", PROCESSORS));
+        };
+        let (truncation, padding) = (part("truncation")?, part("padding")?);
+        let own: Verdicts = if roberta { BPE } else { WORD_PIECE };
+        if !post.kind().contains("Processing") {
+            return Err(post.bad("type", post.value.get("type"), PROCESSORS));
+        }
+        let parts = [&truncation, &padding, &normalizer, &pre].into_iter().flatten();
+        for part in parts.chain([&post, &model]) {
+            check_part(path, part.name, part.value, own)?;
+        }
+        let unk = match model.value.get("unk_token") {
+            Some(Value::String(unk)) => Some(unk.clone()),
+            None | Some(Value::Null) if roberta => None,
+            found => return Err(model.bad("unk_token", found, "a token of the vocabulary")),
+        };
+        let (cls, sep) = ends(&post, roberta)?;
+        let left = match truncation.as_ref().and_then(|part| part.value.get("direction")) {
+            None => false,
+            Some(Value::String(side)) if side == "Left" => true,
+            Some(Value::String(side)) if side == "Right" => false,
+            found => {
+                let problem = "truncation.direction: found ".to_owned()
+                    + &found.map_or("nothing".into(), short)
+                    + ", expected \"Left\" or \"Right\"";
+                return Err(Error::file(path, problem));
+            }
+        };
+        let pad = padding.as_ref().and_then(|part| part.value.get("pad_token")?.as_str());
+        let add_prefix_space = pre.as_ref().map(|pre| pre.flag("add_prefix_space")).transpose()?;
+        Ok(Self {
+            options: options(&model, normalizer.as_ref(), class, roberta)?,
+            add_prefix_space: add_prefix_space.flatten().unwrap_or(true),
+            unk,
+            cls,
+            sep,
+            pad: pad.map(str::to_owned),
+            left,
+        })
+    }
+
+    /// The error where the unknown is not in the vocabulary of the file `path`.
+    pub fn bad_unk(&self, path: &Path) -> Error {
+        let unk = cut(self.unk.as_deref().unwrap_or_default());
+        let problem = format!("model.unk_token: found {unk:?}, expected a token of the vocabulary");
+        Error::file(path, problem)
+    }
+}
+
+/// BERT's options; of RoBERTa's kind they are without meaning.
+fn options(
+    model: &Part<'_>,
+    normalizer: Option<&Part<'_>>,
+    class: Class,
+    roberta: bool,
+) -> Result<BertOptions> {
+    let flag = |key: &str| match normalizer {
+        Some(part) => part.flag(key).map(|flag| flag.unwrap_or(true)),
+        // BERT's classes have theirs instead.
+        None => Ok(class != Class::Whole),
+    };
+    let key = "max_input_chars_per_word";
+    let longest = match model.value.get(key).filter(|_| !roberta) {
+        None | Some(Value::Null) => LONGEST,
+        Some(value) => {
+            let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+            let most = if class == Class::Whole { LONGEST } else { usize::MAX };
+            let allowed = number.filter(|number| (1..=most).contains(number));
+            allowed.ok_or_else(|| model.bad(key, Some(value), "1 to 100"))?
+        }
+    };
+    Ok(BertOptions {
+        clean_text: flag("clean_text")?,
+        tokenize_chinese_chars: flag("handle_chinese_chars")?,
+        strip_accents: match normalizer {
+            Some(part) => part.flag("strip_accents")?,
+            None => None,
+        },
+        do_lower_case: flag("lowercase")?,
+        longest,
+    })
+}
+
+/// Pairs, as two tokens in a string or in an array.
+pub fn merges(path: &Path, written: &Value) -> Result<Vec<(String, String)>> {
+    let bad = |value: &Value, expected: &str| {
+        let found = short(value);
+        Error::file(path, format!("model.merges: found {found}, expected {expected}"))
+    };
+    let Value::Array(written) = written else {
+        return Err(bad(written, "an array of pairs"));
+    };
+    let pair = |value: &Value| {
+        let (a, b) = match value {
+            Value::String(text) => text.split_once(' ').filter(|(_, b)| !b.contains(' '))?,
+            Value::Array(pair) => match &pair[..] {
+                [Value::String(a), Value::String(b)] => (a.as_str(), b.as_str()),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some((a.to_owned(), b.to_owned()))
+    };
+    written.iter().map(|value| pair(value).ok_or_else(|| bad(value, "two tokens"))).collect()
+}
+
+const PROCESSORS: &str = "TemplateProcessing, BertProcessing or RobertaProcessing";
+
+/// The ids of the tokens before and after a text. A pair is `cls a sep b sep`, or RoBERTa's `cls a sep sep b sep`.
+fn ends(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
+    let of =
+        |value: Option<&Value>| value.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+    match post.kind() {
+        "BertProcessing" | "RobertaProcessing" => {
+            let token = |key: &str| {
+                let pair = post.value.get(key);
+                let bad = || post.bad(key, pair, "a token and its id");
+                of(pair.and_then(|pair| pair.get(1))).ok_or_else(bad)
+            };
+            let expected = if roberta { "RobertaProcessing" } else { "BertProcessing" };
+            if post.kind() != expected {
+                return Err(post.bad("type", post.value.get("type"), expected));
+            }
+            Ok((token("cls")?, token("sep")?))
+        }
+        "TemplateProcessing" => {
+            let pieces = |key: &str| {
+                let piece = |value: &Value| {
+                    let (kind, piece) = value.as_object()?.iter().next()?;
+                    let id = piece.get("id")?.as_str()?.to_owned();
+                    Some((kind.clone(), id, piece.get("type_id")?.as_u64()?))
+                };
+                let written = post.value.get(key).and_then(Value::as_array);
+                written
+                    .into_iter()
+                    .flatten()
+                    .map(piece)
+                    .collect::<Option<Vec<_>>>()
+                    .unwrap_or_default()
+            };
+            let (single, pair) = (pieces("single"), pieces("pair"));
+            let token = |i: usize| single.get(i).map_or("", |piece| piece.1.as_str());
+            let (cls, sep) = (token(0), token(2));
+            let (s, t, second) = ("SpecialToken", "Sequence", u64::from(!roberta));
+            let one = vec![(s, cls, 0), (t, "A", 0), (s, sep, 0)];
+            let mut two = one.clone();
+            if roberta {
+                two.push((s, sep, 0));
+            }
+            two.extend([(t, "B", second), (s, sep, second)]);
+            for (key, found, expected) in [("single", &single, one), ("pair", &pair, two)] {
+                if !found.iter().map(|p| (p.0.as_str(), p.1.as_str(), p.2)).eq(expected) {
+                    let shape = if roberta {
+                        "<s> A </s>, and <s> A </s> </s> B </s> of type 0"
+                    } else {
+                        "[CLS] A [SEP], and [CLS] A [SEP] of type 0, B [SEP] of type 1"
+                    };
+                    return Err(post.bad(key, post.value.get(key), shape));
+                }
+            }
+            let id = |token: &str| {
+                let ids =
+                    post.value.get("special_tokens").and_then(|all| all.get(token)?.get("ids"));
+                let ids = ids.and_then(Value::as_array).filter(|ids| ids.len() == 1);
+                let bad = || {
+                    post.bad(
+                        "special_tokens",
+                        post.value.get("special_tokens"),
+                        "one id for each special token",
+                    )
+                };
+                of(ids.and_then(|ids| ids.first())).ok_or_else(bad)
+            };
+            Ok((id(cls)?, id(sep)?))
+        }
+        _ => Err(post.bad("type", post.value.get("type"), PROCESSORS)),
+    }
+}
