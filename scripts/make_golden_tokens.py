@@ -190,6 +190,8 @@ case(ALL, "added_tokens.json", "beside added_tokens_decoder", set={"tokenizer_co
      write={"added_tokens.json": {"Film": 900}})  # fmt: skip
 case(ALL, "tokenizer_config.json split_special_tokens", "of added tokens",
      set={"tokenizer_config.json": {"split_special_tokens": True, "added_tokens_decoder": {"9": entry("good"), "10": entry("film", special=True)}}})  # fmt: skip
+case(ALL, "tokenizer_config.json split_special_tokens", "of an added token with a name",
+     set={"tokenizer_config.json": {"split_special_tokens": True, "pad_token": "an", "added_tokens_decoder": {"9": entry("an"), "10": entry("new york")}}})  # fmt: skip
 config("bert-vocab bert-json bert-whole", "added_tokens_decoder", {"900": entry("BRAND", normalized=True), "901": entry("brand", normalized=True)})
 config(ALL, "truncation_side", None)
 config(ALL, "added_tokens_decoder", {"7": entry("Film")}, {"900": entry("new york")}, {"900": entry("outside"), "899": entry("new york")},

@@ -182,7 +182,12 @@ impl Reading<'_> {
         };
         let implied = specials.tokens.iter().filter(is_new).cloned();
         let implied: Vec<_> = implied.map(|token| AddedToken { implied: true, ..token }).collect();
-        added.add(path, vocab, by_id.values().cloned().chain(implied))?;
+        // One that has a name is special, whatever the list says of it.
+        let in_files = by_id.values().cloned().map(|token| {
+            let special = token.special || specials.named.contains(&token.content);
+            AddedToken { special, ..token }
+        });
+        added.add(path, vocab, in_files.chain(implied))?;
         let has_other_looks = |token: &&AddedToken| match added.get(&token.content) {
             Some(here) => !here.looks_like(token),
             None => !token.content.is_empty(),
@@ -395,6 +400,8 @@ struct Specials {
     tokens: Vec<AddedToken>,
     /// Contents of those with a name, defaults included; `None` where there is none.
     names: HashMap<&'static str, Option<String>>,
+    /// Contents of those with a name, of the model's own too.
+    named: HashSet<String>,
     /// Contents of those that a file gives.
     said: HashSet<String>,
     /// What transformers 4 reads otherwise.
@@ -505,6 +512,7 @@ impl Said<'_> {
             specials.notes.push(format!("{content:?} is a special token"));
         }
         specials.tokens.extend(unnamed);
+        specials.named = specials.tokens.iter().map(|token| token.content.clone()).collect();
         let mut more = listed(self, key, extra)?;
         let additional = "additional_special_tokens";
         if more.is_empty() {
