@@ -274,8 +274,12 @@ fn truncated_and_foreign_files_are_errors() {
     };
     refuse_member("byteorder", b"big", "little-endian");
     refuse_member("data.pkl", &[b'N'; 5_000_000], "more than 4000000");
-    refuse_member("data.pkl", b"\x80\x02}X\x01\x00\x00\x00a}s.", "no tensors in it");
-    refuse_member("data.pkl", b"\x80\x02].", "not a dict of tensors");
+    refuse_member(
+        "data.pkl",
+        b"\x80\x02}X\x01\x00\x00\x00a}s.",
+        "no tensors where a model has them",
+    );
+    refuse_member("data.pkl", b"\x80\x02].", "neither a dict of tensors");
     refuse_member("other/data.pkl", b"\x80\x02}.", "more than one data.pkl");
     refuse("text.safetensors", b"no tensors here at all");
     refuse("huge.safetensors", &u64::MAX.to_le_bytes());
@@ -459,7 +463,9 @@ fn every_form_that_pytorch_writes_is_read() {
     assert_ne!(rounded, expected);
     let error = |name: &str| small(&form(name)).unwrap_err().to_string();
     let way_out = "AutoModel.from_pretrained(DIR).save_pretrained(DIR)";
-    for (name, part) in [("two-models.bin", "teacher and student"), ("deflated.bin", "compressed")]
+    let one_of = "torch.save(torch.load(FILE)[KEY], FILE)";
+    for (name, part, way_out) in
+        [("two-models.bin", "teacher and student", one_of), ("deflated.bin", "compressed", way_out)]
     {
         let error = error(name);
         assert!([name, part, way_out].iter().all(|part| error.contains(part)), "{error}");

@@ -4,7 +4,8 @@
 //! A TorchScript archive has code as well, in `code/`, which is not looked at.
 
 use super::legacy;
-use super::pickle::{Found, MOST_BYTES, Machine, Step, View};
+use super::pickle::{Found, MOST_BYTES, Machine, Problem, Step, View};
+use super::short;
 use super::stored::{Source, Stored, Stretch};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -33,11 +34,18 @@ pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
         () => legacy::streamed(&file),
     };
     let tensors = read.map_err(|problem| {
-        let way_out = match path.extension() {
-            Some(ending) if ending == "ot" => "make it again with bitfit convert",
-            _ => WAY_OUT,
+        let problem = match (problem, path.extension()) {
+            (Problem::Content(problem), _) => {
+                format!("{problem}; in Python, torch.save(torch.load(FILE)[KEY], FILE) leaves the state dict under KEY alone")
+            }
+            (Problem::Form(problem), Some(ending)) if ending == "ot" => {
+                format!("not weights that PyTorch wrote: {problem}; make it again with bitfit convert")
+            }
+            (Problem::Form(problem), _) => {
+                format!("not weights that PyTorch wrote: {problem}; {WAY_OUT}")
+            }
         };
-        Error::file(path, format!("not weights that PyTorch wrote: {problem}; {way_out}"))
+        Error::file(path, problem)
     })?;
     Ok((source, tensors))
 }
@@ -53,7 +61,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
     let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
     let mut archive = ZipIterable::try_new(BufReader::new(directory), config).map_err(said)?;
     if archive.len() > MOST_MEMBERS {
-        return Err(format!("more than {MOST_MEMBERS} members in it"));
+        return Err(format!("more than {MOST_MEMBERS} members in it").into());
     }
     let mut members = BTreeMap::new();
     for entry in archive.files().map_err(said)? {
@@ -69,9 +77,9 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
         let (length, checksum) = (entry.size(), entry.crc32());
         let stretch = if is_stored {
             let opened = entry.with_reader(file, Default::default()).map_err(said)?;
-            let start = opened.data_start().ok_or_else(|| format!("no start of {name}"))?;
+            let start = opened.data_start().ok_or("a member without a start")?;
             if start.checked_add(length).is_none_or(|end| end > size) {
-                return Err(format!("{name} ends behind the file's end"));
+                return Err(format!("{} ends behind the file's end", short(&name)).into());
             }
             // `torch.serialization.set_crc32_options(False)` leaves it out.
             Some(Stretch { start, length, checksum: Some(checksum).filter(|&sum| sum != 0) })
@@ -87,15 +95,16 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
 
 /// A small member's bytes.
 pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8>> {
+    let name = short(name);
     let stretch = member.ok_or_else(|| format!("{name} is compressed"))?;
     if stretch.length > MOST_BYTES as u64 {
-        return Err(format!("{name} has {} bytes, more than {MOST_BYTES}", stretch.length));
+        return Err(format!("{name} has {} bytes, more than {MOST_BYTES}", stretch.length).into());
     }
     let mut bytes = vec![0; stretch.length as usize];
     file.read_exact_at(&mut bytes, stretch.start).map_err(said)?;
     match stretch.checksum {
         Some(checksum) if crc32fast::hash(&bytes) != checksum => {
-            Err(format!("{name} is damaged: its checksum is not that of its contents"))
+            Err(format!("{name} is damaged: its checksum is not that of its contents").into())
         }
         _ => Ok(bytes),
     }
@@ -123,8 +132,8 @@ fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
         let name = format!("{folder}data/{}", view.key);
         match members.get(&name) {
             Some(Some(stretch)) => Ok(*stretch),
-            Some(None) => Err(format!("{name} is compressed")),
-            None => Err(format!("no {name} in it")),
+            Some(None) => Err(format!("{} is compressed", short(&name)).into()),
+            None => Err(format!("no {} in it", short(&name)).into()),
         }
     })
 }

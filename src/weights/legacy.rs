@@ -1,7 +1,7 @@
 //! What `torch.save` wrote before PyTorch 1.6: one pickle after the other, with the storages behind; and in its first year a tar.
 
 use super::archive::{contents, said, stored};
-use super::pickle::{Class, MOST_BYTES, Machine, Object, Step, View, storage_class};
+use super::pickle::{Class, MOST_BYTES, Machine, Object, Problem, Step, View, storage_class};
 use super::stored::{Stored, Stretch};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -59,7 +59,7 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
         storages.insert(key.as_str(), Stretch { start, length: at - start, checksum: None });
     }
     stored(found, |view| {
-        storages.get(&*view.key).copied().ok_or_else(|| format!("no storage {}", view.key))
+        storages.get(&*view.key).copied().ok_or_else(|| format!("no storage {}", view.key).into())
     })
 }
 
@@ -69,7 +69,7 @@ pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
     let member = |name: &str| members.get(name).copied().ok_or_else(|| format!("no {name} in it"));
     let part = |name: &str| {
         let Stretch { start, length, .. } = member(name)?;
-        Ok::<_, String>(Part { file, at: start, end: start + length })
+        Ok::<_, Problem>(Part { file, at: start, end: start + length })
     };
 
     let mut storages: HashMap<String, (Class, Stretch)> = HashMap::new();
@@ -158,7 +158,7 @@ fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
         }
         at = end.next_multiple_of(512);
     }
-    Err(format!("more than {MOST_MEMBERS} members in it"))
+    Err(format!("more than {MOST_MEMBERS} members in it").into())
 }
 
 /// A member of a tar that is read from its beginning on: pickles and numbers in turn.

@@ -101,7 +101,28 @@ pub struct Machine<'a> {
     left: usize,
 }
 
-pub type Step<T> = std::result::Result<T, String>;
+/// Why a file is not read.
+#[derive(Debug)]
+pub enum Problem {
+    /// It is not in a form that PyTorch writes, or is damaged.
+    Form(String),
+    /// It is, and holds something else than one model's tensors.
+    Content(String),
+}
+
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Self::Form(problem)
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(problem: &str) -> Self {
+        Self::Form(problem.into())
+    }
+}
+
+pub type Step<T> = std::result::Result<T, Problem>;
 
 impl<'a> Machine<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
@@ -140,7 +161,7 @@ impl<'a> Machine<'a> {
                     self.stack.push(top);
                 }
                 _ if self.plain(opcode)? || self.collection(opcode)? || self.named(opcode)? => {}
-                _ => return Err(format!("opcode 0x{opcode:02x} at byte {}", self.at - 1)),
+                _ => return Err(format!("opcode 0x{opcode:02x} at byte {}", self.at - 1).into()),
             }
         }
     }
@@ -433,7 +454,7 @@ impl<'a> Machine<'a> {
     /// A whole number.
     pub fn integer(&self, object: usize) -> Step<i64> {
         match self.object(object) {
-            Object::Int(number) => i64::try_from(*number).map_err(|e| e.to_string()),
+            Object::Int(number) => i64::try_from(*number).map_err(|e| e.to_string().into()),
             _ => Err("a size that is no integer".into()),
         }
     }
@@ -441,7 +462,7 @@ impl<'a> Machine<'a> {
     /// A list of whole numbers, as short as a tensor's sizes are.
     pub fn integers(&self, object: usize) -> Step<Vec<i64>> {
         if self.items(object).len() > MOST_DIMENSIONS {
-            return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions"));
+            return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions").into());
         }
         self.items(object).iter().map(|&item| self.integer(item)).collect()
     }
@@ -585,14 +606,16 @@ impl<'a> Machine<'a> {
             if let Some((other, _)) = &model {
                 let short = |name: &str| name.chars().take(40).collect::<String>();
                 let (one, two) = (short(other), short(name));
-                return Err(format!("it holds several models, {one} and {two}; save one of them"));
+                return Err(Problem::Content(format!("several models, {one} and {two}")));
             }
             model = Some((name, found));
         }
         match (model, self.object(root)) {
             (Some((_, found)), _) => Ok(found),
-            (None, Object::Dict(_) | Object::Instance { .. }) => Err("no tensors in it".into()),
-            (None, _) => Err("not a dict of tensors".into()),
+            (None, Object::Dict(_) | Object::Instance { .. }) => {
+                Err(Problem::Content("no tensors where a model has them".into()))
+            }
+            (None, _) => Err(Problem::Content("neither a dict of tensors nor a module".into())),
         }
     }
 
@@ -603,7 +626,7 @@ impl<'a> Machine<'a> {
         let mut ahead = vec![(String::new(), root, 0)];
         while let Some((prefix, object, depth)) = ahead.pop() {
             if depth > MOST_NESTED {
-                return Err(format!("more than {MOST_NESTED} modules in each other"));
+                return Err(format!("more than {MOST_NESTED} modules in each other").into());
             }
             let is_script = matches!(self.object(object), Object::Instance { is_script: true, .. });
             for &(key, value) in self.parts(object).iter().flat_map(|&dict| self.pairs(dict)) {
@@ -627,7 +650,7 @@ impl<'a> Machine<'a> {
                     _ => {}
                 }
                 if found.len() > MOST_TENSORS {
-                    return Err(format!("more than {MOST_TENSORS} tensors"));
+                    return Err(format!("more than {MOST_TENSORS} tensors").into());
                 }
             }
         }
