@@ -10,7 +10,7 @@
 # It needs Python 3 with venv: the peers are installed in target/bench (3 GB). IMDb and SST-2 are downloaded if data/ has no copy.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-cd "$root"
+cd -- "$root"
 case ${1:-} in -h | --help) usage "${BASH_SOURCE[0]}"; exit ;; esac
 set_up
 python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"

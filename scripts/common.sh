@@ -2,7 +2,9 @@
 # Sourced by the other scripts: where things are, what is missing, and pinned files from PyPI.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# With it, cd goes elsewhere and prints where.
+unset CDPATH
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # An empty HOME is reported where a download needs it.
 cache=${BITFIT_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/bitfit}/downloads
 
@@ -140,7 +142,7 @@ from_argument() {
     from=''
     case ${1:-} in
         '') ;;
-        --from) { [ $# -eq 2 ] && [ -d "$2" ]; } || die "--from wants a folder"; from=$(cd "$2" && pwd) ;;
+        --from) { [ $# -eq 2 ] && [ -d "$2" ]; } || die "--from wants a folder"; from=$(cd -- "$2" && pwd) ;;
         -h | --help) usage "$script"; exit ;;
         *) die "unknown argument $1; see --help" ;;
     esac

@@ -38,7 +38,7 @@ lock=$root/scripts/libtorch.lock
 stamp=$(cat "$lock" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)\ $build\ $([ "$from" = pytorch ] && echo "pytorch $sha256" || echo wheels)
 
 alone "$target"
-target=$(cd "$target" && pwd)
+target=$(cd -- "$target" && pwd)
 if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] && [ "$(cat "$target/torch/build-version" 2>/dev/null)" = "$build" ]; then
     say "libtorch $build is in $target"
     exit
@@ -77,7 +77,7 @@ if [ "$from" = pytorch ]; then
     mv "$new/libtorch" "$new/torch"
 else
     folder=
-    [ "$from" = pypi ] || folder=$(cd "$from" && pwd)
+    [ "$from" = pypi ] || folder=$(cd -- "$from" && pwd)
     files=()
     while read -r which requirement hash file; do
         case $which in
@@ -97,7 +97,7 @@ else
     done
     rm -f "$new/torch/lib/libtorch_python.so"
     if [ "$variant" = cpu ]; then
-        (cd "$new/torch/lib" && rm -f libtorch_cuda*.so libc10_cuda.so libtorch_nvshmem.so libcaffe2_nvrtc.so)
+        (cd -- "$new/torch/lib" && rm -f libtorch_cuda*.so libc10_cuda.so libtorch_nvshmem.so libcaffe2_nvrtc.so)
         # The wheel's libtorch.so is a stub that needs libtorch_cuda.so.
         echo 'INPUT(-ltorch_cpu)' >"$new/torch/lib/libtorch.so"
     fi

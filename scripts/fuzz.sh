@@ -8,7 +8,7 @@
 # in fuzz/target/corpus. An input that fails is left in fuzz/artifacts.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-cd "$root"
+cd -- "$root"
 seconds=60 targets=()
 while [ $# -gt 0 ]; do
     case $1 in

@@ -19,14 +19,14 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-cd "$root"
+cd -- "$root"
 need_python
 [ -x target/release/bitfit-train ] || cargo build --release --locked
 program=$root/target/release/bitfit-train
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp -r tests/golden/tiny-bert "$work/base"
-cd "$work"
+cd -- "$work"
 rows() {
     local i
     printf 'text\tlabel\n'

@@ -34,7 +34,7 @@ case $(cat "$libtorch/build-version" 2>/dev/null) in
     2.13.0+cu130) variant=cuda ;;
     *) die "$libtorch: expected libtorch 2.13.0 as scripts/download_libtorch.sh puts it there; export LIBTORCH if it is elsewhere" ;;
 esac
-libtorch=$(cd "$libtorch/.." && pwd)
+libtorch=$(cd -- "$libtorch/.." && pwd)
 for program in bitfit bitfit-train; do
     [ -x "$built/release/$program" ] || die "$built/release/$program: no such program; run cargo build --release, or name its folder with --target-dir"
 done
@@ -109,5 +109,5 @@ say "packing"
 tar --create --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@"${SOURCE_DATE_EPOCH:-0}" "$name" \
     | gzip -n >"$work/$name.tar.gz"
 mv "$work/$name.tar.gz" "$output/"
-(cd "$output" && sha256sum "$name.tar.gz" >"$name.tar.gz.sha256")
+(cd -- "$output" && sha256sum "$name.tar.gz" >"$name.tar.gz.sha256")
 say "$output/$name.tar.gz: $(du -h --apparent-size "$output/$name.tar.gz" | cut -f1), unpacked $(du -sh --apparent-size "$new" | cut -f1)"

@@ -12,7 +12,7 @@ case ${1:-} in
     -h | --help) usage "${BASH_SOURCE[0]}"; exit ;;
     *) die "unknown argument $1; see --help" ;;
 esac
-cd "$root"
+cd -- "$root"
 set_up
 
 say "building (the first time, torch-sys alone takes some 5 minutes)"

@@ -7,7 +7,7 @@
 #   --device DEVICE   "auto" (the default: the first GPU, or else the CPU), "cpu", "cuda" or "cuda:N"
 #   --bin FOLDER      where bitfit-train and bitfit are: beside this script, or else in target/release
 set -euo pipefail
-here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+here=$(cd -- "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 device=auto bin=$here
 [ -x "$bin/bitfit-train" ] || bin=${CARGO_TARGET_DIR:-$here/../target}/release

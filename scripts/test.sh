@@ -4,7 +4,7 @@
 #   scripts/test.sh
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-cd "$root"
+cd -- "$root"
 case ${1:-} in
     '') ;;
     -h | --help) usage "${BASH_SOURCE[0]}"; exit ;;
