@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dropouts, ModelConfig, SavedTask};
-use crate::native;
 use crate::weights::{self, Weights};
+use crate::{native, threads};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -51,17 +51,7 @@ impl BaseFiles {
         }
         let files = weights::find(dir, named)?;
         // Hashing is most of the work, so each file has its thread.
-        let mut read = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                files.iter().map(|path| scope.spawn(|| Weights::read(&config, path))).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Weights>>| {
-                thread.join().unwrap_or_else(|_| {
-                    Err(Error::Bug("a thread that reads weights panicked".into()))
-                })
-            };
-            threads.into_iter().map(join).collect::<Vec<_>>()
-        })
-        .into_iter();
+        let mut read = threads::each(&files, &|path| Weights::read(&config, path)).into_iter();
         let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))??;
         weights.warn();
         for other in read {

@@ -1,7 +1,7 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022), and by
 //! the methods that it is compared with.
 //!
-//! The modules in reading order; each uses only those before it: [`error`], [`files`], [`native`], [`nn`], [`models`],
+//! The modules in reading order; each uses only those before it: [`error`], [`files`], [`threads`], [`native`], [`nn`], [`models`],
 //! [`weights`], [`sealed`], [`base`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
 //! [`logging`], [`cli`].
 
@@ -28,5 +28,6 @@ pub mod optim;
 pub mod predict;
 pub mod sealed;
 pub mod sources;
+pub mod threads;
 pub mod train;
 pub mod weights;

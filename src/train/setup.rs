@@ -15,6 +15,7 @@ use crate::native;
 use crate::optim::AdamW;
 use crate::predict::{examples, fits, has_embeddings};
 use crate::sources::{Labelled, Model, Sources};
+use crate::threads;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,17 +63,15 @@ impl Prepared {
     pub fn new(run: &Run, sources: &Sources) -> Result<Self> {
         let section = &run.config.model;
         let dir = &sources.model.dir;
-        let (files, rows) = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| BaseFiles::read(dir, section.weights.as_deref()));
-            let rows = Rows::read(run, &run.columns(), sources)
-                .and_then(|rows| Ok((rows.encode(run, dir)?, rows.labels)));
-            let files = reader.join().unwrap_or_else(|_| {
-                Err(Error::Bug("the thread that reads the base panicked".into()))
-            });
-            // A missing base is reported before what the tokenizer made of it.
-            Ok::<_, Error>((files?, rows?))
-        })?;
-        let (encoded, labels) = rows;
+        let (files, rows) = threads::both(
+            || BaseFiles::read(dir, section.weights.as_deref()),
+            || {
+                let rows = Rows::read(run, &run.columns(), sources)?;
+                Ok::<_, Error>((rows.encode(run, dir)?, rows.labels))
+            },
+        );
+        // A missing base is reported before what the tokenizer made of it.
+        let (files, (encoded, labels)) = (files?, rows?);
         let Encoded { tokenizer, train, eval, places } = encoded;
         run.check_model(&files.config)?;
         fits(dir, &tokenizer, &files.config)?;

@@ -3,7 +3,7 @@
 use super::input::{self, ending, format_of};
 use super::{Label, LabelColumns, Place, Row, Rows, quoted};
 use crate::error::{Error, Result};
-use rayon::prelude::*;
+use crate::threads;
 use std::path::{Path, PathBuf};
 
 /// Reads the classes' files in the order of their names. Hidden folders are no classes, nor are aclImdb's unlabelled reviews.
@@ -40,16 +40,13 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         }
     }
     // Tens of thousands of small files: most of the time goes into opening them.
-    let read: Vec<Result<Row>> = files
-        .into_par_iter()
-        .map(|(file, label)| {
-            let (text, _) = input::read_text(&file, None)?;
-            let text = text.trim_start_matches('\u{feff}').to_owned();
-            let place = Place { path: file.into(), line: None };
-            let labels = labelled.then(|| vec![Label { name: label, number: None }]);
-            Ok(Row { text, text_pair: None, labels, list: false, flags: [].into(), place })
-        })
-        .collect();
+    let read: Vec<Result<Row>> = threads::map(&files, |(file, label)| {
+        let (text, _) = input::read_text(file, None)?;
+        let text = text.trim_start_matches('\u{feff}').to_owned();
+        let place = Place { path: file.as_path().into(), line: None };
+        let labels = labelled.then(|| vec![Label { name: label.clone(), number: None }]);
+        Ok(Row { text, text_pair: None, labels, list: false, flags: [].into(), place })
+    });
     read.into_iter().try_for_each(|row| rows.take(row))?;
     if rows.rows.is_empty() {
         let tables = sorted_entries(path)?.into_iter().find(|file| format_of(file).is_some());

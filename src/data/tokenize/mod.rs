@@ -15,11 +15,11 @@ pub use files::FILES as TOKENIZER_FILES;
 
 use crate::error::{Error, Result};
 use crate::files::{hex, is_there, read_small};
+use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
 use description::{Description, Kind, LONGEST};
 use files::{FILES, Files, LARGEST};
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
@@ -201,13 +201,10 @@ impl Tokenizer {
     where
         T: Sync,
     {
-        texts
-            .par_iter()
-            .map(|item| {
-                let (text, pair) = of(item);
-                self.encode(text, pair, max_length)
-            })
-            .collect()
+        threads::map(texts, |item| {
+            let (text, pair) = of(item);
+            self.encode(text, pair, max_length)
+        })
     }
 
     /// The first `most` ids of a text.
