@@ -74,6 +74,12 @@ fn main() {
             .map(|name| format!("src/native/{name}.cpp")),
         )
         .compile("bitfit_native");
+    if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "gnu") {
+        let start = cc::Build::new().cpp(true).file("src/native/start.cpp").compile_intermediates();
+        for object in start {
+            println!("cargo:rustc-link-arg-bin=bitfit={}", object.display());
+        }
+    }
     // Found from any folder, with no LD_LIBRARY_PATH: in a package beside the binaries (scripts/package.sh), else where it is now.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib,-rpath,{}", lib.display());
     // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop it, and a GPU machine would show no device.

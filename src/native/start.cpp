@@ -1,0 +1,34 @@
+// What the program bitfit does before its libraries begin: libtorch's MKL looks for its files from the working directory, and where that was
+// deleted it ends the process with a message about a library that is there.
+#include <limits.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace {
+
+void say(const char *text, size_t length) {
+  // Nothing is to be done where nobody can be told.
+  if (write(STDERR_FILENO, text, length) < 0) return;
+}
+
+void check_working_directory(int, char **, char **) {
+  char path[PATH_MAX];
+  if (getcwd(path, sizeof path) || errno != ENOENT) return;
+  const ssize_t length = readlink("/proc/self/cwd", path, sizeof path);
+  const char before[] = "error: the working directory, ", after[] = ", is gone; change to another\n";
+  say(before, sizeof before - 1);
+  for (ssize_t i = 0; i < length; ++i) {
+    // What a terminal would obey.
+    if (static_cast<unsigned char>(path[i]) < ' ' || path[i] == 127) path[i] = '?';
+  }
+  say(path, length < 0 ? 0 : length);
+  say(after, sizeof after - 1);
+  _exit(2);
+}
+
+}  // namespace
+
+// The loader calls it before any library's own beginning.
+__attribute__((section(".preinit_array"), used)) static void (*const first)(int, char **, char **) = check_working_directory;
