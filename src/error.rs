@@ -1,16 +1,17 @@
 //! What can go wrong. Each variant names the file, key or tensor, what was found and what was expected.
 
+use crate::escape::{line, text};
 use std::path::{Path, PathBuf};
 
 /// What every fallible function of this library returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong; `Display` is the whole message that people read.
+/// What can go wrong; `Display` is the whole message that people read, what it quotes of files escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A configuration file that is not TOML, or has an unknown key or a value of the wrong type.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {}", line(path.display()), text(message))]
     Toml {
         /// The configuration file.
         path: PathBuf,
@@ -18,7 +19,7 @@ pub enum Error {
         message: String,
     },
     /// A value that is well-formed but not allowed.
-    #[error("{}: {key}: found {found}, expected {expected}", path.display())]
+    #[error("{}: {}: found {}, expected {}", line(path.display()), line(key), line(found), line(expected))]
     Config {
         /// The configuration file.
         path: PathBuf,
@@ -30,7 +31,7 @@ pub enum Error {
         expected: String,
     },
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {}", line(path.display()), line(source))]
     Io {
         /// `read`, `write`, `create`, ...
         action: &'static str,
@@ -40,7 +41,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A data file with something wrong in it.
-    #[error("{}{}: {problem}", path.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
+    #[error("{}{}: {}", crate::escape::line(path.display()), line.map(|l| format!(":{l}")).unwrap_or_default(), crate::escape::line(problem))]
     Data {
         /// The data file.
         path: PathBuf,
@@ -50,7 +51,7 @@ pub enum Error {
         problem: String,
     },
     /// A tensor that is missing, unexpected, or of the wrong shape or dtype.
-    #[error("{}: tensor {tensor}: expected {expected}, found {found}", path.display())]
+    #[error("{}: tensor {}: expected {}, found {}", line(path.display()), line(tensor), line(expected), line(found))]
     Tensor {
         /// The weight file or delta.
         path: PathBuf,
@@ -62,7 +63,7 @@ pub enum Error {
         found: String,
     },
     /// A file that is not what it should be: truncated, of another format, of another base.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", line(path.display()), line(problem))]
     File {
         /// The file.
         path: PathBuf,
@@ -70,7 +71,7 @@ pub enum Error {
         problem: String,
     },
     /// The Hugging Face Hub, or what it has, is not as it should be.
-    #[error("{address}: {problem}")]
+    #[error("{}: {}", line(address), line(problem))]
     Hub {
         /// The repository's page.
         address: String,
@@ -78,7 +79,7 @@ pub enum Error {
         problem: String,
     },
     /// libtorch refused an operation.
-    #[error("libtorch: {action}: {message}")]
+    #[error("libtorch: {}: {}", line(action), line(message))]
     Torch {
         /// What was being done.
         action: String,
@@ -87,14 +88,15 @@ pub enum Error {
     },
     /// Memory, of the machine or of its GPU, did not suffice.
     #[error(
-        "out of memory: {0}; a smaller batch (training.per_device_train_batch_size with training.gradient_accumulation_steps, \
-         training.per_device_eval_batch_size, --batch-size) or a smaller data.max_length needs less"
+        "out of memory: {}; a smaller batch (training.per_device_train_batch_size with training.gradient_accumulation_steps, \
+         training.per_device_eval_batch_size, --batch-size) or a smaller data.max_length needs less",
+        line(.0)
     )]
     OutOfMemory(String),
     /// A loss or a gradient that is no number.
     #[error(
         "{what} at step {step}{}; nothing of that step is kept; a lower training.learning_rate usually helps",
-        rows.as_ref().map(|rows| format!(", whose rows are {rows}")).unwrap_or_default()
+        rows.as_ref().map(|rows| format!(", whose rows are {}", line(rows))).unwrap_or_default()
     )]
     Diverged {
         /// What is no number: `the loss is NaN`.
@@ -106,7 +108,8 @@ pub enum Error {
     },
     /// Numbers that are infinite or none.
     #[error(
-        "{0} holds numbers that are infinite or none; a lower training.learning_rate usually helps"
+        "{} holds numbers that are infinite or none; a lower training.learning_rate usually helps",
+        line(.0)
     )]
     NotFinite(String),
     /// A task's loss over labelled rows that is no finite number.
@@ -116,16 +119,16 @@ pub enum Error {
     )]
     NoLoss(f64),
     /// Arguments that do not fit together.
-    #[error("{0}")]
+    #[error("{}", text(.0))]
     Usage(String),
     /// Some of several runs failed; the others are done.
-    #[error("{0}")]
+    #[error("{}", line(.0))]
     Failed(String),
     /// A signal asked the run to end, and what is best so far was saved.
-    #[error("interrupted; {0}")]
+    #[error("interrupted; {}", line(.0))]
     Interrupted(String),
     /// A run that ended early, and what of it is kept.
-    #[error("{problem}\n{kept}")]
+    #[error("{problem}\n{}", line(kept))]
     Ended {
         /// Why.
         problem: Box<Error>,
@@ -133,7 +136,7 @@ pub enum Error {
         kept: String,
     },
     /// Something that cannot happen.
-    #[error("{0}. This is a bug.")]
+    #[error("{}. This is a bug.", line(.0))]
     Bug(String),
 }
 

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -218,4 +219,21 @@ pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
 /// Bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes `line` to stdout; returns whether somebody is there to read on, who may have seen enough, or whose terminal was closed.
+pub fn tell(line: &str) -> Result<bool> {
+    let mut out = std::io::stdout();
+    match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::EIO) && is_device(&out) => Ok(false),
+        Err(error) => Err(Error::io("write", Path::new("stdout"))(error)),
+    }
+}
+
+/// Whether `out` is a device, such as a terminal, and no file on a disk.
+fn is_device(out: &std::io::Stdout) -> bool {
+    let file = out.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|file| file.metadata()).is_ok_and(|about| about.file_type().is_char_device())
 }

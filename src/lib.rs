@@ -1,9 +1,9 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022), and by
 //! the methods that it is compared with.
 //!
-//! The modules in reading order; each uses only those before it: [`error`], [`files`], [`threads`], [`native`], [`nn`], [`models`],
+//! The modules in reading order; each uses only those before it: [`escape`], [`error`], [`files`], [`threads`], [`logging`], [`native`], [`nn`], [`models`],
 //! [`weights`], [`sealed`], [`base`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
-//! [`logging`], [`cli`].
+//! [`cli`].
 
 pub mod base;
 pub mod changes;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod data;
 pub mod delta;
 pub mod error;
+pub mod escape;
 pub mod eval;
 pub mod export;
 pub mod files;

@@ -1,40 +1,85 @@
-//! Logs on stderr that do not tear the bars.
+//! Logs and bars on stderr. Neither is worth a run: what cannot be written there is left out.
 
-use indicatif::{MultiProgress, ProgressDrawTarget};
-use std::io::Write;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::{EnvFilter, fmt};
+use crate::escape;
+use console::Term;
+use indicatif::{MultiProgress, ProgressDrawTarget, TermLike};
+use std::io::{Result, Write};
+use std::sync::Mutex;
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, registry};
+
+/// Crates whose traces show what is sent over the network, tokens included.
+const WIRE: [&str; 2] = ["ureq", "rustls"];
 
 /// Starts logging to stderr, as JSON for programs; `RUST_LOG` says how much. Bars drawn on what is returned and logs do not mix.
 pub fn start(json: bool) -> MultiProgress {
-    let bars = if json {
-        MultiProgress::with_draw_target(ProgressDrawTarget::hidden())
+    let terminal = Term::stderr();
+    let colours = terminal.is_term() && std::env::var_os("NO_COLOR").is_none();
+    let bars = MultiProgress::with_draw_target(if json || !terminal.is_term() {
+        ProgressDrawTarget::hidden()
     } else {
-        MultiProgress::new()
-    };
+        let screen = Screen { terminal, unsent: Mutex::default() };
+        ProgressDrawTarget::term_like_with_hz(Box::new(screen), 20)
+    });
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr())
-        && std::env::var_os("NO_COLOR").is_none();
-    let logs = fmt()
-        .with_env_filter(filter)
-        .with_writer(AboveBars(bars.clone()))
+    let shows_tokens = |target: &str| WIRE.iter().any(|name| target.starts_with(name));
+    let no_tokens =
+        filter_fn(move |about| *about.level() != Level::TRACE || !shows_tokens(about.target()));
+    let logs = fmt::layer()
+        .with_writer(AboveBars { bars: bars.clone(), json })
         .with_target(false)
-        .with_ansi(colours);
+        .with_ansi(colours)
+        // It would say on stderr that stderr cannot be written, and panic where that fails.
+        .log_internal_errors(false);
+    let logs = match json {
+        true => logs.json().boxed(),
+        false => logs.without_time().fmt_fields(debug_fn(write_field)).boxed(),
+    };
     // A second start, as in tests, leaves the first one's settings.
-    let _ = if json { logs.json().try_init() } else { logs.without_time().try_init() };
+    let _ = registry().with(no_tokens).with(filter).with(logs).try_init();
     bars
 }
 
+/// Writes a field of an event as people read it; lines after the first are indented, so that none is taken for another event.
+fn write_field(
+    out: &mut Writer<'_>,
+    field: &tracing::field::Field,
+    value: &dyn std::fmt::Debug,
+) -> std::fmt::Result {
+    let shown = escape::text(format_args!("{value:?}")).replace('\n', "\n     ");
+    match field.name() {
+        "message" => write!(out, "{shown}"),
+        // Where a message of the crate `log` comes from.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(out, " {name}={shown}"),
+    }
+}
+
+/// Writes `text` to stderr, which may be closed, full or gone.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Writes logs above the bars.
 #[derive(Clone)]
-struct AboveBars(MultiProgress);
+struct AboveBars {
+    bars: MultiProgress,
+    json: bool,
+}
 
 impl Write for AboveBars {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.suspend(|| std::io::stderr().write_all(bytes)).map(|()| bytes.len())
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        self.bars.suspend(|| say(&if self.json { escape::json(&text).into() } else { text }));
+        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -43,5 +88,73 @@ impl<'a> MakeWriter<'a> for AboveBars {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+/// The terminal that bars are drawn on. It never fails, as indicatif panics where its own does.
+#[derive(Debug)]
+struct Screen {
+    terminal: Term,
+    /// What the next flush writes at once, so that bars do not flicker.
+    unsent: Mutex<String>,
+}
+
+impl Screen {
+    fn add(&self, text: &str) -> Result<()> {
+        if let Ok(mut unsent) = self.unsent.lock() {
+            unsent.push_str(text);
+        }
+        Ok(())
+    }
+
+    /// Moves the cursor by `n` in a direction, an ECMA-48 letter.
+    fn move_cursor(&self, n: usize, letter: char) -> Result<()> {
+        if n == 0 { Ok(()) } else { self.add(&format!("\x1b[{n}{letter}")) }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        self.terminal.size().1
+    }
+
+    fn height(&self) -> u16 {
+        self.terminal.size().0
+    }
+
+    fn move_cursor_up(&self, n: usize) -> Result<()> {
+        self.move_cursor(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> Result<()> {
+        self.move_cursor(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> Result<()> {
+        self.move_cursor(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> Result<()> {
+        self.move_cursor(n, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> Result<()> {
+        self.add(text)?;
+        self.add("\n")
+    }
+
+    fn write_str(&self, text: &str) -> Result<()> {
+        self.add(text)
+    }
+
+    fn clear_line(&self) -> Result<()> {
+        self.add("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> Result<()> {
+        if let Ok(mut unsent) = self.unsent.lock() {
+            say(&std::mem::take(&mut *unsent));
+        }
+        Ok(())
     }
 }

@@ -22,6 +22,7 @@ mod readme;
 mod resume;
 mod sparing;
 mod standin;
+mod terminal;
 mod threads;
 mod tokenize;
 mod tracking;

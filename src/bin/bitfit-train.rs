@@ -4,6 +4,7 @@
 //! they do not spin at all, a step of a small BERT takes 1.4 times as long on a machine of its own. OpenMP reads its environment while
 //! libtorch is loaded, before `main`: hence this program, which is without it.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -20,9 +21,9 @@ fn main() -> ExitCode {
     }
     // It returns only if it fails.
     let error = command.exec();
-    eprintln!(
-        "error: cannot start {}, which belongs beside bitfit-train: {error}",
-        bitfit.display()
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: cannot start {bitfit:?}, which belongs beside bitfit-train: {error}"
     );
     ExitCode::FAILURE
 }

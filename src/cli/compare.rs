@@ -1,7 +1,7 @@
 //! `bitfit compare`.
 
-use super::train::stop_on_signal;
-use super::{become_anew, downloads, print};
+use super::signals::{self, stop_on_signal};
+use super::{become_anew, downloads, print, print_json};
 use crate::compare::grid::rate_name;
 use crate::compare::{self, Ended, Grid, Progress};
 use crate::error::{Error, Result};
@@ -31,7 +31,8 @@ const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";
 
 /// Becomes this program anew, for the next run.
 fn again(going_on: bool) -> Result<()> {
-    become_anew(Some((GOING_ON, if going_on { "1" } else { "0" })))
+    let going_on = (GOING_ON, if going_on { "1" } else { "0" });
+    become_anew([going_on].into_iter().chain(signals::hand_on()))
 }
 
 /// Says where an arm's rates are not the biases'.
@@ -85,7 +86,7 @@ impl Compare {
             warn_of_rates_that_stay(&grid)?;
             return again(false);
         };
-        let stop = stop_on_signal(self.json)?;
+        let stop = stop_on_signal(self.json);
         let mut progress = Progress::new(bars, self.json);
         let how = (true, going_on == "1");
         let report = match compare::compare(&grid, self.overwrite, how, &mut progress, &stop)? {
@@ -99,7 +100,9 @@ impl Compare {
         if self.json {
             let (done, failed) = (report.runs_done, report.failures.len());
             let json = page.with_extension("json");
-            print(&json!({"event": "finished", "report": json, "page": page, "done": done, "failed": failed}).to_string())?;
+            print_json(
+                &json!({"event": "finished", "report": json, "page": page, "done": done, "failed": failed}),
+            )?;
         } else {
             tracing::info!("the report: {}", page.display());
         }
@@ -153,9 +156,7 @@ impl Compare {
         }
         let (total, output_dir) = (grid.total(), &grid.output_dir);
         if self.json {
-            return print(
-                &json!({"output_dir": output_dir, "runs": total, "arms": arms}).to_string(),
-            );
+            return print_json(&json!({"output_dir": output_dir, "runs": total, "arms": arms}));
         }
         print(&format!("{text}\n{total} runs, into {}", output_dir.display()))
     }

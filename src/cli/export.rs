@@ -1,6 +1,6 @@
 //! `bitfit export`.
 
-use super::end_on_signal;
+use super::signals::end_on_signal;
 use super::which::Which;
 use crate::error::{Error, Result};
 use crate::export::{Format, export};
@@ -39,7 +39,7 @@ pub struct Export {
 impl Export {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(false);
-        end_on_signal()?;
+        end_on_signal();
         let found = self.which.find("cpu", &bars)?;
         let Some(delta) = &found.delta else {
             return Err(Error::Usage(

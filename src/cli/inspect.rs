@@ -1,15 +1,15 @@
 //! `bitfit inspect`.
 
-use super::{downloads, find_model, print};
+use super::{downloads, find_model, print, print_json};
 use crate::base::BaseFiles;
 use crate::changes::Changes;
 use crate::config::{Metric, Run};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{Cost, FreezePlan, Group, Switches, thousands};
-use crate::logging;
 use crate::sources::Sources;
 use crate::train::{Past, Prepared, list};
+use crate::{escape, logging};
 use clap::{ArgGroup, Args};
 use indicatif::MultiProgress;
 use serde_json::{Map, json};
@@ -84,7 +84,7 @@ impl Inspect {
         let base = files.build(usize::from(self.num_labels), None, Device::Cpu)?;
         let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default())?;
         if self.json {
-            return print(&as_json(&model.dir, &base.fingerprint, &plan, None).to_string());
+            return print_json(&as_json(&model.dir, &base.fingerprint, &plan, None));
         }
         print(&format!(
             "base         {model}, fingerprint {}\n{}",
@@ -100,7 +100,7 @@ pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
     if json {
         let base = &prepared.base;
         let cost = Some(prepared.cost());
-        return print(&as_json(&base.dir, &base.fingerprint, &prepared.plan, cost).to_string());
+        return print_json(&as_json(&base.dir, &base.fingerprint, &prepared.plan, cost));
     }
     print(&prepared.to_string())
 }
@@ -141,8 +141,7 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
     }
     let changes = Changes::between(&tensors, &delta.tensors)?;
     if json {
-        let text = serde_json::to_string(&changes).map_err(|e| Error::Bug(e.to_string()))?;
-        return print(&text);
+        return print_json(&changes);
     }
     print(changes.to_string().trim_end())
 }
@@ -181,9 +180,9 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
             let best = metric(run).map(|(name, value)| json!({"metric": name, "value": value}));
             json!({"dir": run.dir, "learning_rate": training.learning_rate, "seed": training.seed, "best": best, "summary": run.summary})
         });
-        return print(&serde_json::Value::from_iter(rows).to_string());
+        return print_json(&serde_json::Value::from_iter(rows));
     }
-    let names: Vec<String> = runs.iter().map(|run| run.dir.display().to_string()).collect();
+    let names: Vec<String> = runs.iter().map(|run| escape::line(run.dir.display())).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(3);
     let mut text = format!(
         "{:<width$} {:<10} {:>12} {:>18} {:>7} {:>9} {:>9} {:>9} {:>8} {:>6}",
@@ -227,13 +226,13 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
     if json {
         let shapes =
             delta.tensors.iter().map(|(name, tensor)| (name.clone(), json!(tensor.size())));
-        return print(&json!({"meta": meta, "tensors": shapes.collect::<Map<_, _>>()}).to_string());
+        return print_json(&json!({"meta": meta, "tensors": shapes.collect::<Map<_, _>>()}));
     }
     let mut text = format!(
         "base         {} ({}), fingerprint {}\nmethod       {}\ntask         {}{}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
-        meta.base_name,
-        meta.architecture,
-        meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint),
+        escape::line(&meta.base_name),
+        escape::line(&meta.architecture),
+        escape::line(meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint)),
         meta.method,
         meta.task_type.name(),
         if meta.labels.is_empty() {

@@ -5,6 +5,7 @@ mod documents;
 mod export;
 mod inspect;
 mod predict;
+mod signals;
 mod train;
 mod which;
 
@@ -12,9 +13,10 @@ use crate::base::BaseFiles;
 use crate::error::{Error, Result};
 use crate::sources::Model;
 use crate::weights::{self, Weights};
-use crate::{files, hub, logging, native};
+use crate::{escape, hub, logging, native};
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
+use serde::Serialize;
 use serde_json::json;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -122,44 +124,78 @@ struct Convert {
 /// `bitfit`, and under the name `bitfit-train` its training.
 pub fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
-    run(match Path::new(&name).file_name() {
-        Some(name) if name == "bitfit-train" => Command::Train(TrainProgram::parse().train),
-        _ => Program::parse().command,
-    })
+    let command = match Path::new(&name).file_name() {
+        Some(name) if name == "bitfit-train" => {
+            TrainProgram::try_parse().map(|program| Command::Train(program.train))
+        }
+        _ => Program::try_parse().map(|program| program.command),
+    };
+    match command {
+        Ok(command) => run(command),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Says what is wrong with the arguments, which may be names of files; or shows the help that was asked for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    let shown = escape::text(&text);
+    if shown == text {
+        error.exit();
+    }
+    logging::say(&shown);
+    ExitCode::from(2)
 }
 
 fn run(command: Command) -> ExitCode {
     native::ignore_file_size_signal();
+    native::explain_segmentation_faults();
     let computes = matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_));
     if computes && !spin_is_set() {
         // Where that fails, it computes as it is.
-        let _ = become_anew(None);
+        let _ = become_anew([]);
     }
-    let (result, json) = match command {
-        Command::Train(args) => (args.run(), args.json),
-        Command::Eval(args) => (args.run(), args.json),
-        Command::Predict(args) => (args.run(), false),
-        Command::Inspect(args) => (args.run(), args.json),
-        Command::Compare(args) => (args.run(), args.json),
-        Command::Export(args) => (args.run(), false),
-        Command::Convert(args) => (args.run(), false),
-        Command::Completions(args) => (args.run(), false),
-        Command::Docs(args) => (args.run(), false),
-    };
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    let Err(error) = command.run() else { return ExitCode::SUCCESS };
+    let json = command.json();
     let code = error.exit_code();
     // A reader of stdout that went away, such as head, has what it wanted. (A training does not write there alone, and goes on.)
     if matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     {
         return ExitCode::SUCCESS;
     }
-    let message = if json {
-        json!({"error": error.to_string(), "exit_code": code}).to_string()
+    logging::say(&if json {
+        format!("{}\n", json!({"error": error.to_string(), "exit_code": code}))
     } else {
-        format!("error: {error}")
-    };
-    let _ = writeln!(std::io::stderr(), "{message}");
+        format!("error: {error}\n")
+    });
     ExitCode::from(code)
+}
+
+impl Command {
+    fn run(&self) -> Result<()> {
+        match self {
+            Self::Train(args) => args.run(),
+            Self::Eval(args) => args.run(),
+            Self::Predict(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Compare(args) => args.run(),
+            Self::Export(args) => args.run(),
+            Self::Convert(args) => args.run(),
+            Self::Completions(args) => args.run(),
+            Self::Docs(args) => args.run(),
+        }
+    }
+
+    /// Whether errors are for programs.
+    fn json(&self) -> bool {
+        match self {
+            Self::Train(args) => args.json,
+            Self::Eval(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Compare(args) => args.json,
+            _ => false,
+        }
+    }
 }
 
 /// Whether the environment says how long threads spin when they wait for each other, which GNU's OpenMP reads while libtorch is loaded.
@@ -168,7 +204,7 @@ fn spin_is_set() -> bool {
 }
 
 /// Becomes this program anew, with the same arguments, `more` in its environment, and threads that sleep soon: bitfit-train has why.
-fn become_anew(more: Option<(&str, &str)>) -> Result<()> {
+fn become_anew<'a>(more: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
     let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
     let mut command = std::process::Command::new(&program);
     let mut arguments = std::env::args_os();
@@ -183,7 +219,7 @@ fn become_anew(more: Option<(&str, &str)>) -> Result<()> {
 impl Convert {
     fn run(&self) -> Result<()> {
         let bars = logging::start(false);
-        end_on_signal()?;
+        signals::end_on_signal();
         if self.output.extension().is_none_or(|e| e != "ot") {
             let found = self.output.display();
             return Err(Error::Usage(format!(
@@ -237,18 +273,16 @@ fn downloads(bars: &MultiProgress) -> impl FnMut(&str, u64, Option<u64>) -> Resu
     }
 }
 
+/// Prints `text` for people.
 fn print(text: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{text}").map_err(Error::io("write", Path::new("stdout")))
+    print_line(&escape::text(text))
 }
 
-/// Ctrl-C or SIGTERM ends the process at once, without leaving an unfinished file.
-fn end_on_signal() -> Result<()> {
-    on_signal(|| {
-        files::abandon();
-        native::exit_now(130)
-    })
+/// Prints `value` for programs.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print_line(&serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))?)
 }
 
-fn on_signal(handler: impl FnMut() + Send + 'static) -> Result<()> {
-    ctrlc::set_handler(handler).map_err(|e| Error::Bug(format!("signals cannot be handled: {e}")))
+fn print_line(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").map_err(Error::io("write", Path::new("stdout")))
 }

@@ -1,7 +1,8 @@
 //! `bitfit predict` and `bitfit eval`: what a trained task says.
 
+use super::signals::end_on_signal;
 use super::which::{Found, Which};
-use super::{downloads, end_on_signal, print};
+use super::{downloads, print, print_json};
 use crate::config::{self, DataSection, Precision, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns, Labels};
 use crate::delta::Meta;
@@ -165,8 +166,7 @@ impl Eval {
         bar.finish_and_clear();
         let count = rows.len();
         if self.json {
-            let found = json!({"rows": count, "metrics": metrics, "report": report});
-            return print(&found.to_string());
+            return print_json(&json!({"rows": count, "metrics": metrics, "report": report}));
         }
         let report = report.map(|report| format!("\n\n{report}")).unwrap_or_default();
         print(&format!("{count} rows: {}{report}", list(&metrics)))
@@ -214,7 +214,7 @@ impl Eval {
 impl Predict {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(false);
-        end_on_signal()?;
+        end_on_signal();
         let task = self.task.load(&bars)?;
         match self.output.as_deref().filter(|path| *path != Path::new("-")) {
             None => self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout")),

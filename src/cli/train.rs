@@ -1,16 +1,13 @@
 //! `bitfit-train`, `bitfit train`.
 
 use super::inspect::show_plan;
-use super::on_signal;
+use super::signals::stop_on_signal;
 use crate::config::Run;
 use crate::error::Result;
+use crate::logging;
 use crate::train::{self, Listeners, MetricsFile, Profiler, Start, TensorBoard, Terminal, output};
-use crate::{files, logging, native};
 use clap::Args;
-use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the help ends in, with what stands between examples and exit codes.
 macro_rules! ending {
@@ -67,6 +64,10 @@ The run directory:
 Environment:
   RUST_LOG=debug says more, RUST_LOG=warn less; bitfit --help has the rest
 
+Signals:
+  Ctrl-C, SIGTERM and SIGHUP, and what batch systems warn with (SIGUSR1, SIGUSR2, SIGXCPU), end the run after its step, saved
+  a terminal that is closed ends nothing
+
 "
 );
 
@@ -114,7 +115,7 @@ impl Train {
         if self.profile {
             listeners.0.push(Box::new(Profiler::default()));
         }
-        let stop = stop_on_signal(self.json)?;
+        let stop = stop_on_signal(self.json);
         train::train(&run, self.start(), &mut listeners, &stop).map(drop)
     }
 
@@ -125,21 +126,4 @@ impl Train {
             _ => Start::Fresh,
         }
     }
-}
-
-/// The first Ctrl-C or SIGTERM asks the run to end after its step; the second ends the process.
-pub fn stop_on_signal(json: bool) -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let heard = stop.clone();
-    on_signal(move || {
-        if heard.swap(true, Ordering::SeqCst) {
-            files::abandon();
-            native::exit_now(130);
-        }
-        // Who reads JSON lines hears of it in the last one.
-        if !json {
-            let _ = writeln!(std::io::stderr(), "\nending after this step; again to end at once");
-        }
-    })?;
-    Ok(stop)
 }

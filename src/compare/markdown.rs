@@ -4,11 +4,12 @@ use super::charts::prefix;
 use super::plot::Plot;
 use super::report::Report;
 use super::tables::{self, Table};
+use crate::escape::markdown;
 
 /// The page; its plots are files beside it.
 pub fn page(report: &Report, plots: &[Plot]) -> String {
     let mut out =
-        format!("# {}\n\n{}\n", escaped(&report.title), tables::summary(report).join(" "));
+        format!("# {}\n\n{}\n", markdown(&report.title), tables::summary(report).join(" "));
     let mut section = |heading: &str, table: Option<Table>| {
         if let Some(table) = table {
             out += &format!("\n## {heading}\n\n{}", rendered(&table));
@@ -19,7 +20,7 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     section("What failed", tables::failures(report));
     out += &images(plots, |name| !name.contains("--"));
     for task in &report.tasks {
-        out += &format!("\n## {}\n\n{}\n\n", escaped(&task.name), escaped(&tables::about(task)));
+        out += &format!("\n## {}\n\n{}\n\n", markdown(&task.name), markdown(tables::about(task)));
         let tables = [
             Some(tables::arms(task)),
             tables::against(report, task),
@@ -33,37 +34,22 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     }
     out += "\n## How it was measured\n\n";
     for note in tables::notes(report) {
-        out += &format!("- {}\n", escaped(&note));
+        out += &format!("- {}\n", markdown(&note));
     }
     out
 }
 
 fn images(plots: &[Plot], belongs: impl Fn(&str) -> bool) -> String {
     let plots = plots.iter().filter(|plot| belongs(&plot.name));
-    plots.map(|plot| format!("\n![{}](plots/{}.svg)\n", escaped(&plot.title), plot.name)).collect()
+    plots.map(|plot| format!("\n![{}](plots/{}.svg)\n", markdown(&plot.title), plot.name)).collect()
 }
 
 fn rendered(table: &Table) -> String {
     let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
+        let cells: Vec<String> = cells.iter().map(markdown).collect();
         format!("| {} |\n", cells.join(" | "))
     };
     let rule = "|---".repeat(table.head.len());
     let rows: String = table.rows.iter().map(|row| line(row)).collect();
     format!("{}{rule}|\n{rows}", line(&table.head))
-}
-
-/// Text that is no Markdown, on one line.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '~' => {
-                out.extend(['\\', letter])
-            }
-            '\n' | '\r' => out.push(' '),
-            letter => out.push(letter),
-        }
-    }
-    out
 }

@@ -1,5 +1,6 @@
 //! Plots as SVG: axes, points, lines, bars and heat maps, legible at a phone's width, on light and dark ground.
 
+use crate::escape;
 use std::fmt::Write;
 
 /// Width of every plot: on a phone it is shrunk by a fifth, and its letters stay legible.
@@ -564,18 +565,15 @@ fn fitting(text: &str, width: f64, size: f64) -> String {
     short.trim_end().to_owned() + "…"
 }
 
-/// Text for HTML and XML.
+/// Text for HTML and XML, which allow no control characters but newlines and tabs.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
+    for letter in escape::text(text).chars() {
         match letter {
             '&' => out += "&amp;",
             '<' => out += "&lt;",
             '>' => out += "&gt;",
             '"' => out += "&quot;",
-            // No other control character is allowed in XML.
-            '\n' | '\t' => out.push(letter),
-            letter if letter.is_control() => out.push('\u{fffd}'),
             letter => out.push(letter),
         }
     }

@@ -2,12 +2,11 @@
 
 use super::kept::{self, Facts};
 use crate::config::Run;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::train::{Event, Listener, Listeners};
+use crate::{escape, files};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::Write;
-use std::path::Path;
 use std::time::Instant;
 
 /// Parts of the bar for each run.
@@ -91,7 +90,7 @@ impl Progress {
             self.part_before = (step.saturating_sub(1)) as f64 / total.max(1) as f64;
         }
         self.part = part;
-        self.draw(&format!(": {name}, step {step}/{total}"));
+        self.draw(&format!(": {}, step {step}/{total}", escape::line(name)));
     }
 
     fn draw(&self, doing: &str) {
@@ -107,14 +106,8 @@ impl Progress {
 
     /// Tells `event` to programs.
     pub fn tell(&self, event: &Value) -> Result<()> {
-        if !self.json {
-            return Ok(());
-        }
-        match writeln!(std::io::stdout(), "{event}") {
-            // Whoever read along has seen enough; the comparison goes on.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(Error::io("write", Path::new("stdout"))),
-        }
+        // Whoever read along may have seen enough; the comparison goes on.
+        if self.json { files::tell(&format!("{event}\n")).map(drop) } else { Ok(()) }
     }
 
     /// Nothing more is drawn.

@@ -4,6 +4,7 @@ use super::Format;
 use crate::base::Base;
 use crate::config::{Run, RunConfig};
 use crate::delta::Delta;
+use crate::escape::{code, markdown, quoted};
 use crate::freeze::{Group, thousands};
 use crate::methods::Method;
 use crate::models::TaskType;
@@ -28,9 +29,9 @@ pub struct Card<'a> {
     pub run: Option<&'a Run>,
 }
 
-/// The Hub's name of a metric, and how it is shown.
-fn metric(name: &str) -> (&str, &str) {
-    match name {
+/// The Hub's name of a metric that an evaluation gives, and how it is shown.
+fn metric(name: &str) -> Option<(&'static str, &'static str)> {
+    Some(match name {
         "accuracy" => ("accuracy", "Accuracy"),
         "f1" => ("f1", "F1"),
         "f1_micro" => ("f1", "F1 (micro)"),
@@ -41,14 +42,14 @@ fn metric(name: &str) -> (&str, &str) {
         "mse" => ("mse", "Mean squared error"),
         "mae" => ("mae", "Mean absolute error"),
         "loss" => ("loss", "Loss"),
-        other => (other, other),
-    }
+        _ => return None,
+    })
 }
 
 impl Card<'_> {
     /// The whole text.
     pub fn text(&self) -> String {
-        let (meta, base) = (&self.task.meta, &self.model.name);
+        let (meta, base) = (&self.task.meta, markdown(&self.model.name));
         let mut text = self.front_matter();
         let what = match meta.task_type {
             TaskType::Classification => format!("labels a text as one of: {}", self.labels()),
@@ -58,10 +59,10 @@ impl Card<'_> {
         let pairs = if meta.pairs { " It is about pairs of texts." } else { "" };
         let _ = write!(
             text,
-            "\n# {}\n\nA `{}` that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
+            "\n# {}\n\nA {} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
              {}.\n\n## Use\n\n```python\n{}```\n",
-            self.name,
-            meta.architecture,
+            markdown(self.name),
+            code(&meta.architecture),
             env!("CARGO_PKG_VERSION"),
             how_named(&meta.method),
             self.snippet(),
@@ -85,18 +86,16 @@ impl Card<'_> {
     }
 
     fn labels(&self) -> String {
-        let labels =
-            self.task.meta.labels.iter().map(|label| format!("`{}`", label.escape_debug()));
-        labels.collect::<Vec<_>>().join(", ")
+        self.task.meta.labels.iter().map(code).collect::<Vec<_>>().join(", ")
     }
 
-    /// YAML, its strings written as JSON's, which YAML knows.
+    /// The YAML that the Hub reads.
     fn front_matter(&self) -> String {
         let (library, relation) = match self.format {
             Format::Hf => ("transformers", "finetune"),
             Format::Peft => ("peft", "adapter"),
         };
-        let base = json!(self.model.name);
+        let base = quoted(&self.model.name);
         let kind = self.base.config.architecture.prefix();
         let method = self.task.meta.method.name();
         let mut text = format!(
@@ -105,7 +104,7 @@ impl Card<'_> {
         );
         let data = self.run.map(|run| data(&run.config));
         if let Some(Data { id: Some(id), .. }) = &data {
-            let _ = write!(text, "datasets:\n- {}\n", json!(id));
+            let _ = write!(text, "datasets:\n- {}\n", quoted(id));
         }
         let found: Vec<_> = self.found().collect();
         if found.is_empty() {
@@ -120,12 +119,12 @@ impl Card<'_> {
         let _ = write!(
             text,
             "model-index:\n- name: {}\n  results:\n  - task:\n      type: text-classification\n    dataset:\n      name: {}\n      type: {}\n",
-            json!(self.name),
-            json!(name),
-            json!(id.unwrap_or(name.clone())),
+            quoted(self.name),
+            quoted(&name),
+            quoted(id.as_ref().unwrap_or(&name)),
         );
         if let Some(split) = split {
-            let _ = writeln!(text, "      split: {}", json!(split));
+            let _ = writeln!(text, "      split: {}", quoted(&split));
         }
         text += "    metrics:\n";
         for (id, shown, value) in found {
@@ -138,17 +137,17 @@ impl Card<'_> {
         text + "---\n"
     }
 
-    /// The metrics that are numbers: the Hub's name, what is shown, the value.
-    fn found(&self) -> impl Iterator<Item = (&str, &str, f64)> {
+    /// The metrics that are numbers: the Hub's name, what is shown, the value. Names that no evaluation gives are anybody's, and left out.
+    fn found(&self) -> impl Iterator<Item = (&'static str, &'static str, f64)> {
         let metrics = self.task.meta.metrics.iter().filter(|(_, value)| value.is_finite());
-        metrics.map(|(name, value)| {
-            let (id, shown) = metric(name);
-            (id, shown, *value)
+        metrics.filter_map(|(name, value)| {
+            let (id, shown) = metric(name)?;
+            Some((id, shown, *value))
         })
     }
 
     fn snippet(&self) -> String {
-        let (meta, name) = (&self.task.meta, json!(self.name));
+        let (meta, name) = (&self.task.meta, quoted(self.name));
         let length = meta.max_length;
         let (one, two) = ("\"A text.\"", "\"Another text.\"");
         match self.format {
@@ -175,7 +174,7 @@ impl Card<'_> {
                     TaskType::Regression => "",
                 };
                 let pair = if meta.pairs { format!(", {two}") } else { String::new() };
-                let base = json!(self.model.name);
+                let base = quoted(&self.model.name);
                 format!(
                     "from peft import PeftModel  # 0.20 or newer\n\
                      from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer\n\n\
@@ -199,12 +198,12 @@ impl Card<'_> {
         let all: u64 = shapes.keys().map(size).sum();
         let trainable: u64 = meta.freeze_plan.iter().map(size).sum();
         let mut text = format!(
-            "\n## What trained\n\n{} of {} parameters ({:.3} %); the others are the base's (fingerprint `{}`).\n\n\
+            "\n## What trained\n\n{} of {} parameters ({:.3} %); the others are the base's (fingerprint {}).\n\n\
              | group | tensors | parameters |\n|---|---:|---:|\n",
             thousands(trainable),
             thousands(all),
             100.0 * trainable as f64 / all.max(1) as f64,
-            meta.base_fingerprint,
+            code(&meta.base_fingerprint),
         );
         for group in Group::ALL {
             let of_group = |name: &&String| Group::of(name).is_ok_and(|of| of == group);
@@ -226,8 +225,8 @@ impl Card<'_> {
             return text;
         }
         let on = self.run.map(|run| data(&run.config)).map_or(String::new(), |data| {
-            let split = data.split.map_or(String::new(), |split| format!(", {split}"));
-            format!("On {}{split}:\n\n", data.name)
+            let split = data.split.map_or(String::new(), |split| format!(", {}", markdown(split)));
+            format!("On {}{split}:\n\n", markdown(data.name))
         });
         format!("\n## Metrics\n\n{on}| metric | value |\n|---|---:|\n{text}")
     }
@@ -323,6 +322,7 @@ fn how(run: &Run) -> String {
         ("seed", training.seed.to_string()),
         ("precision", format!("{:?}", training.precision).to_lowercase()),
     ]);
-    let rows: String = rows.iter().map(|(key, value)| format!("| {key} | {value} |\n")).collect();
+    let row = |(key, value): &(&str, String)| format!("| {key} | {} |\n", markdown(value));
+    let rows: String = rows.iter().map(row).collect();
     format!("\n## How it was trained\n\n| key | value |\n|---|---|\n{rows}")
 }

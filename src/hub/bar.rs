@@ -1,5 +1,6 @@
 //! A bar for what is being downloaded.
 
+use crate::escape;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// A bar for each file in turn; none where stderr is no terminal.
@@ -22,7 +23,7 @@ impl Bar {
             let style = ProgressStyle::with_template(template);
             let bar = ProgressBar::new(total.unwrap_or_default())
                 .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                .with_message(name.to_owned());
+                .with_message(escape::line(name));
             self.file = Some((name.to_owned(), self.bars.add(bar)));
         }
         if let Some((_, bar)) = &self.file {

@@ -299,7 +299,7 @@ pub fn fit_threads() -> Result<()> {
     if found < wanted {
         WARNED.call_once(|| {
             tracing::warn!(
-                "OpenMP gives {found} of {wanted} threads, so {found} compute; {OPENMP} decide that"
+                "OpenMP gives {found} of {wanted} threads, so {found} compute; {OPENMP} decide that, or a limit of threads"
             );
         });
     }
@@ -517,6 +517,56 @@ pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
 pub fn ignore_file_size_signal() {
     // SAFETY: to ignore a signal needs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Lets `signals` wait, or with `hold` false come; what waits comes then. A program that this one becomes goes on with it.
+pub fn hold_signals(signals: &[i32], hold: bool) {
+    let how = if hold { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    // SAFETY: the set is made by sigemptyset before it is read, and lives longer than the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
+    }
+}
+
+/// Says what a segmentation fault is likely to mean under a limit of address space: oneDNN uses memory without asking whether it got it.
+pub fn explain_segmentation_faults() {
+    extern "C" fn explain(_: c_int) {
+        const WHY: &str = "error: segmentation fault: the address space is limited (ulimit -v), and oneDNN does not check whether it got memory; \
+                           raise that limit, or limit memory by a control group\n";
+        // SAFETY: both may be called in a handler, and the text lives for ever.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, WHY.as_ptr().cast(), WHY.len());
+            libc::_exit(1)
+        }
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is written to during the call alone.
+    let code = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
+    if code != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
+        return;
+    }
+    // SAFETY: all bytes zero are a sigaction, and the handler only makes the calls above.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = explain as *const () as usize;
+        action.sa_flags = libc::SA_ONSTACK;
+        libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut());
+    }
+}
+
+/// Whether this process was started with `signal` ignored, as nohup does.
+pub fn ignores(signal: i32) -> bool {
+    // SAFETY: all bytes zero are a sigaction, and without a new one the call only writes the old one there.
+    let (code, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(signal, std::ptr::null(), &mut action), action)
+    };
+    code == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// The time of day, for what people read and for files that carry it: nothing that is computed depends on it.

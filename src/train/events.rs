@@ -3,6 +3,8 @@
 use super::{Prepared, Summary};
 use crate::error::{Error, Result};
 use crate::hub::Bar;
+use crate::logging::say;
+use crate::{escape, files};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -194,13 +196,13 @@ impl Listener for Terminal {
                 self.steps = self
                     .bars
                     .add(ProgressBar::new_spinner().with_message("reading the base and the data"));
-                self.steps.enable_steady_tick(std::time::Duration::from_millis(100));
+                spin(self.steps.clone());
             }
             Event::Prepared(run) => {
                 self.steps.finish_and_clear();
                 self.pairs = run.resolved.data.text_pair_column.is_some();
                 // Through the bars, so that nothing is drawn over.
-                self.bars.suspend(|| eprintln_lossy(&format!("{run}\n")));
+                self.bars.suspend(|| say(&format!("{}\n\n", escape::text(run))));
             }
             Event::Resumed { checkpoint, step, total, .. } => {
                 tracing::info!(
@@ -270,7 +272,8 @@ impl Listener for Terminal {
                     // As it can be typed: the program stands beside this one.
                     let program =
                         std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
-                    let (program, run) = (program.display(), output_dir.display());
+                    let program = escape::shell(program.as_os_str());
+                    let run = escape::shell(output_dir.as_os_str());
                     let pair = if self.pairs { " --text-pair \"...\"" } else { "" };
                     tracing::info!("try it: {program} predict --run {run} \"...\"{pair}");
                 }
@@ -282,16 +285,25 @@ impl Listener for Terminal {
 
 /// `accuracy 0.8530, f1 0.8491, ...`
 pub fn list(metrics: &BTreeMap<String, f64>) -> String {
-    metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", ")
+    let shown = |(name, value)| format!("{} {value:.4}", escape::line(name));
+    metrics.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// To stderr; a closed stderr is no reason to end a run.
-fn eprintln_lossy(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+/// Turns `bar` until it is finished, if there can be a thread for it: indicatif panics where there is none.
+fn spin(bar: ProgressBar) {
+    if bar.is_hidden() {
+        return;
+    }
+    let _ = std::thread::Builder::new().spawn(move || {
+        while !bar.is_finished() {
+            bar.tick();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    });
 }
 
 /// The file of all records, within a run's directory.
@@ -354,12 +366,8 @@ impl MetricsFile {
             }
         }
         if self.echo {
-            let mut out = std::io::stdout();
-            match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
-                // Whoever read along has seen enough; the run goes on.
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => self.echo = false,
-                other => other.map_err(Error::io("write", Path::new("stdout")))?,
-            }
+            // Whoever read along may have seen enough; the run goes on.
+            self.echo = files::tell(&line)?;
         }
         Ok(())
     }

@@ -1,0 +1,117 @@
+//! Text from files, made fit to be shown: on a terminal, in JSON, Markdown, YAML and a shell.
+//!
+//! A name in somebody's file may hold what moves a terminal's cursor, turns the order of letters round, or is not seen at all.
+
+use std::ffi::OsStr;
+use std::fmt::{Display, Write};
+use std::os::unix::ffi::OsStrExt;
+
+/// `shown` with every character that commands a terminal or is not seen written as in Rust's source, such as `\u{1b}`. Newlines and
+/// tabs stay.
+pub fn text(shown: impl Display) -> String {
+    escaped(&shown.to_string(), "\n\t", |letter| letter.escape_default().to_string())
+}
+
+/// [`text`] on one line: newlines and tabs are written as `\n` and `\t`.
+pub fn line(shown: impl Display) -> String {
+    escaped(&shown.to_string(), "", |letter| letter.escape_default().to_string())
+}
+
+/// JSON that says the same, in characters that no terminal obeys.
+pub fn json(json: &str) -> String {
+    escaped(json, "\n", |letter| {
+        letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    })
+}
+
+/// `text` as a string in double quotes that YAML and Python read.
+pub fn quoted(text: &str) -> String {
+    escaped(&serde_json::Value::from(text).to_string(), "", |letter| match letter as u32 {
+        code @ ..0x1_0000 => format!("\\u{code:04x}"),
+        code => format!("\\U{code:08x}"),
+    })
+}
+
+/// `shown` as Markdown's plain text, on one line.
+pub fn markdown(shown: impl Display) -> String {
+    let mut out = String::new();
+    for letter in text(shown).chars() {
+        match letter {
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '~' | '$' => {
+                out.extend(['\\', letter])
+            }
+            '\n' | '\t' => out.push(' '),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+/// `shown` as Markdown's code, on one line.
+pub fn code(shown: impl Display) -> String {
+    let text = line(shown);
+    let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest + 1);
+    // Markdown takes one space off both ends, where there is more than spaces between.
+    let pads = text.starts_with(['`', ' ']) || text.ends_with(['`', ' ']) || text.is_empty();
+    let pad = if pads { " " } else { "" };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
+/// `argument` as a shell reads it.
+pub fn shell(argument: &OsStr) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%".contains(byte);
+    let text = argument.to_string_lossy();
+    if !text.is_empty() && argument.as_bytes().iter().all(plain) {
+        return text.into_owned();
+    }
+    if argument.to_str().is_some_and(|text| line(text) == text) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    // What is not shown, or no text at all, byte by byte.
+    let mut out = String::from("$'");
+    for byte in argument.as_bytes() {
+        let _ = match byte {
+            b'\'' | b'\\' => write!(out, "\\{}", *byte as char),
+            b' '..=b'~' => write!(out, "{}", *byte as char),
+            byte => write!(out, "\\x{byte:02x}"),
+        };
+    }
+    out + "'"
+}
+
+fn escaped(text: &str, keep: &str, write: impl Fn(char) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut before, mut letters) = (' ', text.chars().peekable());
+    while let Some(letter) = letters.next() {
+        let after = letters.peek().copied().unwrap_or(' ');
+        if is_hidden(letter) && !keep.contains(letter) && !joins(before, letter, after) {
+            out += &write(letter);
+        } else {
+            out.push(letter);
+        }
+        before = letter;
+    }
+    out
+}
+
+/// Whether a terminal obeys `letter` or does not show it: Unicode's controls, formats (marks of direction, zero widths, tags), separators of
+/// lines, and what it has not assigned. Spaces of any width are shown.
+fn is_hidden(letter: char) -> bool {
+    match letter {
+        ' '..='~' => false,
+        '\u{2028}' | '\u{2029}' => true,
+        _ if letter.is_whitespace() => letter.is_control(),
+        _ => {
+            // After a letter, the standard library lets accents be.
+            let accented = String::from_iter(['a', letter]);
+            !accented.escape_debug().eq(accented.chars())
+        }
+    }
+}
+
+/// Whether `letter` is a joiner where one belongs: in Persian or Hindi, or between the parts of an emoji.
+fn joins(before: char, letter: char, after: char) -> bool {
+    let joined = |letter: char| !letter.is_ascii() && !is_hidden(letter);
+    matches!(letter, '\u{200c}' | '\u{200d}') && joined(before) && joined(after)
+}
