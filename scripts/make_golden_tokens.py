@@ -190,6 +190,13 @@ case(ALL, "added_tokens.json", "beside added_tokens_decoder", set={"tokenizer_co
      write={"added_tokens.json": {"Film": 900}})  # fmt: skip
 case(ALL, "tokenizer_config.json split_special_tokens", "of added tokens",
      set={"tokenizer_config.json": {"split_special_tokens": True, "added_tokens_decoder": {"9": entry("good"), "10": entry("film", special=True)}}})  # fmt: skip
+names = {"extra_special_tokens": {"x_token": "Film"}}
+case(ALL, "tokenizer_config.json additional_special_tokens", "beside an object of extra_special_tokens",
+     set={"tokenizer_config.json": {"additional_special_tokens": ["an"]} | names})  # fmt: skip
+case(ALL, "added_tokens.json", "of a special token with a name of its own", set={"tokenizer_config.json": names}, write={"added_tokens.json": {"Film": 6}})
+case(ALL, "added_tokens.json", "of a special token without a name", write={"added_tokens.json": {"Film": 6}, "special_tokens_map.json": {"additional_special_tokens": ["Film"]}})
+for value in ("film", token("film", rstrip=True)):
+    case(ALL, "special_tokens_map.json image_token", ["over", value], set={"tokenizer_config.json": {"image_token": value}}, write={"special_tokens_map.json": {"image_token": "Film"}})
 case(ALL, "tokenizer_config.json split_special_tokens", "of an added token with a name",
      set={"tokenizer_config.json": {"split_special_tokens": True, "pad_token": "an", "added_tokens_decoder": {"9": entry("an"), "10": entry("new york")}}})  # fmt: skip
 config("bert-vocab bert-json bert-whole", "added_tokens_decoder", {"900": entry("BRAND", normalized=True), "901": entry("brand", normalized=True)})

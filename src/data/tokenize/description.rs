@@ -416,6 +416,16 @@ impl Specials {
     }
 }
 
+/// The two keys of tokens without a name.
+const EXTRA: &str = "extra_special_tokens";
+const ADDITIONAL: &str = "additional_special_tokens";
+
+/// What tokenizer_config.json has of them, where it is still to be read.
+struct Unnamed<'a> {
+    extra: Option<&'a Value>,
+    additional: Option<&'a Value>,
+}
+
 /// What tokenizer_config.json says, and special_tokens_map.json over it.
 struct Said<'a> {
     path: PathBuf,
@@ -478,53 +488,132 @@ impl Said<'_> {
             specials.names.insert(key, token.as_ref().map(|token| token.content.clone()));
             specials.tokens.extend(token);
         }
-        // Tokens of other names, which the model's own class would know.
-        let is_named = |key: &str| NAMED.iter().any(|(named, ..)| *named == key);
-        let config = self.files.config.as_ref();
-        let others = |said: &Said<'_>, object: Option<&Object>| -> Result<Vec<AddedToken>> {
-            let other = |(key, value): &(&String, &Value)| {
-                key.ends_with("_token")
-                    && !is_named(key)
-                    && (value.is_string() || value.is_object())
-            };
-            let others = object.into_iter().flatten().filter(other);
-            others.map(|(key, value)| said.token(key, value, Some(true))).collect()
+        let unnamed = self.own_tokens(&of_map, map, &mut specials)?;
+        specials.named = specials.tokens.iter().map(|token| token.content.clone()).collect();
+        self.unnamed_tokens(&of_map, map, unnamed, &mut specials)?;
+        Ok(specials)
+    }
+
+    /// Adds the tokens of other names, which the model's own class would know; and says what tokenizer_config.json has of tokens
+    /// without a name.
+    fn own_tokens(
+        &self,
+        of_map: &Said<'_>,
+        map: Option<&Object>,
+        specials: &mut Specials,
+    ) -> Result<Unnamed<'_>> {
+        let is_own = |(key, value): &(&String, &Value)| {
+            let named = NAMED.iter().any(|(named, ..)| named == key);
+            key.ends_with("_token") && !named && (value.is_string() || value.is_object())
         };
-        let mut unnamed = others(self, config)?;
-        unnamed.extend(others(&of_map, map)?);
-        let listed =
-            |said: &Said<'_>, key: &str, value: Option<&Value>| -> Result<Vec<AddedToken>> {
-                // Those of the older file are special whatever they say.
-                let special = (said.path == of_map.path).then_some(true);
-                let one = |value| said.token(key, value, special);
-                match value {
-                    None | Some(Value::Null) => Ok(vec![]),
-                    Some(Value::Array(all)) => all.iter().map(one).collect(),
-                    Some(Value::Object(all)) => all.values().map(one).collect(),
-                    Some(other) => Err(said.bad(key, other, "a list of tokens")),
+        let (mut own, mut places) = (vec![], HashMap::new());
+        let mut put = |said: &Said<'_>, key: &str, value: &Value| {
+            let token = said.token(key, value, None)?;
+            let place = *places.entry(key.to_owned()).or_insert(own.len());
+            match own.get_mut(place) {
+                Some(old) => *old = token,
+                None => own.push(token),
+            }
+            Ok::<_, Error>(())
+        };
+        let config = self.files.config.iter().flatten().filter(is_own);
+        // The older file goes over an object of tokenizer_config.json, and not over a text.
+        for (key, value) in config.clone().filter(|(_, value)| value.is_object()) {
+            put(self, key, value)?;
+        }
+        for (key, value) in map.into_iter().flatten().filter(is_own) {
+            put(of_map, key, value)?;
+        }
+        let mut unnamed =
+            Unnamed { extra: self.files.said(EXTRA), additional: self.files.said(ADDITIONAL) };
+        // The one key stands for the other where that is empty; an object is of tokens with names.
+        if unnamed.extra.is_none_or(settings::is_empty) && unnamed.additional.is_some() {
+            unnamed.extra = unnamed.additional.take();
+        }
+        let objects = unnamed.extra.and_then(Value::as_object);
+        if objects.is_some() {
+            unnamed.extra = None;
+        }
+        let texts = config.filter(|(_, value)| value.is_string());
+        let mut texts = texts.chain(objects.into_iter().flatten()).peekable();
+        if texts.peek().is_none() {
+            let key = "model_specific_special_tokens";
+            match self.files.said(key) {
+                None | Some(Value::Null) => {}
+                Some(Value::Object(all)) => {
+                    all.iter().try_for_each(|(key, value)| put(self, key, value))?;
                 }
-            };
-        let (key, extra) = ("extra_special_tokens", self.files.said("extra_special_tokens"));
-        let own = "model_specific_special_tokens";
-        unnamed.extend(listed(self, own, self.files.said(own))?);
-        if let Some(token) = unnamed.first() {
+                Some(other) => return Err(self.bad(key, other, "an object of tokens by name")),
+            }
+        }
+        for (key, value) in texts {
+            put(self, key, value)?;
+        }
+        let of_map_extra = map.and_then(|map| map.get(EXTRA)).and_then(Value::as_object);
+        for (key, value) in of_map_extra.into_iter().flatten() {
+            put(of_map, key, value)?;
+        }
+        if let Some(token) = own.first() {
             let content = cut(&token.content);
             specials.notes.push(format!("{content:?} is a special token"));
         }
-        specials.tokens.extend(unnamed);
-        specials.named = specials.tokens.iter().map(|token| token.content.clone()).collect();
-        let mut more = listed(self, key, extra)?;
-        let additional = "additional_special_tokens";
-        if more.is_empty() {
-            more = listed(self, additional, self.files.said(additional))?;
-        }
-        more.extend(listed(&of_map, key, map.and_then(|map| map.get(key)))?);
-        if more.is_empty() && extra.is_none() {
-            more = listed(&of_map, additional, map.and_then(|map| map.get(additional)))?;
+        specials.tokens.extend(own);
+        Ok(unnamed)
+    }
+
+    /// Adds the tokens without a name.
+    fn unnamed_tokens(
+        &self,
+        of_map: &Said<'_>,
+        map: Option<&Object>,
+        unnamed: Unnamed<'_>,
+        specials: &mut Specials,
+    ) -> Result<()> {
+        let listed = |said: &Said<'_>, key: &str, value: Option<&Value>| match value {
+            None | Some(Value::Null) => Ok(vec![]),
+            Some(Value::Array(all)) => {
+                // Those of the older file are special whatever they say.
+                let special = (said.path == of_map.path).then_some(true);
+                all.iter().map(|value| said.token(key, value, special)).collect()
+            }
+            Some(Value::Object(all)) => {
+                all.values().map(|value| said.token(key, value, None)).collect()
+            }
+            Some(other) => Err(said.bad(key, other, "a list of tokens")),
+        };
+        let Unnamed { mut extra, additional } = unnamed;
+        let of_map_extra = map.and_then(|map| map.get(EXTRA));
+        let is_object = of_map_extra.is_some_and(Value::is_object);
+        let mut more = vec![];
+        if is_object {
+            extra = None;
+        } else {
+            more = listed(self, EXTRA, extra)?;
+            more.extend(listed(of_map, EXTRA, of_map_extra)?);
         }
         specials.said.extend(more.iter().map(|token| token.content.clone()));
+        if extra.is_none() && (is_object || of_map_extra.is_none()) {
+            let (said, value) = match map.and_then(|map| map.get(ADDITIONAL)) {
+                Some(value) => (of_map, Some(value)),
+                None => (self, additional),
+            };
+            let late = listed(said, ADDITIONAL, value)?;
+            let added = self.older(&self.files.added);
+            let is_added =
+                |token: &&AddedToken| added.is_some_and(|a| a.contains_key(&token.content));
+            if let Some(token) = late.iter().find(is_added) {
+                let content = cut(&token.content);
+                specials.notes.push(format!(
+                    "{content:?} of added_tokens.json is looked for after normalizing"
+                ));
+            }
+            if value.is_some_and(Value::is_object) {
+                specials.named.extend(late.iter().map(|token| token.content.clone()));
+            }
+            more.extend(late);
+        }
         specials.tokens.extend(more);
-        Ok(specials)
+        Ok(())
     }
 
     /// The tokens that files give an id, by it: tokenizer_config.json's, or else those of added_tokens.json and tokenizer.json.

@@ -62,6 +62,8 @@ pub const CONFIG: Verdicts = &[
     ("post_processor", Refused { harmless: Value::is_null, expected: "none" }),
     ("tokenizer_truncation", Refused { harmless: is_empty, expected: "none" }),
     ("tokenizer_padding", Refused { harmless: is_empty, expected: "none" }),
+    // True makes transformers 5 take tokenizer.json whole, whatever the class.
+    ("trust_remote_code", Refused { harmless: is_off, expected: "false" }),
     ("add_special_tokens", Refused { harmless: never, expected: "no such key, as transformers" }),
     // How BERT's tokenizer of transformers 4 without tokenizers cuts words; no other does.
     ("do_basic_tokenize", WithoutEffect),
@@ -217,7 +219,8 @@ fn never(_: &Value) -> bool {
     false
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether there is nothing in a value.
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(all) => all.is_empty(),
