@@ -73,17 +73,12 @@ impl Checkpoint {
         let delta = self.delta.to_bytes()?;
         let state = self.state_bytes(sealed::checksum(&delta).unwrap_or_default())?;
         files::replace_dir(&path, |dir| {
-            let write = |name, bytes| {
-                let path = dir.join(name);
-                std::fs::write(&path, bytes).map_err(Error::io("write", &path))
-            };
-            write(DELTA, &delta)?;
-            write(STATE, &state)?;
+            files::write(&dir.join(DELTA), &delta)?;
+            files::write(&dir.join(STATE), &state)?;
             // A link costs nothing, and the run replaces its own file instead of writing into it.
-            best.map_or(Ok(()), |best| link(best, &dir.join(BEST)))
+            best.map_or(Ok(()), |best| files::link(best, &dir.join(BEST)))
         })?;
-        let older = steps(output_dir)?.into_iter().rev().skip(keep);
-        older.map(|(_, path)| path).try_for_each(|path| files::remove_dir(&path))?;
+        remove_older(output_dir, keep)?;
         Ok(path)
     }
 
@@ -148,7 +143,7 @@ impl Checkpoint {
                 Ok(found) => {
                     for (path, error) in problems {
                         tracing::warn!("{error}; the state before it is used");
-                        files::remove_dir(&path)?;
+                        files::remove(&path)?;
                     }
                     return Ok(Some((path, found)));
                 }
@@ -178,27 +173,22 @@ impl Checkpoint {
     }
 }
 
-/// Makes the directory of a run's checkpoints, without what a killed process left unfinished there.
-pub fn prepare(output_dir: &Path) -> Result<()> {
+/// Makes the directory of a run's checkpoints, without what a killed process left there: unfinished ones, and more than the newest `keep`.
+pub fn prepare(output_dir: &Path, keep: usize) -> Result<()> {
     let folder = output_dir.join(FOLDER);
     files::create_dir(&folder)?;
-    for entry in std::fs::read_dir(&folder).map_err(Error::io("read", &folder))?.flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(b".step-") {
-            files::remove_dir(&entry.path())?;
-        }
-    }
-    Ok(())
+    files::remove_unfinished(&folder);
+    remove_older(output_dir, keep)
+}
+
+/// Removes all checkpoints but the newest `keep`.
+fn remove_older(output_dir: &Path, keep: usize) -> Result<()> {
+    let older = steps(output_dir)?.into_iter().rev().skip(keep);
+    older.map(|(_, path)| path).try_for_each(|path| files::remove(&path))
 }
 
 fn name(step: u64) -> String {
     format!("step-{step:06}")
-}
-
-/// A hard link, or where the file system has none, a copy.
-fn link(from: &Path, to: &Path) -> Result<()> {
-    std::fs::hard_link(from, to)
-        .or_else(|_| std::fs::copy(from, to).map(drop))
-        .map_err(Error::io("write", to))
 }
 
 /// The checkpoints of a run, by step.

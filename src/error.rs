@@ -118,6 +118,14 @@ pub enum Error {
          (fp16 knows no numbers above 65504) and, where a number is predicted, at labels of extreme size"
     )]
     NoLoss(f64),
+    /// A directory that this process had to itself, and that another is in the place of.
+    #[error("{}: {} while this run wrote to it", line(dir.display()), moved(now.as_deref()))]
+    Moved {
+        /// Where it was.
+        dir: PathBuf,
+        /// Where it is, where that is known.
+        now: Option<PathBuf>,
+    },
     /// Arguments that do not fit together.
     #[error("{}", text(.0))]
     Usage(String),
@@ -142,6 +150,14 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Io`] for `path`, to be used in `map_err`.
+/// What became of the directory of an [`Error::Moved`].
+fn moved(now: Option<&Path>) -> String {
+    match now {
+        Some(now) => format!("the directory was moved to {}", line(now.display())),
+        None => "the directory, or the file .lock in it, was removed or replaced".into(),
+    }
+}
+
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }

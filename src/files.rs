@@ -1,87 +1,238 @@
-//! Files written beside and renamed: a reader sees the old file or the whole new one.
+//! Everything that is written: files and directories made beside and renamed, so that a reader sees the old one or the whole new one;
+//! files that grow; what is removed.
+//!
+//! Each operation is counted by [`fault`], and made only while the directories that this process locked are in their place ([`lock`]).
+
+#![allow(clippy::disallowed_methods)]
 
 use crate::error::{Error, Result};
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Read, Write};
+use crate::fault;
+use crate::lock::{self, Attempt};
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use tempfile::Builder;
 
-/// The file that [`replace`] or the directory that [`new_dir`] is writing, for [`abandon`].
-static UNFINISHED: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// What this process is writing beside its place, for [`abandon`].
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
+
+/// How the name of something unfinished ends; who writes it holds a lock on it.
+const UNFINISHED_ENDING: &str = ".unfinished";
+
+/// A file that is being written. Where its directory is moved away meanwhile, it stays a file of that directory.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    file: File,
+}
+
+impl Writer {
+    /// Opens `path` to add to what is in it; creates it where it is not there.
+    pub fn append(path: &Path) -> Result<Self> {
+        Self::open(path, File::options().create(true).append(true))
+    }
+
+    /// Creates `path`, which must not be there yet, to add to it.
+    pub fn append_new(path: &Path) -> Result<Self> {
+        Self::open(path, File::options().create_new(true).append(true))
+    }
+
+    /// Creates `path`, without what was in it, for a directory that [`replace_dir`] makes.
+    pub fn create(path: &Path) -> Result<Self> {
+        Self::open(path, File::options().create(true).truncate(true).write(true))
+    }
+
+    fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        lock::check(path)?;
+        let opened = fault::at("create", || ()).and_then(|()| options.open(path));
+        Ok(Self { path: path.to_owned(), file: opened.map_err(failed("create", path))? })
+    }
+
+    /// A file in `folder` without a name, which can be read too, and is gone with the process.
+    pub fn nameless(folder: &Path) -> Result<Self> {
+        lock::check(folder)?;
+        let file = fault::at("create", || ()).and_then(|()| tempfile::tempfile_in(folder));
+        let file = file.map_err(failed("write a file in", folder))?;
+        Ok(Self { path: folder.to_owned(), file })
+    }
+
+    /// Writes `bytes`, all of them.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).map_err(failed("write", &self.path))
+    }
+
+    /// How many bytes the file has.
+    pub fn size(&self) -> Result<u64> {
+        let metadata = self.file.metadata().map_err(Error::io("read", &self.path))?;
+        Ok(metadata.len())
+    }
+
+    /// Cuts the file to its first `size` bytes.
+    pub fn cut(&mut self, size: u64) -> Result<()> {
+        let done = fault::at("cut", || ()).and_then(|()| self.file.set_len(size));
+        done.map_err(failed("write", &self.path))
+    }
+
+    /// Waits until what was written is on the disk.
+    pub fn sync(&self) -> Result<()> {
+        let done = fault::at("sync", || ()).and_then(|()| self.file.sync_all());
+        done.map_err(failed("write", &self.path))
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fault::at("write", || {
+            let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+            let _ = (&self.file).write_all(half);
+        })?;
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 /// Writes `path` through `write`: into a sibling first, flushed to the disk, then renamed over it.
 ///
-/// A link is followed, and what is no regular file, such as a pipe or `/dev/stdout`, is written to as it is.
-pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+/// A link is followed, and what is no regular file, such as a pipe or `/dev/stdout`, is written to as it is. What a killed process left
+/// of the same is removed.
+pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Result<()> {
+    lock::check(path)?;
     let target = std::fs::canonicalize(path)
         .or_else(|_| std::fs::read_link(path).map(|link| folder_of(path).join(link)));
-    let path = target.as_deref().unwrap_or(path);
+    let (asked, path) = (path, target.as_deref().unwrap_or(path));
     let there = std::fs::metadata(path).ok();
     if there.as_ref().is_some_and(|file| !file.is_file()) {
-        let open = File::options().write(true).open(path);
-        return write(&mut open.map_err(Error::io("write", path))?);
+        let file = File::options().write(true).open(path).map_err(failed("write", asked))?;
+        return write(&mut Writer { path: path.to_owned(), file });
     }
     let mode = there.map_or(0o644, |file| file.permissions().mode() & 0o7777);
-    let mut file = tempfile::Builder::new()
-        .prefix(&unfinished_prefix(path))
-        .permissions(PermissionsExt::from_mode(mode))
-        .tempfile_in(folder_of(path))
-        .map_err(Error::io("write", path))?;
-    note(Some(file.path().to_owned()));
-    let written = write(file.as_file_mut())
-        .and_then(|()| file.as_file().sync_all().map_err(Error::io("write", path)))
-        .and_then(|()| file.persist(path).map(drop).map_err(|e| Error::io("write", path)(e.error)));
-    note(None);
+    let made = beside(path, mode, |builder, folder| builder.tempfile_in(folder));
+    let (unfinished, _locked) = made.map_err(failed("write", asked))?;
+    let (file, unfinished) = unfinished.into_parts();
+    let name = unfinished.to_path_buf();
+    // Under its own name, which is what messages are to name.
+    let mut writer = Writer { path: path.to_owned(), file };
+    let written = write(&mut writer).and_then(|()| writer.sync()).and_then(|()| {
+        lock::check(asked)?;
+        let renamed = fault::at("rename", || ()).and_then(|()| Ok(unfinished.persist(path)?));
+        renamed.map_err(failed("write", asked))
+    });
+    finished(&name);
     written?;
     // The rename itself must reach the disk too.
-    File::open(folder_of(path))
-        .and_then(|folder| folder.sync_all())
-        .map_err(Error::io("write", path))
+    sync_dir(folder_of(path))
+}
+
+/// Makes something unfinished beside `path` and locks it, so that other processes know it from what a killed one left.
+fn beside<T: AsRef<Path>>(
+    path: &Path,
+    mode: u32,
+    make: impl Fn(&Builder<'_, '_>, &Path) -> io::Result<T>,
+) -> io::Result<(T, File)> {
+    let (folder, prefix) = (folder_of(path), unfinished_prefix(path));
+    clear(folder, &prefix, false);
+    let mut builder = Builder::new();
+    builder.prefix(&prefix).suffix(UNFINISHED_ENDING);
+    builder.permissions(PermissionsExt::from_mode(mode));
+    loop {
+        fault::at("create", || ())?;
+        let made = make(&builder, folder)?;
+        let locked = File::open(made.as_ref())?;
+        // Between the two, somebody who clears up may have taken it for a killed process's.
+        let taken = matches!(lock::attempt(&locked), Attempt::Taken);
+        let there = std::fs::metadata(made.as_ref()).ok().zip(locked.metadata().ok());
+        if !taken && there.is_some_and(|(there, own)| lock::same(&there, &own)) {
+            if let Ok(mut unfinished) = UNFINISHED.lock() {
+                unfinished.push(made.as_ref().to_owned());
+            }
+            return Ok((made, locked));
+        }
+    }
+}
+
+/// The error of an operation on `path`: that its directory was moved, where that is why.
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| lock::check(path).err().unwrap_or_else(|| Error::io(action, path)(error))
 }
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn unfinished_prefix(path: &Path) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push(".");
-    prefix
+/// How the name of something unfinished begins: short enough for any file system, however long `path` is.
+fn unfinished_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{}.", name.chars().take(40).collect::<String>())
 }
 
-fn note(path: Option<PathBuf>) {
+/// Notes that what was written under the name `path` is in its place, or gone.
+fn finished(path: &Path) {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
-        *unfinished = path;
+        unfinished.retain(|other| other != path);
     }
 }
 
-/// Removes what [`replace`] has not finished, for a process that is about to end.
+/// Removes what this process has not finished, when it is about to end.
 pub fn abandon() {
-    if let Some(path) = UNFINISHED.lock().ok().and_then(|mut unfinished| unfinished.take()) {
-        let _ =
-            if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    let unfinished = UNFINISHED.lock().map(|mut all| std::mem::take(&mut *all));
+    for path in unfinished.unwrap_or_default() {
+        let _ = remove(&path);
     }
 }
 
-/// Removes what a killed process left unfinished of `path`.
-pub fn remove_unfinished(path: &Path) -> Result<()> {
-    let (folder, prefix) = (folder_of(path), unfinished_prefix(path));
-    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
-        let named = entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes());
-        if named && entry.path().is_file() {
-            std::fs::remove_file(entry.path()).map_err(Error::io("remove", &entry.path()))?;
+/// Removes what killed processes left unfinished in `folder`, which is this process's alone.
+pub fn remove_unfinished(folder: &Path) {
+    clear(folder, ".", true);
+}
+
+/// Removes what killed processes left in `folder` under names that begin with `prefix`; what cannot be removed stays. Where the file
+/// system has no locks to tell by, `alone` says that nobody else writes there.
+fn clear(folder: &Path, prefix: &str, alone: bool) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        let kind = entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_dir());
+        if !kind || !name.starts_with(prefix) || !name.ends_with(UNFINISHED_ENDING) {
+            continue;
+        }
+        let Ok(file) = File::open(&path) else { continue };
+        let left = match lock::attempt(&file) {
+            Attempt::Locked => true,
+            Attempt::Taken => false,
+            Attempt::Failed(_) => alone,
+        };
+        if left && remove(&path).is_ok() {
+            tracing::debug!("{}: left by a killed process, and removed", path.display());
         }
     }
-    Ok(())
 }
 
 /// [`replace`] with these bytes.
 pub fn replace_with(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
+    replace(path, |file| file.put(bytes))
+}
+
+/// [`replace`] with what the file `from` holds.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(Error::io("read", from))?;
+    replace(to, |file| io::copy(&mut source, file).map(drop).map_err(failed("write", to)))
+}
+
+/// Writes a file of a directory that [`replace_dir`] makes.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    Writer::create(path)?.put(bytes)
 }
 
 /// Makes the directory `path` through `fill`: into a sibling first, then renamed. It must not exist, or be empty.
@@ -97,52 +248,106 @@ pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
     replace_dir(path, fill)
 }
 
-/// The same where a directory may be there already, which is replaced; the one above must be there.
+/// Like [`new_dir`], but replaces a directory that is there already. The one above `path` must exist.
 pub fn replace_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let folder = folder_of(path);
-    let dir = tempfile::Builder::new()
-        .prefix(&unfinished_prefix(path))
-        .permissions(PermissionsExt::from_mode(0o755))
-        .tempdir_in(folder)
-        .map_err(Error::io("create", path))?;
-    note(Some(dir.path().to_owned()));
-    let made = fill(dir.path())
-        .and_then(|()| sync(dir.path()))
-        .and_then(|()| remove_dir(path))
-        .and_then(|()| std::fs::rename(dir.path(), path).map_err(Error::io("create", path)))
-        .and_then(|()| {
-            File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("write", folder))
-        });
-    note(None);
+    lock::check(path)?;
+    let made = beside(path, 0o755, |builder, folder| builder.tempdir_in(folder));
+    let (dir, _locked) = made.map_err(failed("create", path))?;
+    let made = fill(dir.path()).and_then(|()| sync(dir.path())).and_then(|()| {
+        remove(path)?;
+        rename(dir.path(), path)?;
+        sync_dir(folder_of(path))
+    });
+    finished(dir.path());
     if made.is_ok() {
         let _ = dir.keep();
     }
     made
 }
 
-/// Removes a directory with what is in it, if it is there.
-pub fn remove_dir(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", path)(error))
+/// Renames `from` to `to`, which is replaced if it is a file.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    lock::check(to)?;
+    let done = fault::at("rename", || ()).and_then(|()| std::fs::rename(from, to));
+    done.map_err(failed("create", to))
+}
+
+/// Makes `to` a hard link to the file `from`, or where the file system has none, a copy.
+pub fn link(from: &Path, to: &Path) -> Result<()> {
+    lock::check(to)?;
+    fault::at("link", || ())
+        .and_then(|()| std::fs::hard_link(from, to))
+        .or_else(|_| std::fs::copy(from, to).map(drop))
+        .map_err(failed("write", to))
+}
+
+/// Makes `link` a symbolic link to `target`.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    lock::check(link)?;
+    let done = fault::at("symlink", || ()).and_then(|()| std::os::unix::fs::symlink(target, link));
+    done.map_err(failed("create", link))
+}
+
+/// Removes a file, or a directory with what is in it, if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    let Ok(there) = path.symlink_metadata() else { return Ok(()) };
+    lock::check(path)?;
+    let some_of_it = || {
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten().take(1) {
+            let _ = std::fs::remove_file(entry.path());
         }
+    };
+    let done = fault::at("remove", some_of_it).and_then(|()| match there.is_dir() {
+        true => std::fs::remove_dir_all(path),
+        false => std::fs::remove_file(path),
+    });
+    match done {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
-/// Waits until a folder and its files are on the disk.
+/// Waits until the files of a folder, and their names, are on the disk.
 fn sync(folder: &Path) -> Result<()> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten();
-    for path in entries.map(|entry| entry.path()).chain([folder.to_owned()]) {
-        let synced = File::open(&path).and_then(|file| file.sync_all());
-        synced.map_err(Error::io("write", &path))?;
+    for path in entries.map(|entry| entry.path()) {
+        let opened = fault::at("sync", || ()).and_then(|()| File::open(&path));
+        opened.and_then(|file| file.sync_all()).map_err(failed("write", &path))?;
     }
-    Ok(())
+    sync_dir(folder)
+}
+
+/// Waits until the names in a folder are on the disk. Some file systems (FUSE, SMB) do that on their own, and know no way to ask.
+fn sync_dir(folder: &Path) -> Result<()> {
+    let opened = fault::at("sync_dir", || ()).and_then(|()| File::open(folder));
+    match opened.and_then(|folder| folder.sync_all()) {
+        Err(error) if [ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&error.kind()) => {
+            Ok(())
+        }
+        other => other.map_err(failed("write", folder)),
+    }
 }
 
 /// Creates a directory and those above it.
 pub fn create_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(Error::io("create", path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    lock::check(path)?;
+    let done = fault::at("create_dir", || ()).and_then(|()| std::fs::create_dir_all(path));
+    done.map_err(failed("create", path))
+}
+
+/// SHA-256 of a file's bytes, in hexadecimal, as `sha256sum` prints it.
+pub fn sha256(path: &Path) -> Result<String> {
+    let (mut file, _) = open_regular(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(Error::io("read", path))? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => hash.update(buffer.get(..count).unwrap_or_default()),
+        }
+    }
 }
 
 /// Whether there is a file at `path`. A link to nowhere is an error, and so is a path that cannot be looked at.

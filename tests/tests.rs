@@ -1,5 +1,7 @@
 //! The one test binary: each would link libtorch anew.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+// Tests make files as they like.
+#![allow(clippy::disallowed_methods)]
 
 mod common;
 mod compare;

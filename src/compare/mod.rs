@@ -19,13 +19,13 @@ pub use progress::{Progress, left};
 pub use report::{Failure, Report};
 
 use crate::error::{Error, Result};
+use crate::lock::{self, Lock};
 use crate::train::{Listeners, MetricsFile, Start, Summary, TensorBoard, train_since};
 use crate::{checkpoint, files, native};
 use kept::{Biases, Standing};
 use progress::Hearing;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -118,7 +118,7 @@ pub fn compare(
     }
     let report = Report::new(grid, &ran, failures)?;
     let page = report.write(&grid.output_dir)?;
-    let _ = std::fs::remove_file(&path);
+    files::remove(&path)?;
     if interrupted {
         let (done, total, page) = (ran.len(), grid.total(), page.display());
         return Err(Error::Interrupted(format!(
@@ -240,7 +240,7 @@ impl Comparison<'_> {
         let finished = kept::measure(run, facts, own_peak, &mut self.biases)?;
         kept::keep(run, Some(finished.clone()))?;
         // Nothing goes on from a run that is done.
-        files::remove_dir(&dir.join(checkpoint::FOLDER))?;
+        files::remove(&dir.join(checkpoint::FOLDER))?;
         Ok(Ran { cell: cell.clone(), summary, finished })
     }
 }
@@ -264,26 +264,17 @@ pub fn best_rate(ran: &[Ran]) -> Option<f64> {
 
 /// Makes sure of the directory: it is this comparison's alone until what is returned is dropped. One that holds something else under the
 /// names of a report is refused.
-fn claim(dir: &Path) -> Result<File> {
+fn claim(dir: &Path) -> Result<Lock> {
     files::create_dir(dir)?;
-    let path = dir.join(".lock");
     let there: Vec<&str> =
         report::WRITTEN.into_iter().filter(|name| dir.join(name).exists()).collect();
-    if !there.is_empty() && !path.exists() {
+    if !there.is_empty() && !dir.join(lock::FILE).exists() {
         let (dir, there) = (dir.display(), there.join(", "));
         return Err(Error::Usage(format!(
             "{dir} holds {there}, and not from a comparison that ran there; name another directory with --set compare.output_dir=DIR"
         )));
     }
-    let lock = File::options().create(true).append(true).open(&path);
-    let lock = lock.map_err(Error::io("create", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::Usage(format!("another comparison is writing to {}", dir.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
-    }
+    Lock::take(dir, "another comparison is writing to")
 }
 
 /// Refuses a directory with runs of another configuration.

@@ -314,8 +314,7 @@ impl Report {
         let charts = charts::all(self);
         files::replace_dir(&dir.join("plots"), |folder| {
             charts.iter().try_for_each(|chart| {
-                let path = folder.join(format!("{}.svg", chart.name));
-                std::fs::write(&path, chart.file()).map_err(Error::io("write", &path))
+                files::write(&folder.join(format!("{}.svg", chart.name)), chart.file().as_bytes())
             })
         })?;
         let json = serde_json::to_string_pretty(self).map_err(|e| Error::Bug(e.to_string()))?;

@@ -7,7 +7,7 @@ use crate::base::BaseFiles;
 use crate::config::Run;
 use crate::data::Tokenizer;
 use crate::delta::Delta;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::models::SavedTask;
 use crate::predict;
@@ -57,10 +57,7 @@ pub fn export(
     };
     let config = saved.config(&model.dir.join("config.json"), base.config.architecture)?;
     files::new_dir(output, |dir| {
-        let write = |name: &str, bytes: &[u8]| {
-            let path = dir.join(name);
-            std::fs::write(&path, bytes).map_err(Error::io("write", &path))
-        };
+        let write = |name: &str, bytes: &[u8]| files::write(&dir.join(name), bytes);
         write("config.json", config.as_bytes())?;
         let name = output.file_name().unwrap_or_default().to_string_lossy();
         let card = card::Card { format, name: &name, model, base: &base, task: &task, run };
@@ -79,7 +76,7 @@ pub fn export(
 /// Writes tensors as transformers and peft read them: without `format` they refuse the file.
 fn write_tensors(dir: &Path, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = dir.join(name);
-    let file = std::fs::File::create(&path).map_err(Error::io("create", &path))?;
+    let file = files::Writer::create(&path)?;
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_safetensors(&mut BufWriter::new(file), &path, &metadata, tensors)
 }

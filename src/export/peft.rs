@@ -5,6 +5,7 @@ use super::write_tensors;
 use crate::base::Base;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::freeze::{Group, Place};
 use crate::methods::{self, Lora, LoraBias, Method};
 use crate::models::Architecture;
@@ -44,8 +45,7 @@ pub fn write(
     config.insert("revision".into(), json!(model.commit));
     config.insert("inference_mode".into(), json!(true));
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
-    let path = dir.join("adapter_config.json");
-    std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))?;
+    files::write(&dir.join("adapter_config.json"), (text + "\n").as_bytes())?;
     write_tensors(dir, "adapter_model.safetensors", &tensors)
 }
 

@@ -3,6 +3,8 @@
 
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 use tch::{COptimizer, Device, Kind, Tensor};
 
@@ -517,6 +519,98 @@ pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
 pub fn ignore_file_size_signal() {
     // SAFETY: to ignore a signal needs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// A mapped file, and what is said where it can't be read any more.
+struct Mapping {
+    start: AtomicUsize,
+    end: AtomicUsize,
+    text: AtomicPtr<u8>,
+    length: AtomicUsize,
+}
+
+/// The files that were mapped last; later ones take the places of the first.
+static MAPPINGS: [Mapping; 256] = [const {
+    Mapping {
+        start: AtomicUsize::new(0),
+        end: AtomicUsize::new(0),
+        text: AtomicPtr::new(std::ptr::null_mut()),
+        length: AtomicUsize::new(0),
+    }
+}; 256];
+
+/// How [`name_mapped`] writes: not at all, before [`report_bus_errors`]; for people; as JSON.
+static REPORTS: AtomicU8 = AtomicU8::new(0);
+
+/// From now on, a mapped file that is cut while it is read ends the process with exit code 1 and a line on stderr that names the file,
+/// `as_json` or for people. For programs: a library leaves signals to who uses it.
+pub fn report_bus_errors(as_json: bool) {
+    REPORTS.store(if as_json { 2 } else { 1 }, Ordering::SeqCst);
+    // SAFETY: the structure is plain data, for which zeros are a value; the handler makes only calls that signals allow.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_bus_error as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+        libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    // SAFETY: the system hands a signal's description over, and SIGBUS's has an address.
+    let address = unsafe { (*info).si_addr() } as usize;
+    for mapping in &MAPPINGS {
+        let end = mapping.end.load(Ordering::Acquire);
+        let start = mapping.start.load(Ordering::Relaxed);
+        if (start..end).contains(&address) {
+            let text = mapping.text.load(Ordering::Relaxed);
+            // SAFETY: the text is never freed; both calls are allowed in a signal handler.
+            unsafe {
+                libc::write(2, text.cast(), mapping.length.load(Ordering::Relaxed));
+                libc::_exit(1)
+            }
+        }
+    }
+    // Not a file of ours: the instruction is tried again, and the process ends as it would have without this handler.
+}
+
+/// Notes that the tensor `whole` is the mapped file `path`, for [`report_bus_errors`].
+pub fn name_mapped(whole: &Tensor, path: &Path) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let problem = "it was cut short, or its disk failed, while it was in use; bring it back as it was, and start the same command again (a training \
+                   with --resume)";
+    let shown: String = crate::escape::line(path.display());
+    let line = match REPORTS.load(Ordering::SeqCst) {
+        0 => return,
+        1 => format!("error: {shown}: {problem}\n"),
+        _ => {
+            let error = format!("{shown}: {problem}");
+            format!("{}\n", serde_json::json!({"error": error, "exit_code": 1}))
+        }
+    };
+    let text: &'static mut [u8] = line.into_bytes().leak();
+    let place = NEXT.fetch_add(1, Ordering::SeqCst) % MAPPINGS.len();
+    let Some(mapping) = MAPPINGS.get(place) else { return };
+    let start = whole.data_ptr() as usize;
+    mapping.end.store(0, Ordering::SeqCst);
+    mapping.start.store(start, Ordering::SeqCst);
+    mapping.length.store(text.len(), Ordering::SeqCst);
+    mapping.text.store(text.as_mut_ptr(), Ordering::SeqCst);
+    mapping.end.store(start + whole.numel(), Ordering::SeqCst);
+}
+
+/// Kills this process as SIGKILL of another does: nothing is cleaned up.
+pub fn kill_this_process() -> ! {
+    // SAFETY: to raise a signal touches nothing; it returns to nobody.
+    unsafe {
+        libc::raise(libc::SIGKILL);
+        libc::_exit(137)
+    }
+}
+
+/// Stops this process until it gets SIGCONT.
+pub fn stop_this_process() {
+    // SAFETY: to raise a signal touches nothing.
+    unsafe { libc::raise(libc::SIGSTOP) };
 }
 
 /// Lets `signals` wait, or with `hold` false come; what waits comes then. A program that this one becomes goes on with it.

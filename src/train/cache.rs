@@ -4,9 +4,9 @@ use super::Prepared;
 use crate::data::sent;
 use crate::error::{Error, Result};
 use crate::eval::in_batches;
+use crate::files::Writer;
 use crate::nn::Packed;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub struct Cache {
 /// A file without a name: it is gone when the run ends, however that is.
 struct Disk {
     dir: PathBuf,
-    file: File,
+    file: Writer,
     kind: Kind,
     /// Where each row begins, its shape, and its bytes' checksum.
     places: BTreeMap<usize, (u64, Vec<i64>, u32)>,
@@ -120,7 +120,7 @@ fn rows_of(tensor: &Tensor) -> i64 {
 
 impl Disk {
     fn new(dir: &Path, kind: Kind) -> Result<Self> {
-        let file = tempfile::tempfile_in(dir).map_err(Error::io("write a file in", dir))?;
+        let file = Writer::nameless(dir)?;
         Ok(Self { dir: dir.to_owned(), file, kind, places: BTreeMap::new() })
     }
 
@@ -128,7 +128,7 @@ impl Disk {
         let mut bytes = vec![0; piece.numel() * self.kind.elt_size_in_bytes()];
         piece.f_copy_data_u8(&mut bytes, piece.numel())?;
         let problem = "write the cached layers (training.cache_frozen_layers) to";
-        let start = self.file.metadata().map_err(Error::io(problem, &self.dir))?.len();
+        let start = self.file.size()?;
         self.file.write_all(&bytes).map_err(Error::io(problem, &self.dir))?;
         self.places.insert(row, (start, piece.size(), crc32fast::hash(&bytes)));
         Ok(())
@@ -139,7 +139,7 @@ impl Disk {
         let Some((start, shape, checksum)) = self.places.get(&row) else { return Ok(None) };
         let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
         let mut bytes = vec![0; count * self.kind.elt_size_in_bytes()];
-        let read = self.file.read_exact_at(&mut bytes, *start);
+        let read = self.file.file().read_exact_at(&mut bytes, *start);
         if read.is_err() || crc32fast::hash(&bytes) != *checksum {
             tracing::warn!("a damaged part of the cached layers is computed again");
             return Ok(None);

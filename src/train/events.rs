@@ -2,13 +2,13 @@
 
 use super::{Prepared, Summary};
 use crate::error::{Error, Result};
+use crate::files::Writer;
 use crate::hub::Bar;
 use crate::logging::say;
 use crate::{escape, files};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What happens in a run.
@@ -312,24 +312,20 @@ pub const METRICS: &str = "metrics.jsonl";
 /// Waits until all records are on the disk, and returns how many bytes they are.
 pub fn flushed(output_dir: &Path) -> Result<u64> {
     let path = output_dir.join(METRICS);
-    match std::fs::File::open(&path) {
-        // Nothing has been logged yet.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(Error::io("read", &path)(error)),
-        Ok(file) => file
-            .sync_all()
-            .and_then(|()| file.metadata())
-            .map(|metadata| metadata.len())
-            .map_err(Error::io("write", &path)),
+    // Nothing has been logged yet.
+    if !path.exists() {
+        return Ok(0);
     }
+    let file = Writer::append(&path)?;
+    file.sync()?;
+    file.size()
 }
 
 /// Cuts the records to the first `bytes`, which were there when a state was saved.
 pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
     let path = output_dir.join(METRICS);
-    let file = std::fs::File::options().create(true).append(true).open(&path);
-    let file = file.map_err(Error::io("write", &path))?;
-    let there = file.metadata().map_err(Error::io("read", &path))?.len();
+    let mut file = Writer::append(&path)?;
+    let there = file.size()?;
     if there < bytes {
         tracing::warn!(
             "{}: {there} of {bytes} bytes are left; it goes on from there",
@@ -337,13 +333,13 @@ pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
         );
         return Ok(());
     }
-    file.set_len(bytes).map_err(Error::io("write", &path))
+    file.cut(bytes)
 }
 
 /// metrics.jsonl, and the same lines on stdout when a program reads along.
 pub struct MetricsFile {
     path: PathBuf,
-    file: Option<std::fs::File>,
+    file: Option<Writer>,
     echo: bool,
 }
 
@@ -358,11 +354,10 @@ impl MetricsFile {
         if to_file {
             if self.file.is_none() {
                 // Appended to: a run that goes on has cut it to where it stood.
-                let open = std::fs::File::options().create(true).append(true).open(&self.path);
-                self.file = Some(open.map_err(Error::io("create", &self.path))?);
+                self.file = Some(Writer::append(&self.path)?);
             }
             if let Some(file) = &mut self.file {
-                file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))?;
+                file.put(line.as_bytes())?;
             }
         }
         if self.echo {

@@ -5,9 +5,8 @@ use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::{files, native};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The manifest's name within a run's directory.
 pub const FILE: &str = "manifest.json";
@@ -198,17 +197,14 @@ impl Machine {
     }
 }
 
-/// Of a file's bytes; none where it is not there.
+/// SHA-256 of a file; `None` where there is none.
 fn sha256(path: &Path) -> Result<Option<String>> {
-    match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        bytes => {
-            let bytes = bytes.map_err(Error::io("read", path))?;
-            Ok(Some(files::hex(&Sha256::digest(bytes))))
-        }
-    }
+    if path.exists() { files::sha256(path).map(Some) } else { Ok(None) }
 }
 
+/// A time as RFC 3339 writes it, which knows the years 1970 to 9999: a clock that was never set may say another.
 fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }

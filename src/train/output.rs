@@ -6,8 +6,8 @@ use crate::config::{Run, RunConfig};
 use crate::data::TOKENIZER_FILES;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::lock::Lock;
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
 use std::path::Path;
 
 /// What a run writes there, the copies of the tokenizer's files aside.
@@ -143,22 +143,10 @@ fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
 }
 
 /// Makes sure of the run's directory: it is this run's alone until what is returned is dropped. Nothing in it is changed.
-pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
+pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<Lock> {
     let path = &run.config.training.output_dir;
     files::create_dir(path)?;
-    let lock_path = path.join(".lock");
-    let lock = File::options()
-        .create(true)
-        .append(true)
-        .open(&lock_path)
-        .map_err(Error::io("create", &lock_path))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(Error::Usage(format!("another run is writing to {}", path.display())));
-        }
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path)(error)),
-    }
+    let lock = Lock::take(path, "another run is writing to")?;
     // Another run may have come and gone since the first look.
     check(run, start)?;
     if start == Start::Resume {
@@ -170,25 +158,15 @@ pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<File> {
 /// Begins the run in its directory, or goes on in it.
 pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<()> {
     let path = &run.config.training.output_dir;
-    for name in WRITTEN {
-        let old = path.join(name);
-        files::remove_unfinished(&old)?;
+    files::remove_unfinished(path);
+    if start != Start::Resume {
         // The file that marks a run is never missing: it is replaced.
-        if start == Start::Resume || name == CONFIG {
-            continue;
-        }
-        let removed =
-            if old.is_dir() { std::fs::remove_dir_all(&old) } else { std::fs::remove_file(&old) };
-        match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &old)(error));
-            }
-            _ => {}
-        }
+        let old = WRITTEN.into_iter().filter(|name| *name != CONFIG);
+        old.map(|name| path.join(name)).try_for_each(|old| files::remove(&old))?;
     }
     let config = format!("{MARK} {}.\n{}", env!("CARGO_PKG_VERSION"), prepared.resolved.to_toml()?);
     files::replace_with(&path.join(CONFIG), config.as_bytes())?;
-    checkpoint::prepare(path)?;
+    checkpoint::prepare(path, run.config.training.save_total_limit)?;
     for (name, bytes) in prepared.tokenizer.files()? {
         files::replace_with(&path.join(name), &bytes)?;
     }

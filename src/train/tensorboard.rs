@@ -7,12 +7,11 @@ mod messages;
 
 use super::{Event, Listener, Record};
 use crate::error::{Error, Result};
+use crate::files::{self, Writer};
 use crate::freeze::Group;
-use crate::{files, native};
+use crate::native;
 use messages::{Histogram, Message, Summary, Value, What};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use tch::Tensor;
@@ -30,7 +29,7 @@ const CHANGE: &str = "bias_change/";
 /// Writes `tensorboard/` of a run directory.
 pub struct TensorBoard {
     folder: PathBuf,
-    file: Option<(PathBuf, File)>,
+    file: Option<Writer>,
     /// The step after which the run goes on, where it does.
     resumed: Option<u64>,
     config: String,
@@ -51,7 +50,7 @@ impl TensorBoard {
             return Ok(());
         }
         if self.resumed.is_none() {
-            files::remove_dir(&self.folder)?;
+            files::remove(&self.folder)?;
         }
         files::create_dir(&self.folder)?;
         // After those that are there, even if the clock went back.
@@ -59,8 +58,7 @@ impl TensorBoard {
         let second = last.map_or(0, |last| last + 1).max(now() as u64);
         let path =
             self.folder.join(format!("{PREFIX}{second:010}.bitfit.{}.0", std::process::id()));
-        let file = File::options().create_new(true).append(true).open(&path);
-        self.file = Some((path.clone(), file.map_err(Error::io("create", &path))?));
+        self.file = Some(Writer::append_new(&path)?);
         self.write(0, What::FileVersion("brain.Event:2".into()))?;
         match self.resumed {
             // Whoever looks on forgets what was cut.
@@ -75,7 +73,7 @@ impl TensorBoard {
 
     /// Writes a record, at once: what kills the process leaves whole ones, and at most a part of the last.
     fn write(&mut self, step: u64, what: What) -> Result<()> {
-        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else { return Ok(()) };
         let step = i64::try_from(step).unwrap_or(i64::MAX);
         let event = messages::Event { wall_time: now(), step, what: Some(what) }.encode_to_vec();
         let length = (event.len() as u64).to_le_bytes();
@@ -83,7 +81,7 @@ impl TensorBoard {
         record.extend(masked(&length));
         record.extend(&event);
         record.extend(masked(&event));
-        file.write_all(&record).map_err(Error::io("write", path))
+        file.put(&record)
     }
 
     fn histograms(&self) -> Result<Vec<Value>> {
@@ -166,14 +164,11 @@ fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
             length = end;
             events += usize::from(event.tags().next().is_some());
         }
-        let done = if events == 0 {
-            std::fs::remove_file(&path)
+        if events == 0 {
+            files::remove(&path)?;
         } else if length < bytes.len() {
-            File::options().write(true).open(&path).and_then(|file| file.set_len(length as u64))
-        } else {
-            Ok(())
-        };
-        done.map_err(Error::io("write", &path))?;
+            Writer::append(&path)?.cut(length as u64)?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,60 @@
+//! Faults on demand, for tests of what writes files: `BITFIT_FAULT`, read once, says at which operation and how.
+//!
+//! `kill:N` kills the process at its N-th operation, counted from 1, with half of it done where it has halves; `stop:N` stops it there, until
+//! SIGCONT; `fail:N:ERRNO` lets that operation fail, and `fail:NAME:ERRNO` every operation of that name.
+
+use crate::native;
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const VARIABLE: &str = "BITFIT_FAULT";
+
+#[derive(Debug)]
+enum Fault {
+    Kill(u64),
+    Stop(u64),
+    Fail(u64, i32),
+    FailEach(String, i32),
+}
+
+impl Fault {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let fault = match (parts.next()?, parts.next()?, parts.next()) {
+            ("kill", number, None) => Self::Kill(number.parse().ok()?),
+            ("stop", number, None) => Self::Stop(number.parse().ok()?),
+            ("fail", which, Some(code)) => {
+                let code = code.parse().ok()?;
+                match which.parse() {
+                    Ok(number) => Self::Fail(number, code),
+                    Err(_) => Self::FailEach(which.into(), code),
+                }
+            }
+            _ => return None,
+        };
+        Some(fault)
+    }
+}
+
+/// Counts an operation, named `name`, that is about to change files; where it is to be the process's last, `half` of it is done first.
+pub fn at(name: &str, half: impl FnOnce()) -> io::Result<()> {
+    static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let read = || std::env::var(VARIABLE).ok().and_then(|text| Fault::parse(&text));
+    let Some(fault) = FAULT.get_or_init(read) else { return Ok(()) };
+    let count = 1 + COUNT.fetch_add(1, Ordering::SeqCst);
+    match fault {
+        Fault::Kill(number) if *number == count => {
+            half();
+            native::kill_this_process()
+        }
+        Fault::Stop(number) if *number == count => {
+            native::stop_this_process();
+            Ok(())
+        }
+        Fault::Fail(number, code) if *number == count => Err(io::Error::from_raw_os_error(*code)),
+        Fault::FailEach(which, code) if which == name => Err(io::Error::from_raw_os_error(*code)),
+        _ => Ok(()),
+    }
+}
