@@ -2,13 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dropouts, ModelConfig, SavedTask};
-use crate::weights::{self, Weights};
+use crate::weights::{self, Mapped, Weights};
 use crate::{native, threads};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor, nn};
 
 /// A base model on its device, ready to be frozen.
@@ -30,6 +31,8 @@ pub struct Base {
     pub new: Vec<String>,
     /// Those that a method added, sorted.
     pub added: Vec<String>,
+    /// The weight files that tensors are pieces of.
+    mapped: Vec<Arc<Mapped>>,
 }
 
 /// A base directory read and checked, before the number of labels is known.
@@ -148,6 +151,9 @@ impl BaseFiles {
         model.join()?;
         // The fingerprint took all of it, and training takes some rows of the embeddings.
         weights.sources.iter().for_each(|source| native::forget(&source.bytes));
+        // What is on another device was copied there.
+        let on_cpu = weights.sources.iter().filter(|_| device == Device::Cpu);
+        let mapped = on_cpu.map(|source| source.mapped.clone()).collect();
         native::pool_memory();
         if lost.is_some() {
             tracing::warn!(
@@ -155,7 +161,8 @@ impl BaseFiles {
                 file.display()
             );
         }
-        Ok(Base { dir: dir.clone(), file, config, store, model, fingerprint, new, added: vec![] })
+        let (dir, added) = (dir.clone(), vec![]);
+        Ok(Base { dir, file, config, store, model, fingerprint, new, added, mapped })
     }
 }
 
@@ -163,6 +170,25 @@ impl Base {
     /// The shape of each tensor, by name.
     pub fn shapes(&self) -> BTreeMap<String, Vec<i64>> {
         self.store.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
+    }
+
+    /// Checks that nothing was written to the weight files since they were read, where tensors are pieces of them.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let holds_the_same = || {
+            let again = Weights::read(&self.config, &self.file)?;
+            Ok(again.fingerprint == self.fingerprint)
+        };
+        self.mapped.iter().try_for_each(|file| file.check_unchanged(holds_the_same))
+    }
+
+    /// The first of the tensors which `of` picks, by name and value, that holds NaN or infinity.
+    pub fn not_finite(&self, of: impl Fn(&str, &Tensor) -> bool) -> Result<Option<String>> {
+        for (name, tensor) in self.store.variables().into_iter().collect::<BTreeMap<_, _>>() {
+            if of(&name, &tensor) && !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// The device that the model is on.

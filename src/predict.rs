@@ -11,7 +11,7 @@ use crate::models::{ModelConfig, TaskType};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// A text, or a pair of texts.
 pub type Text = (String, Option<String>);
@@ -125,8 +125,10 @@ impl Predictor {
         in_batches(&lengths, batch_size, self.base.device(), &mut |range| {
             let texts = rows.get(range.clone()).unwrap_or_default();
             let scores = self.scores(encoded.get(range).unwrap_or_default())?;
+            self.base.check_unchanged()?;
             if scores.iter().flatten().any(|score| !score.is_finite()) {
-                return Err(Error::NotFinite("the task's prediction".into()));
+                let error = Error::NotFinite("the task's prediction".into());
+                return Err(self.no_numbers(error)?);
             }
             let found =
                 texts.iter().zip(&scores).map(|(text, scores)| self.prediction(text, scores));
@@ -134,6 +136,19 @@ impl Predictor {
             Ok(())
         })?;
         Ok(predictions)
+    }
+
+    /// `error`, of scores that are NaN or infinite; where the base is to blame, another that names the tensor.
+    fn no_numbers(&self, error: Error) -> Result<Error> {
+        let (own, new) = (&self.meta.freeze_plan, &self.base.new);
+        let of_base = |name: &str, _: &Tensor| !own.iter().chain(new).any(|own| own == name);
+        Ok(match self.base.not_finite(of_base)? {
+            Some(name) => {
+                let problem = format!("{name} holds NaN or infinity, and so would the scores");
+                Error::file(&self.base.file, problem)
+            }
+            None => error,
+        })
     }
 
     /// Probabilities of a batch (of a regression, its numbers), a vector for each row.
@@ -193,9 +208,13 @@ impl Predictor {
         let tokens = examples.iter().map(|example| &example.tokens);
         has_embeddings(&self.base.dir, &self.base.config, tokens)?;
         let (model, device) = (&self.base.model, self.base.device());
-        let found = evaluate(model, device, &examples, task, &labels, batch_size, progress)?;
+        let mut progress = |done| {
+            self.base.check_unchanged()?;
+            progress(done)
+        };
+        let found = evaluate(model, device, &examples, task, &labels, batch_size, &mut progress)?;
         match found.metrics.get("loss") {
-            Some(&loss) if !loss.is_finite() => Err(Error::NoLoss(loss)),
+            Some(&loss) if !loss.is_finite() => Err(self.no_numbers(Error::NoLoss(loss))?),
             _ => Ok(found),
         }
     }

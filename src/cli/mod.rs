@@ -155,8 +155,9 @@ fn run(command: Command) -> ExitCode {
         // Where that fails, it computes as it is.
         let _ = become_anew([]);
     }
-    let Err(error) = command.run() else { return ExitCode::SUCCESS };
     let json = command.json();
+    native::report_bus_errors(json);
+    let Err(error) = command.run() else { return ExitCode::SUCCESS };
     let code = error.exit_code();
     // A reader of stdout that went away, such as head, has what it wanted. (A training does not write there alone, and goes on.)
     if matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)

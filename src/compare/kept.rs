@@ -161,6 +161,7 @@ impl Biases {
                     biases.insert(name, tensor.f_detach_copy()?);
                 }
             }
+            base.check_unchanged()?;
             self.0.insert(key.clone(), biases);
         }
         self.0.get(&key).ok_or_else(|| Error::Bug("a base without biases".into()))

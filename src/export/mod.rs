@@ -65,6 +65,7 @@ pub fn export(
         for (name, bytes) in reader.files()? {
             write(name, &bytes)?;
         }
+        base.check_unchanged()?;
         match format {
             // Every tensor of the model, as its `state_dict()` has it.
             Format::Hf => write_tensors(dir, "model.safetensors", &task.meta.method.merged(&base)?),

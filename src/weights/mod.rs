@@ -4,11 +4,13 @@
 mod archive;
 mod index;
 mod legacy;
+mod mapped;
 mod pickle;
 mod safetensors;
 mod stored;
 
 pub use index::shards;
+pub use mapped::Mapped;
 pub use safetensors::write as write_safetensors;
 
 use crate::error::{Error, Result};

@@ -1,9 +1,11 @@
 //! A tensor as it lies in a weight file: what the file says of it, before any of its numbers is read.
 
+use super::mapped::Mapped;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Numbers that are read at once, where a tensor is not used as it lies.
@@ -16,6 +18,8 @@ pub struct Source {
     pub path: PathBuf,
     /// Its bytes.
     pub bytes: Tensor,
+    /// What it was when it was mapped.
+    pub mapped: Arc<Mapped>,
 }
 
 /// A stretch of a file's bytes.
@@ -55,7 +59,8 @@ impl Source {
             0 => Tensor::f_empty([0], whole)?,
             _ => Tensor::f_from_file(utf8, false, size, whole)?,
         };
-        Ok((Self { path: path.to_owned(), bytes }, file))
+        let mapped = Arc::new(Mapped::new(path, &file, &bytes)?);
+        Ok((Self { path: path.to_owned(), bytes, mapped }, file))
     }
 
     /// Compares a stretch with its checksum.
