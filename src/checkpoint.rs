@@ -40,6 +40,12 @@ pub struct State {
     pub seconds_in_all: f64,
     /// Step and metrics of what the run's `delta.safetensors` holds.
     pub kept: Option<(u64, BTreeMap<String, f64>)>,
+    /// The checksum of that file; states of an older version did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_checksum: Option<String>,
+    /// SHA-256 of the file `model.init_delta`, where the run began from one; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_delta_sha256: Option<String>,
     /// The best evaluation's metric.
     pub best: Option<f64>,
     /// Evaluations since one gained something.
@@ -110,7 +116,7 @@ impl Checkpoint {
                 "schema version {version:?}, expected {SCHEMA_VERSION} and a checksum"
             )));
         }
-        let state: State =
+        let mut state: State =
             serde_json::from_str(value("state")).map_err(|error| wrong(error.to_string()))?;
         let mut memories = BTreeMap::new();
         for (name, exp_avg) in &contents.tensors {
@@ -130,7 +136,15 @@ impl Checkpoint {
             ));
         }
         if state.kept.is_some() {
-            Delta::read(&folder.join(BEST))?;
+            let path = folder.join(BEST);
+            let best = sealed::read(&path)?;
+            if state.kept_checksum.is_some() && state.kept_checksum != best.checksum {
+                let problem =
+                    "not the best state of the run that the trainer state beside it is of";
+                return Err(Error::file(&path, problem));
+            }
+            state.kept_checksum.clone_from(&best.checksum);
+            Delta::of(&path, best)?;
         }
         Ok(Self { state, delta: Delta::of(&delta_path, delta)?, memories })
     }

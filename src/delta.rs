@@ -130,9 +130,11 @@ impl Delta {
         Ok(strings)
     }
 
-    /// Writes the file, beside and renamed.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        files::replace_with(path, &self.to_bytes()?)
+    /// Writes the file, beside and renamed; returns its checksum.
+    pub fn write(&self, path: &Path) -> Result<String> {
+        let bytes = self.to_bytes()?;
+        files::replace_with(path, &bytes)?;
+        Ok(sealed::checksum(&bytes).unwrap_or_default().to_owned())
     }
 
     /// Reads a file that [`Delta::write`] wrote.

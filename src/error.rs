@@ -95,8 +95,9 @@ pub enum Error {
     OutOfMemory(String),
     /// A loss or a gradient that is no number.
     #[error(
-        "{what} at step {step}{}; nothing of that step is kept; a lower training.learning_rate usually helps",
-        rows.as_ref().map(|rows| format!(", whose rows are {}", line(rows))).unwrap_or_default()
+        "{what} at step {step}{}; nothing of that step is kept; {}",
+        rows.as_ref().map(|rows| format!(", whose rows are {}", line(rows))).unwrap_or_default(),
+        line(advice)
     )]
     Diverged {
         /// What is no number: `the loss is NaN`.
@@ -105,6 +106,8 @@ pub enum Error {
         step: u64,
         /// Where its rows come from; none after an evaluation.
         rows: Option<String>,
+        /// What may help.
+        advice: String,
     },
     /// Numbers that are infinite or none.
     #[error(
@@ -148,8 +151,6 @@ pub enum Error {
     Bug(String),
 }
 
-impl Error {
-    /// An [`Error::Io`] for `path`, to be used in `map_err`.
 /// What became of the directory of an [`Error::Moved`].
 fn moved(now: Option<&Path>) -> String {
     match now {
@@ -158,6 +159,8 @@ fn moved(now: Option<&Path>) -> String {
     }
 }
 
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used in `map_err`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }

@@ -10,6 +10,7 @@ mod data;
 mod delta;
 mod documents;
 mod export;
+mod faults;
 mod formats;
 mod freeze;
 mod golden;

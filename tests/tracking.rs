@@ -31,7 +31,7 @@ struct Summary {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Entry {
+pub struct Entry {
     #[prost(string, tag = "1")]
     tag: String,
     #[prost(float, optional, tag = "2")]
@@ -101,7 +101,7 @@ fn events(run: &Path) -> Vec<WireEvent> {
 }
 
 /// Each value of a run with its tag and step; none is there twice.
-fn values(run: &Path) -> BTreeMap<(String, i64), Entry> {
+pub fn values(run: &Path) -> BTreeMap<(String, i64), Entry> {
     let mut found = BTreeMap::new();
     for event in events(run) {
         for entry in event.summary.into_iter().flat_map(|summary| summary.value) {

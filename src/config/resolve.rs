@@ -579,8 +579,10 @@ impl Origin {
             ClassWeights::List(list) => list.clone(),
             ClassWeights::Table(table) => table.values().copied().collect(),
         };
-        let good = values.iter().all(|weight| *weight > 0.0 && weight.is_finite());
-        self.that(good, key, &format!("{values:?}"), "positive numbers")
+        // They are multiplied in float32, where others are zero or infinite.
+        let good = |weight: &f64| *weight as f32 > 0.0 && (*weight as f32).is_finite();
+        let expected = "positive numbers that float32 has, of at most 3.4e38";
+        self.that(values.iter().all(good), key, &format!("{values:?}"), expected)
     }
 
     fn that(

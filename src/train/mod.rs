@@ -28,13 +28,15 @@ use crate::data::Sampler;
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
 use crate::sources::Sources;
-use crate::{checkpoint, data, files};
+use crate::{checkpoint, data, files, lock};
 use cache::Cache;
 use progress::Progress;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use step::Stepper;
+use tch::Tensor;
 use watch::{Spoilt, Watch};
 
 /// What to do with a run that the directory holds already.
@@ -105,14 +107,26 @@ pub fn train_since(
         listener.hear(&Event::Resumed { checkpoint: path, step, evaluation_due, total })?;
     }
     let order = Order { sampler, epoch: None, order: vec![], starts: vec![] };
-    let mut training = Training { run, policy, order, prepared, progress, listener, stop };
-    let ended = training.finish();
+    let mut elsewhere = run.clone();
+    let whole = true;
+    let mut training = Training { run, policy, order, prepared, progress, listener, stop, whole };
+    let ended = match training.finish() {
+        Err(Error::Moved { dir, now }) => {
+            if let Some(place) = &now {
+                elsewhere.config.training.output_dir.clone_from(place);
+                training.run = &elsewhere;
+            }
+            Err(training.end_moved(dir, now))
+        }
+        ended => ended,
+    };
     let outcome = match &ended {
         Ok(_) => "finished",
         Err(Error::Interrupted(_)) => "interrupted",
         Err(_) => "failed",
     };
     // Why the run ended comes before why that could not be noted.
+    let output_dir = &training.run.config.training.output_dir;
     let noted = manifest.end(output_dir, training.progress.state.step, outcome);
     ended.and_then(|summary| noted.map(|()| summary))
 }
@@ -126,6 +140,8 @@ struct Training<'a> {
     progress: Progress,
     listener: &'a mut dyn Listener,
     stop: &'a AtomicBool,
+    /// Whether everything of the steps taken so far is done and logged, so that a run can go on from here.
+    whole: bool,
 }
 
 impl Training<'_> {
@@ -152,7 +168,7 @@ impl Training<'_> {
         let behind = state.kept.as_ref().is_none_or(|(kept, _)| last_asked && *kept < step);
         if behind && step > 0 {
             self.prepared.delta(&BTreeMap::new())?.write(&self.run.delta_path())?;
-            state.kept = None;
+            (state.kept, state.kept_checksum) = (None, None);
         }
         let summary = self.progress.summary(&self.prepared, interrupted)?;
         let path = output_dir.join("summary.json");
@@ -176,17 +192,39 @@ impl Training<'_> {
         }))
     }
 
+    /// Saves the run, whose directory was moved from `dir` to `now`, and returns the error that ends it.
+    fn end_moved(&mut self, dir: PathBuf, now: Option<PathBuf>) -> Error {
+        if now.is_none() {
+            let kept = "kept: what was in the directory, wherever it is".into();
+            return Error::Ended { problem: Box::new(Error::Moved { dir, now }), kept };
+        }
+        if self.whole
+            && let Err(error) = self.progress.save_once(self.run, &self.prepared)
+        {
+            tracing::warn!("the state could not be saved: {error}");
+        }
+        self.with_what_is_kept(Error::Moved { dir, now })
+    }
+
     /// `problem`, with what is kept of the run that it ended.
     fn with_what_is_kept(&self, problem: Error) -> Error {
+        // The directory may be another run's by now.
+        if matches!(problem, Error::Moved { .. }) && lock::check(&self.run.delta_path()).is_err() {
+            return problem;
+        }
         let newest = checkpoint::steps(&self.run.config.training.output_dir);
         let mut kept = match newest.ok().and_then(|mut steps| steps.pop()) {
             Some((step, path)) => {
-                let again = match problem {
+                let again = match &problem {
                     // The same again would end the same.
                     Error::Diverged { .. } => {
-                        "another run can start from its delta.safetensors (model.init_delta)"
+                        "another run can start from its delta.safetensors (model.init_delta)".into()
                     }
-                    _ => "the same command with --resume goes on from there",
+                    Error::Moved { now: Some(now), .. } => format!(
+                        "the same command with --resume --set training.output_dir={} goes on from there",
+                        now.display()
+                    ),
+                    _ => "the same command with --resume goes on from there".to_owned(),
                 };
                 format!("kept: {}, the state after step {step}; {again}", path.display())
             }
@@ -220,8 +258,10 @@ impl Training<'_> {
                 self.check(spoilt)?;
                 return Err(Error::Interrupted(String::new()));
             }
+            lock::check(&training.output_dir)?;
             let began = Instant::now();
             self.progress.begin_step();
+            self.whole = false;
             let step = self.progress.state.step + 1;
             let actions = self.policy.after(step);
             let keys = data::DropoutKeys { seed: training.seed, epoch: self.policy.cursor(step).0 };
@@ -254,6 +294,7 @@ impl Training<'_> {
                 }))?;
             }
             self.progress.state.evaluation_due = actions.evaluate;
+            self.whole = true;
             self.evaluate_and_save()?;
         }
         Ok(())
@@ -278,15 +319,41 @@ impl Training<'_> {
     fn check(&mut self, spoilt: Option<Spoilt>) -> Result<()> {
         let Some(Spoilt { step, what }) = spoilt else { return Ok(()) };
         self.progress.state.step = step.saturating_sub(1);
+        self.prepared.base.check_unchanged()?;
+        let advice = self.advice(self.progress.state.step)?;
         let rows = Some(self.prepared.places(self.order.rows(&self.policy, step)));
-        Err(Error::Diverged { what, step, rows })
+        Err(Error::Diverged { what, step, rows, advice })
+    }
+
+    /// What to do where there are no numbers any more after `steps` steps.
+    fn advice(&self, steps: u64) -> Result<String> {
+        let nothing_changed = (1..=steps).all(|step| self.policy.schedule.factor(step) == 0.0);
+        // What trains may have been spoilt by the steps.
+        let own = |_: &str, tensor: &Tensor| nothing_changed || !tensor.requires_grad();
+        if let Some(name) = self.prepared.base.not_finite(own)? {
+            let file = self.prepared.base.file.display();
+            let or = self.run.config.model.init_delta.as_ref().map(|_| " or model.init_delta");
+            return Ok(format!(
+                "{name} holds NaN or infinity since before the first step, from {file}{}: another file is what helps",
+                or.unwrap_or_default()
+            ));
+        }
+        Ok(match (nothing_changed, &self.run.config.training.class_weights) {
+            (false, _) => "a lower training.learning_rate usually helps",
+            (true, Some(_)) => {
+                "no step had changed anything before, so it is not the learning rate: smaller training.class_weights may help"
+            }
+            (true, None) => "no step had changed anything before, so it is not the learning rate",
+        }
+        .into())
     }
 
     /// Does so, where either is due.
     fn evaluate_and_save(&mut self) -> Result<()> {
         let (training, step) = (&self.run.config.training, self.progress.state.step);
         if self.progress.state.evaluation_due {
-            self.evaluate_and_keep()?;
+            let before = self.progress.state.clone();
+            self.evaluate_and_keep().inspect_err(|_| self.progress.state = before)?;
             self.progress.state.evaluation_due = false;
         }
         let ends = self.progress.gains_nothing(training);
@@ -309,6 +376,7 @@ impl Training<'_> {
         let (step, total) = (self.progress.state.step, prepared.eval.len());
         let began = Instant::now();
         let mut hear = |done| {
+            prepared.base.check_unchanged()?;
             self.listener.hear(&Event::Evaluating { done, total })?;
             go_on(self.stop)
         };
@@ -323,8 +391,8 @@ impl Training<'_> {
         )?
         .metrics;
         if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
-            let what = format!("the evaluation's loss is {loss}");
-            return Err(Error::Diverged { what, step, rows: None });
+            let (what, advice) = (format!("the evaluation's loss is {loss}"), self.advice(step)?);
+            return Err(Error::Diverged { what, step, rows: None, advice });
         }
         let key = run.metric.name();
         let value = *metrics.get(key).ok_or_else(|| Error::Bug(format!("no metric {key}")))?;
@@ -338,8 +406,9 @@ impl Training<'_> {
         }
         let kept = better || !training.load_best_model_at_end;
         if kept {
-            prepared.delta(&metrics)?.write(&run.delta_path())?;
+            let checksum = prepared.delta(&metrics)?.write(&run.delta_path())?;
             state.kept = Some((step, metrics.clone()));
+            state.kept_checksum = Some(checksum);
         }
         self.listener.hear(&Event::Record(&Record::Evaluation {
             step,

@@ -73,13 +73,9 @@ impl Policy {
             Epochs::Same(steps) => steps.saturating_mul(training.num_train_epochs),
             Epochs::Each(ends) => ends.last().copied().unwrap_or(0),
         });
-        let warmup = match training.warmup_steps {
-            0 => (total as f64 * training.warmup_ratio).ceil() as u64,
-            steps => steps,
-        };
         Self {
             total,
-            schedule: Schedule { course: training.lr_scheduler_type, warmup, total },
+            schedule: schedule(training, total),
             epochs,
             logging_steps: training.logging_steps,
             evaluate: (training.eval_strategy, training.eval_steps),
@@ -114,6 +110,15 @@ impl Policy {
         let (epoch, before, steps) = self.epochs.at(step);
         epoch as f64 + (step - before) as f64 / steps as f64
     }
+}
+
+/// The rate over a run of `total` steps.
+pub fn schedule(training: &TrainingSection, total: u64) -> Schedule {
+    let warmup = match training.warmup_steps {
+        0 => (total as f64 * training.warmup_ratio).ceil() as u64,
+        steps => steps,
+    };
+    Schedule { course: training.lr_scheduler_type, warmup, total }
 }
 
 /// Whether `value` gains more than `threshold` on the best so far, as early stopping counts it.

@@ -1,11 +1,11 @@
 //! Where a run stands, and what it cost.
 
-use super::{Policy, Prepared, events};
+use super::{Policy, Prepared, events, policy};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::{Precision, Run, TrainingSection};
 use crate::error::Result;
 use crate::native;
-use crate::optim::{Course, LossScale};
+use crate::optim::LossScale;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,7 @@ impl Progress {
             state: State {
                 total: policy.total,
                 data_fingerprint: prepared.data_fingerprint.clone(),
+                init_delta_sha256: prepared.init_delta_sha256.clone(),
                 computed_on,
                 loss_scale: (precision == Precision::Fp16).then(LossScale::default),
                 ..State::default()
@@ -117,13 +118,21 @@ impl Progress {
             let (before, now) = (&state.computed_on, &now.computed_on);
             tracing::warn!("begun on {before} and now on {now}: the last bits may be others");
         }
-        if now.total != state.total && policy.schedule.course != Course::Constant {
-            let (before, now) = (state.total, now.total);
+        let before = policy::schedule(&run.config.training, state.total);
+        let factors = |step| (before.factor(step), policy.schedule.factor(step));
+        let other = (1..=state.step).find(|&step| factors(step).0 != factors(step).1);
+        if let Some(step) = other {
+            let (was, would) = factors(step);
+            let rate = run.learning_rate();
+            let (was, would, total) = (was * rate, would * rate, now.total);
             tracing::warn!(
-                "the rate fell towards step {before}, and from here falls towards step {now}"
+                "the run was of {} steps and is now of {total}: the rate of step {step} was {was:.3e}, and would be {would:.3e} in a run \
+                 of {total} from its start, so this one ends in another result",
+                state.total
             );
         }
         (self.state.computed_on, self.state.total) = (now.computed_on, now.total);
+        self.state.init_delta_sha256 = now.init_delta_sha256;
         self.state.loss_scale = now.loss_scale.map(|new| state.loss_scale.unwrap_or(new));
         self.seconds_before = state.seconds_in_all;
         Ok(())

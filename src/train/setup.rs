@@ -48,6 +48,8 @@ pub struct Prepared {
     pub shaping: Shaping,
     /// The biases that train, as they are in the base.
     pub biases: BTreeMap<String, Tensor>,
+    /// SHA-256 of the file `model.init_delta`.
+    pub init_delta_sha256: Option<String>,
     model: Model,
     meta: Meta,
     /// The weight of each class in the loss, where they differ.
@@ -95,6 +97,7 @@ impl Prepared {
         run.named(method.add(&mut base))?;
         method.initialize(&mut base, run.config.training.seed)?;
         let mut differs: BTreeSet<String> = base.new.iter().chain(&base.added).cloned().collect();
+        let init_delta_sha256 = section.init_delta.as_deref().map(files::sha256).transpose()?;
         if let Some(path) = &section.init_delta {
             differs.extend(delta::start_from(path, task_type, &labels.names, &method, &mut base)?);
         }
@@ -151,6 +154,7 @@ impl Prepared {
             resolved,
             shaping,
             biases,
+            init_delta_sha256,
             model: sources.model.clone(),
             meta,
             class_weights,
@@ -244,6 +248,16 @@ impl Prepared {
             );
             return Err(Error::file(path, problem));
         }
+        let (found, expected) = (&self.init_delta_sha256, &state.init_delta_sha256);
+        if let (Some(found), Some(expected), Some(start)) =
+            (found, expected, &self.resolved.model.init_delta)
+            && found != expected
+        {
+            let problem = format!(
+                "not the file that the run began with (SHA-256 {expected:.16}, and now {found:.16}); bring it back, or begin anew with --overwrite"
+            );
+            return Err(Error::file(start, problem));
+        }
         delta.apply(path, &mut self.base)?;
         for p in self.plan.trainable() {
             let count = p.shape.iter().product::<i64>();
@@ -276,6 +290,7 @@ impl Prepared {
 
     /// The task as it is now.
     pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
+        self.base.check_unchanged()?;
         self.optimizer.check_finite()?;
         Delta::take(
             &self.base,
