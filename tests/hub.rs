@@ -1,8 +1,11 @@
 //! Models and data sets of the Hub, against a server that answers as it does.
 
 use crate::common::{root, stderr};
-use crate::standin::{ALWAYS, EXPIRED, Fault, File, Hub, Repo, distilbert, parquet, reviews};
+use crate::standin::{
+    ALWAYS, EXPIRED, Fault, File, Hub, Repo, distilbert, parquet, reviews, shards,
+};
 use serde_json::json;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -28,7 +31,12 @@ impl Home {
 
     fn run(&self, program: &str, args: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new(program);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HF_")) {
+        let ours = |name: &str| {
+            ["HF_", "HUGGING", "TRANSFORMERS_", "PYTORCH_", "BITFIT_"]
+                .iter()
+                .any(|p| name.starts_with(p))
+        };
+        for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
         }
         for proxy in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
@@ -39,8 +47,8 @@ impl Home {
             .current_dir(self.folder.path())
             .env("HF_ENDPOINT", &self.endpoint)
             .env("HF_HOME", self.path("home"))
-            .envs(environment.iter().copied())
             .env_remove("RUST_LOG")
+            .envs(environment.iter().copied())
             .output()
             .unwrap()
     }
@@ -271,36 +279,139 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     succeeded(&home.inspect(&[]));
 }
 
-/// The cache is where other programs have it: HF_HUB_CACHE, or below HF_HOME, XDG_CACHE_HOME, or HOME.
+/// The cache is where other programs have it: the first of these variables that is set says where.
 #[test]
 fn the_cache_is_where_the_environment_says() {
     let hub = Hub::imdb();
     let home = Home::new(&hub);
-    for (variable, cache) in [
+    let places = [
         ("HF_HUB_CACHE", "place"),
+        ("HUGGINGFACE_HUB_CACHE", "place"),
         ("HF_HOME", "place/hub"),
+        ("TRANSFORMERS_CACHE", "place"),
         ("XDG_CACHE_HOME", "place/huggingface/hub"),
         ("HOME", "place/.cache/huggingface/hub"),
-    ] {
-        let place = home.path("place");
-        let mut environment = vec![(variable, place.to_str().unwrap())];
-        if variable != "HF_HUB_CACHE" {
-            // An empty one is as none.
-            environment.extend([("HF_HUB_CACHE", "")]);
-        }
-        if variable == "XDG_CACHE_HOME" || variable == "HOME" {
-            environment.push(("HF_HOME", ""));
-        }
-        if variable == "HOME" {
-            environment.push(("XDG_CACHE_HOME", ""));
-        }
+    ];
+    let (place, other) = (home.path("place"), home.path("other"));
+    for (i, (variable, cache)) in places.into_iter().enumerate() {
+        // Those before it are empty, which is as good as none; those after it name another place.
+        let mut environment: Vec<_> = places[..i].iter().map(|(name, _)| (*name, "")).collect();
+        environment.push((variable, place.to_str().unwrap()));
+        environment.extend(places[i + 1..].iter().map(|(n, _)| (*n, other.to_str().unwrap())));
         succeeded(&home.inspect(&environment));
         assert!(home.path(cache).join(CACHED).join("snapshots").is_dir(), "{variable}");
-        std::fs::remove_dir_all(place).unwrap();
+        assert!(!other.exists(), "{variable}");
+        std::fs::remove_dir_all(&place).unwrap();
     }
-    let none = ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"].map(|name| (name, ""));
+    let root = home.folder.path().to_str().unwrap();
+    for value in ["~/place", "$BASE/place", "${BASE}/place"] {
+        succeeded(&home.inspect(&[("HF_HUB_CACHE", value), ("HOME", root), ("BASE", root)]));
+        std::fs::remove_dir_all(place.join(CACHED)).unwrap();
+    }
+    let none = places.map(|(name, _)| (name, ""));
     let output = home.inspect(&none);
     assert!(stderr(&output).contains("set HF_HOME, or HOME"), "{}", stderr(&output));
+}
+
+/// The first of HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE that is set decides; of data sets HF_DATASETS_OFFLINE too.
+#[test]
+fn offline_is_what_pythons_variables_say() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
+    let dry = |environment: &[(&str, &str)]| home.imdb("run", &["--dry-run"], environment);
+    succeeded(&dry(&[]));
+    let (model, data) = ("/models/", "/datasets/");
+    for (environment, expected) in [
+        (vec![("TRANSFORMERS_OFFLINE", "1")], vec![]),
+        (vec![("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")], vec![model, data]),
+        (vec![("HF_HUB_OFFLINE", "yes"), ("TRANSFORMERS_OFFLINE", "0")], vec![]),
+        (vec![("HF_DATASETS_OFFLINE", "on")], vec![model]),
+        (vec![("HF_HUB_OFFLINE", "True"), ("HF_DATASETS_OFFLINE", "0")], vec![]),
+    ] {
+        asked(&hub);
+        succeeded(&dry(&environment));
+        let log = asked(&hub);
+        for kind in [model, data] {
+            let was_asked = log.iter().any(|line| line.contains(kind));
+            assert_eq!(was_asked, expected.contains(&kind), "{environment:?}: {kind} in {log:?}");
+        }
+    }
+    let missing = ["inspect", "--model", "another/model"];
+    fails(
+        &home.bitfit(&missing, &[("TRANSFORMERS_OFFLINE", "1")]),
+        &["TRANSFORMERS_OFFLINE is set"],
+    );
+    let set = ["--dry-run", "--set", "data.train=x/y", "--set", "data.eval=x/y"];
+    let output = home.imdb("run", &set, &[("HF_DATASETS_OFFLINE", "1")]);
+    fails(&output, &["HF_DATASETS_OFFLINE is set, and revision main is not in the cache"]);
+}
+
+#[test]
+fn the_token_is_where_python_looks_for_it() {
+    let hub = Hub::of(&model("own/secret").private("mine"));
+    let home = Home::new(&hub);
+    let inspect = |environment: &[(&str, &str)]| {
+        home.bitfit(&["inspect", "--model", "own/secret"], environment)
+    };
+    succeeded(&inspect(&[("HUGGING_FACE_HUB_TOKEN", " mine\n")]));
+    let both = [("HF_TOKEN", "wrong"), ("HUGGING_FACE_HUB_TOKEN", "mine")];
+    fails(&inspect(&both), &["no such model"]);
+    std::fs::write(home.path("home/token"), "mine\n").unwrap();
+    succeeded(&inspect(&[("HF_TOKEN", " ")]));
+    fails(&inspect(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), &["no such model"]);
+}
+
+/// Neither the token nor a password in HF_ENDPOINT is in what is printed or kept, however much is printed.
+#[test]
+fn secrets_stay_secret() {
+    let hub = Hub::imdb();
+    let mut home = Home::new(&hub);
+    // Dumps of what is sent come in pieces of 16 letters.
+    let (token, password) = ("T".repeat(64), "P".repeat(64));
+    let told = |output: &Output| {
+        let text = stderr(output) + &String::from_utf8_lossy(&output.stdout);
+        ["TTTTTTTT", "PPPPPPPP", "54545454", "50505050", "UFBQUFBQ"]
+            .iter()
+            .any(|part| text.contains(part))
+    };
+    home.endpoint = hub.endpoint().replace("http://", &format!("http://us%40er:{password}@"));
+    for level in ["trace", "ureq=trace", "ureq_proto=trace,debug", "ureq_proto::util=trace"] {
+        let _ = std::fs::remove_dir_all(home.path("home"));
+        let output = home.inspect(&[("RUST_LOG", level), ("HF_TOKEN", &token)]);
+        succeeded(&output);
+        assert!(!told(&output), "{level}");
+    }
+    // "us@er:PPP..." as a header has it; and the host of the large files has nothing of it.
+    let log = hub.requests();
+    let basic = |token: &Option<String>| {
+        token.as_ref().is_some_and(|token| token.starts_with("Basic dXNAZXI6UFBQ"))
+    };
+    assert!(log.iter().all(|request| basic(&request.token) != request.cdn), "{log:?}");
+    home.endpoint = hub.endpoint();
+    std::fs::remove_dir_all(home.path("home")).unwrap();
+    let output = home.inspect(&[("RUST_LOG", "trace"), ("HF_TOKEN", &token)]);
+    succeeded(&output);
+    assert!(!told(&output));
+    assert!(hub.requests().iter().any(|r| r.token == Some(format!("Bearer {token}"))));
+
+    home.endpoint = hub.endpoint().replace("http://", &format!("http://user:{password}@"));
+    succeeded(&home.imdb("run", &["--set", "training.max_steps=1"], &[("HF_TOKEN", &token)]));
+    for entry in std::fs::read_dir(home.path("run")).unwrap().flatten() {
+        let Ok(bytes) = std::fs::read(entry.path()) else { continue };
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains("PPPPPPPP") && !text.contains("TTTTTTTT"), "{entry:?}");
+    }
+    let missing = ["inspect", "--model", "no-such/model"];
+    let address = hub.endpoint() + "/no-such/model";
+    let refused = home.bitfit(&missing, &[("HF_TOKEN", &token)]);
+    fails(&refused, &[&address]);
+    drop(hub);
+    let unreached = home.bitfit(&missing, &[("HF_TOKEN", &token)]);
+    fails(&unreached, &["cannot be reached", "http://127.0.0.1:"]);
+    home.endpoint = format!("user:{password}@host");
+    let misspelt = home.bitfit(&missing, &[("HF_TOKEN", &token)]);
+    assert!(stderr(&misspelt).contains("HF_ENDPOINT: found host"), "{}", stderr(&misspelt));
+    assert!([refused, unreached, misspelt].iter().all(|output| !told(output)));
 }
 
 /// A file-size limit refuses a write as a full disk does.
@@ -357,4 +468,292 @@ fn the_hubs_conversion_to_parquet_is_found() {
     asked(&hub);
     succeeded(&home.bitfit(&["eval", "--run", "run"], &[]));
     assert_eq!(asked(&hub), [""; 0], "a pinned commit that is whole");
+}
+
+/// The files of the cache, what each is by its inode and its time.
+fn state(folder: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let metadata = entry.path().symlink_metadata().unwrap();
+        found.push((entry.path(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec()));
+        if metadata.is_dir() {
+            found.extend(state(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The names of a repository's blobs, and their sizes.
+fn blobs(home: &Home, repo: &str) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(home.cache(repo).join("blobs")).unwrap().flatten();
+    entries
+        .map(|e| (e.file_name().to_string_lossy().into_owned(), e.metadata().unwrap().len()))
+        .collect()
+}
+
+#[test]
+fn a_body_without_an_end_fills_no_disk() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
+    let weights = distilbert().file("model.safetensors").etag();
+    hub.fail_cdn("model.safetensors", Fault::Endless, ALWAYS);
+    fails(&home.inspect(&[]), &["model.safetensors has more bytes than", "announced", "twice"]);
+    let left = blobs(&home, CACHED);
+    assert!(!left.iter().any(|(name, _)| name.starts_with(&weights)), "{left:?}");
+    // Nothing says how much there is of a text: 64 MiB are taken, and not kept.
+    std::fs::remove_dir_all(home.path("home")).unwrap();
+    hub.fail("config.json", Fault::Endless, ALWAYS);
+    hub.fail("config.json", Fault::Size(None), ALWAYS);
+    fails(
+        &home.inspect(&[]),
+        &["config.json has more bytes than the 67108864", "none are announced"],
+    );
+    assert_eq!(blobs(&home, CACHED), []);
+    hub.recover();
+    // And what is announced must be possible.
+    hub.fail("config.json", Fault::Size(Some(1 << 30)), ALWAYS);
+    fails(&home.inspect(&[]), &["config.json has 1073741824 bytes, expected at most 67108864"]);
+    hub.recover();
+    hub.fail("model.safetensors", Fault::Size(Some(1 << 50)), ALWAYS);
+    fails(&home.inspect(&[]), &["model.safetensors wants 1.00 PiB more", "blobs has", "free"]);
+    hub.recover();
+    succeeded(&home.inspect(&[]));
+}
+
+/// However large the file is: what is thrown away is no progress.
+#[test]
+fn a_size_that_is_too_small_ends_a_download() {
+    let large = File::large("model.safetensors", vec![7; 3 << 20]);
+    let small = ["config.json", "vocab.txt"].map(|name| distilbert().file(name).clone());
+    let hub = Hub::of(&Repo::model("o/m").commit(small.into_iter().chain([large])));
+    let home = Home::new(&hub);
+    let inspect = || home.bitfit(&["inspect", "--model", "o/m"], &[]);
+    for size in [1_000, (3 << 20) - 1] {
+        hub.fail("model.safetensors", Fault::Size(Some(size)), ALWAYS);
+        fails(&inspect(), &[&format!("more bytes than the {size} that are announced")]);
+        let got = hub.requests().iter().filter(|r| r.cdn && r.method == "GET").count();
+        assert_eq!(got, 2, "{size}");
+        hub.recover();
+    }
+    // One that is too large ends it too, with what is there kept.
+    hub.fail("model.safetensors", Fault::Size(Some(4 << 20)), ALWAYS);
+    fails(&inspect(), &["model.safetensors broke off"]);
+}
+
+#[test]
+fn a_revision_leads_nowhere_but_into_the_cache() {
+    let outside = "../../../precious.txt";
+    let hub = Hub::imdb();
+    hub.add(&model("o/m").commit_on(outside, [File::small("config.json", "{}")]));
+    let home = Home::new(&hub);
+    let precious = home.path("home/hub/precious.txt");
+    std::fs::create_dir_all(precious.parent().unwrap()).unwrap();
+    std::fs::write(&precious, "mine").unwrap();
+    let absolute = precious.to_str().unwrap();
+    for revision in [outside, absolute, "a/../../b", "a//b", "..", ".", "a\\b", ""] {
+        let output = home.bitfit(&["inspect", "--model", "o/m", "--revision", revision], &[]);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{revision}: {message}");
+        assert!(message.contains(&format!("--revision: found {revision}, expected")), "{message}");
+        for key in ["model.revision", "data.revision"] {
+            if ![outside, absolute].contains(&revision) {
+                break;
+            }
+            let set = format!("{key}={revision}");
+            let output = home.imdb("run", &["--set", &set], &[]);
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{revision}: {message}");
+            assert!(message.contains(&format!("{set}: found {revision}, expected")), "{message}");
+        }
+        let repo = bitfit::hub::Repo::new(bitfit::hub::Kind::Model, "o/m", Some(revision));
+        let fetched =
+            bitfit::hub::Hub::from_env().unwrap().model(&repo, None, &mut |_, _, _| Ok(()));
+        assert!(fetched.unwrap_err().to_string().contains("expected the name of a branch"));
+    }
+    assert_eq!(asked(&hub), [""; 0], "nobody is asked for them");
+    assert_eq!(read(&precious), b"mine");
+    // What a cache says of a branch leads nowhere else either.
+    succeeded(&home.inspect(&[]));
+    std::fs::write(home.cache(CACHED).join("refs/main"), "../../..").unwrap();
+    fails(&home.inspect(&[("HF_HUB_OFFLINE", "1")]), &["not in the cache"]);
+}
+
+/// A cache that many share, and that most of them cannot write to: all creating of files fails.
+#[test]
+fn a_full_cache_needs_no_writing() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
+    succeeded(&home.inspect(&[]));
+    let before = state(&home.path("home"));
+    succeeded(&home.inspect(&[]));
+    assert_eq!(before, state(&home.path("home")), "nothing is written that is there");
+    let read_only = ["create", "create_dir"].map(|name| format!("fail:{name}:30"));
+    for fault in &read_only {
+        succeeded(&home.inspect(&[("BITFIT_FAULT", fault)]));
+    }
+    // What would only be noted is not worth a failure.
+    for fault in &read_only {
+        for noted in ["refs", ".no_exist"] {
+            std::fs::remove_dir_all(home.cache(CACHED).join(noted)).unwrap();
+        }
+        let output = home.inspect(&[("BITFIT_FAULT", fault), ("RUST_LOG", "debug")]);
+        succeeded(&output);
+        assert!(stderr(&output).contains("Read-only file system"), "{}", stderr(&output));
+        succeeded(&home.inspect(&[]));
+        // And what is missing is.
+        let empty = home.path("empty");
+        let environment = [("BITFIT_FAULT", &**fault), ("HF_HUB_CACHE", empty.to_str().unwrap())];
+        fails(&home.inspect(&environment), &["cannot create", "Read-only file system"]);
+    }
+}
+
+#[test]
+fn a_file_system_without_links_or_locks_does() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
+    let weights = home
+        .cache(CACHED)
+        .join("snapshots")
+        .join(distilbert().sha("main"))
+        .join("model.safetensors");
+    let no_links = [("BITFIT_FAULT", "fail:symlink:1")];
+    succeeded(&home.inspect(&no_links));
+    assert!(weights.symlink_metadata().unwrap().is_file());
+    asked(&hub);
+    succeeded(&home.inspect(&no_links));
+    assert!(!asked(&hub).iter().any(|line| line.contains("resolve")), "all is there");
+    succeeded(&home.inspect(&[("HF_HUB_OFFLINE", "1")]));
+    // What is there for another commit is copied.
+    std::fs::remove_dir_all(home.path("home")).unwrap();
+    succeeded(&home.inspect(&[]));
+    std::fs::remove_dir_all(home.cache(CACHED).join("snapshots")).unwrap();
+    hub.requests();
+    succeeded(&home.inspect(&no_links));
+    assert!(!hub.requests().iter().any(|request| request.cdn));
+    assert!(weights.symlink_metadata().unwrap().is_file());
+    assert!(
+        blobs(&home, CACHED)
+            .iter()
+            .any(|(name, _)| *name == distilbert().file("model.safetensors").etag())
+    );
+
+    for code in [libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK] {
+        std::fs::remove_dir_all(home.path("home")).unwrap();
+        let output = home.inspect(&[("BITFIT_FAULT", &format!("fail:lock:{code}"))]);
+        succeeded(&output);
+        assert!(stderr(&output).contains("its file system has no locks"), "{}", stderr(&output));
+    }
+    std::fs::remove_dir_all(home.path("home")).unwrap();
+    let other = home.inspect(&[("BITFIT_FAULT", &format!("fail:lock:{}", libc::EIO))]);
+    fails(&other, &["cannot lock", ".lock"]);
+}
+
+/// Who cleans up a cache removes blobs, and leaves links to nowhere.
+#[test]
+fn a_file_that_was_evicted_is_missing() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
+    succeeded(&home.inspect(&[]));
+    let commit = distilbert().sha("main");
+    let pinned = ["inspect", "--model", MODEL, "--revision", &commit];
+    for name in ["tokenizer_config.json", "model.safetensors"] {
+        let evict = || {
+            let blob = home.cache(CACHED).join("blobs").join(distilbert().file(name).etag());
+            std::fs::remove_file(blob).unwrap();
+            asked(&hub);
+        };
+        let parts = [name, "is a link to nowhere"];
+        evict();
+        fails(&home.inspect(&[("HF_HUB_OFFLINE", "1")]), &parts);
+        fails(&home.bitfit(&pinned, &[("HF_HUB_OFFLINE", "1")]), &parts);
+        fails(&home.inspect(&[("HF_ENDPOINT", "http://127.0.0.1:9")]), &parts);
+        succeeded(&home.bitfit(&pinned, &[]));
+        let heads = |line: &&String| line.starts_with("HEAD /distilbert/distilbert-base-uncased/");
+        let log = asked(&hub);
+        assert_eq!(log.iter().filter(heads).count(), 1, "{log:?}");
+        evict();
+        succeeded(&home.inspect(&[]));
+        succeeded(&home.inspect(&[("HF_HUB_OFFLINE", "1")]));
+    }
+}
+
+/// Of the formats that a repository has, the one that holds nothing but tensors.
+#[test]
+fn weights_come_as_safetensors_where_they_can() {
+    let from = distilbert();
+    let base = ["config.json", "tokenizer_config.json", "vocab.txt"].map(|n| from.file(n).clone());
+    let junk = |name: &str| File::large(name, "nobody should look");
+    let with = |files: Vec<File>| Repo::model("o/m").commit(base.clone().into_iter().chain(files));
+    let whole = from.file("model.safetensors").clone();
+    let three = with(vec![whole.clone(), junk("model.ot"), junk("pytorch_model.bin")]);
+    let hub = Hub::of(&three);
+    let home = Home::new(&hub);
+    let inspect =
+        |environment: &[(&str, &str)]| home.bitfit(&["inspect", "--model", "o/m"], environment);
+    let fetched = || {
+        let log = hub.requests();
+        let cdn = log.into_iter().filter(|request| request.cdn);
+        cdn.map(|r| r.path.rsplit_once('=').unwrap().1.to_owned()).collect::<Vec<_>>()
+    };
+    let one = inspect(&[]);
+    succeeded(&one);
+    assert_eq!(fetched(), ["model.safetensors"]);
+    // Though all are in the cache, as other programs leave them.
+    let snapshot = home.cache("models--o--m/snapshots").join(three.sha("main"));
+    for name in ["model.ot", "pytorch_model.bin"] {
+        std::fs::write(snapshot.join(name), "nobody should look").unwrap();
+    }
+    for environment in [[("HF_HUB_OFFLINE", "0")], [("HF_HUB_OFFLINE", "1")]] {
+        let output = inspect(&environment);
+        assert_eq!(output.stdout, one.stdout, "{}", stderr(&output));
+    }
+
+    // In several files, whose index names them; without a network too.
+    let shards = shards(&whole);
+    let sharded =
+        with([shards.to_vec(), vec![junk("pytorch_model.bin"), junk("model.ot")]].concat());
+    let commit = sharded.sha("main");
+    hub.add(&sharded);
+    let sharded = inspect(&[]);
+    succeeded(&sharded);
+    let fingerprint = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_once("fingerprint ").unwrap().1[..16].to_owned()
+    };
+    assert_eq!(fingerprint(&sharded), fingerprint(&one));
+    assert_eq!(fetched(), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
+    assert_eq!(inspect(&[("HF_HUB_OFFLINE", "1")]).stdout, sharded.stdout);
+    asked(&hub);
+    succeeded(&home.bitfit(&["inspect", "--model", "o/m", "--revision", &commit], &[]));
+    assert_eq!(asked(&hub), [""; 0], "a pinned commit that is whole");
+    let second =
+        home.cache("models--o--m/snapshots").join(&commit).join("model-00002-of-00002.safetensors");
+    std::fs::remove_file(&second).unwrap();
+    fails(&inspect(&[("HF_HUB_OFFLINE", "1")]), &["model-00002-of-00002.safetensors is missing"]);
+    succeeded(&inspect(&[]));
+
+    let index = "model.safetensors.index.json";
+    hub.add(&with(vec![shards[0].clone(), shards[1].clone()]));
+    fails(
+        &inspect(&[]),
+        &["no file model-00002-of-00002.safetensors, which model.safetensors.index.json names"],
+    );
+    for evil in ["../../evil.safetensors", "/etc/passwd", ".."] {
+        let map = json!({"weight_map": {"a": evil}}).to_string();
+        hub.add(&with(vec![File::small(index, map)]));
+        fails(&inspect(&[]), &["weight_map", evil]);
+    }
+
+    // And what nobody here can read is named.
+    for (file, framework) in [
+        ("tf_model.h5", "TensorFlow"),
+        ("flax_model.msgpack", "Flax"),
+        ("onnx/model.onnx", "ONNX"),
+        ("model.onnx", "ONNX"),
+    ] {
+        hub.add(&with(vec![junk(file)]));
+        fails(&inspect(&[]), &[framework, file, "model.safetensors"]);
+        assert_eq!(fetched(), [""; 0]);
+    }
 }

@@ -159,6 +159,10 @@ pub enum Fault {
     Status(u16, Option<u64>),
     /// The connection ends without an answer.
     NoAnswer,
+    /// Of a file this is said to be the size, or none is.
+    Size(Option<u64>),
+    /// The body goes on with zeros when it has been sent, and never ends.
+    Endless,
 }
 
 /// A fault's `times` when it never ends.
@@ -402,8 +406,12 @@ impl Shared {
         let path = decoded(&asked.target);
         for (at, part, fault, times) in self.faults.lock().unwrap().iter_mut() {
             // What happens to a body does not happen where there is none.
-            let status = matches!(fault, Fault::Status(..) | Fault::NoAnswer);
-            let fits = *at == port && path.contains(&*part) && (status || asked.method == "GET");
+            let fits_method = match fault {
+                Fault::Status(..) | Fault::NoAnswer => true,
+                Fault::Size(_) => asked.method == "HEAD",
+                _ => asked.method == "GET",
+            };
+            let fits = *at == port && path.contains(&*part) && fits_method;
             if fits && *times > 0 {
                 *times -= usize::from(*times != ALWAYS);
                 hit.push(fault.clone());
@@ -616,8 +624,22 @@ impl Shared {
 
 /// Sends an answer; `None` where the connection is to end.
 fn send(mut stream: &TcpStream, asked: &Asked, answer: Answer, faults: &[Fault]) -> Option<()> {
-    let Answer { status, headers, mut body } = answer;
-    let mut head = format!("HTTP/1.1 {status} .\r\nContent-Length: {}\r\n", body.len());
+    let Answer { status, mut headers, mut body } = answer;
+    let good = (200..300).contains(&status);
+    let endless = good && faults.iter().any(|fault| matches!(fault, Fault::Endless));
+    headers.push(("Content-Length", body.len().to_string()));
+    if endless {
+        headers.retain(|(name, _)| *name != "Content-Length");
+        headers.push(("Connection", "close".into()));
+    }
+    for fault in faults {
+        let Fault::Size(said) = fault else { continue };
+        // A redirect's own length is of its own body.
+        let of_the_file = if good { "Content-Length" } else { "X-Linked-Size" };
+        headers.retain(|(name, _)| *name != of_the_file);
+        headers.extend(said.map(|size| (of_the_file, size.to_string())));
+    }
+    let mut head = format!("HTTP/1.1 {status} .\r\n");
     headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
     stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
     if asked.method == "HEAD" {
@@ -625,7 +647,7 @@ fn send(mut stream: &TcpStream, asked: &Asked, answer: Answer, faults: &[Fault])
     }
     let (mut most, mut piece, mut pause) = (body.len(), body.len(), Duration::ZERO);
     // A redirect's own body is not what they are about.
-    for fault in faults.iter().filter(|_| (200..300).contains(&status)) {
+    for fault in faults.iter().filter(|_| good) {
         match fault {
             Fault::Cut(bytes) => most = *bytes.min(&body.len()),
             Fault::Slow(bytes, time) => (piece, pause) = (*bytes, *time),
@@ -636,6 +658,9 @@ fn send(mut stream: &TcpStream, asked: &Asked, answer: Answer, faults: &[Fault])
     for chunk in body[..most].chunks(piece.max(1)) {
         stream.write_all(chunk).ok()?;
         std::thread::sleep(pause);
+    }
+    while endless {
+        stream.write_all(&[0; 1 << 16]).ok()?;
     }
     (most == body.len()).then_some(())
 }
@@ -683,12 +708,12 @@ pub fn distilbert() -> Repo {
 /// A name, a shape and fp32 bytes.
 type Named = (String, Vec<usize>, Vec<u8>);
 
-/// A model's weights with so many positions, which repeat those that are there.
-fn widened(weights: &[u8], count: usize) -> Vec<Named> {
+/// A model's weights with so many positions, which repeat those that are there; or with those that are there.
+fn widened(weights: &[u8], count: Option<usize>) -> Vec<Named> {
     let tensors = SafeTensors::deserialize(weights).unwrap();
     let widen = |(name, tensor): (String, TensorView<'_>)| {
         let (mut shape, mut bytes) = (tensor.shape().to_vec(), tensor.data().to_vec());
-        if name.ends_with("position_embeddings.weight") {
+        if let Some(count) = count.filter(|_| name.ends_with("position_embeddings.weight")) {
             bytes = bytes.iter().copied().cycle().take(count * shape[1] * 4).collect();
             shape[0] = count;
         }
@@ -705,9 +730,26 @@ fn safetensors(tensors: &[Named]) -> Vec<u8> {
     safetensors::serialize(views, Some(format)).unwrap()
 }
 
+/// The tensors of a weight file in two, and before them their index.
+pub fn shards(weights: &File) -> [File; 3] {
+    let tensors = widened(&weights.bytes, None);
+    let names = [1, 2].map(|i| format!("model-0000{i}-of-00002.safetensors"));
+    let halves = tensors.split_at(tensors.len() / 2);
+    let of = |half: &[Named], i: usize| -> Vec<(String, Value)> {
+        half.iter().map(|(name, ..)| (name.clone(), json!(names[i]))).collect()
+    };
+    let map: serde_json::Map<_, _> = of(halves.0, 0).into_iter().chain(of(halves.1, 1)).collect();
+    let index = json!({"metadata": {"total_size": weights.bytes.len()}, "weight_map": map});
+    [
+        File::small("model.safetensors.index.json", index.to_string()),
+        File::large(&names[0], safetensors(halves.0)),
+        File::large(&names[1], safetensors(halves.1)),
+    ]
+}
+
 /// A DistilBERT's weights with so many positions, and the head that it was pretrained with.
 fn with_positions(weights: &[u8], count: usize) -> Vec<u8> {
-    let mut tensors = widened(weights, count);
+    let mut tensors = widened(weights, Some(count));
     let width =
         tensors.iter().find(|(name, ..)| name.ends_with("position_embeddings.weight")).unwrap().1
             [1];
@@ -725,7 +767,7 @@ pub fn long_bert(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     for (name, bytes) in [
         ("config.json", config.to_string().into_bytes()),
-        ("model.safetensors", safetensors(&widened(&read("model.safetensors"), 512))),
+        ("model.safetensors", safetensors(&widened(&read("model.safetensors"), Some(512)))),
         ("tokenizer_config.json", read("tokenizer_config.json")),
         ("vocab.txt", read("vocab.txt")),
     ] {
@@ -895,6 +937,9 @@ fn the_stand_in_answers_as_the_hub_does() {
     assert_eq!((status, found.contains("Retry-After: 1\r")), (429, true));
     hub.fail("/api/", Fault::NoAnswer, 1);
     assert_eq!(ask(port, "GET /api/models/a/b").0, 0);
+    hub.fail("resolve", Fault::Size(Some(7)), 2);
+    head("/a/b/resolve/main/w.bin", "", 302, &["X-Linked-Size: 7\r"]);
+    head("/a/b/resolve/main/sub/x%20y.txt", "", 307, &["X-Linked-Size: 7\r"]);
     let log: Vec<_> =
         hub.requests().into_iter().map(|r| (r.cdn, r.method, r.range, r.status)).collect();
     let get = |range: Option<&str>, status| (true, "GET".into(), range.map(str::to_owned), status);

@@ -100,7 +100,7 @@ Environment:
   HF_HOME, HF_HUB_CACHE             where models and data sets of the Hub are kept
   HF_TOKEN, HF_TOKEN_PATH           for those that are not public
   HF_ENDPOINT, HTTPS_PROXY          another Hub; a proxy
-  HF_HUB_OFFLINE=1                  use what is there, ask nobody
+  HF_HUB_OFFLINE=1                  use what is there, ask nobody (or TRANSFORMERS_OFFLINE)
 
 Exit codes:
   0 done, 1 it failed, 2 usage or configuration, 130 interrupted";
@@ -260,6 +260,10 @@ fn find_model(
         return Err(Error::Usage(format!(
             "--revision {revision}: {found} is no model of the Hub, which alone has revisions"
         )));
+    }
+    if let Some(revision) = revision.filter(|revision| !hub::is_revision(revision)) {
+        let expected = hub::REVISION;
+        return Err(Error::Usage(format!("--revision: found {revision}, expected {expected}")));
     }
     let local = std::path::absolute(path).map_err(Error::io("find", path))?;
     Model::find(if id { path } else { &local }, revision, weights, &mut downloads(bars))

@@ -4,6 +4,7 @@ use super::{BitfitSection, ClassWeights, MethodName, MethodSection, Metric, RunC
 use crate::data::{Columns, DELIMITER, LabelColumns, Labels, MIN_LENGTH, can_delimit};
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Layers, Switches, Term};
+use crate::hub;
 use crate::methods::{Adapter, Lora, Method};
 use crate::models::{Dropouts, ModelConfig, TaskType};
 use crate::optim::AdamWSettings;
@@ -388,6 +389,9 @@ impl Origin {
             let Some(value) = value else { continue };
             self.that(!value.is_empty(), key, &"nothing", "a name")?;
             self.that(fits, key, value, &format!("none without {what}"))?;
+            if key.ends_with(".revision") {
+                self.that(hub::is_revision(value), key, value, hub::REVISION)?;
+            }
         }
         match eval_id.filter(|id| train_is_id && *id != data.train) {
             None => Ok(()),

@@ -13,14 +13,27 @@ pub struct Choice {
     pub certain: bool,
 }
 
-/// What is said where a data set has no Parquet.
-pub const NO_PARQUET: &str = "no Parquet files";
+/// Why nothing was chosen.
+pub enum Unfit {
+    /// A data set without Parquet, which another branch may have; and how that is said.
+    NoParquet(String),
+    /// Anything else, as it is said.
+    Other(String),
+}
+
+impl From<String> for Unfit {
+    fn from(problem: String) -> Self {
+        Self::Other(problem)
+    }
+}
 
 /// A model: configuration and tokenizer, and as its last file the weights named, or the first that can be read.
-pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
+///
+/// Of weights in several files it is their index, which names the others.
+pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, Unfit> {
     let there = |name: &&str| files.iter().any(|file| file == name);
     if !there(&"config.json") {
-        return Err("no config.json; expected a model of transformers".into());
+        return Err("no config.json; expected a model of transformers".to_owned().into());
     }
     let small = ["config.json"].into_iter().chain(TOKENIZER_FILES);
     let weights = named.map_or(weights::HUB_FILES.to_vec(), |name| vec![name]);
@@ -30,7 +43,8 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
         return Err(match named {
             Some(name) => format!("no {name}"),
             None => weights::nothing_there(|name| there(&name)),
-        });
+        }
+        .into());
     };
     let (mut found, mut absent): (Vec<&str>, Vec<&str>) = small.partition(there);
     found.push(first);
@@ -40,23 +54,19 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, String> {
 }
 
 /// A data set's split, as Parquet. Without a name it is `validation` where there is one, and else `test`.
-pub fn split(
-    files: &[String],
-    subset: Option<&str>,
-    split: Option<&str>,
-) -> Result<Choice, String> {
+pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Result<Choice, Unfit> {
     let found: Vec<(&String, (String, String))> =
         files.iter().filter_map(|file| Some((file, place_of(file)?))).collect();
     let subsets: BTreeSet<&str> = found.iter().map(|(_, (subset, _))| subset.as_str()).collect();
-    let listed = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
     let subset = match (subset, subsets.first()) {
-        (_, None) => return Err(NO_PARQUET.into()),
+        (_, None) => return Err(Unfit::NoParquet(no_parquet(files))),
         (Some(subset), _) if subsets.contains(subset) => subset,
         (Some(subset), _) => {
             return Err(format!(
                 "data.subset: found {subset:?}, expected one of {}",
                 listed(&subsets)
-            ));
+            )
+            .into());
         }
         (None, Some(only)) if subsets.len() == 1 => only,
         (None, _) if subsets.contains("default") => "default",
@@ -64,7 +74,8 @@ pub fn split(
             return Err(format!(
                 "data.subset: found nothing, expected one of {}",
                 listed(&subsets)
-            ));
+            )
+            .into());
         }
     };
     let splits: BTreeSet<&str> = found
@@ -79,7 +90,7 @@ pub fn split(
             || format!("no split {}", defaults.join(" or ")),
             |name| format!("no split {name:?}"),
         );
-        return Err(format!("{asked}; there are {}", listed(&splits)));
+        return Err(format!("{asked}; there are {}", listed(&splits)).into());
     };
     let mut chosen: Vec<String> = found
         .iter()
@@ -90,4 +101,25 @@ pub fn split(
     let absent = whole(&chosen)?;
     // In a cache, a split of a default name may stand in for one that was not downloaded.
     Ok(Choice { files: chosen, absent, certain: split.is_some() })
+}
+
+/// What is said of a data set without Parquet.
+fn no_parquet(files: &[String]) -> String {
+    let is_table = |file: &&String| [".csv", ".tsv", ".jsonl"].iter().any(|e| file.contains(e));
+    match files.iter().find(is_table) {
+        Some(file) => {
+            format!("no Parquet files (download {file}, and name it in data.train or data.eval)")
+        }
+        None => "no Parquet files".into(),
+    }
+}
+
+/// Names for a message, which stays short however many there are.
+fn listed(names: &BTreeSet<&str>) -> String {
+    let short = |name: &&str| name.chars().take(60).collect::<String>();
+    let mut shown: Vec<_> = names.iter().take(20).map(short).collect();
+    if names.len() > shown.len() {
+        shown.push(format!("and {} more", names.len() - shown.len()));
+    }
+    shown.join(", ")
 }

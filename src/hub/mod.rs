@@ -1,106 +1,27 @@
 //! The Hugging Face Hub: models and data sets by their id, downloaded once into the standard cache that every program which speaks
 //! to the Hub shares.
-//!
-//! `models--OWNER--NAME/` holds `blobs/HASH`, `snapshots/COMMIT/FILE` linking to them, `refs/BRANCH` naming a commit, and
-//! `.no_exist/COMMIT/FILE` for what a commit is known not to have.
 
 mod bar;
+mod cache;
 mod choose;
+mod download;
+mod environment;
 mod remote;
+mod repo;
 
 pub use bar::Bar;
+pub use download::Progress;
+pub use repo::{Kind, MAIN, REVISION, Repo, is_id, is_revision};
 
 use crate::data;
 use crate::error::{Error, Result};
-use crate::files;
-use choose::Choice;
+use crate::weights;
+use cache::Folder;
+use choose::{Choice, Unfit};
+use environment::Place;
 use remote::{Failure, Remote};
+use repo::CONVERTED;
 use std::path::{Path, PathBuf};
-
-/// What a repository holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A model.
-    Model,
-    /// A data set.
-    Dataset,
-}
-
-impl Kind {
-    /// As in the Hub's API and in its cache.
-    fn plural(self) -> &'static str {
-        match self {
-            Self::Model => "models",
-            Self::Dataset => "datasets",
-        }
-    }
-
-    /// As in addresses of pages and files.
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Model => "",
-            Self::Dataset => "datasets/",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Model => "model",
-            Self::Dataset => "data set",
-        }
-    }
-}
-
-/// A repository of the Hub at a revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repo {
-    /// What it holds.
-    pub kind: Kind,
-    /// `name` or `owner/name`.
-    pub id: String,
-    /// A branch, a tag or a commit.
-    pub revision: String,
-}
-
-/// The branch that is meant where no revision is named.
-pub const MAIN: &str = "main";
-
-/// Where the Hub keeps a data set's rows as Parquet when its authors' own files are of another kind.
-const CONVERTED: &str = "refs/convert/parquet";
-
-impl Repo {
-    /// At `revision`, or the newest of the branch `main`.
-    pub fn new(kind: Kind, id: &str, revision: Option<&str>) -> Self {
-        Self { kind, id: id.into(), revision: revision.unwrap_or(MAIN).into() }
-    }
-
-    /// Whether the revision is a commit, whose files never change.
-    fn is_pinned(&self) -> bool {
-        self.revision.len() == 40 && self.revision.bytes().all(|b| b.is_ascii_hexdigit())
-    }
-
-    fn problem(&self, endpoint: &str, problem: impl Into<String>) -> Error {
-        let address = format!("{endpoint}/{}{}", self.kind.prefix(), self.id);
-        Error::Hub { address, problem: problem.into() }
-    }
-}
-
-/// Whether a text can be a repository's id: `name` or `owner/name`, of letters, digits, `-`, `_` and `.`.
-pub fn is_id(text: &str) -> bool {
-    let good = |part: &str| {
-        !part.is_empty()
-            && part.len() <= 96
-            && !part.starts_with(['-', '.'])
-            && !part.ends_with(['-', '.'])
-            && !part.contains("--")
-            && !part.contains("..")
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    text.split('/').count() <= 2 && text.split('/').all(good)
-}
-
-/// Hears how much of a file is there: its name, bytes so far, bytes in all. An error ends the download; what is there is kept.
-pub type Progress<'a> = dyn FnMut(&str, u64, Option<u64>) -> Result<()> + 'a;
 
 /// Files of a repository at a commit, in the cache.
 #[derive(Debug)]
@@ -109,8 +30,15 @@ pub struct Snapshot {
     pub folder: PathBuf,
     /// The commit.
     pub commit: String,
-    /// Those that were asked for, by their paths below the folder.
+    /// Those that were asked for, by their paths below the folder; of a model the last is its weight file, or the index of several.
     files: Vec<String>,
+}
+
+impl Snapshot {
+    /// Of a model, the weight file, or the index of several.
+    pub fn weights(&self) -> Option<&str> {
+        self.files.last().map(String::as_str)
+    }
 }
 
 /// The rows of one split of a data set.
@@ -126,39 +54,20 @@ pub struct Split {
     pub split: String,
 }
 
-/// The Hub and the cache, as the environment says: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH`,
-/// `HF_HUB_OFFLINE`.
+/// The Hub and the cache, as the environment says: the variables are those of huggingface_hub.
 pub struct Hub {
-    cache: PathBuf,
-    offline: bool,
+    models: Place,
+    datasets: Place,
     remote: Remote,
 }
 
 impl Hub {
     /// Reads the environment; nothing is asked of the network yet.
     pub fn from_env() -> Result<Self> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let home = variable("HF_HOME").map(PathBuf::from).or_else(|| {
-            let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
-            let cache =
-                cache.or_else(|| variable("HOME").map(|home| Path::new(&home).join(".cache")));
-            Some(cache?.join("huggingface"))
-        });
-        let cache = variable("HF_HUB_CACHE").map(PathBuf::from);
-        let Some(cache) = cache.or_else(|| Some(home.as_ref()?.join("hub"))) else {
-            let problem = "where downloads are kept is not known; set HF_HOME, or HOME";
-            return Err(Error::Usage(problem.into()));
-        };
-        let token_file = variable("HF_TOKEN_PATH").map(PathBuf::from);
-        let token_file = token_file.or_else(|| Some(home.as_ref()?.join("token")));
-        let token = variable("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file?).ok());
-        let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
-        let yes = |value: String| ["1", "on", "yes", "true"].contains(&&*value.to_lowercase());
-        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         Ok(Self {
-            cache,
-            offline: variable("HF_HUB_OFFLINE").is_some_and(yes),
-            remote: Remote::new(&endpoint, token)?,
+            models: environment::place(Kind::Model)?,
+            datasets: environment::place(Kind::Dataset)?,
+            remote: Remote::new(&environment::endpoint(), environment::token())?,
         })
     }
 
@@ -169,7 +78,8 @@ impl Hub {
         weights: Option<&str>,
         progress: &mut Progress<'_>,
     ) -> Result<Snapshot> {
-        self.fetch(repo, &|files| choose::model(files, weights), progress)
+        let fetched = self.fetch(repo, &|files| choose::model(files, weights), progress);
+        fetched.map_err(|failure| failure.about(repo, self.remote.endpoint()))
     }
 
     /// The Parquet files of a data set's split.
@@ -183,25 +93,8 @@ impl Hub {
         progress: &mut Progress<'_>,
     ) -> Result<Split> {
         let choose = |files: &[String]| choose::split(files, subset, split);
-        let fetched = self.fetch(repo, &choose, progress);
-        let converted = Repo { revision: CONVERTED.into(), ..repo.clone() };
-        let snapshot = match fetched {
-            // Another branch may stand in for main, whose newest it was made of, and for no other revision.
-            Err(Error::Hub { address, problem })
-                if repo.revision == MAIN && (problem == choose::NO_PARQUET || self.offline) =>
-            {
-                let and = |error: Error| match error {
-                    Error::Hub { problem: also, .. } if !self.offline => {
-                        let problem = format!("{problem} on main, and on {CONVERTED}: {also}");
-                        Error::Hub { address, problem }
-                    }
-                    Error::Hub { .. } => Error::Hub { address, problem },
-                    other => other,
-                };
-                self.fetch(&converted, &choose, progress).map_err(and)?
-            }
-            other => other?,
-        };
+        let fetched = self.rows(repo, &choose, progress);
+        let snapshot = fetched.map_err(|failure| failure.about(repo, self.remote.endpoint()))?;
         let place = snapshot.files.first().and_then(|file| data::place_of(file));
         let (subset, split) = place.ok_or_else(|| Error::Bug("a split without a name".into()))?;
         Ok(Split {
@@ -212,16 +105,65 @@ impl Hub {
         })
     }
 
+    fn place(&self, kind: Kind) -> &Place {
+        match kind {
+            Kind::Model => &self.models,
+            Kind::Dataset => &self.datasets,
+        }
+    }
+
+    /// The Parquet files that `choose` picks; where `main` has none, those of the Hub's conversion.
+    fn rows(
+        &self,
+        repo: &Repo,
+        choose: &Choose<'_>,
+        progress: &mut Progress<'_>,
+    ) -> Fetched<Snapshot> {
+        let first = match self.fetch(repo, choose, progress) {
+            // The conversion is made of main's newest, and stands in for no other revision.
+            Err(first) if repo.revision == MAIN => first,
+            other => return other,
+        };
+        let converted = Repo { revision: CONVERTED.into(), ..repo.clone() };
+        let problem = match first {
+            Failure::Refused(_) => return Err(first),
+            Failure::Unreached(why) => return self.instead(&converted, choose, why),
+            Failure::Lacks(problem) => problem,
+        };
+        let also = match self.fetch(&converted, choose, progress) {
+            Err(Failure::Lacks(also) | Failure::Unreached(also)) => also,
+            Err(Failure::Refused(error)) => match *error {
+                Error::Hub { problem: also, .. } => also,
+                other => return Err(other.into()),
+            },
+            found => return found,
+        };
+        let problem = match self.place(repo.kind).offline {
+            Some(_) => problem,
+            None => format!("{problem} on {MAIN}, and on {CONVERTED}: {also}"),
+        };
+        Err(Failure::Lacks(problem))
+    }
+
+    fn folder(&self, repo: &Repo) -> Folder {
+        Folder::of(repo, &self.place(repo.kind).cache)
+    }
+
     /// The files that `choose` picks, downloaded where the cache does not have them.
     fn fetch(
         &self,
         repo: &Repo,
-        choose: &dyn Fn(&[String]) -> std::result::Result<Choice, String>,
+        choose: &Choose<'_>,
         progress: &mut Progress<'_>,
-    ) -> Result<Snapshot> {
-        let folder = self.folder(repo);
-        if self.offline {
-            return self.cached(repo, choose, "HF_HUB_OFFLINE is set");
+    ) -> Fetched<Snapshot> {
+        repo.check()?;
+        let (place, folder) = (self.place(repo.kind), self.folder(repo));
+        if let Some(variable) = place.offline {
+            let why = format!("{variable} is set");
+            return self.cached(repo, choose, &why)?.ok_or_else(|| {
+                let (at, cache) = (&repo.revision, place.cache.display());
+                Failure::Lacks(format!("{why}, and revision {at} is not in the cache {cache}"))
+            });
         }
         if repo.is_pinned()
             && let Some(snapshot) = self.whole(repo, choose)
@@ -230,110 +172,122 @@ impl Hub {
         }
         let info = match self.remote.info(repo) {
             Ok(info) => info,
-            // Without a network what is there is as good as new.
-            Err(Failure::Unreached(why)) => {
-                let Ok(cached) = self.cached(repo, choose, &why) else {
-                    return Err(Failure::Unreached(why).about(repo, self.remote.endpoint()));
-                };
-                tracing::warn!("{why}; {} is taken from the cache", repo.id);
-                return Ok(cached);
-            }
-            Err(Failure::Refused(error)) => return Err(*error),
+            Err(Failure::Unreached(why)) => return self.instead(repo, choose, why),
+            Err(other) => return Err(other),
         };
-        let Choice { files: names, absent, .. } =
-            choose(&info.files).map_err(|problem| repo.problem(self.remote.endpoint(), problem))?;
-        let snapshot = folder.join("snapshots").join(&info.commit);
-        for name in &names {
-            if !snapshot.join(name).exists() {
-                let locks = self.cache.join(".locks").join(self.folder_name(repo));
-                self.remote.download(repo, &folder, &locks, &info.commit, name, progress)?;
+        let Choice { files: mut names, absent, .. } =
+            choose(&info.files).map_err(|unfit| self.unfit(repo, unfit, ""))?;
+        let snapshot = folder.snapshot(&info.commit);
+        let mut bring = |name: &String| {
+            if snapshot.join(name).exists() {
+                return Ok(());
             }
+            download::bring(&self.remote, repo, &folder, &info.commit, name, progress)
+        };
+        names.iter().try_for_each(&mut bring)?;
+        let shards = shards(&snapshot, &names)?;
+        if let Some(name) = shards.iter().find(|name| !info.files.contains(name)) {
+            let index = names.last().map_or("", String::as_str);
+            let problem = format!("no file {name}, which {index} names");
+            return Err(repo.problem(self.remote.endpoint(), problem).into());
         }
-        for name in absent {
-            let mark = folder.join(".no_exist").join(&info.commit).join(name);
-            if !mark.exists() {
-                files::create_dir(mark.parent().unwrap_or(&folder))?;
-                files::replace_with(&mark, b"")?;
-            }
-        }
+        shards.iter().try_for_each(bring)?;
+        insert(&mut names, shards);
+        absent.iter().for_each(|name| folder.note_absent(&info.commit, name));
         if info.commit != repo.revision {
-            let reference = folder.join("refs").join(&repo.revision);
-            files::create_dir(reference.parent().unwrap_or(&folder))?;
-            files::replace_with(&reference, info.commit.as_bytes())?;
+            folder.note_commit(&repo.revision, &info.commit);
         }
         Ok(Snapshot { folder: snapshot, commit: info.commit, files: names })
     }
 
     /// The files of a pinned commit, if the cache is known to hold all of them.
-    fn whole(
-        &self,
-        repo: &Repo,
-        choose: &dyn Fn(&[String]) -> std::result::Result<Choice, String>,
-    ) -> Option<Snapshot> {
-        let folder = self.folder(repo);
-        let snapshot = folder.join("snapshots").join(&repo.revision);
-        let choice = choose(&list(&snapshot)).ok()?;
-        let lacks =
-            |name: &String| folder.join(".no_exist").join(&repo.revision).join(name).exists();
-        (choice.certain && choice.absent.iter().all(lacks)).then_some(Snapshot {
-            folder: snapshot,
-            commit: repo.revision.clone(),
-            files: choice.files,
-        })
+    fn whole(&self, repo: &Repo, choose: &Choose<'_>) -> Option<Snapshot> {
+        let (folder, commit) = (self.folder(repo), &repo.revision);
+        let snapshot = folder.snapshot(commit);
+        let Choice { mut files, absent, certain } = choose(&folder.list(commit)).ok()?;
+        let there = |name: &String| snapshot.join(name).exists();
+        if !certain
+            || !files.iter().all(there)
+            || !absent.iter().all(|name| folder.is_absent(commit, name))
+        {
+            return None;
+        }
+        let shards = shards(&snapshot, &files).ok()?;
+        if !shards.iter().all(there) {
+            return None;
+        }
+        insert(&mut files, shards);
+        Some(Snapshot { folder: snapshot, commit: commit.clone(), files })
     }
 
-    /// The files as the cache has them, be they all or not; `why` nothing is asked of the network.
-    fn cached(
-        &self,
-        repo: &Repo,
-        choose: &dyn Fn(&[String]) -> std::result::Result<Choice, String>,
-        why: &str,
-    ) -> Result<Snapshot> {
+    /// The files as the cache has them, since the Hub cannot be reached: without a network they are as good as new.
+    fn instead(&self, repo: &Repo, choose: &Choose<'_>, why: String) -> Fetched<Snapshot> {
+        let Some(cached) = self.cached(repo, choose, &why)? else {
+            return Err(Failure::Unreached(why));
+        };
+        tracing::warn!("{why}; {} is taken from the cache", repo.id);
+        Ok(cached)
+    }
+
+    /// The files as the cache has them, be they all or not; `why` nothing is asked of the network. `None` where it has nothing of
+    /// the revision.
+    fn cached(&self, repo: &Repo, choose: &Choose<'_>, why: &str) -> Fetched<Option<Snapshot>> {
         let folder = self.folder(repo);
-        let reference = std::fs::read_to_string(folder.join("refs").join(&repo.revision));
-        let commit =
-            reference.map_or_else(|_| repo.revision.clone(), |text| text.trim().to_owned());
-        let snapshot = folder.join("snapshots").join(&commit);
-        let files = list(&snapshot);
-        let problem = if files.is_empty() {
-            let (at, cache) = (&repo.revision, self.cache.display());
-            format!("{why}, and revision {at} is not in the cache {cache}")
-        } else {
-            match choose(&files) {
-                Ok(choice) => {
-                    return Ok(Snapshot { folder: snapshot, commit, files: choice.files });
-                }
-                // As it is, for who tries another branch after it.
-                Err(problem) if problem == choose::NO_PARQUET => problem,
-                Err(problem) => format!("{why}, and in the cache: {problem}"),
+        let commit = folder.commit_of(&repo.revision);
+        let snapshot = folder.snapshot(&commit);
+        let listed = folder.list(&commit);
+        if listed.is_empty() {
+            return Ok(None);
+        }
+        let context = format!("{why}, and in the cache: ");
+        let Choice { mut files, .. } =
+            choose(&listed).map_err(|unfit| self.unfit(repo, unfit, &context))?;
+        let check = |files: &[String]| match files.iter().find(|name| !snapshot.join(name).exists())
+        {
+            None => Ok(()),
+            Some(name) => {
+                let path = snapshot.join(name);
+                let lacks = if path.is_symlink() { "is a link to nowhere" } else { "is missing" };
+                let problem = format!("{context}{} {lacks}", path.display());
+                Err(Failure::from(repo.problem(self.remote.endpoint(), problem)))
             }
         };
-        Err(repo.problem(self.remote.endpoint(), problem))
+        check(&files)?;
+        let shards = shards(&snapshot, &files)?;
+        check(&shards)?;
+        insert(&mut files, shards);
+        Ok(Some(Snapshot { folder: snapshot, commit, files }))
     }
 
-    fn folder_name(&self, repo: &Repo) -> String {
-        format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--"))
-    }
-
-    fn folder(&self, repo: &Repo) -> PathBuf {
-        self.cache.join(self.folder_name(repo))
-    }
-}
-
-/// The files below a folder, by their paths in it, sorted; links that lead nowhere are left out.
-fn list(folder: &Path) -> Vec<String> {
-    fn below(folder: &Path, prefix: &str, files: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            match std::fs::metadata(entry.path()) {
-                Ok(found) if found.is_dir() => below(&entry.path(), &format!("{name}/"), files),
-                Ok(_) => files.push(name),
-                Err(_) => {}
+    /// What is said of files among which `choose` found nothing.
+    fn unfit(&self, repo: &Repo, unfit: Unfit, context: &str) -> Failure {
+        match unfit {
+            Unfit::NoParquet(problem) => Failure::Lacks(format!("{context}{problem}")),
+            Unfit::Other(problem) => {
+                repo.problem(self.remote.endpoint(), format!("{context}{problem}")).into()
             }
         }
     }
-    let mut files = vec![];
-    below(folder, "", &mut files);
-    files.sort();
-    files
+}
+
+/// Picks from the files of a commit.
+type Choose<'a> = dyn Fn(&[String]) -> std::result::Result<Choice, Unfit> + 'a;
+
+/// What was fetched, or why it was not.
+type Fetched<T> = std::result::Result<T, Failure>;
+
+/// The files that the last of `names` stands for, where it is an index of weights in several files; they lie beside it.
+fn shards(snapshot: &Path, names: &[String]) -> Result<Vec<String>> {
+    let Some(index) = names.last().filter(|name| name.ends_with(".index.json")) else {
+        return Ok(vec![]);
+    };
+    let beside = index.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let shards = weights::shards(&snapshot.join(index))?;
+    Ok(shards.into_iter().map(|shard| format!("{beside}{shard}")).collect())
+}
+
+/// Puts the files that an index names before it.
+fn insert(names: &mut Vec<String>, shards: Vec<String>) {
+    let last = names.len().saturating_sub(1);
+    names.splice(last..last, shards);
 }

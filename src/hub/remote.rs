@@ -1,22 +1,22 @@
 //! What is asked of the Hub over the network.
 
-use super::{Kind, Progress, Repo};
+use super::repo::{Kind, Repo, is_plain};
 use crate::error::{Error, Result};
-use crate::files::{self, hex};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::time::Duration;
+use ureq::Agent;
 use ureq::http::{HeaderMap, Response, StatusCode};
-use ureq::{Agent, Body};
 
 /// The Hub's side.
 pub struct Remote {
+    /// Without the user and the password that `HF_ENDPOINT` may have: it is in messages.
     endpoint: String,
     token: Option<String>,
+    /// What proves to the Hub who asks.
+    authorization: Option<String>,
     agent: Agent,
 }
 
@@ -30,6 +30,8 @@ pub struct Info {
 pub enum Failure {
     /// The Hub could not be reached at all.
     Unreached(String),
+    /// What is asked for is not among the files, or not in the cache, and another branch may have it.
+    Lacks(String),
     /// It said no, or something else went wrong.
     Refused(Box<Error>),
 }
@@ -39,6 +41,7 @@ impl Failure {
     pub fn about(self, repo: &Repo, endpoint: &str) -> Error {
         match self {
             Self::Refused(error) => *error,
+            Self::Lacks(problem) => repo.problem(endpoint, problem),
             Self::Unreached(why) => {
                 let advice = "check the network; and there is no such directory or file here";
                 repo.problem(endpoint, format!("{why}; {advice}"))
@@ -54,14 +57,14 @@ impl From<Error> for Failure {
 }
 
 /// A file's hash, which is its name in the cache, and its size.
-struct Expected {
-    etag: String,
-    size: Option<u64>,
+pub struct Expected {
+    pub etag: String,
+    pub size: Option<u64>,
 }
 
 /// What is asked for.
 #[derive(Clone, Copy)]
-enum Ask {
+pub enum Ask {
     /// What is said of a file.
     Headers,
     /// Its bytes from `start` on.
@@ -69,13 +72,15 @@ enum Ask {
 }
 
 /// How often something is tried that may get better by waiting.
-const ATTEMPTS: u32 = 5;
+pub const ATTEMPTS: u32 = 5;
 
-/// Bytes read at once.
-const BUFFER: usize = 1 << 16;
+/// What is escaped in a path: all but the letters that no address gives a meaning, and `/`.
+const IN_A_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 impl Remote {
     pub fn new(endpoint: &str, token: Option<String>) -> Result<Self> {
+        let (endpoint, credentials) = without_credentials(endpoint);
         if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
             let problem = format!("HF_ENDPOINT: found {endpoint}, expected https://HOST");
             return Err(Error::Usage(problem));
@@ -97,7 +102,10 @@ impl Remote {
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .timeout_per_read(Some(Duration::from_secs(60)));
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        Ok(Self { endpoint, token, agent: config.build().new_agent() })
+        // An address with a password is meant to be asked with it: Python's clients send that, and not the token.
+        let bearer = token.as_ref().map(|token| format!("Bearer {token}"));
+        let authorization = credentials.map(|c| basic(&c)).or(bearer);
+        Ok(Self { endpoint, token, authorization, agent: config.build().new_agent() })
     }
 
     pub fn endpoint(&self) -> &str {
@@ -125,65 +133,23 @@ impl Remote {
         let answer: Answer = serde_json::from_str(&text)
             .map_err(|e| self.problem(repo, format!("its answer cannot be read: {e}")))?;
         // All of these become names in the cache.
-        let plain =
-            |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\\');
         let files: Vec<String> = answer.siblings.into_iter().map(|s| s.rfilename).collect();
-        let commit = answer.sha.bytes().all(|b| b.is_ascii_alphanumeric()) && plain(&answer.sha);
-        if !commit || !files.iter().all(|file| file.split('/').all(plain)) {
-            let problem = "its answer has a name that would lead out of the cache";
+        let commit = answer.sha.bytes().all(|b| b.is_ascii_alphanumeric()) && is_plain(&answer.sha);
+        if !commit || !files.iter().all(|file| is_plain(file)) {
+            let problem = "its answer has a name that would lead out of the cache, or is too long";
             return Err(self.problem(repo, problem).into());
         }
         Ok(Info { commit: answer.sha, files })
     }
 
-    /// Brings a file into `folder`. What broke off is taken up again, by this run or the next.
-    pub fn download(
-        &self,
-        repo: &Repo,
-        folder: &Path,
-        locks: &Path,
-        commit: &str,
-        name: &str,
-        progress: &mut Progress<'_>,
-    ) -> Result<()> {
+    /// The address of a file.
+    pub fn address(&self, repo: &Repo, commit: &str, name: &str) -> String {
         let (endpoint, prefix, id) = (&self.endpoint, repo.kind.prefix(), &repo.id);
-        let url = format!("{endpoint}/{prefix}{id}/resolve/{commit}/{}", escaped(name));
-        let blobs = folder.join("blobs");
-        files::create_dir(&blobs)?;
-        files::create_dir(locks)?;
-        let expected = self.expected(repo, name, &url)?;
-        let blob = blobs.join(&expected.etag);
-        if !blob.exists() {
-            let lock = locks.join(format!("{}.lock", expected.etag));
-            let lock = File::create(&lock).map_err(Error::io("create", &lock))?;
-            lock.lock().map_err(Error::io("lock", &blob))?;
-            // Somebody else may have been faster.
-            if !blob.exists() {
-                let part = blobs.join(format!("{}.incomplete", expected.etag));
-                tracing::info!("downloading {name} of {id}");
-                self.receive(repo, name, &url, &part, expected.size, progress)?;
-                self.verify(repo, name, &part, &expected.etag)?;
-                std::fs::rename(&part, &blob).map_err(Error::io("rename", &part))?;
-            }
-        }
-        let link = folder.join("snapshots").join(commit).join(name);
-        files::create_dir(link.parent().unwrap_or(folder))?;
-        let up = "../".repeat(2 + name.matches('/').count());
-        let target = format!("{up}blobs/{}", expected.etag);
-        // A link of before that leads nowhere.
-        if link.is_symlink() && !link.exists() {
-            std::fs::remove_file(&link).map_err(Error::io("remove", &link))?;
-        }
-        match std::os::unix::fs::symlink(target, &link) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create", &link)(error))
-            }
-            _ => Ok(()),
-        }
+        format!("{endpoint}/{prefix}{id}/resolve/{commit}/{}", escaped(name))
     }
 
     /// The hash and the size of a file. Of a large one the Hub itself says them, before it leads on to the host that has it.
-    fn expected(&self, repo: &Repo, name: &str, url: &str) -> Result<Expected> {
+    pub fn expected(&self, repo: &Repo, name: &str, url: &str) -> Result<Expected> {
         let response = self.send(Ask::Headers, url).map_err(|f| f.about(repo, &self.endpoint))?;
         if !response.status().is_redirection() {
             self.good(repo, Some(name), &response)?;
@@ -192,7 +158,8 @@ impl Remote {
         let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag"));
         let etag = etag.unwrap_or_default().trim_start_matches("W/").trim_matches('"').to_owned();
         let plain = etag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if etag.is_empty() || !plain {
+        // It becomes a file's name.
+        if etag.is_empty() || etag.len() > 200 || !plain {
             return Err(self.problem(repo, format!("{name}: no hash in the answer")));
         }
         // A redirect's own length is not the file's.
@@ -201,100 +168,8 @@ impl Remote {
         Ok(Expected { etag, size: size.and_then(|size| size.parse().ok()) })
     }
 
-    /// Receives the rest of a file into `part`.
-    fn receive(
-        &self,
-        repo: &Repo,
-        name: &str,
-        url: &str,
-        part: &Path,
-        size: Option<u64>,
-        progress: &mut Progress<'_>,
-    ) -> Result<()> {
-        let write = |error| Error::io("write", part)(error);
-        let mut file = File::options().create(true).append(true).open(part).map_err(write)?;
-        let mut there = file.metadata().map_err(write)?.len();
-        for attempt in 1.. {
-            if size.is_some_and(|size| there > size) {
-                file.set_len(0).map_err(write)?;
-                there = 0;
-            }
-            progress(name, there, size)?;
-            if size == Some(there) {
-                break;
-            }
-            let before = there;
-            let broke_off = match self.send(Ask::File { start: there }, url) {
-                Err(Failure::Refused(error)) => return Err(*error),
-                Err(Failure::Unreached(why)) => Some(why),
-                Ok(response) if response.status() == StatusCode::RANGE_NOT_SATISFIABLE => {
-                    file.set_len(0).map_err(write)?;
-                    there = 0;
-                    Some("the file is shorter than before".into())
-                }
-                Ok(mut response) => {
-                    self.good(repo, Some(name), &response)?;
-                    if there > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-                        // A host that knows no ranges begins again, and so do we.
-                        file.set_len(0).map_err(write)?;
-                        there = 0;
-                    }
-                    let body = response.body_mut().as_reader();
-                    let mut body = BufReader::with_capacity(BUFFER, body);
-                    loop {
-                        match body.fill_buf() {
-                            Ok([]) => break None,
-                            Ok(bytes) => {
-                                file.write_all(bytes).map_err(write)?;
-                                let count = bytes.len();
-                                body.consume(count);
-                                there += count as u64;
-                                progress(name, there, size)?;
-                            }
-                            Err(error) => break Some(error.to_string()),
-                        }
-                    }
-                }
-            };
-            if broke_off.is_none() && size.is_none_or(|size| size == there) {
-                break;
-            }
-            // A slow line that moves on is no reason to give up.
-            if attempt >= ATTEMPTS && there < before + (1 << 20) {
-                let why = broke_off
-                    .unwrap_or_else(|| format!("{there} bytes of {}", size.unwrap_or_default()));
-                let problem = format!(
-                    "{name} broke off {attempt} times ({why}); what is there is kept, and the next run goes on from it"
-                );
-                return Err(self.problem(repo, problem));
-            }
-            std::thread::sleep(pause(attempt));
-        }
-        file.sync_all().map_err(write)
-    }
-
-    /// Compares a file with its hash: SHA-256 of large ones, Git's SHA-1 of the others.
-    fn verify(&self, repo: &Repo, name: &str, part: &Path, etag: &str) -> Result<()> {
-        let mut file = File::open(part).map_err(Error::io("read", part))?;
-        let size = file.metadata().map_err(Error::io("read", part))?.len();
-        let found = match etag.len() {
-            64 => hash(&mut file, Sha256::new()),
-            40 => hash(&mut file, Sha1::new_with_prefix(format!("blob {size}\0"))),
-            _ => return Ok(()),
-        };
-        let found = found.map_err(Error::io("read", part))?;
-        if found == etag {
-            return Ok(());
-        }
-        std::fs::remove_file(part).map_err(Error::io("remove", part))?;
-        let problem = format!(
-            "{name} came with hash {found}, expected {etag}; it is thrown away, and the next run fetches it again"
-        );
-        Err(self.problem(repo, problem))
-    }
-
     /// Asks for `url`, and where it leads; where the Hub is busy, again after a while.
-    fn send(&self, ask: Ask, url: &str) -> std::result::Result<Response<Body>, Failure> {
+    pub fn send(&self, ask: Ask, url: &str) -> std::result::Result<Response<ureq::Body>, Failure> {
         let (mut url, mut attempt, mut hops) = (url.to_owned(), 0, 0);
         loop {
             let mut request = match ask {
@@ -305,8 +180,8 @@ impl Remote {
                 request = request.header("Range", format!("bytes={start}-"));
             }
             let ours = url.strip_prefix(&self.endpoint).is_some_and(|path| path.starts_with('/'));
-            if let Some(token) = self.token.as_ref().filter(|_| ours) {
-                request = request.header("Authorization", format!("Bearer {token}"));
+            if let Some(authorization) = self.authorization.as_ref().filter(|_| ours) {
+                request = request.header("Authorization", authorization);
             }
             let response = match request.call() {
                 // A connection that broke may hold the next time; a host that is not there will not be.
@@ -328,7 +203,8 @@ impl Remote {
                 }
                 hops += 1;
                 if hops > 10 {
-                    return Err(self.unreached(&format!("{url} leads on and on")));
+                    let (host, _) = without_credentials(origin(&url));
+                    return Err(self.unreached(&format!("{host} leads on and on")));
                 }
                 url = if inside { format!("{}{location}", origin(&url)) } else { location };
             } else if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
@@ -351,7 +227,12 @@ impl Remote {
     }
 
     /// Checks the status of an answer about `repo`, or about a `file` in it.
-    fn good(&self, repo: &Repo, file: Option<&str>, response: &Response<Body>) -> Result<()> {
+    pub fn good(
+        &self,
+        repo: &Repo,
+        file: Option<&str>,
+        response: &Response<ureq::Body>,
+    ) -> Result<()> {
         let status = response.status();
         if status.is_success() {
             return Ok(());
@@ -395,7 +276,7 @@ impl Remote {
         Err(self.problem(repo, problem))
     }
 
-    fn problem(&self, repo: &Repo, problem: impl Into<String>) -> Error {
+    pub fn problem(&self, repo: &Repo, problem: impl Into<String>) -> Error {
         repo.problem(&self.endpoint, problem)
     }
 }
@@ -408,25 +289,32 @@ fn broke(error: &ureq::Error) -> bool {
 }
 
 /// How long to wait after so many attempts.
-fn pause(attempt: u32) -> Duration {
+pub fn pause(attempt: u32) -> Duration {
     Duration::from_millis(200) * 2u32.pow(attempt.min(6))
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-fn hash(file: &mut File, mut digest: impl Digest) -> std::io::Result<String> {
-    let mut file = BufReader::with_capacity(BUFFER, file);
-    loop {
-        let bytes = file.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(hex(&digest.finalize()));
+/// An address without the user and the password before its host, and these.
+fn without_credentials(address: &str) -> (String, Option<String>) {
+    let (scheme, rest) = address.split_at(address.find("://").map_or(0, |at| at + 3));
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        Some((credentials, host)) => {
+            (format!("{scheme}{host}{path}"), Some(credentials.to_owned()))
         }
-        digest.update(bytes);
-        let count = bytes.len();
-        file.consume(count);
+        None => (address.to_owned(), None),
     }
+}
+
+/// `USER:PASSWORD` of an address, as a header has it.
+fn basic(credentials: &str) -> String {
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let plain: Vec<u8> =
+        percent_decode_str(user).chain(Some(b':')).chain(percent_decode_str(password)).collect();
+    format!("Basic {}", BASE64_STANDARD.encode(plain))
 }
 
 /// Scheme and host of an address: what is before its third slash.
@@ -436,8 +324,5 @@ fn origin(url: &str) -> &str {
 
 /// A path as it stands in an address.
 fn escaped(path: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
-    let letter =
-        |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    path.bytes().map(letter).collect()
+    utf8_percent_encode(path, IN_A_PATH).to_string()
 }

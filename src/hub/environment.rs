@@ -1,0 +1,93 @@
+//! What the environment says of the Hub, obeyed as huggingface_hub obeys it.
+
+use super::repo::Kind;
+use crate::error::{Error, Result};
+use regex::{Captures, Regex};
+use std::path::{Path, PathBuf};
+
+/// Where the repositories of one kind are kept, and whether they are asked for.
+pub struct Place {
+    /// The cache.
+    pub cache: PathBuf,
+    /// The variable that says to ask nobody.
+    pub offline: Option<&'static str>,
+}
+
+/// A variable that is set. An empty one is as good as none.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The first of these variables that is set.
+fn first<'a>(names: &[&'a str]) -> Option<(&'a str, String)> {
+    names.iter().find_map(|name| Some((*name, variable(name)?)))
+}
+
+/// The folder that a variable names, with `~` and `$NAME` in it replaced.
+fn folder(name: &str) -> Option<PathBuf> {
+    let value = variable(name)?;
+    let value = match (value.strip_prefix('~'), variable("HOME")) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => home + rest,
+        _ => value,
+    };
+    // A name that is not set stays as it is written.
+    let replaced = |found: &Captures<'_>| {
+        let [whole, name] = [0, 1].map(|i| found.get(i).map_or("", |part| part.as_str()));
+        variable(name.trim_matches(['{', '}'])).unwrap_or_else(|| whole.to_owned())
+    };
+    let Ok(names) = Regex::new(r"\$(\w+|\{[^}]*\})") else { return Some(value.into()) };
+    Some(names.replace_all(&value, replaced).into_owned().into())
+}
+
+/// `HF_HOME`, or where it is by default.
+fn home() -> Option<PathBuf> {
+    let cache = || {
+        let of_home = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
+        Some(folder("XDG_CACHE_HOME").or_else(of_home)?.join("huggingface"))
+    };
+    folder("HF_HOME").or_else(cache)
+}
+
+fn is_true(value: &str) -> bool {
+    ["1", "ON", "YES", "TRUE"].contains(&&*value.to_uppercase())
+}
+
+/// Where repositories of `kind` are, and whether they are asked for.
+pub fn place(kind: Kind) -> Result<Place> {
+    let named = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(folder);
+    // transformers 4 keeps models there; transformers 5 does not look at them.
+    let old = ["TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE", "PYTORCH_PRETRAINED_BERT_CACHE"];
+    let old = || match (kind, variable("HF_HOME")) {
+        (Kind::Model, None) => old.into_iter().find_map(folder),
+        _ => None,
+    };
+    let cache = named.or_else(old).or_else(|| Some(home()?.join("hub")));
+    let unknown = "where downloads are kept is not known; set HF_HOME, or HOME";
+    // The first of the two decides where both are set, be it for no.
+    let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]);
+    let of_datasets = first(&["HF_DATASETS_OFFLINE"]).filter(|_| kind == Kind::Dataset);
+    let offline = [offline, of_datasets].into_iter().flatten().find(|(_, value)| is_true(value));
+    Ok(Place {
+        cache: cache.ok_or_else(|| Error::Usage(unknown.into()))?,
+        offline: offline.map(|(name, _)| name),
+    })
+}
+
+/// The token, of the environment or of the file that logging in writes.
+pub fn token() -> Option<String> {
+    if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)) {
+        return None;
+    }
+    let trimmed = |token: String| Some(token.trim().to_owned()).filter(|token| !token.is_empty());
+    let file = || {
+        let path = folder("HF_TOKEN_PATH").or_else(|| Some(home()?.join("token")))?;
+        std::fs::read_to_string(path).ok()
+    };
+    let named = first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]);
+    named.and_then(|(_, token)| trimmed(token)).or_else(|| trimmed(file()?))
+}
+
+/// The Hub's address.
+pub fn endpoint() -> String {
+    variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into())
+}

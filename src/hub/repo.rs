@@ -1,0 +1,110 @@
+//! Repositories of the Hub by their names.
+
+use crate::error::{Error, Result};
+
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A model.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+impl Kind {
+    /// As in the Hub's API and in its cache.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::Dataset => "datasets",
+        }
+    }
+
+    /// As in addresses of pages and files.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            Self::Dataset => "datasets/",
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Dataset => "data set",
+        }
+    }
+}
+
+/// A repository of the Hub at a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repo {
+    /// What it holds.
+    pub kind: Kind,
+    /// `name` or `owner/name`.
+    pub id: String,
+    /// A branch, a tag or a commit.
+    pub revision: String,
+}
+
+/// The branch that is meant where no revision is named.
+pub const MAIN: &str = "main";
+
+/// Where the Hub keeps a data set's rows as Parquet when its authors' own files are of another kind.
+pub const CONVERTED: &str = "refs/convert/parquet";
+
+impl Repo {
+    /// At `revision`, or the newest of the branch `main`.
+    pub fn new(kind: Kind, id: &str, revision: Option<&str>) -> Self {
+        Self { kind, id: id.into(), revision: revision.unwrap_or(MAIN).into() }
+    }
+
+    /// Whether the revision is a commit, whose files never change.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.revision.len() == 40 && self.revision.bytes().all(|b| b.is_ascii_hexdigit())
+    }
+
+    /// Checks that the names, which become names in the cache, lead nowhere else.
+    pub(super) fn check(&self) -> Result<()> {
+        let problem = match (is_id(&self.id), is_revision(&self.revision)) {
+            (true, true) => return Ok(()),
+            (true, false) => format!("revision: found {}, expected {REVISION}", self.revision),
+            (false, _) => format!("found {}, expected NAME or OWNER/NAME", self.id),
+        };
+        Err(Error::Usage(problem))
+    }
+
+    pub(super) fn problem(&self, endpoint: &str, problem: impl Into<String>) -> Error {
+        let address = format!("{endpoint}/{}{}", self.kind.prefix(), self.id);
+        Error::Hub { address, problem: problem.into() }
+    }
+}
+
+/// Whether a text can be a repository's id: `name` or `owner/name`, of letters, digits, `-`, `_` and `.`.
+pub fn is_id(text: &str) -> bool {
+    let good = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 96
+            && !part.starts_with(['-', '.'])
+            && !part.ends_with(['-', '.'])
+            && !part.contains("--")
+            && !part.contains("..")
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    text.split('/').count() <= 2 && text.split('/').all(good)
+}
+
+/// What a revision can be, for messages.
+pub const REVISION: &str = "the name of a branch, a tag or a commit";
+
+/// Whether a text can be a revision's name: of parts between `/`, none of which leads out of a folder.
+pub fn is_revision(text: &str) -> bool {
+    is_plain(text)
+}
+
+/// Whether a name, with `/` in it or not, leads to something below the folder that it is joined to, and is short enough for a file's.
+pub fn is_plain(name: &str) -> bool {
+    let plain =
+        |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\\') && part.len() <= 255;
+    name.split('/').all(plain)
+}
