@@ -15,6 +15,8 @@ pub struct Model {
     pub name: String,
     /// Of a model of the Hub, the commit.
     pub commit: Option<String>,
+    /// The weight file to read, where it is named or the Hub's: its repositories may have others beside it.
+    pub weights: Option<String>,
 }
 
 /// Files of labelled rows.
@@ -95,12 +97,14 @@ impl Model {
     ) -> Result<Self> {
         if !RunConfig::is_id(path) {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-            return Ok(Self { dir: path.into(), name: name.unwrap_or_default(), commit: None });
+            let (name, weights) = (name.unwrap_or_default(), weights.map(str::to_owned));
+            return Ok(Self { dir: path.into(), name, commit: None, weights });
         }
         let name = path.to_string_lossy().into_owned();
         let repo = Repo::new(Kind::Model, &name, revision);
         let snapshot = Hub::from_env()?.model(&repo, weights, progress)?;
-        Ok(Self { dir: snapshot.folder, name, commit: Some(snapshot.commit) })
+        let weights = snapshot.weights().map(str::to_owned);
+        Ok(Self { dir: snapshot.folder, name, commit: Some(snapshot.commit), weights })
     }
 }
 

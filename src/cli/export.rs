@@ -47,9 +47,8 @@ impl Export {
                     .into(),
             ));
         };
-        let weights = found.weights.as_deref();
         let (tokenizer, run) = (&found.tokenizer, found.run.as_ref().filter(|_| found.own_delta));
-        export(self.format, &found.model, weights, delta, tokenizer, run, &self.output)?;
+        export(self.format, &found.model, delta, tokenizer, run, &self.output)?;
         tracing::info!("{} from {} and {}", self.output.display(), found.model, delta.display());
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Inspect {
     fn show_model(&self, path: &Path, bars: &MultiProgress) -> Result<()> {
         let weights = self.weights.as_deref();
         let model = find_model(path, self.revision.as_deref(), weights, bars)?;
-        let files = BaseFiles::read(&model.dir, weights)?;
+        let files = BaseFiles::read(&model.dir, model.weights.as_deref())?;
         let base = files.build(usize::from(self.num_labels), None, Device::Cpu)?;
         let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default())?;
         if self.json {
@@ -124,7 +124,7 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
         (other.meta.base_fingerprint, other.tensors)
     } else {
         let model = find_model(other, None, None, bars)?;
-        let files = BaseFiles::read(&model.dir, None)?;
+        let files = BaseFiles::read(&model.dir, model.weights.as_deref())?;
         let outputs = delta.meta.task_type.outputs(delta.meta.labels.len());
         let base = files.build(outputs, None, Device::Cpu)?;
         // The head and what else is new has no value in the base to be compared with.

@@ -228,9 +228,9 @@ impl Convert {
             )));
         }
         // Not from an archive that is there already.
-        let Model { dir, .. } =
+        let Model { dir, weights, .. } =
             find_model(&self.model, self.revision.as_deref(), self.weights.as_deref(), &bars)?;
-        let found = weights::find(&dir, self.weights.as_deref())?;
+        let found = weights::find(&dir, weights.as_deref())?;
         let file = found
             .into_iter()
             .find(|path| self.weights.is_some() || path.extension().is_some_and(|e| e != "ot"));

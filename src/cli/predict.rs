@@ -116,9 +116,8 @@ impl Task {
             Error::Usage(format!("--device: found {found}, expected {expected}"))
         };
         let device = config::device(&self.device).map_err(usage)?;
-        let Found { run, model, weights, delta, tokenizer, .. } =
-            self.which.find(&self.device, bars)?;
-        let (weights, delta) = (weights.as_deref(), delta.as_deref());
+        let Found { run, model, delta, tokenizer, .. } = self.which.find(&self.device, bars)?;
+        let (weights, delta) = (model.weights.as_deref(), delta.as_deref());
         let predictor = Predictor::load(&model.dir, weights, delta, &tokenizer, device)?
             .with_precision(self.precision)?;
         let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.config.clone());

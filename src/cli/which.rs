@@ -33,7 +33,6 @@ pub struct Found {
     /// The run that it comes from, where it does.
     pub run: Option<Run>,
     pub model: Model,
-    pub weights: Option<String>,
     /// None where the model is to have a task of its own.
     pub delta: Option<PathBuf>,
     /// Whether the delta is the run's.
@@ -80,7 +79,6 @@ impl Which {
             delta: self.delta.clone().or(in_run),
             run,
             model,
-            weights,
         })
     }
 }

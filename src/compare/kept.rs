@@ -181,10 +181,10 @@ pub fn measure(
     config.training.device.clone_from(&run.config.training.device);
     let run = Run::new(config, &path, &[])?;
     let (section, task) = (&run.config.model, run.config.model.task_type);
-    let weights = section.weights.as_deref();
     let mut quietly = |_: &str, _: u64, _: Option<u64>| Ok(());
     let (base, revision) = (&section.model_name_or_path, section.revision.as_deref());
-    let model = Model::find(base, revision, weights, &mut quietly)?;
+    let model = Model::find(base, revision, section.weights.as_deref(), &mut quietly)?;
+    let weights = model.weights.as_deref();
     let delta = run.delta_path();
     let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
         .with_precision(run.config.training.precision)?;

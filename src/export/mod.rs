@@ -32,7 +32,6 @@ pub enum Format {
 pub fn export(
     format: Format,
     model: &Model,
-    weights: Option<&str>,
     delta: &Path,
     tokenizer: &Path,
     run: Option<&Run>,
@@ -41,7 +40,7 @@ pub fn export(
     let task = Delta::read(delta)?;
     let reader = Tokenizer::read(tokenizer)?;
     predict::same_tokenizer(&task.meta, delta, tokenizer, &reader)?;
-    let base_files = BaseFiles::read(&model.dir, weights)?;
+    let base_files = BaseFiles::read(&model.dir, model.weights.as_deref())?;
     predict::check_length(&task.meta, delta, &base_files.config)?;
     let outputs = task.meta.task_type.outputs(task.meta.labels.len());
     let mut base = base_files.build(outputs, None, Device::Cpu)?;

@@ -64,9 +64,9 @@ impl Prepared {
     /// Reads base and data side by side, builds the model and freezes it. Writes nothing.
     pub fn new(run: &Run, sources: &Sources) -> Result<Self> {
         let section = &run.config.model;
-        let dir = &sources.model.dir;
+        let Model { dir, weights, .. } = &sources.model;
         let (files, rows) = threads::both(
-            || BaseFiles::read(dir, section.weights.as_deref()),
+            || BaseFiles::read(dir, weights.as_deref()),
             || {
                 let rows = Rows::read(run, &run.columns(), sources)?;
                 Ok::<_, Error>((rows.encode(run, dir)?, rows.labels))
