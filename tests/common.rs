@@ -13,6 +13,14 @@ use tch::{Device, Tensor};
 
 pub const NO_DROPOUT: Dropouts = Dropouts { hidden: 0.0, attention: 0.0, classifier: None };
 
+/// Where the tests' models are: the CPU, or what BITFIT_TEST_DEVICE says (`cuda`).
+pub fn device() -> Device {
+    match std::env::var("BITFIT_TEST_DEVICE").as_deref() {
+        Ok("cuda") => Device::Cuda(0),
+        _ => Device::Cpu,
+    }
+}
+
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -23,7 +31,8 @@ pub fn golden_dir() -> PathBuf {
 
 /// The tensors of a file of scripts/make_golden.py.
 pub fn golden(name: &str) -> HashMap<String, Tensor> {
-    Tensor::read_safetensors(golden_dir().join(name)).unwrap().into_iter().collect()
+    let tensors = Tensor::read_safetensors(golden_dir().join(name)).unwrap();
+    tensors.into_iter().map(|(name, tensor)| (name, tensor.to_device(device()))).collect()
 }
 
 pub fn ints(tensor: &Tensor) -> Vec<i64> {
@@ -52,7 +61,7 @@ pub const TINY: [&str; 3] = ["tiny-bert", "tiny-distilbert", "tiny-roberta"];
 /// One of them, without dropout, with its golden head.
 pub fn tiny(name: &str) -> Base {
     let files = BaseFiles::read(&golden_dir().join(name), None).unwrap();
-    let mut base = files.build(3, Some(NO_DROPOUT), Device::Cpu).unwrap();
+    let mut base = files.build(3, Some(NO_DROPOUT), device()).unwrap();
     let golden = golden(&format!("{name}.safetensors"));
     for name in base.new.clone() {
         base.set(&name, &golden[&name]).unwrap();

@@ -1,7 +1,7 @@
 //! The model against PyTorch and transformers (scripts/make_golden.py).
 
 use crate::common::{
-    NO_DROPOUT, Scratch, TINY, golden, golden_dir, root, sequences, tiny, tiny_base,
+    NO_DROPOUT, Scratch, TINY, device, golden, golden_dir, root, sequences, tiny, tiny_base,
 };
 use bitfit::base::BaseFiles;
 use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
@@ -10,7 +10,7 @@ use bitfit::models::{Shaping, TaskType};
 use bitfit::native;
 use bitfit::nn::Activation;
 use bitfit::optim::{AdamW, AdamWSettings};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 fn largest(tensor: &Tensor) -> f64 {
     tensor.abs().max().double_value(&[])
@@ -29,7 +29,7 @@ fn trained(name: &str, kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, T
     }
     let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
     plan.apply(&mut base.store).unwrap();
-    let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
+    let (packed, _) = Batch::new(&sequences(&golden)).to_device(device()).unwrap();
     let logits = base.model.forward(&packed).unwrap();
     let rows = golden["labels"].numel();
     let loss = TaskType::Classification
@@ -103,12 +103,12 @@ fn the_key_bias_has_no_gradient() {
         assert!(single < 1e-5 && double < 1e-13, "{single} and {double}");
     }
     let mut base = base;
-    let moved = Tensor::ones([32], (Kind::Float, Device::Cpu)) * 2.0;
+    let moved = Tensor::ones([32], (Kind::Float, device())) * 2.0;
     for layer in 0..3 {
         base.set(&format!("bert.encoder.layer.{layer}.attention.self.key.bias"), &moved).unwrap();
     }
     let (packed, _) =
-        Batch::new(&sequences(&golden("tiny-bert.safetensors"))).to_device(Device::Cpu).unwrap();
+        Batch::new(&sequences(&golden("tiny-bert.safetensors"))).to_device(device()).unwrap();
     let moved = tch::no_grad(|| base.model.forward(&packed).unwrap());
     assert!(difference(&moved, &logits) < 1e-4, "the key bias changes nothing");
 }
@@ -132,14 +132,14 @@ fn every_activation_is_the_references() {
         scratch.write("base/config.json", config.replace("\"gelu\"", &format!("\"{name}\"")));
         let mut base = BaseFiles::read(&scratch.path("base"), None)
             .unwrap()
-            .build(3, Some(NO_DROPOUT), Device::Cpu)
+            .build(3, Some(NO_DROPOUT), device())
             .unwrap();
         for name in ["classifier.weight", "classifier.bias"] {
             base.set(name, &tiny[name]).unwrap();
         }
         let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
         plan.apply(&mut base.store).unwrap();
-        let (packed, _) = Batch::new(&sequences(&tiny)).to_device(Device::Cpu).unwrap();
+        let (packed, _) = Batch::new(&sequences(&tiny)).to_device(device()).unwrap();
         let logits = base.model.forward(&packed).unwrap();
         assert!(difference(&logits, of("logits")) < 1e-5, "{name}");
         logits.square().mean(Kind::Float).backward();
@@ -172,10 +172,10 @@ fn a_row_in_a_batch_gives_the_numbers_it_gives_alone() {
     for name in TINY {
         let base = tiny(name);
         let sequences = sequences(&golden(&format!("{name}.safetensors")));
-        let (packed, _) = Batch::new(&sequences).to_device(Device::Cpu).unwrap();
+        let (packed, _) = Batch::new(&sequences).to_device(device()).unwrap();
         let together = base.model.forward(&packed).unwrap();
         for (i, sequence) in sequences.iter().enumerate() {
-            let (packed, _) = Batch::new([sequence]).to_device(Device::Cpu).unwrap();
+            let (packed, _) = Batch::new([sequence]).to_device(device()).unwrap();
             let alone = base.model.forward(&packed).unwrap();
             assert!(difference(&alone.get(0), &together.get(i as i64)) < 1e-5, "{name}");
         }
@@ -187,7 +187,7 @@ fn a_row_in_a_batch_gives_the_numbers_it_gives_alone() {
 fn dropout_does_not_depend_on_the_batch() {
     let base = BaseFiles::read(&golden_dir().join("tiny-bert"), None)
         .unwrap()
-        .build(3, None, Device::Cpu)
+        .build(3, None, device())
         .unwrap();
     let mut base = base;
     base.initialize(1).unwrap();
@@ -198,7 +198,7 @@ fn dropout_does_not_depend_on_the_batch() {
     let _guard = tch::no_grad_guard();
     let logits = |rows: &[usize], seed, epoch| {
         let keys = bitfit::data::DropoutKeys { seed, epoch };
-        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(Device::Cpu).unwrap();
+        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(device()).unwrap();
         base.model.forward(&packed).unwrap()
     };
     let whole = logits(&[0, 1, 2, 3, 4, 5, 6], 9, 2);
@@ -219,7 +219,7 @@ fn dropout_does_not_depend_on_the_batch() {
 fn the_flat_optimizer_takes_adamws_steps() {
     use tch::nn::OptimizerConfig;
     let golden = golden("tiny-bert.safetensors");
-    let (packed, _) = Batch::new(&sequences(&golden)).to_device(Device::Cpu).unwrap();
+    let (packed, _) = Batch::new(&sequences(&golden)).to_device(device()).unwrap();
     let settings = AdamWSettings {
         rates: Group::ALL
             .map(|group| (group, if group == Group::Classifier { 1e-2 } else { 2e-3 }))
@@ -309,11 +309,11 @@ fn minilm_has_the_references_ids_and_logits_on_real_sentences() {
         .collect();
     assert_eq!(ours, sequences(&golden));
     let mut base =
-        BaseFiles::read(&model, None).unwrap().build(2, Some(NO_DROPOUT), Device::Cpu).unwrap();
+        BaseFiles::read(&model, None).unwrap().build(2, Some(NO_DROPOUT), device()).unwrap();
     for name in ["classifier.weight", "classifier.bias"] {
         base.set(name, &golden[name]).unwrap();
     }
-    let (packed, _) = Batch::new(&ours).to_device(Device::Cpu).unwrap();
+    let (packed, _) = Batch::new(&ours).to_device(device()).unwrap();
     let logits = tch::no_grad(|| base.model.forward(&packed).unwrap());
     let worst = difference(&logits, &golden["logits"]);
     println!("largest difference of a logit: {worst:.1e}");

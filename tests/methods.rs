@@ -1,6 +1,8 @@
 //! The methods that BitFit is compared with, against transformers, peft and AdapterHub's adapters (scripts/make_golden_methods.py).
 
-use crate::common::{Scratch, TINY, golden, refused, root, sequences, stdout, succeeded, tiny};
+use crate::common::{
+    Scratch, TINY, device, golden, refused, root, sequences, stdout, succeeded, tiny,
+};
 use bitfit::base::Base;
 use bitfit::data::Batch;
 use bitfit::freeze::{Cost, FreezePlan, Switches};
@@ -8,7 +10,7 @@ use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::nn::NonLinearity;
 use std::collections::BTreeSet;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 fn lora(r: i64, lora_alpha: f64, targets: &[&str]) -> Method {
     let target_modules = targets.iter().map(|&name| name.into()).collect();
@@ -58,7 +60,7 @@ fn with_method(name: &str, case: &str, method: &Method) -> (Base, FreezePlan) {
 
 fn logits_of(base: &Base, name: &str) -> Tensor {
     let sequences = sequences(&golden(&format!("{name}.safetensors")));
-    let (packed, _) = Batch::new(&sequences).to_device(Device::Cpu).unwrap();
+    let (packed, _) = Batch::new(&sequences).to_device(device()).unwrap();
     base.model.forward(&packed).unwrap()
 }
 
@@ -436,7 +438,7 @@ fn loras_dropout_belongs_to_the_row() {
     let _guard = tch::no_grad_guard();
     let logits = |base: &Base, rows: &[usize], epoch| {
         let keys = DropoutKeys { seed: 9, epoch };
-        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(Device::Cpu).unwrap();
+        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(device()).unwrap();
         base.model.forward(&packed).unwrap()
     };
     let (without, with) = (dropped(0.0), dropped(0.5));
@@ -596,7 +598,7 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         ("pfeiffer", adapter(AdapterConfig::Pfeiffer, 16.0), 3e-4, &["method.name=adapter"]),
     ] {
         let files = bitfit::base::BaseFiles::read(&model, None).unwrap();
-        let mut base = files.build(2, None, Device::Cpu).unwrap();
+        let mut base = files.build(2, None, device()).unwrap();
         method.settled(base.config.architecture).add(&mut base).unwrap();
         let shapes = base.shapes();
         let mut start: Vec<(String, Tensor)> = ["classifier.weight", "classifier.bias"]

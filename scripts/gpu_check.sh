@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Is bitfit right on a GPU, and how fast beside transformers there?
+#
+#   scripts/gpu_check.sh bundle DIR     here, without a GPU: makes DIR (15 MiB), to be carried to a machine with one
+#   DIR/gpu_check.sh run OUT            there: 9 minutes; OUT gets results.json, the tests' output and tracebacks
+#   DIR/gpu_check.sh rehearse OUT       the same with a tiny model on a machine without a GPU
+#
+# The machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers and peft, and neither Rust nor a network. The bundle is
+# therefore built from HEAD against libtorch 2.11.0 with tch 0.24.0, whose sources differ from this tree's in generated operations alone.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# rewrite FILE FROM TO: replaces a line's text, which must be there.
+rewrite() {
+    grep -qF -- "$2" "$1" || die "$1 has no $2: change scripts/gpu_check.sh"
+    python3 - "$@" <<'PYTHON'
+import pathlib, sys
+file, old, new = sys.argv[1:]
+path = pathlib.Path(file)
+path.write_text(path.read_text().replace(old, new))
+PYTHON
+}
+
+bundle() {
+    # shellcheck source=scripts/common.sh
+    . "$here/common.sh"
+    local out work tests cupti
+    out=$(mkdir -p "$1" && cd "$1" && pwd)
+    work=$root/target/gpu-check
+    mkdir -p "$work/tree"
+    fetch torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl
+    fetch nvidia-cuda-runtime==13.0.96 7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl
+    fetch nvidia-cuda-cupti==13.0.85 4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8 nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl
+    fetch nvidia-cuda-crt==13.0.88 2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4 nvidia_cuda_crt-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl
+    if [ ! -f "$work/libtorch/torch/build-version" ]; then
+        # torch's wheel alone is enough to link.
+        unpack "$cache"/torch-2.11.0-*.whl "$work/libtorch" torch/lib/ torch/include/
+        rm -f "$work/libtorch/torch/lib/libtorch_python.so"
+        echo 2.11.0+cu130 >"$work/libtorch/torch/build-version"
+    fi
+    local wheel
+    for wheel in runtime cupti crt; do unpack "$cache"/nvidia_cuda_"$wheel"-13.0.*.whl "$work/cupti"; done
+
+    git -C "$root" archive HEAD | tar -x -C "$work/tree"
+    cd "$work/tree"
+    rewrite Cargo.toml 'tch = { version = "=0.26.0"' 'tch = { version = "=0.24.0"'
+    rewrite build.rs 'const VERSION: &str = "2.13.0";' 'const VERSION: &str = "2.11.0";'
+    export LIBTORCH=$work/libtorch/torch CARGO_TARGET_DIR=$work/target
+    cargo update --quiet -p tch --precise 0.24.0
+    tests=$(cargo build --release --bins --tests --message-format=json-render-diagnostics | python3 -c '
+import json, sys
+for line in sys.stdin:
+    m = json.loads(line)
+    if m.get("reason") == "compiler-artifact" and m["target"]["name"] == "tests" and m.get("executable"): print(m["executable"])')
+
+    rm -rf "${out:?}"/{bin,tree}
+    mkdir -p "$out/bin" "$out/tree"
+    strip -o "$out/bin/bitfit" "$work/target/release/bitfit"
+    strip -o "$out/bin/bitfit-train" "$work/target/release/bitfit-train"
+    strip -o "$out/bin/tests" "$tests"
+    tar -C "$out" -cJf "$out/bin.tar.xz" bin && rm -r "${out:?}/bin"
+    # What the tests read, and where: they look for their files and for the programs where they were built.
+    cp -r tests configs docs scripts README.md "$out/tree/"
+    printf '%s\n%s\n' "$work/tree" "$work/target/release" >"$out/built-in"
+    git -C "$root" rev-parse HEAD >"$out/commit"
+    cupti=$work/cupti/nvidia/cu13
+    g++ -O2 -std=c++17 -shared -fPIC -I"$cupti/include" "$here/gpu_check/kernels.cpp" -o "$out/libkernels.so" -L"$cupti/lib" -l:libcupti.so.13
+    [ -f "$root/models/all-MiniLM-L6-v2/vocab.txt" ] || "$here/download_model.sh"
+    cp "$root/models/all-MiniLM-L6-v2/vocab.txt" "$here"/gpu_check/*.py "$here/gpu_check.sh" "$out/"
+    du -sh "$out" >&2
+}
+
+# link THERE HERE: where the tests look for something, a link to where it is.
+link() {
+    [ -e "$1" ] || { mkdir -p "$(dirname "$1")" && ln -s "$2" "$1"; }
+}
+
+run() {
+    local torch site built
+    torch=$(python3 -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')
+    # Before the programs' own RUNPATH; libtorch_cuda.so finds NVIDIA's libraries beside torch.
+    site=$(dirname "$torch")
+    export LD_LIBRARY_PATH=$torch/lib:$site/nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+    [ -x "$here/bin/bitfit" ] || tar -xJf "$here/bin.tar.xz" -C "$here"
+    mapfile -t built <"$here/built-in"
+    link "${built[0]}" "$here/tree"
+    link "${built[1]}" "$here/bin"
+    exec timeout -k 5 570 python3 "$here/session.py" --bundle "$here" --out "$@" 2>&1
+}
+
+case ${1:-}:$# in
+    bundle:2) bundle "$2" ;;
+    run:2) run "$2" ;;
+    rehearse:2) run "$2" --cpu ;;
+    *) sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" ;;
+esac
