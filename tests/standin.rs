@@ -659,8 +659,10 @@ fn send(mut stream: &TcpStream, asked: &Asked, answer: Answer, faults: &[Fault])
         stream.write_all(chunk).ok()?;
         std::thread::sleep(pause);
     }
-    while endless {
-        stream.write_all(&[0; 1 << 16]).ok()?;
+    if endless {
+        loop {
+            stream.write_all(&[0; 1 << 16]).ok()?;
+        }
     }
     (most == body.len()).then_some(())
 }
