@@ -115,22 +115,17 @@ fn tensors_that_nothing_reads_are_left_aside_with_one_warning_but_for_whole_laye
         said.contains("left aside: 6, such as bert.pooler.scale") && said.len() < 1_000,
         "{said}"
     );
-    // A layer that config.json does not know is no addition: it says something else of the model.
-    let message = error_after(|t| {
-        let layers: Vec<_> = t
-            .iter()
-            .filter_map(|(name, tensor)| {
-                Some((name.strip_prefix("encoder.layer.2.")?.to_owned(), tensor.shallow_clone()))
-            })
-            .collect();
-        for (name, tensor) in layers {
-            t.insert(format!("encoder.layer.3.{name}"), tensor);
-        }
-    });
-    assert!(
-        message.contains("encoder.layer.3.") && message.contains("num_hidden_layers = 3"),
-        "{message}"
-    );
+    // Layers that config.json does not know of are said to be unused.
+    let layer = |(name, tensor): (&String, &Tensor)| {
+        let rest = name.strip_prefix("encoder.layer.2.")?;
+        Some((format!("encoder.layer.3.{rest}"), tensor.shallow_clone()))
+    };
+    let mut deeper = tensors();
+    deeper.extend(tensors().iter().filter_map(layer));
+    save(&deeper, &scratch.path("base/model.safetensors"));
+    assert_eq!(tiny(&scratch.path("base/model.safetensors")).unwrap().fingerprint, fingerprint);
+    let said = stderr(&scratch.bitfit(&["inspect", "--model", "base"]));
+    assert!(said.contains("more layers than are used: config.json says num_hidden_layers = 3"));
 }
 
 #[test]
@@ -311,6 +306,31 @@ fn no_byte_of_pytorchs_forms_is_trusted() {
         }
         assert!(refused > 50 && read > 50, "{name}: {refused} refused, {read} read");
     }
+}
+
+/// What reading an archive with this pickle says, which PyTorch would not write.
+fn pickled(scratch: &Scratch, parts: &[&[u8]]) -> String {
+    let archive = std::fs::read(form("unchecked.bin")).unwrap();
+    let archive = with_member(&archive, "data.pkl", &parts.concat());
+    tiny(&scratch.write("hostile.bin", archive)).unwrap_err().to_string()
+}
+
+#[test]
+fn a_pickle_that_names_one_object_often_takes_neither_memory_nor_time() {
+    let scratch = Scratch::new();
+    let began = std::time::Instant::now();
+    // A list of half a million names as a module's class, a hundred thousand times: 400 GB, were each a copy.
+    let start: &[u8] = b"\x80\x02X\x01\0\0\0aq\0](";
+    let class = b"eq\x02(X\x06\0\0\0moduleh\x02tq\x01(";
+    let parts = [start, &b"h\0".repeat(500_000), class, &b"h\x01Q".repeat(100_000), b"t."];
+    pickled(&scratch, &parts);
+    // A module of 200,000 attributes, 200,000 times.
+    let start: &[u8] = b"\x80\x02X\x01\0\0\0aq\0cx\ny\n)\x81}(";
+    let parts =
+        [start, &b"h\0h\0".repeat(200_000), b"ubq\x01}(", &b"h\0h\x01".repeat(200_000), b"u."];
+    let error = pickled(&scratch, &parts);
+    assert!(error.contains("more names than a model has"), "{error}");
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 #[test]

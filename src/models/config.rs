@@ -129,16 +129,15 @@ impl ModelConfig {
         landmarks
     }
 
-    /// What was expected and what was found, where a tensor is in a layer that the model has not.
-    pub fn no_layer(&self, canonical: &str) -> Option<(String, String)> {
+    /// What `config.json` says of the number of layers, where a tensor is in a layer above them.
+    pub fn no_layer(&self, canonical: &str) -> Option<String> {
         let spec = self.architecture.spec();
         let below = |name, module| str::strip_prefix(name, module)?.strip_prefix('.');
         let rest = below(below(canonical, spec.prefix)?, spec.layers)?;
         let layer: i64 = rest.split('.').next()?.parse().ok()?;
         (layer >= self.num_hidden_layers).then(|| {
             let key = spec.keys.num_hidden_layers;
-            let expected = format!("config.json's {key} = {} layers", self.num_hidden_layers);
-            (expected, format!("layer {layer}, counted from 0"))
+            format!("config.json says {key} = {}", self.num_hidden_layers)
         })
     }
 }

@@ -28,11 +28,14 @@ impl Index {
             .map_err(|e| Error::file(path, format!("not an index of weights: {e}")))?;
         let outside = |file: &&String| {
             let mut parts = Path::new(file).components();
-            !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file.as_str())
+            file.len() > 255
+                || !matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == file.as_str())
         };
         if let Some(file) = index.weight_map.values().find(outside) {
-            let problem =
-                format!("weight_map: found {file:?}, expected the name of a file beside it");
+            let problem = format!(
+                "weight_map: found {:?}, expected the name of a file beside it",
+                super::short(file)
+            );
             return Err(Error::file(path, problem));
         }
         match index.files().len() {

@@ -1,4 +1,4 @@
-//! A weight file that is mapped: its tensors are pieces of the file, read when they are first looked at, so that it had better stay what it was.
+//! A weight file that is mapped: its tensors are pieces of the file, read when they are first looked at, so that whoever writes into the file changes the tensors.
 
 use crate::error::{Error, Result};
 use crate::{lock, native};

@@ -20,6 +20,7 @@ use index::Index;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 pub use stored::Source;
 use stored::{Stored, each_piece};
 use tch::{Kind, Tensor, nn};
@@ -72,6 +73,8 @@ pub struct Weights {
     head: BTreeMap<String, Place>,
     /// Tensors that nothing reads, by their names in the file.
     left_aside: BTreeSet<String>,
+    /// What `config.json` says, where the file has more layers.
+    more_layers: Option<String>,
 }
 
 /// Where a tensor is.
@@ -192,6 +195,7 @@ impl Weights {
             sources,
             head: BTreeMap::new(),
             left_aside: BTreeSet::new(),
+            more_layers: None,
         };
         let recorded = weights.take(config.architecture, places)?;
         weights.fit(config)?;
@@ -241,21 +245,14 @@ impl Weights {
         Ok(recorded)
     }
 
-    /// Compares what the file says of the tensors with what `config.json` says of the model; others are left aside.
-    ///
-    /// What transformers leaves aside with a warning is left aside here too, but for whole layers: with some of its layers alone a
-    /// model gives other answers, so a number of layers that is too small is an error.
+    /// Compares what the file says of the tensors with what `config.json` says of the model; others are left aside with a warning, as
+    /// transformers does.
     fn fit(&mut self, config: &ModelConfig) -> Result<()> {
         // Before the model is laid out: a config.json may say any size.
         for (name, shape) in config.landmarks() {
             self.check(&name, &shape)?;
         }
-        if let Some((place, problem)) =
-            self.tensors.iter().find_map(|(name, place)| Some((place, config.no_layer(name)?)))
-        {
-            let (expected, found) = problem;
-            return Err(self.wrong(place, expected, found));
-        }
+        self.more_layers = self.tensors.keys().find_map(|name| config.no_layer(name));
         let shapes = Classifier::encoder_shapes(config)?;
         let lost = config.architecture.pooler().filter(|pooler| !self.has_module(pooler));
         let is_lost = |name: &str| lost.is_some_and(|pooler| name.starts_with(pooler));
@@ -300,6 +297,15 @@ impl Weights {
         Ok(hash.finalize().to_vec())
     }
 
+    /// The files that tensors are pieces of: those of other types than float32 are copied.
+    pub fn mapped(&self) -> Vec<Arc<Mapped>> {
+        let is_piece = |place: &Place| place.stored.kind == Some(Kind::Float);
+        let files: BTreeSet<usize> =
+            self.tensors.values().filter(|place| is_piece(place)).map(|place| place.file).collect();
+        let sources = files.into_iter().filter_map(|file| self.sources.get(file));
+        sources.map(|source| source.mapped.clone()).collect()
+    }
+
     /// Says what of the file is not taken as it is.
     pub fn warn(&self) {
         let path = self.path.display();
@@ -308,6 +314,9 @@ impl Weights {
             tracing::warn!(
                 "{path}: tensors that nothing reads are left aside: {count}, such as {first}"
             );
+        }
+        if let Some(layers) = &self.more_layers {
+            tracing::warn!("{path}: it has more layers than are used: {layers}");
         }
         if self.tensors.values().any(|place| place.stored.kind == Some(Kind::Double)) {
             tracing::info!("{path}: its float64 numbers are rounded to float32");

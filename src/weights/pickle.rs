@@ -1,6 +1,6 @@
 //! What PyTorch pickles, as data: a state dict, a module, a TorchScript module; nothing in it is executed.
 //!
-//! The reader knows the opcodes (protocols 1 to 5, CPython's `Lib/pickletools.py`) and the few globals that tensors need. Any other
+//! The reader knows the opcodes (protocols 1 to 5, and what of protocol 0 torch.save used, CPython's `Lib/pickletools.py`) and the few globals that tensors need. Any other
 //! class or function becomes an object without meaning.
 
 use std::collections::{BTreeMap, HashMap};
@@ -482,7 +482,11 @@ impl<'a> Machine<'a> {
             return Err("a storage without a key".into());
         };
         if matches!(self.object(*tag), Object::Text(tag) if tag == "module") {
-            return Ok(self.object(*class).clone());
+            // What is not a class is not looked at, and a copy of it could be of any size.
+            return Ok(match self.object(*class) {
+                class @ Object::Global(_) => class.clone(),
+                _ => Object::Other,
+            });
         }
         let (Object::Global(class), Some(Object::Text(key))) =
             (self.object(*class), rest.first().map(|&key| self.object(key)))
@@ -629,6 +633,10 @@ impl<'a> Machine<'a> {
                 return Err(format!("more than {MOST_NESTED} modules in each other").into());
             }
             let is_script = matches!(self.object(object), Object::Instance { is_script: true, .. });
+            if let Object::Instance { state: Some(state), .. } = self.object(object) {
+                let looked_at = 3 * self.pairs(*state).len();
+                *left = left.checked_sub(looked_at).ok_or("more names than a model has")?;
+            }
             for &(key, value) in self.parts(object).iter().flat_map(|&dict| self.pairs(dict)) {
                 let name = match self.object(key) {
                     Object::Text(name) => Some(name),
