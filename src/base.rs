@@ -53,6 +53,8 @@ impl BaseFiles {
             tracing::warn!("{}: {remark}", dir.join("config.json").display());
         }
         let files = weights::find(dir, named)?;
+        // Numbers of other types are made float32 by many threads.
+        native::fit_threads()?;
         // Hashing is most of the work, so each file has its thread.
         let mut read = threads::each(&files, &|path| Weights::read(&config, path)).into_iter();
         let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))??;
@@ -152,8 +154,7 @@ impl BaseFiles {
         // The fingerprint took all of it, and training takes some rows of the embeddings.
         weights.sources.iter().for_each(|source| native::forget(&source.bytes));
         // What is on another device was copied there.
-        let on_cpu = weights.sources.iter().filter(|_| device == Device::Cpu);
-        let mapped = on_cpu.map(|source| source.mapped.clone()).collect();
+        let mapped = if device == Device::Cpu { weights.mapped() } else { vec![] };
         native::pool_memory();
         if lost.is_some() {
             tracing::warn!(

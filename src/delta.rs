@@ -6,10 +6,12 @@ use crate::files;
 use crate::methods::Method;
 use crate::models::{Architecture, TaskType, canonical, check_labels};
 use crate::sealed::{self, Contents};
+use crate::weights::Mapped;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use tch::Tensor;
 
 const SCHEMA_VERSION: &str = "2";
@@ -86,6 +88,8 @@ pub struct Delta {
     pub meta: Meta,
     /// The tensors, by canonical name.
     pub tensors: BTreeMap<String, Tensor>,
+    /// The file, where the tensors are pieces of it.
+    mapped: Option<Arc<Mapped>>,
 }
 
 impl Delta {
@@ -103,7 +107,7 @@ impl Delta {
                 .ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
             tensors.insert(name.clone(), variable.f_detach_copy()?.f_to_device(tch::Device::Cpu)?);
         }
-        Ok(Self { meta, tensors })
+        Ok(Self { meta, tensors, mapped: None })
     }
 
     /// The file's bytes: the same task gives the same ones.
@@ -150,9 +154,10 @@ impl Delta {
 
     /// What [`Delta::write`] wrote, from the contents of the file `path`.
     pub fn of(path: &Path, contents: Contents) -> Result<Self> {
+        let mapped = contents.mapped.clone();
         let (meta, tensors) = parse(path, contents)?;
         match meta {
-            Some(meta) => Ok(Self { meta, tensors }),
+            Some(meta) => Ok(Self { meta, tensors, mapped }),
             None => Err(Error::file(
                 path,
                 "not a delta: a safetensors file without a delta's metadata (bitfit writes one as delta.safetensors)",
@@ -166,13 +171,13 @@ impl Delta {
         // The method's settings say any size: what they add takes memory once the delta's own tensors are known to have it.
         self.check(path, base)?;
         base.allocate_added()?;
-        assign(&self.tensors, base)
+        assign(&self.tensors, self.mapped.as_deref(), base)
     }
 
     /// Checks the delta against `base`, then copies its tensors in. A base that does not fit is left unchanged.
     pub fn apply(&self, path: &Path, base: &mut Base) -> Result<()> {
         self.check(path, base)?;
-        assign(&self.tensors, base)
+        assign(&self.tensors, self.mapped.as_deref(), base)
     }
 
     fn check(&self, path: &Path, base: &Base) -> Result<()> {
@@ -213,9 +218,14 @@ impl Delta {
     }
 }
 
-/// Copies `tensors` into the model, which has them.
-fn assign(tensors: &BTreeMap<String, Tensor>, base: &mut Base) -> Result<()> {
-    tensors.iter().try_for_each(|(name, tensor)| base.set(name, tensor))
+/// Copies `tensors` into the model, which has them; nobody may have written to the file that they are pieces of.
+fn assign(
+    tensors: &BTreeMap<String, Tensor>,
+    mapped: Option<&Mapped>,
+    base: &mut Base,
+) -> Result<()> {
+    tensors.iter().try_for_each(|(name, tensor)| base.set(name, tensor))?;
+    mapped.map_or(Ok(()), |file| file.check_unchanged(|| Ok(false)))
 }
 
 /// Checks that the model has these tensors, in these shapes.
@@ -244,7 +254,9 @@ pub fn start_from(
     method: &Method,
     base: &mut Base,
 ) -> Result<Vec<String>> {
-    let (meta, tensors) = parse(path, sealed::read(path)?)?;
+    let contents = sealed::read(path)?;
+    let mapped = contents.mapped.clone();
+    let (meta, tensors) = parse(path, contents)?;
     let architecture = base.config.architecture;
     let mut tensors: BTreeMap<String, Tensor> = tensors
         .into_iter()
@@ -288,13 +300,13 @@ pub fn start_from(
             differs.push(name.clone());
         }
     }
-    assign(&tensors, base)?;
+    assign(&tensors, mapped.as_deref(), base)?;
     Ok(differs)
 }
 
 /// The tensors of a safetensors file, with the metadata when it is a delta.
 fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
-    let Contents { metadata, tensors, checksum } = contents;
+    let Contents { metadata, tensors, checksum, .. } = contents;
     if !metadata.contains_key("base_fingerprint") {
         return Ok((None, tensors));
     }

@@ -3,14 +3,15 @@
 use crate::error::{Error, Result};
 use crate::files;
 use crate::native;
-use crate::weights::write_safetensors;
+use crate::weights::{Mapped, Source, write_safetensors};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
-use tch::{Device, Kind, Tensor};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
 
 /// The metadata's key of the checksum: of all of the file's bytes, with zeros in its own place.
 const KEY: &str = "sha256";
@@ -39,6 +40,8 @@ pub struct Contents {
     pub tensors: BTreeMap<String, Tensor>,
     /// The checksum, where it has one; it is right.
     pub checksum: Option<String>,
+    /// The file, where the tensors are pieces of it.
+    pub mapped: Option<Arc<Mapped>>,
 }
 
 /// The bytes of a sealed file; the same contents give the same ones.
@@ -78,7 +81,7 @@ pub fn read(path: &Path) -> Result<Contents> {
     let broken = |problem: &dyn std::fmt::Display| {
         Error::file(path, format!("not a whole safetensors file: {problem}"))
     };
-    let whole = open(path)?;
+    let (whole, mapped) = open(path)?;
     let size = whole.numel();
     let length =
         bytes(&whole, 0, size_of::<u64>()).map_err(|_| broken(&format!("{size} bytes")))?;
@@ -120,20 +123,19 @@ pub fn read(path: &Path) -> Result<Contents> {
         }
         tensors.insert(name, piece.f_view_dtype(Kind::Float)?.f_view(&shape[..])?);
     }
-    Ok(Contents { metadata, tensors, checksum })
+    Ok(Contents { metadata, tensors, checksum, mapped })
 }
 
 /// The bytes of a file; they are in memory where they are few, so that nobody who writes into the file changes them.
-fn open(path: &Path) -> Result<Tensor> {
+fn open(path: &Path) -> Result<(Tensor, Option<Arc<Mapped>>)> {
     let (mut file, size) = files::open_regular(path)?;
     if size < MAPPED_FROM {
         let mut bytes = vec![];
         file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-        return Ok(Tensor::f_from_slice(&bytes)?);
+        return Ok((Tensor::f_from_slice(&bytes)?, None));
     }
-    let utf8 = path.to_str().ok_or_else(|| Error::file(path, "a path that is not UTF-8"))?;
-    let size = i64::try_from(size).unwrap_or(i64::MAX);
-    Ok(Tensor::f_from_file(utf8, false, size, (Kind::Uint8, Device::Cpu))?)
+    let (source, _) = Source::open(path)?;
+    Ok((source.bytes, Some(source.mapped)))
 }
 
 fn bytes(whole: &Tensor, start: usize, length: usize) -> Result<Vec<u8>> {

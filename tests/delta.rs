@@ -228,14 +228,17 @@ fn a_hostile_one_takes_no_memory() {
     task.meta.tokenizer_fingerprint = Tokenizer::read(&scratch.path("base")).unwrap().fingerprint;
     // Two million labels.
     let many = Meta { labels: vec![String::new(); 2_000_000], ..task.meta.clone() };
-    let bytes = Delta { meta: many, tensors: delta(&base).tensors }.to_bytes().unwrap();
+    let mut hostile = delta(&base);
+    hostile.meta = many;
+    let bytes = hostile.to_bytes().unwrap();
     std::fs::write(&path, bytes).unwrap();
     for args in [&predict[..], &against, &export] {
         refuse(args, &["10000 labels at most"]);
     }
     // Four million, in a header that is larger than any is written.
     let more = Meta { labels: vec![String::new(); 4_000_000], ..task.meta.clone() };
-    let error = Delta { meta: more, tensors: delta(&base).tensors }.to_bytes().unwrap_err();
+    hostile.meta = more;
+    let error = hostile.to_bytes().unwrap_err();
     assert!(error.to_string().contains("labels and settings take"), "{error}");
     let header = " ".repeat(20_000_000);
     std::fs::write(&path, [&20_000_000_u64.to_le_bytes()[..], header.as_bytes()].concat()).unwrap();

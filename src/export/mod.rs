@@ -64,12 +64,13 @@ pub fn export(
         for (name, bytes) in reader.files()? {
             write(name, &bytes)?;
         }
-        base.check_unchanged()?;
         match format {
             // Every tensor of the model, as its `state_dict()` has it.
             Format::Hf => write_tensors(dir, "model.safetensors", &task.meta.method.merged(&base)?),
             Format::Peft => peft::write(dir, model, &base, &before.tensors, &task),
-        }
+        }?;
+        // What was written are pieces of its file.
+        base.check_unchanged()
     })
 }
 

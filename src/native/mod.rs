@@ -530,14 +530,14 @@ struct Mapping {
 }
 
 /// The files that were mapped last; later ones take the places of the first.
-static MAPPINGS: [Mapping; 256] = [const {
+static MAPPINGS: [Mapping; 1024] = [const {
     Mapping {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         text: AtomicPtr::new(std::ptr::null_mut()),
         length: AtomicUsize::new(0),
     }
-}; 256];
+}; 1024];
 
 /// How [`name_mapped`] writes: not at all, before [`report_bus_errors`]; for people; as JSON.
 static REPORTS: AtomicU8 = AtomicU8::new(0);
