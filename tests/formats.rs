@@ -159,6 +159,11 @@ fn columns_are_separated_by_commas_semicolons_tabs_or_bars() {
     assert_eq!(rows(&path, &labelled()), expected);
     let semicolons = Columns { delimiter: Some(';'), ..labelled() };
     error(&path, &semicolons, &["x.csv:1: sep=^", "data.delimiter is ';'"]);
+    // Without a header, what never occurs would make one column of each line.
+    let path = scratch.write("x.csv", "good,0\nbad,1\nfine, really,1\n");
+    let headless = Columns { text: "1".into(), header: false, ..labelled() };
+    let headless = Columns { labels: LabelColumns::None, ..headless };
+    error(&path, &headless, &["x.csv:3"]);
     // Where columns are missing, what was found is said.
     let path = scratch.write("x.csv", "sentence;class\ngood;a\n");
     error(&path, &labelled(), &["the header has sentence, class, separated by semicolons"]);
@@ -597,6 +602,18 @@ fn a_bomb_is_refused_before_it_takes_memory() {
         },
         unpacks,
     );
+    // Many files, none of which unpacks to too much alone.
+    std::fs::create_dir(scratch.path("shards")).unwrap();
+    let properties = || packed().set_dictionary_page_size_limit(1 << 30);
+    write_texts(&scratch.path("shards/0000.parquet"), properties(), &vec![text.clone(); 200]);
+    for i in 1..20 {
+        let [from, to] = [0, i].map(|i| scratch.path(&format!("shards/{i:04}.parquet")));
+        std::fs::copy(from, to).unwrap();
+    }
+    let args = ["train", "--config", "config.toml", "--dry-run", "--set", "data.train=shards"];
+    let (output, peak) = scratch.bitfit_measured(&args);
+    refused(&output, 1, &[&["shards/0001.parquet"], &unpacks[..]].concat());
+    assert!(peak < base + 1024, "{peak} MiB, and {base} MiB for the base alone");
     // A row with a list of many labels.
     bomb(
         "list.parquet",

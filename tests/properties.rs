@@ -8,9 +8,13 @@ use bitfit::models::TaskType;
 use bitfit::optim::{Course, Schedule};
 use bitfit::sealed;
 use bitfit::train::Policy;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tch::Tensor;
 
 proptest! {
@@ -115,7 +119,7 @@ proptest! {
         second in vec(prop::sample::select(spellings()), 1..7),
         like_the_first in any::<bool>(),
         declared: bool,
-        format in 0usize..3,
+        format in 0usize..4,
     ) {
         let scratch = Scratch::new();
         let mut names: Vec<String> = vec![];
@@ -231,7 +235,7 @@ proptest! {
 
 /// Labels by what they look like: each line has spellings of one, and the number that it is, if it is one.
 type Group = (Option<f64>, &'static [&'static str]);
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 15] = [
     (None, &["spam", "Spam", "SPAM"]),
     (None, &["stra\u{df}e", "STRASSE", "Strasse"]),
     (None, &["caf\u{e9}", "cafe\u{301}", "CAF\u{c9}"]),
@@ -246,6 +250,8 @@ const GROUPS: [Group; 14] = [
     (Some(2.0), &["2", "2.00", "20e-1"]),
     (Some(10.0), &["10", "1e1"]),
     (Some(0.5), &["0.5", ".5", "5e-1"]),
+    // No number that anybody means.
+    (None, &["1e-9223372036854775808", "1E-9223372036854775808"]),
 ];
 
 fn spellings() -> Vec<&'static str> {
@@ -320,6 +326,22 @@ fn rule_of_classes(
     Some(class).filter(|&class| may && class < names.len())
 }
 
+/// A Parquet file of the text `a` with each of the labels.
+fn parquet_of_texts(labels: &[&str]) -> Vec<u8> {
+    let schema = "message rows { required binary text (UTF8); required binary label (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(vec![], schema, Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for values in [&vec!["a"; labels.len()], labels] {
+        let values: Vec<ByteArray> = values.iter().map(|value| (*value).into()).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
 fn written(scratch: &Scratch, format: usize, labels: &[&str]) -> (std::path::PathBuf, Table) {
     let text: String = match format {
         0 => {
@@ -332,7 +354,10 @@ fn written(scratch: &Scratch, format: usize, labels: &[&str]) -> (std::path::Pat
         }
         _ => labels.iter().map(|l| format!("{{\"text\": \"a\", \"label\": \"{l}\"}}\n")).collect(),
     };
-    let path = scratch.write(["l.csv", "l.tsv", "l.jsonl"][format], text);
+    let path = match format {
+        3 => scratch.write("l.parquet", parquet_of_texts(labels)),
+        _ => scratch.write(["l.csv", "l.tsv", "l.jsonl"][format], text),
+    };
     let labels = LabelColumns::One { name: "label".into(), separator: None };
     let columns = Columns {
         text: "text".into(),

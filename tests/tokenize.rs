@@ -778,6 +778,11 @@ fn files_that_are_too_large_or_no_files_are_refused_in_few_words() {
     let large = std::fs::File::create(dir.join("tokenizer.json")).unwrap();
     large.set_len(40 << 20).unwrap();
     refused_in_few_words(dir, &["tokenizer.json", "41943040 bytes; expected 33554432 at most"]);
+    for name in ["tokenizer.json", "special_tokens_map.json"] {
+        std::fs::File::create(dir.join(name)).unwrap().set_len(20 << 20).unwrap();
+    }
+    refused_in_few_words(dir, &["have 4194", "bytes together; expected 33554432 at most"]);
+    std::fs::remove_file(dir.join("special_tokens_map.json")).unwrap();
     let lines: String = (0..1_000_001).map(|i| format!("{i}\n")).collect();
     std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
     write("vocab.txt", &lines);

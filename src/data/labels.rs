@@ -393,7 +393,7 @@ impl<'a> Found<'a> {
             return Some("expected a label (data.label_column), and this is what programs write where one is missing; model.label_names can name it, and data.skip_bad_rows leaves such rows out".into());
         }
         if spelling::is_printed_list(name) || spelling::is_row_of_flags(name) {
-            return Some("expected a label, and this is a list written as a text; lists are for JSONL and Parquet, and data.label_separator cuts a text into labels".into());
+            return Some("expected a label, and this is a list written as a text; lists are for JSON and Parquet, and data.label_separator cuts a text into labels".into());
         }
         let point = spelling::decimal_comma(name).filter(|_| self.numbers)?;
         Some(format!(

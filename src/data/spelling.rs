@@ -18,7 +18,7 @@ impl Number {
         let text = text.trim();
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
         let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
-        let exponent = exponent.parse::<i64>().ok().filter(|e| e.abs() < 10_000)?;
+        let exponent = exponent.parse::<i64>().ok().filter(|e| e.unsigned_abs() < 10_000)?;
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let all = [whole, fraction].concat();
         if all.is_empty() || !all.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,14 +1,14 @@
-//! How much may come out of a file that holds more than its size says: a compressed one, a Parquet.
+//! How much may come out of files that hold more than their size says: compressed ones, Parquet.
 
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What any file may hold.
+/// What files of any size may hold.
 const LEAST: u64 = 256 << 20;
 
-/// What a larger file may hold, for each of its bytes. Texts are rarely compressed to less than a thirtieth.
+/// What larger files may hold, for each of their bytes. Texts are rarely compressed to less than a thirtieth.
 const TIMES: u64 = 64;
 
 /// What a row takes beside its texts and labels.
@@ -17,19 +17,21 @@ pub const ROW: u64 = 256;
 /// What a value in a list takes beside its text.
 pub const ENTRY: u64 = 64;
 
-/// Bytes that may still come out of a file: unpacked ones, and the rows made of them.
+/// Bytes that may still come out of files: unpacked ones, and the rows made of them.
 #[derive(Debug, Clone)]
 pub struct Budget {
-    file: u64,
+    size: u64,
     limit: u64,
     spent: Arc<AtomicU64>,
 }
 
 impl Budget {
-    /// The budget of a file of so many bytes.
-    pub fn of(file: u64) -> Self {
-        let limit = file.saturating_mul(TIMES).max(LEAST);
-        Self { file, limit, spent: Arc::default() }
+    /// The budget of files that are read together.
+    pub fn of(files: &[impl AsRef<Path>]) -> Self {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |about| about.len());
+        let size = files.iter().map(|path| size(path.as_ref())).fold(0, u64::saturating_add);
+        let limit = size.saturating_mul(TIMES).max(LEAST);
+        Self { size, limit, spent: Arc::default() }
     }
 
     /// Bytes that are left.
@@ -49,12 +51,12 @@ impl Budget {
         self.spent.load(Ordering::Relaxed) > self.limit
     }
 
-    /// The error of a file that holds more.
+    /// The error of the file that exceeds it.
     pub fn exceeded(&self, path: &Path) -> Error {
         let problem = format!(
-            "its {} bytes unpack to more than {} MiB; expected at most 256 MiB, or {TIMES} times its size; if that is right, save it \
+            "{} bytes unpack to more than {} MiB; expected at most 256 MiB, or {TIMES} times as many; if that is right, save them \
              uncompressed, as .csv or .jsonl",
-            self.file,
+            self.size,
             self.limit >> 20
         );
         Error::data(path, None, problem)

@@ -3,7 +3,7 @@
 use super::input::{self, ending, format_of};
 use super::{Label, LabelColumns, Place, Row, Rows, quoted};
 use crate::error::{Error, Result};
-use crate::threads;
+use crate::{files, threads};
 use std::path::{Path, PathBuf};
 
 /// Reads the classes' files in the order of their names. Hidden folders are no classes, nor are aclImdb's unlabelled reviews.
@@ -21,7 +21,11 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         }
     }
     let mut files = vec![];
-    for class in sorted_entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
+    for class in sorted_entries(path)? {
+        // A link to nowhere may have been a class.
+        if !files::is_there(&class)? || !class.is_dir() {
+            continue;
+        }
         let name = class.file_name().unwrap_or_default();
         if name.as_encoded_bytes().starts_with(b".") || (imdb && name == "unsup") {
             continue;
@@ -41,7 +45,7 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     }
     // Tens of thousands of small files: most of the time goes into opening them.
     let read: Vec<Result<Row>> = threads::map(&files, |(file, label)| {
-        let (text, _) = input::read_text(file, None)?;
+        let text = input::read_plain(file)?;
         let text = text.trim_start_matches('\u{feff}').to_owned();
         let place = Place { path: file.as_path().into(), line: None };
         let labels = labelled.then(|| vec![Label { name: label.clone(), number: None }]);

@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use crate::error::{Error, Result};
-use crate::files::{open_regular, text_of};
+use crate::files::{self, open_regular, text_of};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
@@ -90,29 +90,29 @@ pub fn ending(path: &Path) -> Option<String> {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }
 
-/// The text of a file of rows, and what is left of the budget where it is compressed.
-pub fn read_text(path: &Path, packing: Option<Packing>) -> Result<(String, Option<Budget>)> {
-    let (mut file, length) = open_regular(path)?;
-    let mut bytes = vec![];
-    let Some(packing) = packing else {
-        file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-        let other = BEGINNINGS.iter().find(|(start, _)| bytes.starts_with(start));
-        let text = text_of(path, bytes).map_err(|error| match other {
-            Some((_, ending)) => {
-                let problem = format!("not text: its contents are those of a {ending}");
-                Error::data(path, None, problem)
-            }
-            None => error,
-        });
-        return Ok((text?, None));
-    };
-    let budget = Budget::of(length);
-    let most = budget.left() + 1;
+/// The text of a file of rows; where it is packed, its bytes are taken off the budget.
+pub fn read_text(path: &Path, packing: Option<Packing>, budget: &Budget) -> Result<String> {
+    let Some(packing) = packing else { return read_plain(path) };
+    let (file, _) = open_regular(path)?;
+    let (most, mut bytes) = (budget.left() + 1, vec![]);
     unpack(file, packing)
         .and_then(|unpacked| unpacked.take(most).read_to_end(&mut bytes))
         .map_err(|error| unreadable(path, error))?;
     budget.take(bytes.len() as u64, path)?;
-    Ok((text_of(path, bytes)?, Some(budget)))
+    text_of(path, bytes)
+}
+
+/// The text of a file that is not packed.
+pub fn read_plain(path: &Path) -> Result<String> {
+    let bytes = files::read(path)?;
+    let other = BEGINNINGS.iter().find(|(start, _)| bytes.starts_with(start));
+    text_of(path, bytes).map_err(|error| match other {
+        Some((_, ending)) => {
+            let problem = format!("not text: its contents are those of a {ending}");
+            Error::data(path, None, problem)
+        }
+        None => error,
+    })
 }
 
 /// The bytes that were packed. An error of theirs is of the kind `InvalidData`.

@@ -339,7 +339,7 @@ impl<'a> Rows<'a> {
 pub const FORMATS: &str = ".csv, .tsv, .jsonl, .json (each also as .gz, .zst, .bz2 or .xz), .parquet, or a folder of class folders or of Parquet \
      files";
 
-/// Reads all rows of `path`.
+/// Reads all rows of a file or a folder.
 pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
     if path.is_dir() {
         if let Some(files) = shards::of_folder(path)? {
@@ -349,6 +349,11 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
         folder::read(path, &mut rows)?;
         return Ok(Table { rows: rows.finish(path), classes: None });
     }
+    read_file(path, columns, &Budget::of(&[path]))
+}
+
+/// Reads all rows of a file; what is unpacked is taken off the budget.
+fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
     let Some((format, packing)) = input::format_of(path) else {
         std::fs::metadata(path).map_err(Error::io("read", path))?;
         let problem = format!("cannot tell what it is by its ending; expected {FORMATS}");
@@ -356,14 +361,17 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
     };
     let mut rows = Rows::new(columns);
     let classes = match (format, packing) {
-        (Format::Parquet, None) => parquet::read(path, &mut rows)?,
+        (Format::Parquet, None) => {
+            rows.budget = Some(budget.clone());
+            parquet::read(path, &mut rows, budget)?
+        }
         (Format::Parquet, Some(_)) => {
             let problem = "a .parquet is compressed inside; unpack it, and name the .parquet";
             return Err(Error::data(path, None, problem));
         }
         (format, packing) => {
-            let (text, budget) = input::read_text(path, packing)?;
-            rows.budget = budget;
+            rows.budget = packing.map(|_| budget.clone());
+            let text = input::read_text(path, packing, budget)?;
             let text = text.trim_start_matches('\u{feff}');
             match format {
                 Format::Tsv => table::read_tsv(path, text, &mut rows)?,
@@ -381,11 +389,15 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
     Ok(Table { rows, classes })
 }
 
-/// Reads all rows of several files, as one.
+/// Reads all rows of several files, as one; or of a folder.
 pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
+    if let [path] = paths {
+        return read(path, columns);
+    }
+    let budget = Budget::of(paths);
     let mut all = Table { rows: vec![], classes: None };
     for path in paths {
-        let table = read(path, columns)?;
+        let table = read_file(path, columns, &budget)?;
         all.rows.extend(table.rows);
         match (&all.classes, table.classes) {
             (None, found) => all.classes = found,

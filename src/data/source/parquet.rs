@@ -16,18 +16,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Reads the columns that are named, and no others. Returns the names of the classes where the file says them.
-pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
+pub fn read(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
     // On some damaged files the library panics: for this long its message is nobody's.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows)));
+    let read =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows, budget)));
     std::panic::set_hook(hook);
     read.unwrap_or_else(|_| Err(Error::data(path, None, "not a whole Parquet file: it is damaged")))
 }
 
-fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
-    let (file, bytes) = open_regular(path)?;
-    let budget = Budget::of(bytes);
+fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
+    let (file, _) = open_regular(path)?;
     let broken = |e: ParquetError| match budget.is_exceeded() {
         true => budget.exceeded(path),
         false => Error::data(path, None, format!("not a whole Parquet file: {e}")),
@@ -39,7 +39,6 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>) -> Result<Option<Vec<String>>> {
     if count.fold(0, u64::saturating_add).saturating_mul(ROW) > budget.left() {
         return Err(budget.exceeded(path));
     }
-    rows.budget = Some(budget.clone());
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
     let names = rows.columns.named();

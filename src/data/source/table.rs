@@ -157,7 +157,10 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> char {
         .iter()
         .filter_map(|&delimiter| Some((delimiter, first(delimiter)?)))
         .collect();
-    let fitting = tried.iter().find(|(_, records)| fits(records));
+    let fitting = tried.iter().find(|(delimiter, records)| {
+        // Without a header any delimiter that never occurs makes one column.
+        fits(records) && (*delimiter == ',' || width(records) > 1)
+    });
     // Of several with equally many, the first.
     let widest = || tried.iter().rev().max_by_key(|(_, records)| width(records));
     fitting.or_else(widest).map_or(',', |(delimiter, _)| *delimiter)

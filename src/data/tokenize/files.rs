@@ -17,7 +17,8 @@ pub const FILES: [&str; 7] = [
     "added_tokens.json",
 ];
 
-/// Bytes of the largest file that is read. A tokenizer.json of half a million tokens has 10 MB.
+/// Bytes of the largest file that is read, and of all JSON files together, whose values may take 40 times as much memory. A
+/// tokenizer.json of half a million tokens has 10 MB.
 pub const LARGEST: u64 = 32 << 20;
 
 /// A JSON object, its keys in the file's order.
@@ -83,6 +84,16 @@ pub struct Files {
 impl Files {
     /// Reads the files of `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
+        let json = FILES.iter().filter(|name| name.ends_with(".json"));
+        let size = |name: &&str| std::fs::metadata(dir.join(name)).map_or(0, |about| about.len());
+        let sizes: Vec<u64> = json.map(size).filter(|size| *size <= LARGEST).collect();
+        let size: u64 = sizes.iter().sum();
+        if size > LARGEST {
+            let problem = format!(
+                "the tokenizer's JSON files have {size} bytes together; expected {LARGEST} at most"
+            );
+            return Err(Error::file(dir, problem));
+        }
         let config_path = dir.join("tokenizer_config.json");
         let config = read_json(&config_path)?;
         let model_path = dir.join("config.json");
