@@ -1,6 +1,7 @@
 //! What can go wrong. Each variant names the file, key or tensor, what was found and what was expected.
 
-use crate::escape::{line, text};
+use crate::escape;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// What every fallible function of this library returns.
@@ -41,7 +42,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A data file with something wrong in it.
-    #[error("{}{}: {}", crate::escape::line(path.display()), line.map(|l| format!(":{l}")).unwrap_or_default(), crate::escape::line(problem))]
+    #[error("{}{}: {}", self::line(path.display()), line.map(|l| format!(":{l}")).unwrap_or_default(), self::line(problem))]
     Data {
         /// The data file.
         path: PathBuf,
@@ -130,7 +131,7 @@ pub enum Error {
         now: Option<PathBuf>,
     },
     /// Arguments that do not fit together.
-    #[error("{}", text(.0))]
+    #[error("{}", escape::text(.0))]
     Usage(String),
     /// Some of several runs failed; the others are done.
     #[error("{}", line(.0))]
@@ -149,6 +150,29 @@ pub enum Error {
     /// Something that cannot happen.
     #[error("{}. This is a bug.", line(.0))]
     Bug(String),
+}
+
+/// Letters of each part of a message, unless they are our own: a file's names and values may have millions.
+const MOST: usize = 1_500;
+
+/// `shown` escaped on one line, its middle left out where it is long.
+fn line(shown: impl Display) -> String {
+    short(escape::line(shown))
+}
+
+/// `shown` escaped, the middle of each long line left out.
+fn text(shown: impl Display) -> String {
+    escape::text(shown).split('\n').map(|line| short(line.into())).collect::<Vec<_>>().join("\n")
+}
+
+fn short(text: String) -> String {
+    let count = text.chars().count();
+    if count <= MOST {
+        return text;
+    }
+    let begin: String = text.chars().take(MOST / 2).collect();
+    let end: String = text.chars().skip(count - MOST / 2).collect();
+    format!("{begin} [{} letters left out] {end}", count - begin.chars().count() - MOST / 2)
 }
 
 /// What became of the directory of an [`Error::Moved`].

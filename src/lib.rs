@@ -1,9 +1,12 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022), and by
 //! the methods that it is compared with.
 //!
-//! The modules in reading order; each uses only those before it: [`escape`], [`error`], [`threads`], [`logging`], [`native`], [`fault`], [`lock`], [`files`], [`nn`], [`models`],
+//! The modules in reading order; each uses only those before it: [`escape`], [`error`], [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
 //! [`weights`], [`sealed`], [`base`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
 //! [`cli`].
+
+// They panic where nobody listens: logging::say and files::tell do not.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod base;
 pub mod changes;
@@ -20,7 +23,6 @@ pub mod export;
 mod fault;
 pub mod files;
 pub mod freeze;
-#[allow(clippy::disallowed_methods)]
 pub mod hub;
 pub mod lock;
 pub mod logging;

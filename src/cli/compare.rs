@@ -13,6 +13,7 @@ use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit compare --config configs/compare/smoke.toml
@@ -26,13 +27,19 @@ What it writes:
 Exit codes:
   0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving";
 
-/// Says to a process that it is one of a comparison's, and whether it is not the first.
+/// Says to a process that it is one of a comparison's: the first (`0`), a later one (`1`), or one that was asked to end (`stop`).
 const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";
 
-/// Becomes this program anew, for the next run.
-fn again(going_on: bool) -> Result<()> {
-    let going_on = (GOING_ON, if going_on { "1" } else { "0" });
-    become_anew([going_on].into_iter().chain(signals::hand_on()))
+/// Becomes this program anew, for the next run; `stop` is what the run before was asked, where there was one.
+fn again(stop: Option<&AtomicBool>) -> Result<()> {
+    // Whatever is asked from here on waits for the next.
+    let terminal = signals::hand_on();
+    let going_on = match stop.map(|stop| stop.load(Ordering::SeqCst)) {
+        None => "0",
+        Some(false) => "1",
+        Some(true) => "stop",
+    };
+    become_anew([(GOING_ON, going_on)].into_iter().chain(terminal))
 }
 
 /// Says where an arm's rates are not the biases'.
@@ -84,16 +91,17 @@ impl Compare {
         // bitfit-train; what is done is found on the disk.
         let Ok(going_on) = std::env::var(GOING_ON) else {
             warn_of_rates_that_stay(&grid)?;
-            return again(false);
+            return again(None);
         };
         let stop = stop_on_signal(self.json);
+        stop.fetch_or(going_on == "stop", Ordering::SeqCst);
         let mut progress = Progress::new(bars, self.json);
-        let how = (true, going_on == "1");
+        let how = (true, going_on != "0");
         let report = match compare::compare(&grid, self.overwrite, how, &mut progress, &stop)? {
             Ended::Reported(report) => report,
             Ended::Again => {
                 drop(progress);
-                return again(true);
+                return again(Some(&stop));
             }
         };
         let page = grid.output_dir.join("report.html");

@@ -49,7 +49,7 @@ pub struct Inspect {
     /// Override a key of the configuration; may be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "config")]
     overrides: Vec<String>,
-    /// The model's weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin].
+    /// The model's weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first].
     #[arg(long, value_name = "NAME", requires = "model")]
     weights: Option<String>,
     /// Number of labels of the head that a model is shown with.
@@ -233,12 +233,12 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         escape::line(&meta.base_name),
         escape::line(&meta.architecture),
         escape::line(meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint)),
-        meta.method,
+        escape::line(&meta.method),
         meta.task_type.name(),
         if meta.labels.is_empty() {
             String::new()
         } else {
-            format!(": {}", meta.labels.join(", ").escape_debug())
+            format!(": {}", escape::line(meta.labels.join(", ")))
         },
         meta.max_length,
         if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },

@@ -13,7 +13,7 @@ use crate::base::BaseFiles;
 use crate::error::{Error, Result};
 use crate::sources::Model;
 use crate::weights::{self, Weights};
-use crate::{escape, hub, logging, native};
+use crate::{escape, files, hub, logging, native};
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use serde::Serialize;
@@ -241,6 +241,10 @@ impl Convert {
         let base = BaseFiles::read(&dir, name.as_deref())?.build(2, None, Device::Cpu)?;
         Weights::read(&base.config, &file)?.write_torchscript(&self.output)?;
         let written = Weights::read(&base.config, &self.output)?;
+        if written.fingerprint != base.fingerprint {
+            let problem = "written to while it was converted; convert it again";
+            return Err(Error::file(&file, problem));
+        }
         let (to, from) = (self.output.display(), file.display());
         tracing::info!("{to} from {from}, fingerprint {}", &written.fingerprint[..16]);
         Ok(())
@@ -254,7 +258,7 @@ fn find_model(
     weights: Option<&str>,
     bars: &MultiProgress,
 ) -> Result<Model> {
-    let id = path.to_str().is_some_and(hub::is_id) && !path.exists();
+    let id = path.to_str().is_some_and(hub::is_id) && !files::is_there(path)?;
     if let Some(revision) = revision.filter(|_| !id) {
         let found = path.display();
         return Err(Error::Usage(format!(
@@ -285,7 +289,13 @@ fn print(text: &str) -> Result<()> {
 
 /// Prints `value` for programs.
 fn print_json(value: &impl Serialize) -> Result<()> {
-    print_line(&serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))?)
+    print_line(&json_line(value)?)
+}
+
+/// `value` as one line of JSON, which no terminal obeys.
+fn json_line(value: &impl Serialize) -> Result<String> {
+    let json = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))?;
+    Ok(escape::json(&json))
 }
 
 fn print_line(line: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::signals::end_on_signal;
 use super::which::{Found, Which};
-use super::{downloads, print, print_json};
+use super::{downloads, json_line, print, print_json};
 use crate::config::{self, DataSection, Precision, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns, Labels};
 use crate::delta::Meta;
@@ -227,9 +227,7 @@ impl Predict {
     fn predict(&self, task: &Loaded, out: &mut dyn Write, name: &Path) -> Result<()> {
         let mut predict = |rows: &[Text]| {
             for prediction in task.predictor.predict(rows, task.batch_size)? {
-                let line =
-                    serde_json::to_string(&prediction).map_err(|e| Error::Bug(e.to_string()))?;
-                writeln!(out, "{line}").map_err(Error::io("write", name))?;
+                writeln!(out, "{}", json_line(&prediction)?).map_err(Error::io("write", name))?;
             }
             out.flush().map_err(Error::io("write", name))
         };

@@ -3,11 +3,13 @@
 use crate::logging::say;
 use crate::{files, native};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
-use signal_hook::{flag, iterator::Signals, low_level::signal_name};
+use signal_hook::iterator::{Handle, Signals};
+use signal_hook::{flag, low_level::signal_name};
 use std::fs::File;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
 
 /// What people and systems end a process with.
 const ENDS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
@@ -22,9 +24,18 @@ fn all() -> Vec<i32> {
     ENDS.into_iter().chain(WARNINGS).collect()
 }
 
-/// Lets signals wait for the program that this one becomes, until that one listens. Returns what is to be in its environment.
+/// The thread that listens, and what ends it.
+static LISTENING: Mutex<Option<(Handle, JoinHandle<()>)>> = Mutex::new(None);
+
+/// Lets signals wait for the program that this one becomes, until that one listens. Returns what is to be in its environment. What was
+/// heard before is in `stop` of [`stop_on_signal`].
 pub fn hand_on() -> Option<(&'static str, &'static str)> {
     native::hold_signals(&all(), true);
+    let listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some((handle, thread)) = listening {
+        handle.close();
+        let _ = thread.join();
+    }
     had_terminal().then_some((TERMINAL, "1"))
 }
 
@@ -43,6 +54,8 @@ pub fn stop_on_signal(json: bool) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     let mut asked = false;
+    // Threads that begin later hold them too, so that the one that listens hears all.
+    native::hold_signals(&all(), true);
     let listening = listen(move |signal| {
         let first = !heard.swap(true, Ordering::SeqCst);
         if ENDS.contains(&signal) && std::mem::replace(&mut asked, true) {
@@ -61,8 +74,8 @@ pub fn stop_on_signal(json: bool) -> Arc<AtomicBool> {
     });
     if !listening {
         stop_without_thread(&stop);
+        native::hold_signals(&all(), false);
     }
-    native::hold_signals(&all(), false);
     stop
 }
 
@@ -77,33 +90,43 @@ fn end_now() -> ! {
 fn listen(mut handler: impl FnMut(i32) + Send + 'static) -> bool {
     let (had, terminal) = (had_terminal(), File::open("/dev/tty").ok());
     let closed = move || had && !terminal.as_ref().is_some_and(File::is_terminal);
-    let mut signals = all();
-    // So it is under nohup.
-    signals.retain(|signal| *signal != SIGHUP || !native::ignores(SIGHUP));
+    let mut hear = move |signal| {
+        if signal == SIGHUP && closed() {
+            tracing::warn!("the terminal was closed; going on without it");
+        } else {
+            handler(signal);
+        }
+    };
     let (begun, begins) = mpsc::channel();
     let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
         // Not before there is a thread that listens: whatever has a handler ends the process no more.
-        let Ok(mut signals) = Signals::new(signals) else { return };
-        let _ = begun.send(());
-        for signal in signals.forever() {
-            if signal == SIGHUP && closed() {
-                tracing::warn!("the terminal was closed; going on without it");
-            } else {
-                handler(signal);
-            }
-        }
+        let Ok(mut signals) = Signals::new(heeded()) else { return };
+        native::hold_signals(&all(), false);
+        let _ = begun.send(signals.handle());
+        signals.forever().for_each(&mut hear);
+        native::hold_signals(&all(), true);
+        signals.pending().for_each(&mut hear);
     });
-    thread.is_ok() && begins.recv().is_ok()
+    let (Ok(thread), Ok(handle)) = (thread, begins.recv()) else { return false };
+    *LISTENING.lock().unwrap_or_else(PoisonError::into_inner) = Some((handle, thread));
+    true
+}
+
+/// Those that are listened to: under nohup all but the hang-up.
+fn heeded() -> Vec<i32> {
+    let mut signals = all();
+    signals.retain(|signal| *signal != SIGHUP || !native::ignores(SIGHUP));
+    signals
 }
 
 /// The same for a process that gets no more threads, with handlers that only set flags.
 fn stop_without_thread(stop: &Arc<AtomicBool>) {
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in ENDS {
+    for signal in heeded().into_iter().filter(|signal| ENDS.contains(signal)) {
         let _ = flag::register_conditional_shutdown(signal, 130, asked.clone());
         let _ = flag::register(signal, asked.clone());
     }
-    for signal in all() {
+    for signal in heeded() {
         let _ = flag::register(signal, stop.clone());
     }
 }

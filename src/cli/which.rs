@@ -3,6 +3,7 @@
 use super::{downloads, find_model};
 use crate::config::{Run, RunConfig};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::sources::Model;
 use clap::Args;
 use indicatif::MultiProgress;
@@ -20,7 +21,7 @@ pub struct Which {
     /// Of a model on the Hub: a branch, a tag or a commit [default: main].
     #[arg(long, value_name = "NAME", requires = "model")]
     revision: Option<String>,
-    /// The base's weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin].
+    /// The base's weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first].
     #[arg(long, value_name = "NAME")]
     weights: Option<String>,
     /// The task's delta.safetensors; with --run, instead of the run's.
@@ -86,7 +87,7 @@ impl Which {
 /// The configuration of a run directory. The device is this command's: the run's may not be here.
 fn read_run(dir: &Path, device: &str) -> Result<Run> {
     let path = dir.join("config.toml");
-    if !path.exists() {
+    if !files::is_there(&path)? {
         let problem =
             "not a run directory: no config.toml there; expected the output_dir of a training";
         return Err(Error::file(dir, problem));

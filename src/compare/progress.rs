@@ -107,7 +107,7 @@ impl Progress {
     /// Tells `event` to programs.
     pub fn tell(&self, event: &Value) -> Result<()> {
         // Whoever read along may have seen enough; the comparison goes on.
-        if self.json { files::tell(&format!("{event}\n")).map(drop) } else { Ok(()) }
+        if self.json { files::tell(&escape::json(&format!("{event}\n"))).map(drop) } else { Ok(()) }
     }
 
     /// Nothing more is drawn.

@@ -1,6 +1,7 @@
 //! How good a model is at each class.
 
 use super::metrics::{Counts, MultiLabel, count_classes, pairs, ratio};
+use crate::escape;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::{fmt, iter};
@@ -184,8 +185,7 @@ impl fmt::Display for Report {
 
 /// `label` with at most `length` characters, the last of them an ellipsis where some are left out; none of them moves the cursor.
 fn cut(label: &str, length: usize) -> String {
-    let label: String =
-        label.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let label = escape::line(label);
     if label.chars().count() <= length {
         return label;
     }

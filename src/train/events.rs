@@ -313,7 +313,7 @@ pub const METRICS: &str = "metrics.jsonl";
 pub fn flushed(output_dir: &Path) -> Result<u64> {
     let path = output_dir.join(METRICS);
     // Nothing has been logged yet.
-    if !path.exists() {
+    if !files::is_there(&path)? {
         return Ok(0);
     }
     let file = Writer::append(&path)?;
@@ -362,7 +362,7 @@ impl MetricsFile {
         }
         if self.echo {
             // Whoever read along may have seen enough; the run goes on.
-            self.echo = files::tell(&line)?;
+            self.echo = files::tell(&escape::json(&line))?;
         }
         Ok(())
     }

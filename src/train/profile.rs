@@ -2,6 +2,7 @@
 
 use super::{Event, Listener};
 use crate::error::{Error, Result};
+use crate::logging::say;
 use crate::native;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ impl Listener for Profiler {
             Event::Evaluating { .. } | Event::Saved(_) => self.pause()?,
             Event::Finished { .. } => {
                 self.pause()?;
-                eprint!("{}", self.profile()?);
+                say(&self.profile()?.to_string());
             }
             _ => {}
         }
