@@ -8,7 +8,9 @@
 # The machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers and peft, and neither Rust nor a network. The bundle is
 # therefore built from HEAD against libtorch 2.11.0 with tch 0.24.0, whose sources differ from this tree's in generated operations alone.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# With it, cd goes elsewhere and prints where.
+unset CDPATH
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 # rewrite FILE FROM TO: replaces a line's text, which must be there.
 rewrite() {
@@ -27,6 +29,7 @@ bundle() {
     local out work tests cupti
     out=$(mkdir -p "$1" && cd "$1" && pwd)
     work=$root/target/gpu-check
+    rm -rf "$work/tree"
     mkdir -p "$work/tree"
     fetch torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl
     fetch nvidia-cuda-runtime==13.0.96 7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl

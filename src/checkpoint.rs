@@ -179,8 +179,8 @@ impl Checkpoint {
     /// Puts the run's `delta.safetensors` back to what it was when the checkpoint in `folder` was saved.
     pub fn restore_best(folder: &Path, run_delta: &Path) -> Result<()> {
         let best = folder.join(BEST);
-        let bytes = std::fs::read(&best).map_err(Error::io("read", &best))?;
-        if std::fs::read(run_delta).is_ok_and(|there| there == bytes) {
+        let bytes = files::read(&best)?;
+        if files::read(run_delta).is_ok_and(|there| there == bytes) {
             return Ok(());
         }
         files::replace_with(run_delta, &bytes)

@@ -1,7 +1,7 @@
 //! Everything that is written: files and directories made beside and renamed, so that a reader sees the old one or the whole new one;
 //! files that grow; what is removed.
 //!
-//! Each operation is counted by [`fault`], and made only while the directories that this process locked are in their place ([`lock`]).
+//! Each operation is counted by `fault`, and made only while the directories that this process locked are in their place ([`lock`]).
 
 #![allow(clippy::disallowed_methods)]
 
@@ -383,29 +383,47 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     Err(Error::file(path, format!("{found}; expected a file")))
 }
 
+/// No file that is read into memory whole is as large: what BERT-large has as float32 is 1.3 GB.
+const MOST: u64 = 16 << 30;
+
 /// Reads a small regular file, or a link to one; one of more than `most` bytes is an error.
 pub fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (file, size) = open_regular(path)?;
-    let mut bytes = vec![];
-    if size <= most {
-        // It may have grown meanwhile.
-        file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-    }
-    let size = size.max(bytes.len() as u64);
     if size > most {
         return Err(Error::file(path, format!("{size} bytes; expected {most} at most")));
+    }
+    // It may have grown meanwhile.
+    read_at_most(path, file, most)
+}
+
+/// The text of a file or of a pipe, such as bash's `<(command)`; one of more than `most` bytes is an error.
+pub fn read_pipe(path: &Path, most: u64) -> Result<String> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    text_of(path, read_at_most(path, file, most)?)
+}
+
+fn read_at_most(path: &Path, file: File, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::file(path, format!("more than {most} bytes; expected fewer")));
     }
     Ok(bytes)
 }
 
-/// Reads a small text file, as [`read_small`] and [`read_text`] do.
+/// Reads a small text file, as [`read_small`] and [`text_of`] do.
 pub fn read_small_text(path: &Path, most: u64) -> Result<String> {
     text_of(path, read_small(path, most)?)
 }
 
-/// Reads a text file; one that is not UTF-8 is an error that names the line.
+/// Reads a whole regular file, or a link to one.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    read_small(path, MOST)
+}
+
+/// Reads a text file, as [`read`] does; one that is not UTF-8 is an error that names the line.
 pub fn read_text(path: &Path) -> Result<String> {
-    text_of(path, std::fs::read(path).map_err(Error::io("read", path))?)
+    text_of(path, read(path)?)
 }
 
 /// The text that the bytes of a file are; if they are not UTF-8, an error that names the line.

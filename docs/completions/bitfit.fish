@@ -47,7 +47,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand train" -s h -l help -d 'Pr
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l weights -d 'The base\'s weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l weights -d 'The base\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l device -d 'auto, cpu, cuda or cuda:N' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'What products are made in, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
@@ -68,7 +68,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -s h -l help -d 'Pri
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l weights -d 'The base\'s weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l weights -d 'The base\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l device -d 'auto, cpu, cuda or cuda:N' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'What products are made in, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
@@ -91,7 +91,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l delta -d 'A ta
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l against -d 'Show what changes from there to --delta: another delta of the same base, or the base itself (a directory, or a Hub id)' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l runs -d 'Show past runs side by side: run directories, or directories with runs below' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l set -d 'Override a key of the configuration; may be given several times' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l weights -d 'The model\'s weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l weights -d 'The model\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l num-labels -d 'Number of labels of the head that a model is shown with' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l json -d 'Write it to stdout as one JSON object, every tensor listed'
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -s h -l help -d 'Print help'
@@ -104,7 +104,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -s h -l help -d '
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l weights -d 'The base\'s weight file, or index of several [default: model.ot, model.safetensors or pytorch_model.bin]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l weights -d 'The base\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l format -d 'What to write' -r -f -a "hf\t'A whole checkpoint, for from_pretrained: base and task merged'
 peft\t'An adapter, for PeftModel.from_pretrained over the base'"

@@ -40,7 +40,6 @@ def save():
 
 # ---------------------------------------------------------------- the data and the model, made here
 WORDS = [w for w in (BUNDLE / "vocab.txt").read_text("utf-8").split("\n") if w.isascii() and w.isalpha() and len(w) > 2]
-IDS = {w: i for i, w in enumerate((BUNDLE / "vocab.txt").read_text("utf-8").split("\n"))}
 
 
 def rows(count, length, seed, spread=False):

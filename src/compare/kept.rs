@@ -119,7 +119,7 @@ fn asked(run: &Run) -> Result<String> {
 /// Where `run` stands, by what is kept of it.
 pub fn standing(run: &Run) -> Result<Standing> {
     let path = run.config.training.output_dir.join(NAME);
-    if !path.exists() {
+    if !files::is_there(&path)? {
         return Ok(Standing::Open);
     }
     let kept: Kept = serde_json::from_str(&files::read_text(&path)?).map_err(|e| {

@@ -83,7 +83,7 @@ pub fn compare(
         nothing_in_the_way(grid)?;
     }
     let path = grid.output_dir.join(SO_FAR);
-    let so_far = match std::fs::read_to_string(&path) {
+    let so_far = match files::read_text(&path) {
         // Failures of an earlier command are tried again.
         Ok(text) if going_on => serde_json::from_str(&text).unwrap_or_default(),
         _ => SoFar::default(),

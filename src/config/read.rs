@@ -95,9 +95,12 @@ const MODEL: &str = "model.model_name_or_path";
 const TRAIN: &str = "data.train";
 const EVAL: &str = "data.eval";
 
+/// Bytes of a configuration, of which even a large grid's has some thousand.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Reads a TOML file; an error names it, with line and key.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = crate::files::read_text(path).map_err(|error| {
+    let text = crate::files::read_pipe(path, MOST_BYTES).map_err(|error| {
         let message = match error {
             Error::Io { source, .. } => format!("cannot be read: {source}"),
             Error::Data { line, problem, .. } => {
@@ -125,7 +128,8 @@ fn resolve(key: &str, path: &mut PathBuf, folder: &Path) {
         TRAIN | EVAL => hub::is_id(text) && text.contains('/') && !data::has_ending(path),
         _ => false,
     });
-    if !id || local.exists() {
+    // A link to nowhere is no id either.
+    if !id || local.exists() || local.is_symlink() {
         *path = local;
     }
 }

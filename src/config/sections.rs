@@ -37,7 +37,7 @@ pub struct ModelSection {
     /// Of a model on the Hub: a branch, a tag or a commit; by default the newest of `main`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Its weight file's name, or its index's; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`, which must agree.
+    /// Its weight file's name, or its index's; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`, which must agree (of the Hub, safetensors first).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// A delta, or a plain safetensors file under Hugging Face's names, to start from.

@@ -103,7 +103,7 @@ impl Manifest {
         began: Duration,
     ) -> Result<Self> {
         let path = output_dir.join(FILE);
-        let before = std::fs::read(&path).ok().and_then(|bytes| {
+        let before = files::read(&path).ok().and_then(|bytes| {
             let read = serde_json::from_slice::<Self>(&bytes);
             read.map_err(|e| tracing::warn!("{}: {e}; it begins anew", path.display())).ok()
         });
@@ -199,7 +199,7 @@ impl Machine {
 
 /// SHA-256 of a file; `None` where there is none.
 fn sha256(path: &Path) -> Result<Option<String>> {
-    if path.exists() { files::sha256(path).map(Some) } else { Ok(None) }
+    if files::is_there(path)? { files::sha256(path).map(Some) } else { Ok(None) }
 }
 
 /// A time as RFC 3339 writes it, which knows the years 1970 to 9999: a clock that was never set may say another.

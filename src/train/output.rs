@@ -70,7 +70,7 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
     if there.is_empty() {
         return Ok(());
     }
-    let config = std::fs::read_to_string(path.join(CONFIG)).unwrap_or_default();
+    let config = files::read_text(&path.join(CONFIG)).unwrap_or_default();
     let shown = path.display();
     if !config.starts_with(MARK) {
         let (there, key) = (there.join(", "), "--set training.output_dir=DIR");
@@ -89,7 +89,7 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
 /// The configuration as it was run, of the run that the directory holds, if one is there and it can be read.
 fn as_it_was_run(path: &Path) -> Result<Option<RunConfig>> {
     let path = path.join(CONFIG);
-    if !path.exists() { Ok(None) } else { RunConfig::read(&path, &[]).map(Some) }
+    if files::is_there(&path)? { RunConfig::read(&path, &[]).map(Some) } else { Ok(None) }
 }
 
 /// `run` with what the run that it goes on with found on the Hub, where it names no revisions itself.

@@ -34,7 +34,7 @@ impl Past {
     /// Reads the run in `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(output::CONFIG);
-        if !path.exists() {
+        if !files::is_there(&path)? {
             let problem =
                 "not a run directory: no config.toml there; expected the output_dir of a training";
             return Err(Error::file(dir, problem));
@@ -48,7 +48,7 @@ impl Past {
 
     /// The runs in `dir`: it itself, or all below it, sorted.
     pub fn below(dir: &Path) -> Result<Vec<PathBuf>> {
-        if dir.join(output::CONFIG).exists() {
+        if files::is_there(&dir.join(output::CONFIG))? {
             return Ok(vec![dir.to_owned()]);
         }
         let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?.flatten();
@@ -65,7 +65,7 @@ impl Past {
     /// Its evaluations, in their order.
     pub fn evaluations(dir: &Path) -> Result<Vec<Evaluated>> {
         let path = dir.join(METRICS);
-        if !path.exists() {
+        if !files::is_there(&path)? {
             return Ok(vec![]);
         }
         let mut found = vec![];
@@ -96,7 +96,7 @@ impl Summary {
     /// What `summary.json` in `dir` says; none where there is none.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("summary.json");
-        if !path.exists() {
+        if !files::is_there(&path)? {
             return Ok(None);
         }
         let text = files::read_text(&path)?;

@@ -151,7 +151,7 @@ impl Listener for TensorBoard {
 /// Cuts the files to what a run had written that goes on after `step`, before its evaluation there where that is still due.
 fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
     for path in event_files(folder)? {
-        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = files::read(&path)?;
         let later = |event: &messages::Event| {
             let at = u64::try_from(event.step).unwrap_or(0);
             let evaluation = event.tags().any(|tag| tag.starts_with(EVAL));
