@@ -4,7 +4,7 @@
 #
 #   scripts/fuzz.sh [TARGET...] [--seconds N]
 #
-# A target runs for N seconds (60 by default) or 1,000,000 inputs, from the seeds in fuzz/corpus and from what earlier runs found,
+# A target runs for N seconds (60 by default) or 1,000,000 inputs a minute, from the seeds in fuzz/corpus and from what earlier runs found,
 # in fuzz/target/corpus. An input that fails is left in fuzz/artifacts.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -40,7 +40,7 @@ for target in "${targets[@]}"; do
     log=fuzz/target/$target.log result=ok
     # The first folder takes what is found.
     cargo +nightly fuzz run "$target" "fuzz/target/corpus/$target" "fuzz/corpus/$target" -- \
-        -runs=1000000 -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=2048 \
+        -runs=$((seconds * 1000000 / 60)) -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=2048 \
         -detect_leaks=0 -print_final_stats=1 >"$log" 2>&1 || result=FAILED failed=1
     figure() { awk -v key="stat::$1:" '$1 == key {print $2}' "$log"; }
     printf '%s: %s inputs, %s/s, %s MiB, %s\n' "$target" "$(figure number_of_executed_units)" "$(figure average_exec_per_sec)" \
