@@ -21,6 +21,8 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(again.unwrap(), Some(task));
     }
     let model = format!("tiny-{:?}/model.safetensors", config.architecture).to_lowercase();
-    let files = BaseFiles::read(folder(), golden(&model).to_str()).unwrap();
-    let _ = files.build(2, None, tch::Device::Cpu);
+    // The weights' names may tell another architecture, and their shapes another size.
+    if let Ok(files) = BaseFiles::read(folder(), golden(&model).to_str()) {
+        let _ = files.build(2, None, tch::Device::Cpu);
+    }
 });
