@@ -25,6 +25,9 @@ pub struct Meta {
     pub base_name: String,
     /// The fingerprint of the base's encoder.
     pub base_fingerprint: String,
+    /// What the base's `config.json` said that no tensor shows, by transformers' keys; empty where it was not noted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub base_config: BTreeMap<String, Value>,
     /// The fingerprint of the tokenizer that the task was trained with.
     pub tokenizer_fingerprint: String,
     /// What the head predicts.
@@ -47,6 +50,44 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Whether a value cannot be that of a key.
+    fn refuses(key: &str, value: &Value) -> bool {
+        let text = Value::String(String::new());
+        let mut fields = Map::new();
+        for key in ["architecture", "base_name", "base_fingerprint", "tokenizer_fingerprint"] {
+            fields.insert(key.into(), text.clone());
+        }
+        for (key, value) in [
+            ("task_type", Value::from(TaskType::default().name())),
+            ("labels", Value::Array(vec![])),
+            ("labels_declared", false.into()),
+            ("pairs", false.into()),
+            ("max_length", 0.into()),
+            ("freeze_plan", Value::Array(vec![])),
+            ("metrics", Value::Object(Map::new())),
+        ] {
+            fields.insert(key.into(), value);
+        }
+        fields.insert(key.into(), value.clone());
+        serde_json::from_value::<Self>(Value::Object(fields)).is_err()
+    }
+
+    /// Checks that the base's `config.json` says what it said when the task was trained.
+    fn check_config(&self, path: &Path, base: &Base) -> Result<()> {
+        let now = base.config.beside_tensors();
+        for (key, expected) in &self.base_config {
+            let found = now.get(key).unwrap_or(&Value::Null);
+            if found != expected {
+                let problem = format!(
+                    "{key}: found {found}, and {} was trained with {expected}",
+                    path.display()
+                );
+                return Err(Error::file(&base.dir.join("config.json"), problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks what a file says of itself, before anything is made by it: alone, and against its own `tensors`.
     fn check(&self, tensors: &BTreeMap<String, Tensor>) -> std::result::Result<(), String> {
         let classes = Architecture::ALL.map(Architecture::class);
@@ -204,6 +245,7 @@ impl Delta {
                 ),
             ));
         }
+        meta.check_config(path, base)?;
         let mut lacking = base.new.iter().chain(&base.added);
         if let Some(name) = lacking.find(|name| !self.tensors.contains_key(*name)) {
             let expected = "a value, since the base has none".into();
@@ -270,6 +312,7 @@ pub fn start_from(
             );
             return Err(Error::file(path, problem));
         }
+        meta.check_config(path, base)?;
         let adds = matches!(meta.method, Method::Lora(_) | Method::Adapter(_));
         if adds && meta.method != *method {
             let problem = format!(
@@ -320,8 +363,16 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
     if checksum.is_none() {
         return Err(Error::file(path, "a delta without its checksum"));
     }
-    const AS_JSON: [&str; 7] =
-        ["labels", "labels_declared", "pairs", "max_length", "method", "freeze_plan", "metrics"];
+    const AS_JSON: [&str; 8] = [
+        "base_config",
+        "labels",
+        "labels_declared",
+        "pairs",
+        "max_length",
+        "method",
+        "freeze_plan",
+        "metrics",
+    ];
     let mut fields = Map::new();
     for (key, text) in metadata {
         let value = if AS_JSON.contains(&key.as_str()) {
@@ -332,8 +383,14 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
         };
         fields.insert(key, value);
     }
-    let meta: Meta = serde_json::from_value(Value::Object(fields))
-        .map_err(|e| Error::file(path, format!("metadata: {e}")))?;
+    let meta: Meta = serde_json::from_value(Value::Object(fields.clone())).map_err(|e| {
+        // Which of them it is, serde does not say.
+        let is_wrong = |(key, value): &(&String, &Value)| Meta::refuses(key, value);
+        match fields.iter().find(is_wrong) {
+            Some((key, _)) => Error::file(path, format!("metadata {key}: {e}")),
+            None => Error::file(path, format!("metadata: {e}")),
+        }
+    })?;
     meta.check(&tensors).map_err(|problem| Error::file(path, format!("metadata: {problem}")))?;
     Ok((Some(meta), tensors))
 }

@@ -1,6 +1,6 @@
 //! The task file.
 
-use crate::common::{Scratch, golden_dir, refused, root, stderr, tiny_base};
+use crate::common::{Scratch, golden_dir, refused, root, stderr, succeeded, tiny_base};
 use bitfit::base::{Base, BaseFiles};
 use bitfit::data::Tokenizer;
 use bitfit::delta::{Delta, Meta, start_from};
@@ -19,6 +19,7 @@ fn meta(base: &Base) -> Meta {
         architecture: "BertForSequenceClassification".into(),
         base_name: "tiny-bert".into(),
         base_fingerprint: base.fingerprint.clone(),
+        base_config: base.config.beside_tensors(),
         tokenizer_fingerprint: "0".into(),
         task_type: TaskType::Classification,
         labels: ["bad", "so-so", "\"good\""].map(String::from).into(),
@@ -331,4 +332,62 @@ fn a_run_can_start_from_one_or_from_pythons() {
         ["bert.embeddings.LayerNorm.bias"]
     );
     assert_eq!(other.store.variables()["bert.embeddings.LayerNorm.bias"], values);
+}
+
+/// What config.json says beside the tensors decides scores too.
+#[test]
+fn a_base_whose_config_json_was_changed_is_another() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
+    let config = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&config).unwrap();
+    for (key, value) in [
+        ("num_attention_heads", serde_json::json!(8)),
+        ("hidden_act", "relu".into()),
+        ("layer_norm_eps", 0.5.into()),
+    ] {
+        let mut changed = said.clone();
+        changed[key] = value;
+        scratch.write("base/config.json", changed.to_string());
+        let parts = ["base/config.json", key, "was trained with"];
+        refused(&scratch.bitfit(&["predict", "--run", "run", "a film"]), 1, &parts);
+        refused(&scratch.bitfit(&["eval", "--run", "run"]), 1, &parts);
+        refused(&scratch.train(&["--resume"]), 1, &["base_config"]);
+    }
+    // The same function by another name, and a task of which it was not noted.
+    let mut changed = said.clone();
+    changed["hidden_act"] = "gelu_python".into();
+    scratch.write("base/config.json", changed.to_string());
+    succeeded(&scratch.bitfit(&["predict", "--run", "run", "a film"]));
+    changed["hidden_act"] = "relu".into();
+    scratch.write("base/config.json", changed.to_string());
+    let path = scratch.path("run/delta.safetensors");
+    let mut delta = Delta::read(&path).unwrap();
+    delta.meta.base_config.clear();
+    delta.write(&path).unwrap();
+    succeeded(&scratch.bitfit(&["predict", "--run", "run", "a film"]));
+}
+
+#[test]
+fn metadata_of_a_wrong_type_is_named() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
+    let bytes = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    assert!(text.contains("\"max_length\":\"32\""), "{:.400}", text);
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let changed = String::from_utf8(bytes[8..8 + header].to_vec())
+        .unwrap()
+        .replace("\"max_length\":\"32\"", "\"max_length\":\"-1\"");
+    // Another header, sealed again.
+    let mut delta = changed.into_bytes();
+    assert_eq!(delta.len(), header);
+    let place = delta.windows(10).position(|w| w == b"\"sha256\":\"").unwrap() + 10;
+    delta[place..place + 64].fill(b'0');
+    let mut whole = [&bytes[..8], &delta[..], &bytes[8 + header..]].concat();
+    let digest = bitfit::files::hex(&sha2::Sha256::digest(&whole));
+    whole[8 + place..8 + place + 64].copy_from_slice(digest.as_bytes());
+    std::fs::write(scratch.path("run/delta.safetensors"), whole).unwrap();
+    let output = scratch.bitfit(&["predict", "--run", "run", "a film"]);
+    refused(&output, 1, &["run/delta.safetensors", "metadata max_length"]);
 }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::Activation;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
 
@@ -127,6 +128,17 @@ impl ModelConfig {
             landmarks.push((weight(spec.layer.intermediate), vec![self.intermediate_size, hidden]));
         }
         landmarks
+    }
+
+    /// What scores depend on and no tensor's shape shows, by transformers' keys for BERT.
+    pub fn beside_tensors(&self) -> BTreeMap<String, Value> {
+        let mut said = BTreeMap::from([
+            ("num_attention_heads".to_owned(), Value::from(self.num_attention_heads)),
+            ("hidden_act".to_owned(), Value::from(self.hidden_act.name())),
+            ("layer_norm_eps".to_owned(), Value::from(self.layer_norm_eps)),
+        ]);
+        said.extend(self.padding.map(|id| ("pad_token_id".to_owned(), Value::from(id))));
+        said
     }
 
     /// What `config.json` says of the number of layers, where a tensor is in a layer above them.

@@ -22,6 +22,11 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// transformers' usual name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, other)| *other == self).map_or("", |(name, _)| name)
+    }
+
     /// transformers' names; those of one activation differ there in rounding alone.
     pub const NAMES: [(&str, Self); 14] = [
         ("gelu", Self::Gelu),

@@ -126,6 +126,7 @@ impl Prepared {
             architecture: base.config.architecture.class().into(),
             base_name: sources.model.name.clone(),
             base_fingerprint: base.fingerprint.clone(),
+            base_config: base.config.beside_tensors(),
             tokenizer_fingerprint: tokenizer.fingerprint.clone(),
             task_type,
             labels: labels.names.clone(),
@@ -231,7 +232,9 @@ impl Prepared {
         let (found, expected) = (json!(delta.meta), json!(self.meta));
         for (key, expected) in expected.as_object().into_iter().flatten() {
             let found = found.get(key).unwrap_or(&serde_json::Value::Null);
-            if key != "metrics" && found != expected {
+            // An earlier version did not note it.
+            let is_unknown = key == "base_config" && found.is_null();
+            if key != "metrics" && found != expected && !is_unknown {
                 let why = found.as_str().filter(|_| key == "tokenizer_fingerprint");
                 return match why.and_then(|found| self.tokenizer.why_other(found)) {
                     Some(why) => other(key, found, &format!("{expected}; {why}")),
