@@ -10,6 +10,7 @@ legacy.bin              the same in the form before PyTorch 1.6; legacy-N.bin by
                         that are views of one.
 tar.bin                 the form before that, a tar, put together here: torch.save writes it no more, torch.load reads it.
 masked-lm.bin           a masked language model, legacy: its decoder shares the embeddings' memory.
+negated.bin             a tensor whose file has its numbers with the other sign, which a bit says; it is refused.
 views.bin               tensors that are not contiguous, of one storage with an offset.
 mixed.bin               parameters, and plain values, NumPy scalars, a sparse, a quantized and an integer tensor beside them.
 lightning.bin           a checkpoint of a training: the state dict below "state_dict", its names below "model.".
@@ -76,6 +77,10 @@ def plain(value):
 def state_dicts(model, state):
     for protocol in (1, 2, 4, 5):
         torch.save(plain(state), golden / f"protocol-{protocol}.bin", pickle_protocol=protocol)
+    negated = plain(state)
+    name = "encoder.layer.0.attention.self.query.weight"
+    negated[name] = torch._neg_view(-negated[name])
+    torch.save(negated, golden / "negated.bin")
     torch.save(plain(state), golden / "legacy.bin", _use_new_zipfile_serialization=False)
     torch.save(plain(state), golden / "legacy-4.bin", _use_new_zipfile_serialization=False, pickle_protocol=4)
 

@@ -308,6 +308,20 @@ fn no_byte_of_pytorchs_forms_is_trusted() {
     }
 }
 
+#[test]
+fn a_tensor_that_is_stored_negated_is_refused() {
+    let error = small(&form("negated.bin")).unwrap_err().to_string();
+    assert!(error.contains("query.weight") && error.contains("negated"), "{error}");
+}
+
+#[test]
+fn another_architectures_weights_are_none() {
+    let message = error_after(|t| {
+        *t = t.iter().map(|(name, t)| (format!("roberta.{name}"), t.shallow_clone())).collect();
+    });
+    assert!(message.contains("no such tensor"), "{message}");
+}
+
 /// What reading an archive with this pickle says, which PyTorch would not write.
 fn pickled(scratch: &Scratch, parts: &[&[u8]]) -> String {
     let archive = std::fs::read(form("unchecked.bin")).unwrap();

@@ -414,5 +414,8 @@ fn outer<'a>(architecture: Architecture, places: &'a [Place]) -> &'a str {
     let (Some(before), None) = (found.next(), found.next()) else { return "" };
     let prefix = format!("{}.", architecture.prefix());
     let outer = before.strip_suffix(prefix.as_str()).unwrap_or(before);
-    if outer.ends_with('.') { outer } else { "" }
+    // Another architecture's weights are no model inside another.
+    let last = outer.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_other = Architecture::ALL.iter().any(|other| other.prefix() == last);
+    if outer.ends_with('.') && !is_other { outer } else { "" }
 }

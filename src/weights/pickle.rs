@@ -533,6 +533,13 @@ impl<'a> Machine<'a> {
                     _ => Object::Other,
                 }
             }
+            // Whether its numbers are to be negated, or conjugated: none that is saved from a model has that.
+            ("torch._utils", "_rebuild_tensor_v2", [_, _, _, _, _, _, said, ..])
+            | ("torch._utils", "_rebuild_tensor_v3", [_, _, _, _, _, _, _, said, ..])
+                if !self.pairs(*said).is_empty() =>
+            {
+                Object::Strange("torch._utils _rebuild_tensor_v2 of a negated or conjugated view".into())
+            }
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
                 self.view(*storage, *offset, *shape, *strides, None)?
             }
@@ -597,9 +604,11 @@ impl<'a> Machine<'a> {
     pub fn tensors(&self, root: usize) -> Step<Vec<(String, Found)>> {
         let mut left = MOST_NAMES;
         let found = self.below(root, &mut left)?;
-        if !found.is_empty() {
+        // A checkpoint may have a tensor beside its state dict, such as the best score so far.
+        if found.len() > 1 {
             return Ok(found);
         }
+        let lone = found;
         let mut model: Option<(&str, Vec<(String, Found)>)> = None;
         for &(key, value) in self.pairs(root) {
             let Object::Text(name) = self.object(key) else { continue };
@@ -616,6 +625,7 @@ impl<'a> Machine<'a> {
         }
         match (model, self.object(root)) {
             (Some((_, found)), _) => Ok(found),
+            (None, _) if !lone.is_empty() => Ok(lone),
             (None, Object::Dict(_) | Object::Instance { .. }) => {
                 Err(Problem::Content("no tensors where a model has them".into()))
             }
