@@ -9,7 +9,8 @@ use bitfit::data::{
 };
 use bitfit::models::TaskType;
 use parquet::data_type::{
-    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type,
+    BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType,
+    Int32Type, Int64Type,
 };
 use std::path::Path;
 
@@ -439,7 +440,31 @@ fn a_label_of_every_parquet_type_is_a_name_or_an_error() {
         assert_eq!(labels::<ByteArrayType>(&scratch, field, text.clone()), "x y", "{field}");
     }
     let decimal = labels::<Int32Type>(&scratch, "INT32 label (DECIMAL(4,2))", [150, 200]);
-    assert_eq!(decimal, "1.50 2.00");
+    assert_eq!(decimal, "1.50 2");
+    assert_eq!(labels::<Int32Type>(&scratch, "INT32 label (DECIMAL(4,0))", [1, 20]), "1 20");
+    // Annotations that older readers do not know.
+    let uuid = || bytes(b"0123456789abcdef").into();
+    for (found, part) in [
+        (
+            labels::<Int64Type>(&scratch, "INT64 label (TIMESTAMP(NANOS,true))", [1, 2]),
+            "found dates with a time",
+        ),
+        (labels::<Int64Type>(&scratch, "INT64 label (TIME(NANOS,true))", [1, 2]), "found times"),
+        (
+            labels::<FixedLenByteArrayType>(
+                &scratch,
+                "FIXED_LEN_BYTE_ARRAY(16) label (UUID)",
+                [uuid(), uuid()],
+            ),
+            "found UUIDs",
+        ),
+    ] {
+        let part = format!("file: column \"label\" (label_column): {part}, expected a label");
+        assert!(found.contains(&part), "{found}");
+    }
+    let as_text = Columns { text: "label".into(), labels: LabelColumns::None, ..columns() };
+    let error = read(&scratch.path("x.parquet"), &as_text).unwrap_err().to_string();
+    assert!(error.contains("(text_column): found UUIDs, expected a text"), "{error}");
     for (found, part) in [
         (labels::<DoubleType>(&scratch, "DOUBLE label", [1.0, f64::NAN]), "file:2: no label"),
         (labels::<Int32Type>(&scratch, "INT32 label (DATE)", [1, 2]), "file:1: column \"label\""),
@@ -593,9 +618,17 @@ fn a_list_of_0_and_1_says_which_labels_a_row_has() {
 fn a_list_that_is_a_text_is_refused() {
     let scratch = Scratch::new();
     let task = TaskType::MultiLabel;
-    for list in
-        ["[0, 1, 1]", "[0 1 1]", "[1. 0.]", "['a', 'b c']", "[\"a\"]", "[]", "(0, 1)", "{'a'}"]
-    {
+    for list in [
+        "[0, 1, 1]",
+        "[0 1 1]",
+        "[1. 0.]",
+        "['a', 'b c']",
+        "[\"a\"]",
+        "[a, b]",
+        "[]",
+        "(0, 1)",
+        "{'a'}",
+    ] {
         let cell = list.replace('"', "\"\"");
         let path = scratch.write("x.csv", format!("text,label\na,\"{cell}\"\nb,x\n"));
         for task in [task, TaskType::Classification] {
@@ -724,6 +757,11 @@ fn labels_that_only_look_alike_are_one_class_or_an_error() {
         ("caf\u{e9}", "CAFE\u{301}"),
         ("not spam", "not\u{a0} spam"),
         ("ham", "ha\u{ad}m"),
+        ("ham", "ha\u{200e}m"),
+        ("ham", "\u{2067}ham\u{2069}"),
+        ("ham", "\u{202a}ham\u{202c}"),
+        ("ham", "h\u{200d}am\u{feff}"),
+        ("ham", "ham\u{7}\u{2065}"),
         ("1", "1.0"),
         ("01", "1"),
         ("10", "1e1"),
@@ -808,8 +846,113 @@ fn labels_that_are_numbers_to_predict_are_noticed() {
     let parts = ["comma.csv:2", "label \"0,5\"", "a decimal comma; write 0.5", "regression"];
     refused(&scratch.train(&comma), 1, &parts);
     let regression = [&comma[..], &["--set", "model.task_type=regression"]].concat();
-    let parts = ["comma.csv:2", "label \"0,5\"", "expected a number", "with a point, 0.5"];
+    let parts = ["comma.csv:2", "label \"0,5\"", "expected a number", "a decimal comma; write 0.5"];
     refused(&scratch.train(&regression), 1, &parts);
+    // Before three digits it may stand between thousands.
+    for (labels, part) in [
+        (["1,000", "2,000"], "a comma, for the point or between thousands; write 1000 or 1.000"),
+        (["1,234,000", "7"], "a number with commas between thousands; write 1234000"),
+        (["1,000.5", "7"], "a number with commas between thousands; write 1000.5"),
+        (["0,500", "7"], "a number with a decimal comma; write 0.500"),
+    ] {
+        let rows = labels.map(|label| format!("text,\"{label}\"\n")).concat();
+        let path = scratch.write("comma.csv", format!("text,label\n{rows}"));
+        let rows = read(&path, &columns()).unwrap();
+        let error = of(TaskType::Classification, &path, &rows).unwrap_err().to_string();
+        assert!(error.contains("comma.csv:2") && error.contains(part), "{error}");
+        let error = Labels::default().targets(TaskType::Regression, &rows).unwrap_err().to_string();
+        assert!(error.contains("comma.csv:2") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_value_of_json_is_what_is_written() {
+    let scratch = Scratch::new();
+    let written = |lines: &[&str]| read(&scratch.write("x.jsonl", lines.join("\n")), &columns());
+    // What `json.loads` of Python gives; and 1.0 is 1, -0 is 0.
+    for (label, expected) in [
+        ("100000000000000000001", "100000000000000000001"),
+        ("-18446744073709551617", "-18446744073709551617"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("-0", "0"),
+        ("-0.0", "0"),
+        ("1.0", "1"),
+        ("1e2", "100"),
+        ("1.5", "1.5"),
+        ("true", "true"),
+        ("\"1.0\"", "1.0"),
+    ] {
+        let line = format!("{{\"text\": {label}, \"label\": {label}}}");
+        assert_eq!(texts(&written(&[&line]).unwrap()), [(expected, expected)]);
+        let line = format!("{{\"text\": \"a\", \"label\": [ {label} , \"x\"]}}");
+        assert_eq!(names(&written(&[&line]).unwrap()), [[expected, "x"]]);
+    }
+    let fine = "{\"text\": \"a\", \"label\": 1}";
+    for (line, part) in [
+        ("{\"text\": \"a\", \"label\": tru}", "x.jsonl:2: not JSON: expected ident"),
+        ("{\"text\": \"a\", \"label\": 1e999}", "x.jsonl:2: not JSON: number out of range"),
+        (
+            "{\"text\": \"a\", \"label\": 1, \"label\": 2}",
+            "x.jsonl:2: more than one field \"label\" (label_column)",
+        ),
+        ("{\"text\": \"a\", \"label\": [null]}", "found [null], expected a label"),
+    ] {
+        let error = written(&[fine, line]).unwrap_err().to_string();
+        assert!(error.contains(part) && !error.contains(" column 2"), "{error}");
+        assert!(!error.contains("at line"), "{error}");
+    }
+}
+
+/// What is likely meant otherwise is said, and what could be two things is refused.
+#[test]
+fn labels_that_may_mean_something_else_are_noticed() {
+    let scratch = Scratch::new();
+    let train = |labels: &[&str], more: &[&str]| {
+        let row = |i: usize| format!("text {i}\t{}\n", labels[i % labels.len()]);
+        let rows: String = (0..24).map(row).collect();
+        for name in ["train.tsv", "eval.tsv"] {
+            scratch.write(name, format!("text\tlabel\n{rows}"));
+        }
+        scratch.train(&[&["--dry-run"][..], more].concat())
+    };
+    let several = ["--set", "model.task_type=multi_label", "--set", "data.label_separator=','"];
+    for (labels, warned) in [(["a;b", "b", "b;c"], true), (["a;b,c", "b", "b;c"], false)] {
+        let output = train(&labels, &several);
+        succeeded(&output);
+        let part = "no row has more than one label, and one is \"a;b\"";
+        assert_eq!(stderr(&output).contains(part), warned, "{}", stderr(&output));
+    }
+    let five = ["--set", "model.label_names=[\"a\", \"b\", \"c\", \"d\", \"e\"]"];
+    for (labels, warned) in [(["1", "2", "3", "4"], true), (["0", "1", "2", "3"], false)] {
+        let output = train(&labels, &five);
+        succeeded(&output);
+        let found = stderr(&output);
+        let part = "train.tsv: its labels are the numbers 1 to 4, and none is 0";
+        assert_eq!(found.contains(part), warned, "{found}");
+        assert_eq!(found.contains("1 is taken for \"b\" and none for \"a\""), warned, "{found}");
+    }
+    for (key, value, other) in [
+        ("data.label_column", "text", "data.text_column"),
+        ("data.text_pair_column", "text", "data.text_column"),
+        ("data.text_pair_column", "label", "data.text_pair_column"),
+    ] {
+        let output = train(&["a", "b"], &["--set", &format!("{key}={value}")]);
+        refused(&output, 2, &[&format!("another column than {other}")]);
+    }
+    let weights = train(&["a", "b"], &["--set", "training.class_weights=[1e-45, 1e-45]"]);
+    refused(&weights, 2, &["class_weights", "at least 1.2e-38"]);
+    // In one column, 0 and 1 may be of one label of several.
+    let named = Labels { names: ["a", "b", "c"].map(String::from).into(), declared: true };
+    let targets = |labels: &[&str]| {
+        let rows = labels.iter().map(|label| format!("text,{label}\n")).collect::<String>();
+        let path = scratch.write("x.csv", format!("text,label\n{rows}"));
+        named.targets(TaskType::MultiLabel, &read(&path, &columns()).unwrap())
+    };
+    let error = targets(&["0", "1"]).unwrap_err().to_string();
+    assert!(error.contains("x.csv:2") && error.contains("a column of 0 and 1 may"), "{error}");
+    let has = |class| Target::Labels { has: vec![class], of: 3 };
+    assert_eq!(targets(&["0", "2"]).unwrap(), [has(0), has(2)]);
+    assert_eq!(targets(&["a", "b"]).unwrap(), [has(0), has(1)]);
 }
 
 /// What lists mean is decided by the whole file: rows that were split off or drawn may look like something else.

@@ -164,6 +164,15 @@ fn columns_are_separated_by_commas_semicolons_tabs_or_bars() {
     let headless = Columns { text: "1".into(), header: false, ..labelled() };
     let headless = Columns { labels: LabelColumns::None, ..headless };
     error(&path, &headless, &["x.csv:3"]);
+    // And two that fit are not chosen from.
+    let path = scratch.write("x.csv", "a warm, funny film;pos\n");
+    error(
+        &path,
+        &headless,
+        &["x.csv:1", "commas or by semicolons", "data.delimiter", "--delimiter"],
+    );
+    let semicolons = Columns { delimiter: Some(';'), ..headless };
+    assert_eq!(data::read(&path, &semicolons).unwrap().rows[0].text, "a warm, funny film");
     // Where columns are missing, what was found is said.
     let path = scratch.write("x.csv", "sentence;class\ngood;a\n");
     error(&path, &labelled(), &["the header has sentence, class, separated by semicolons"]);
@@ -176,7 +185,52 @@ fn columns_are_separated_by_commas_semicolons_tabs_or_bars() {
     assert_eq!(rows(&scratch.write("x.csv", std::fs::read(&path).unwrap()), &labelled()).len(), 1);
     let path = scratch.write("x.tsv", "text,label\ngood,a\n");
     error(&path, &labelled(), &["separated by tabs", "call it .csv"]);
+    let semicolons = Columns { delimiter: Some(';'), ..labelled() };
     error(&path, &semicolons, &["data.delimiter: found ';' for a .tsv"]);
+}
+
+#[test]
+fn a_header_that_comes_again_is_no_row() {
+    let scratch = Scratch::new();
+    for (name, table) in [
+        ("x.csv", "id,text,label\n1,good,a\nid,text,label\n2,bad,b\n"),
+        ("x.tsv", "text\tlabel\ngood\ta\ntext\tlabel\n"),
+    ] {
+        let path = scratch.write(name, table);
+        error(&path, &labelled(), &[&format!("{name}:3"), "the header again"]);
+        let left_out = Columns { skip_bad_rows: true, ..labelled() };
+        assert!(data::read(&path, &left_out).unwrap().rows.iter().all(|row| row.text != "text"));
+    }
+}
+
+#[test]
+fn texts_that_are_no_table_are_told_from_one() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
+    scratch.write("x.txt", "text,label\ngood,a\n");
+    for (flag, value) in [("--text-column", "text"), ("--delimiter", ";")] {
+        let args = ["predict", "--run", "run", "--input", "x.txt", flag, value];
+        refused(&scratch.bitfit(&args), 2, &[flag, "no table", ".csv"]);
+    }
+    scratch.write("old.txt", "one\rtwo\rthree\r");
+    scratch.write("wide.txt", "a\0b\0\n");
+    for (name, parts) in [("old.txt", "carriage return"), ("wide.txt", "UTF-16")] {
+        let output = scratch.bitfit(&["predict", "--run", "run", "--input", name]);
+        refused(&output, 1, &[&format!("{name}:1"), parts]);
+    }
+    let wide: Vec<u8> = "text,label\ngood,a\n".bytes().flat_map(|byte| [byte, 0]).collect();
+    error(&scratch.write("wide.csv", wide), &labelled(), &["wide.csv", "UTF-16"]);
+    // What is read is not written over.
+    for output in ["x.txt", "base/config.json", "run/delta.safetensors", "run/config.toml"] {
+        let args = ["predict", "--run", "run", "--input", "x.txt", "--output", output];
+        refused(&scratch.bitfit(&args), 2, &["--output", output, "is there, and of what is read"]);
+    }
+    // Before anything is computed.
+    let long = "x".repeat(256);
+    for output in [&long, "folder/"] {
+        let args = ["predict", "--run", "run", "good", "--output", output];
+        refused(&scratch.bitfit(&args), 1, &["cannot write"]);
+    }
 }
 
 /// The key and the argument, with the line in the log that says what was found.
@@ -479,6 +533,18 @@ fn a_folder_of_parquet_files_is_one_split() {
     assert_eq!(texts("set"), ["a"]);
     parquet("set/data/test.parquet", &["b"]);
     error(&scratch.path("set"), &labelled(), &["test, validation"]);
+    // In one place, and nothing else that could be meant.
+    parquet("set/test.parquet", &["b"]);
+    error(&scratch.path("set"), &labelled(), &["set", "here and in its folder data"]);
+    folder("set");
+    parquet("set/train.parquet", &["a"]);
+    scratch.write("set/good/1.txt", "a text");
+    error(&scratch.path("set"), &labelled(), &["class folders such as", "set/good"]);
+    // As other programs write one table.
+    folder("set");
+    parquet("set/part-00000-1f.c000.parquet", &["a"]);
+    parquet("set/part-00001-1f.c000.parquet", &["b"]);
+    assert_eq!(texts("set"), ["a", "b"]);
     // The names of classes are the same in all.
     folder("set");
     for i in 0..2 {
@@ -614,6 +680,24 @@ fn a_bomb_is_refused_before_it_takes_memory() {
     let (output, peak) = scratch.bitfit_measured(&args);
     refused(&output, 1, &[&["shards/0001.parquet"], &unpacks[..]].concat());
     assert!(peak < base + 1024, "{peak} MiB, and {base} MiB for the base alone");
+    // A cell that is cut into many labels.
+    {
+        let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::best());
+        let cell = "a;b;c;".repeat(1_500_000);
+        packed.write_all(format!("text,label\ngood,{cell}a\nbad,{cell}a\n").as_bytes()).unwrap();
+        scratch.write("cell.csv.gz", packed.finish().unwrap());
+        let args = ["train", "--config", "config.toml", "--dry-run", "--set"];
+        let several = [
+            "data.train=cell.csv.gz",
+            "--set",
+            "data.label_separator=;",
+            "--set",
+            "model.task_type=multi_label",
+        ];
+        let (output, peak) = scratch.bitfit_measured(&[&args[..], &several].concat());
+        refused(&output, 1, &[&["cell.csv.gz"], &unpacks[..]].concat());
+        assert!(peak < base + 1024, "{peak} MiB, and {base} MiB for the base alone");
+    }
     // A row with a list of many labels.
     bomb(
         "list.parquet",

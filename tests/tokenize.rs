@@ -871,6 +871,64 @@ fn a_task_of_an_earlier_version_is_told_which_setting_that_did_not_obey() {
     }
 }
 
+/// A copy whose files leave out segments, or that finds another token in texts, is not what a task was trained with.
+#[test]
+fn other_segments_and_other_special_tokens_make_another_tokenizer() {
+    let golden = Golden::read();
+    let read = |case: Value| {
+        let folder = tempfile::tempdir().unwrap();
+        golden.write(folder.path(), "bert-vocab", &case);
+        (Tokenizer::read(folder.path()).unwrap(), folder)
+    };
+    let config = |value: Value| json!({"write": {"tokenizer_config.json": value}});
+    let pair = |tokenizer: &Tokenizer| tokenizer.encode("the film", Some("was bad"), 16);
+    let (plain, _kept) = read(config(json!({})));
+    let inputs = ["input_ids", "attention_mask"];
+    for other in [
+        json!({"model_input_names": inputs}),
+        json!({"tokenizer_class": "DistilBertTokenizer"}),
+        json!({"tokenizer_class": "DistilBertTokenizer", "model_input_names": inputs}),
+    ] {
+        let (other, _kept) = read(config(other));
+        assert_eq!(pair(&other).ids, pair(&plain).ids);
+        assert_ne!(pair(&other).first, pair(&plain).first);
+        assert_ne!(other.fingerprint, plain.fingerprint);
+        let why = other.why_other(&plain.fingerprint).unwrap();
+        assert!(why.contains("the segments of model_input_names and tokenizer_class"), "{why}");
+        // Its files go into a run without config.json.
+        let copy = tempfile::tempdir().unwrap();
+        for (name, bytes) in other.files().unwrap() {
+            std::fs::write(copy.path().join(name), bytes).unwrap();
+        }
+        let copied = Tokenizer::read(copy.path()).unwrap();
+        assert_eq!(
+            (copied.fingerprint.as_str(), pair(&copied)),
+            (&*other.fingerprint, pair(&other))
+        );
+    }
+    // What says the usual makes no other; a DistilBERT has no segments to leave out.
+    let usual = ["input_ids", "token_type_ids", "attention_mask"];
+    let distilbert = json!({"write": {
+        "config.json": {"model_type": "distilbert"},
+        "tokenizer_config.json": {"tokenizer_class": "DistilBertTokenizer"},
+    }});
+    for same in [config(json!({"model_input_names": usual})), distilbert] {
+        assert_eq!(read(same).0.fingerprint, plain.fingerprint);
+    }
+    let token = |split: bool, special: bool| {
+        let film = json!({"content": "film", "special": special, "normalized": false});
+        let decoder = json!({"6": film});
+        read(config(json!({"split_special_tokens": split, "added_tokens_decoder": decoder}))).0
+    };
+    let ids = |tokenizer: &Tokenizer| tokenizer.encode("badfilm", None, 16).ids;
+    let (cut, found) = (token(true, true), token(true, false));
+    assert_ne!(ids(&cut), ids(&found));
+    assert_ne!(cut.fingerprint, found.fingerprint);
+    let (special, ordinary) = (token(false, true), token(false, false));
+    assert_eq!(ids(&special), ids(&ordinary));
+    assert_eq!(special.fingerprint, ordinary.fingerprint);
+}
+
 #[test]
 fn a_class_that_config_json_names_goes_with_the_tokenizers_files() {
     let folder = tempfile::tempdir().unwrap();

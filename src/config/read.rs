@@ -95,8 +95,8 @@ const MODEL: &str = "model.model_name_or_path";
 const TRAIN: &str = "data.train";
 const EVAL: &str = "data.eval";
 
-/// Bytes of a configuration, of which even a large grid's has some thousand.
-const MOST_BYTES: u64 = 1 << 20;
+/// Bytes of a configuration. That of a run has all labels.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads a TOML file; an error names it, with line and key.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
@@ -106,6 +106,7 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
             Error::Data { line, problem, .. } => {
                 format!("line {}: {problem}", line.unwrap_or(1))
             }
+            Error::File { problem, .. } => problem,
             other => other.to_string(),
         };
         Error::Toml { path: path.to_owned(), message }

@@ -547,6 +547,21 @@ impl Origin {
                 "model.task_type = \"multi_label\" with it",
             )?;
         }
+        let labels = match &data.label_columns {
+            Some(names) => ("data.label_columns", &names[..]),
+            None => ("data.label_column", std::slice::from_ref(&data.label_column)),
+        };
+        let pair = ("data.text_pair_column", data.text_pair_column.as_slice());
+        for ((key, names), other, text) in [
+            (pair, "data.text_column", Some(&data.text_column)),
+            (labels, "data.text_column", Some(&data.text_column)),
+            (labels, pair.0, data.text_pair_column.as_ref()),
+        ] {
+            if let Some(text) = text {
+                let expected = format!("another column than {other}");
+                self.that(!names.contains(text), key, &format!("{text:?}"), &expected)?;
+            }
+        }
         let separator = data.label_separator.as_deref();
         self.that(
             separator != Some(""),
@@ -583,9 +598,9 @@ impl Origin {
             ClassWeights::List(list) => list.clone(),
             ClassWeights::Table(table) => table.values().copied().collect(),
         };
-        // They are multiplied in float32, where others are zero or infinite.
-        let good = |weight: &f64| *weight as f32 > 0.0 && (*weight as f32).is_finite();
-        let expected = "positive numbers that float32 has, of at most 3.4e38";
+        // They are multiplied in float32, where others are zero, lose their digits or are infinite.
+        let good = |weight: &f64| (f32::MIN_POSITIVE..=f32::MAX).contains(&(*weight as f32));
+        let expected = "positive numbers that float32 has, of at least 1.2e-38 and at most 3.4e38";
         self.that(values.iter().all(good), key, &format!("{values:?}"), expected)
     }
 

@@ -94,7 +94,8 @@ impl Labels {
             Reading { labels: self, task, classes: HashMap::new(), lists: ReadLists::Names };
         if task != TaskType::Regression {
             let found = Found::of(rows);
-            reading.classes = self.classes(&found);
+            let one_column = task == TaskType::MultiLabel && rows.iter().all(|row| !row.list);
+            reading.classes = self.classes(&found, one_column && found.is_of_flags());
             if task == TaskType::MultiLabel {
                 reading.lists = self.read_lists(&found);
             }
@@ -122,8 +123,8 @@ impl Labels {
         }
     }
 
-    /// The class of each label that was found, or why it has none.
-    fn classes(&self, found: &Found<'_>) -> HashMap<Label, Read> {
+    /// The class of each label that was found, or why it has none; `flags` where they are 0 and 1 that may be of one label of several.
+    fn classes(&self, found: &Found<'_>, flags: bool) -> HashMap<Label, Read> {
         let numbers = self.names.iter().all(|name| Number::of(name).is_some());
         let mut exact: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut alike: HashMap<Alike, Vec<usize>> = HashMap::new();
@@ -160,10 +161,13 @@ impl Labels {
         let nameless = !named.iter().any(Option::is_some);
         let by_number =
             nameless && self.declared && self.names.iter().all(|name| Number::of(name).is_none());
+        if by_number && !flags {
+            self.warn_of_numbers_from_1(found);
+        }
         let numbered = self.names.iter().enumerate().all(|(i, name)| says_number(name, i as i64));
         let number = |label: &Label| {
             let class = match label.number {
-                None => Number::of(&label.name)?.class().filter(|_| by_number),
+                None => Number::of(&label.name)?.class().filter(|_| by_number && !flags),
                 Some(number) => usize::try_from(number).ok().filter(|_| {
                     (by_number && (numbered || says_number(&label.name, number)))
                         || (nameless && numbered && Number::of(&label.name).is_none())
@@ -172,6 +176,9 @@ impl Labels {
             class.filter(|&class| class < self.names.len())
         };
         let unknown = |label: &Label| {
+            if by_number && flags {
+                return FLAGS.to_owned();
+            }
             found.trouble(&label.name).unwrap_or_else(|| {
                 let numbers = match by_number && label.number.is_none() {
                     true => format!(", or 0 to {}", self.names.len().saturating_sub(1)),
@@ -188,6 +195,27 @@ impl Labels {
             ((*label).clone(), class)
         };
         found.labels.keys().zip(named).map(read).collect()
+    }
+
+    /// Warns where numbers that are taken for those of classes, from 0, could be meant from 1.
+    fn warn_of_numbers_from_1(&self, found: &Found<'_>) {
+        let class =
+            |label: &&Label| Number::of(&label.name)?.class().filter(|_| label.number.is_none());
+        let numbers: Option<BTreeSet<usize>> = found.labels.keys().map(class).collect();
+        let numbers = numbers.unwrap_or_default();
+        let (count, most) = (numbers.len(), numbers.last().copied().unwrap_or(0));
+        let Some(place) = found.labels.values().next() else { return };
+        // All from 1 on, and none is too large for a class.
+        if count < 2 || numbers.contains(&0) || most != count || most >= self.names.len() {
+            return;
+        }
+        if let [zero, one, ..] = &self.names[..] {
+            let [zero, one] = [zero, one].map(|name| quoted(name));
+            tracing::warn!(
+                "{}: its labels are the numbers 1 to {most}, and none is 0; classes are counted from 0, so that 1 is taken for {one} and none for {zero}. Where they count from 1, write names instead",
+                place.path.display()
+            );
+        }
     }
 }
 
@@ -214,6 +242,9 @@ enum ReadLists {
 
 /// What is expected of a list of numbers.
 const NEITHER: &str = "a list of numbers that are neither 0 or 1 for each label nor each another label: expected the names of the row's labels, or 0 or 1 for each label";
+
+/// What is expected instead of 0 and 1 in one column, where there are several labels.
+const FLAGS: &str = "a column of 0 and 1 may say whether rows have one label, or name the labels of these numbers: expected a column for each label (data.label_columns, --label-columns), lists, or the labels' names";
 
 impl Reading<'_> {
     /// The row's target.
@@ -312,8 +343,8 @@ fn only(row: &Row) -> Result<&Label> {
 fn number(row: &Row, label: &Label) -> Result<f32> {
     let number = label.name.parse().ok().or_else(|| label.number.map(|number| number as f32));
     number.filter(|number: &f32| number.is_finite()).ok_or_else(|| {
-        let hint = match spelling::decimal_comma(&label.name) {
-            Some(point) => format!("; with a point, {point}"),
+        let hint = match spelling::comma(&label.name) {
+            Some((what, write)) => format!("; this is {what}; write {write}"),
             None => String::new(),
         };
         row.place.error(format!(
@@ -374,10 +405,16 @@ impl<'a> Found<'a> {
         }
         let mut there = labels.keys().filter(|label| !spelling::is_missing(&label.name, true));
         let number = |label: &&Label| {
-            Number::of(&label.name).is_some() || spelling::decimal_comma(&label.name).is_some()
+            Number::of(&label.name).is_some() || spelling::comma(&label.name).is_some()
         };
         let numbers = there.clone().next().is_some() && there.all(number);
         Self { labels, numbers, lists: Lists::of(rows) }
+    }
+
+    /// Whether they are 0 and 1 alone, which no file has names for.
+    fn is_of_flags(&self) -> bool {
+        let flag = |label: &&Label| label.number.is_none() && spelling::flag(&label.name).is_some();
+        !self.labels.is_empty() && self.labels.keys().all(flag)
     }
 
     /// The different names, sorted.
@@ -392,12 +429,13 @@ impl<'a> Found<'a> {
         if spelling::is_missing(name, self.numbers) {
             return Some("expected a label (data.label_column), and this is what programs write where one is missing; model.label_names can name it, and data.skip_bad_rows leaves such rows out".into());
         }
-        if spelling::is_printed_list(name) || spelling::is_row_of_flags(name) {
+        let flags = spelling::is_row_of_flags(name) && spelling::comma(name).is_none();
+        if flags || spelling::is_printed_list(name) {
             return Some("expected a label, and this is a list written as a text; lists are for JSON and Parquet, and data.label_separator cuts a text into labels".into());
         }
-        let point = spelling::decimal_comma(name).filter(|_| self.numbers)?;
+        let (what, write) = spelling::comma(name).filter(|_| self.numbers)?;
         Some(format!(
-            "expected a label, and this is a number with a decimal comma; write {point}, with model.task_type = \"regression\" if the number is to be predicted"
+            "expected a label, and this is {what}; write {write}, with model.task_type = \"regression\" if the number is to be predicted"
         ))
     }
 
@@ -492,9 +530,14 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
     let (count, of) = (names.len(), rows.len());
     if task == TaskType::MultiLabel {
         let between = |name: &String| name.contains([',', ';', '|']);
-        let cut = rows.iter().any(|row| row.list || row.labels().len() != 1);
-        let name = names.iter().find(|name| between(name)).filter(|_| !cut)?;
+        let several = rows.iter().any(|row| row.labels().len() > 1);
+        let name = names.iter().find(|name| between(name)).filter(|_| !several)?;
         let name = quoted(name);
+        if rows.iter().any(|row| row.list) {
+            return Some(format!(
+                "no row has more than one label, and one is {name}; is data.label_separator what stands between labels?"
+            ));
+        }
         return Some(format!(
             "each row has one label, such as {name}; data.label_separator cuts it into several"
         ));

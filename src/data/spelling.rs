@@ -86,7 +86,7 @@ pub fn is_missing(text: &str, among_numbers: bool) -> bool {
         || (among_numbers && word.contains(&small.as_str()))
 }
 
-/// Whether `text` is a list as Python, NumPy or JSON print one: `[0, 1]`, `[0 1]`, `['a', 'b']`, `(0, 1)`.
+/// Whether `text` is a list as Python, NumPy, JSON or YAML print one: `[0, 1]`, `[0 1]`, `['a', 'b']`, `[a, b]`, `(0, 1)`.
 pub fn is_printed_list(text: &str) -> bool {
     let inner = |open, close| text.trim().strip_prefix(open)?.strip_suffix(close).map(str::trim);
     let brackets = inner('[', ']');
@@ -97,7 +97,9 @@ pub fn is_printed_list(text: &str) -> bool {
         ['"', '\''].iter().any(|&quote| inner.starts_with(quote) && inner.ends_with(quote));
     let mut parts = inner.split([',', ' ']).filter(|part| !part.is_empty());
     let numbers = parts.all(|part| flag(part).is_some() || Number::of(part).is_some());
-    quoted || (numbers && (brackets.is_some() || inner.is_empty() || inner.contains(',')))
+    let several = |inner: &str| inner.contains([',', ';', '|']) && !inner.contains(['[', ']']);
+    let names = brackets.is_some_and(several);
+    quoted || names || (numbers && (brackets.is_some() || inner.is_empty() || inner.contains(',')))
 }
 
 /// Whether `text` is 0 and 1 with something between them: `0 1 1`. Two with a comma between them are a number.
@@ -109,19 +111,56 @@ pub fn is_row_of_flags(text: &str) -> bool {
 }
 
 /// The number that `text` spells with a comma for the point, as with a point: `0,5` as `0.5`.
-pub fn decimal_comma(text: &str) -> Option<String> {
+fn decimal_comma(text: &str) -> Option<String> {
     let (whole, fraction) = text.trim().split_once(',')?;
     let number = format!("{}.{fraction}", whole.replace('.', ""));
     let digits = |part: &str| part.ends_with(|c: char| c.is_ascii_digit());
     (digits(whole) && digits(fraction) && Number::of(&number).is_some()).then_some(number)
 }
 
+/// The number that `text` spells with commas between its thousands, without them: `1,000` as `1000`.
+fn without_thousands(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
+    let unsigned = whole.strip_prefix(['+', '-']).unwrap_or(whole);
+    let (first, rest) = unsigned.split_once(',')?;
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let good = (1..=3).contains(&first.len())
+        && !first.starts_with('0')
+        && digits(first)
+        && rest.split(',').all(|group| group.len() == 3 && digits(group))
+        && fraction.is_none_or(digits);
+    good.then(|| text.replace(',', ""))
+}
+
+/// What a number with a comma in it may be, and how to write it.
+pub fn comma(text: &str) -> Option<(&'static str, String)> {
+    match (without_thousands(text), decimal_comma(text)) {
+        (None, None) => None,
+        (None, Some(point)) => Some(("a number with a decimal comma", point)),
+        (Some(whole), None) => Some(("a number with commas between thousands", whole)),
+        (Some(whole), Some(point)) => {
+            let what = "a number with a comma, for the point or between thousands";
+            Some((what, format!("{whole} or {point}")))
+        }
+    }
+}
+
+/// Whether `letter` is not seen, or turns the order of others round: controls, joiners, marks of direction and of shape, the soft
+/// hyphen, the byte order mark. What this version of Unicode has not assigned may be seen, and the tags of flags are.
+fn is_invisible(letter: char) -> bool {
+    let control = letter.is_control() && !letter.is_whitespace();
+    control
+        || matches!(letter,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
 /// What texts that look alike have in common: without case, space around and between words as one, composed characters, nothing
 /// invisible.
 pub fn folded(text: &str) -> String {
-    // Zero width space and joiner of words, soft hyphen, byte order mark.
-    let invisible = ['\u{200b}', '\u{2060}', '\u{ad}', '\u{feff}'];
-    let visible: String = text.chars().filter(|c| !invisible.contains(c)).collect();
+    let visible: String = text.chars().filter(|letter| !is_invisible(*letter)).collect();
     // Upper case first: what lower case alone keeps apart, as "ß" and "SS", is equal then.
     let cased = visible.to_uppercase().to_lowercase();
     let composed: String = cased.nfc().map(|(c, _)| c).collect();

@@ -37,8 +37,16 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         })?;
         let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt") && !file.is_dir();
         let before = files.len();
-        let texts = sorted_entries(&class)?.into_iter().filter(is_text);
-        files.extend(texts.map(|file| (file, label.to_owned())));
+        let (texts, others): (Vec<_>, Vec<_>) =
+            sorted_entries(&class)?.into_iter().partition(is_text);
+        if let Some(first) = others.first().filter(|_| !texts.is_empty()) {
+            let (count, shown) = (others.len(), first.display());
+            tracing::warn!(
+                "{}: not read, since only .txt files are: {count}, such as {shown}",
+                class.display()
+            );
+        }
+        files.extend(texts.into_iter().map(|file| (file, label.to_owned())));
         if files.len() == before {
             tracing::warn!("{}: no .txt files, so it is no class", class.display());
         }

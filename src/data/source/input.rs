@@ -105,6 +105,12 @@ pub fn read_text(path: &Path, packing: Option<Packing>, budget: &Budget) -> Resu
 /// The text of a file that is not packed.
 pub fn read_plain(path: &Path) -> Result<String> {
     let bytes = files::read(path)?;
+    // Of another encoding's ASCII letters every second byte is zero.
+    let start = bytes.get(..bytes.len().min(1000)).unwrap_or_default();
+    if start.iter().filter(|byte| **byte == 0).count() > start.len() / 4 {
+        let problem = "full of NUL characters; if it is UTF-16, convert it, say with iconv";
+        return Err(Error::data(path, None, problem));
+    }
     let other = BEGINNINGS.iter().find(|(start, _)| bytes.starts_with(start));
     text_of(path, bytes).map_err(|error| match other {
         Some((_, ending)) => {

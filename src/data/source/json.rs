@@ -4,7 +4,6 @@ use super::{Cell, Place, Rows, listed, quoted};
 use crate::error::{self, Error};
 use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use std::fmt;
 use std::path::Path;
@@ -39,7 +38,7 @@ pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
     let read = deserializer.deserialize_seq(&mut elements).and_then(|()| deserializer.end());
     match (elements.failed, read) {
         (Some(error), _) => Err(error),
-        (None, Err(e)) => Err(Error::data(path, e.line(), format!("not JSON: {e}"))),
+        (None, Err(e)) => Err(Error::data(path, e.line(), not_json(&e))),
         (None, Ok(())) => Ok(()),
     }
 }
@@ -86,12 +85,15 @@ fn fields(object: &str, place: &Place, rows: &Rows<'_>) -> error::Result<Vec<Cel
     let mut deserializer = serde_json::Deserializer::from_str(object);
     let found = deserializer.deserialize_map(Fields(&names));
     let found = found.and_then(|found| deserializer.end().map(|()| found));
-    let (values, there) = found.map_err(|e| match e.is_data() {
+    let Found { values, there, twice } = found.map_err(|e| match e.is_data() {
         true => place.error("not a JSON object"),
-        false => place.error(format!("not JSON: {e}")),
+        false => place.error(not_json(&e)),
     })?;
+    if let Some((key, name)) = twice.and_then(|i| names.get(i)) {
+        return Err(place.error(format!("more than one field {} ({key})", quoted(name))));
+    }
     let cell = |(value, (key, name)): (Option<&RawValue>, &(&str, &str))| match value {
-        Some(value) => cell(value).map_err(|e| place.error(format!("not JSON: {e}"))),
+        Some(value) => cell(value).map_err(|e| place.error(not_json(&e))),
         None => {
             let there = match listed(there.iter().map(String::as_str)) {
                 there if there.is_empty() => "the object is empty".into(),
@@ -103,11 +105,28 @@ fn fields(object: &str, place: &Place, rows: &Rows<'_>) -> error::Result<Vec<Cel
     values.into_iter().zip(&names).map(cell).collect()
 }
 
-/// Finds the fields of an object that are named, and the names of its first fields.
+/// What the parser says of a text, without where: it knows no other place than one within the value that it was given.
+fn not_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    format!("not JSON: {}", text.strip_suffix(&place).unwrap_or(&text))
+}
+
+/// Finds the fields of an object that are named.
 struct Fields<'a>(&'a [(&'a str, &'a str)]);
 
+/// What was found of an object.
+struct Found<'de> {
+    /// The values of the named fields.
+    values: Vec<Option<&'de RawValue>>,
+    /// The names of its first fields.
+    there: Vec<String>,
+    /// Which of the named fields is there more than once.
+    twice: Option<usize>,
+}
+
 impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = (Vec<Option<&'de RawValue>>, Vec<String>);
+    type Value = Found<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an object")
@@ -116,12 +135,14 @@ impl<'de> Visitor<'de> for Fields<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         // More than a message shows, so that it ends in dots.
         const MOST: usize = 30;
-        let (mut values, mut there) = (vec![None; self.0.len()], vec![]);
+        let (mut values, mut there, mut twice) = (vec![None; self.0.len()], vec![], None);
         while let Some(name) = object.next_key::<String>()? {
             if self.0.iter().any(|(_, wanted)| *wanted == name) {
                 let value = object.next_value::<&RawValue>()?;
-                for (slot, _) in values.iter_mut().zip(self.0).filter(|(_, (_, n))| *n == name) {
-                    *slot = Some(value);
+                for (i, (slot, (_, wanted))) in values.iter_mut().zip(self.0).enumerate() {
+                    if *wanted == name && slot.replace(value).is_some() {
+                        twice = Some(i);
+                    }
                 }
             } else {
                 object.next_value::<IgnoredAny>()?;
@@ -130,7 +151,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 there.push(name);
             }
         }
-        Ok((values, there))
+        Ok(Found { values, there, twice })
     }
 }
 
@@ -144,26 +165,36 @@ fn cell(value: &RawValue) -> serde_json::Result<Cell> {
     if written.len() > MOST {
         return Ok(Cell::Other(format!("a value of {} bytes", written.len())));
     }
-    let value: Value = serde_json::from_str(written)?;
-    let simple = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        // 1.0 is the class 1, as it is in other formats, and -0.0 the class 0.
-        Value::Number(number) => Some(
-            number
-                .as_f64()
-                .filter(|x| number.is_f64() && x.fract() == 0.0 && x.abs() < 1e15)
-                .map_or_else(|| number.to_string(), |x| format!("{:.0}", x + 0.0)),
-        ),
-        Value::Bool(_) => Some(value.to_string()),
-        _ => None,
-    };
-    let several = |values: &Vec<Value>| values.iter().map(simple).collect::<Option<Vec<_>>>();
-    Ok(match (simple(&value), &value) {
-        (Some(text), _) => Cell::Text(text),
-        (_, Value::Null) => Cell::Null,
-        (_, Value::Array(values)) => {
-            several(values).map_or(Cell::Other(value.to_string()), Cell::Texts)
+    Ok(match written.as_bytes().first() {
+        Some(b'n') => Cell::Null,
+        Some(b'[') => {
+            let values: Vec<&RawValue> = serde_json::from_str(written)?;
+            let texts = values.into_iter().map(simple);
+            let texts = texts.collect::<serde_json::Result<Option<Vec<String>>>>()?;
+            texts.map_or_else(|| Cell::Other(written.to_owned()), Cell::Texts)
         }
-        _ => Cell::Other(value.to_string()),
+        _ => simple(value)?.map_or_else(|| Cell::Other(written.to_owned()), Cell::Text),
     })
+}
+
+/// A text, or a number or a truth value as one; nothing of what holds others or is missing.
+fn simple(value: &RawValue) -> serde_json::Result<Option<String>> {
+    let written = value.get();
+    Ok(match written.as_bytes().first() {
+        Some(b'"') => Some(serde_json::from_str(written)?),
+        Some(b't' | b'f') => Some(written.to_owned()),
+        Some(b'-' | b'0'..=b'9') => Some(number(written)?),
+        _ => None,
+    })
+}
+
+/// A number as a label: a whole one has its digits, however many, and `1.0` is the class 1, as it is in other formats.
+fn number(written: &str) -> serde_json::Result<String> {
+    if !written.contains(['.', 'e', 'E']) && written != "-0" {
+        return Ok(written.to_owned());
+    }
+    let number: serde_json::Number = serde_json::from_str(written)?;
+    let whole = number.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15);
+    // A zero has no sign.
+    Ok(whole.map_or_else(|| number.to_string(), |x| format!("{:.0}", x + 0.0)))
 }

@@ -294,8 +294,14 @@ impl<'a> Rows<'a> {
     ) -> Result<()> {
         if let Some(budget) = &self.budget {
             let name = self.longest_name;
+            let pieces = |text: &str| match &self.columns.labels {
+                LabelColumns::One { separator: Some(separator), .. } => {
+                    text.matches(separator.as_str()).count() as u64
+                }
+                _ => 0,
+            };
             let size = |cell: &Cell| match cell {
-                Cell::Text(text) => text.len() as u64 + name,
+                Cell::Text(text) => text.len() as u64 + name + pieces(text) * (name + ENTRY),
                 Cell::Texts(texts) => {
                     texts.iter().map(|text| text.len() as u64 + name + ENTRY).sum()
                 }

@@ -5,12 +5,12 @@ use super::pages::{Checked, Endless};
 use super::{Cell, LabelColumns, Place, Rows, listed, quoted};
 use crate::error::{Error, Result};
 use crate::files::open_regular;
-use parquet::basic::ConvertedType;
+use parquet::basic::{ConvertedType, LogicalType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::FileMetaData;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::record::Field;
-use parquet::schema::types::Type;
+use parquet::schema::types::{Type, TypePtr};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,9 +52,13 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
             let problem = format!("{what} column {name} ({key}); the schema has {there}");
             return Err(Error::data(path, None, problem));
         };
-        if !is_plain(field) {
+        let found = match values(field) {
+            None => Some("a group"),
+            Some(values) => unreadable(&values),
+        };
+        if let Some(found) = found {
             let expected = if key.starts_with("label") { "a label" } else { "a text" };
-            let problem = format!("column {name:?} ({key}): found a group, expected {expected}");
+            let problem = format!("column {name:?} ({key}): found {found}, expected {expected}");
             return Err(Error::data(path, None, problem));
         }
         if !fields.contains(field) {
@@ -91,19 +95,35 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     Ok(classes)
 }
 
-/// Whether a column is of values, or of lists of values.
-fn is_plain(field: &Type) -> bool {
-    let only = |group: &Type| match group.is_group().then(|| group.get_fields()) {
+/// The type of a column's values, or of the values in its lists; nothing of a column of anything else.
+fn values(field: &TypePtr) -> Option<TypePtr> {
+    let only = |group: &TypePtr| match group.is_group().then(|| group.get_fields()) {
         Some([only]) => Some(only.clone()),
         _ => None,
     };
     if field.is_primitive() {
-        return true;
+        return Some(field.clone());
+    }
+    if field.get_basic_info().converted_type() != ConvertedType::LIST {
+        return None;
     }
     // The list, what repeats in it, and what that holds, which older writers leave out.
-    let Some(repeated) = only(field) else { return false };
-    field.get_basic_info().converted_type() == ConvertedType::LIST
-        && (repeated.is_primitive() || only(&repeated).is_some_and(|value| value.is_primitive()))
+    let repeated = only(field)?;
+    let value = if repeated.is_primitive() { repeated } else { only(&repeated)? };
+    value.is_primitive().then_some(value)
+}
+
+/// What values are that the library would give as numbers or bytes, since it goes by an older annotation that has no name for them.
+fn unreadable(values: &Type) -> Option<&'static str> {
+    let about = values.get_basic_info();
+    match about.logical_type_ref() {
+        _ if about.converted_type() != ConvertedType::NONE => None,
+        None | Some(LogicalType::Float16 | LogicalType::Unknown) => None,
+        Some(LogicalType::Timestamp(_)) => Some("dates with a time"),
+        Some(LogicalType::Time(_)) => Some("times"),
+        Some(LogicalType::Uuid) => Some("UUIDs"),
+        Some(_) => Some("what is no text and no number"),
+    }
 }
 
 fn cell(field: &Field) -> Cell {
@@ -119,7 +139,12 @@ fn cell(field: &Field) -> Cell {
         | Field::UShort(_)
         | Field::UInt(_)
         | Field::ULong(_) => Some(field.to_string()),
-        Field::Decimal(_) => Some(field.to_string()),
+        // 1.00 is 1; and a whole one is shown with a point behind it.
+        Field::Decimal(_) => {
+            let text = field.to_string();
+            let whole = text.split_once('.').filter(|(_, rest)| rest.bytes().all(|b| b == b'0'));
+            Some(whole.map(|(whole, _)| whole.to_owned()).unwrap_or(text))
+        }
         // Not as `Field` shows them, which is cut or in powers of ten.
         // A zero has no sign.
         Field::Float16(number) => Some((number.to_f32() + 0.0).to_string()),

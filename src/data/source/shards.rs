@@ -11,34 +11,54 @@ use std::path::{Path, PathBuf};
 ///
 /// They must be those of one split, and all of them.
 pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
-    for folder in [path.to_owned(), path.join("data")] {
-        if !folder.is_dir() {
-            continue;
+    let entries = sorted_entries(path)?;
+    let is_parquet =
+        |file: &PathBuf| ending(file).is_some_and(|e| e == "parquet") && !file.is_dir();
+    let own: Vec<PathBuf> = entries.iter().filter(|file| is_parquet(file)).cloned().collect();
+    let data = path.join("data");
+    let mut below = if data.is_dir() { sorted_entries(&data)? } else { vec![] };
+    below.retain(is_parquet);
+    let (folder, files) = match (own.is_empty(), below.is_empty()) {
+        (true, true) => return Ok(None),
+        (false, true) => (path.to_owned(), own),
+        (true, false) => (data, below),
+        (false, false) => {
+            let problem =
+                "Parquet files here and in its folder data; expected them in one place: name one";
+            return Err(Error::data(path, None, problem));
         }
-        let mut files = sorted_entries(&folder)?;
-        files.retain(|file| ending(file).is_some_and(|e| e == "parquet") && !file.is_dir());
-        if files.is_empty() {
-            continue;
-        }
-        // Where the Hub has them.
-        let name = |file: &PathBuf| {
-            format!("data/{}", file.file_name().unwrap_or_default().to_string_lossy())
-        };
-        let names: Vec<String> = files.iter().map(name).collect();
-        let splits: BTreeSet<String> =
-            names.iter().filter_map(|name| Some(place_of(name)?.1)).collect();
-        if splits.len() > 1 {
-            let problem = format!(
-                "Parquet files of several splits, {}; expected those of one: name a file, or put the files of each split into a \
-                 folder of its own",
-                listed(splits.iter().map(String::as_str))
-            );
-            return Err(Error::data(&folder, None, problem));
-        }
-        whole(&names).map_err(|problem| Error::data(&folder, None, problem))?;
+    };
+    let has_texts = |entry: &&PathBuf| {
+        let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt");
+        entry.is_dir() && sorted_entries(entry).is_ok_and(|files| files.iter().any(is_text))
+    };
+    if let Some(class) = entries.iter().find(has_texts) {
+        let problem = format!(
+            "Parquet files, and class folders such as {}; expected one of these",
+            class.display()
+        );
+        return Err(Error::data(path, None, problem));
+    }
+    // Where the Hub has them.
+    let name =
+        |file: &PathBuf| format!("data/{}", file.file_name().unwrap_or_default().to_string_lossy());
+    let names: Vec<String> = files.iter().map(name).collect();
+    // Other programs number them as parts, of one table.
+    if names.iter().all(|name| stem(name).starts_with("part-")) {
         return Ok(Some(files));
     }
-    Ok(None)
+    let splits: BTreeSet<String> =
+        names.iter().filter_map(|name| Some(place_of(name)?.1)).collect();
+    if splits.len() > 1 {
+        let problem = format!(
+            "Parquet files of several splits, {}; expected those of one: name a file, or put the files of each split into a \
+             folder of its own",
+            listed(splits.iter().map(String::as_str))
+        );
+        return Err(Error::data(&folder, None, problem));
+    }
+    whole(&names).map_err(|problem| Error::data(&folder, None, problem))?;
+    Ok(Some(files))
 }
 
 /// Checks that no file of a split is missing: of `train-00000-of-00003` by their count, of `0000`, `0001` by their numbers, and then

@@ -11,6 +11,8 @@ use std::sync::Arc;
 struct Positions {
     positions: Vec<usize>,
     width: Option<usize>,
+    /// The cells of the header that are read.
+    header: Vec<String>,
 }
 
 impl Positions {
@@ -39,8 +41,10 @@ impl Positions {
                 }
             }
         };
-        let positions = rows.columns.named().into_iter().map(find).collect::<Result<_>>()?;
-        Ok(Self { positions, width: Some(header.len()) })
+        let positions = rows.columns.named().into_iter().map(find).collect::<Result<Vec<_>>>()?;
+        let names = positions.iter().filter_map(|&i| header.get(i));
+        let names = names.map(|name| name.as_ref().to_owned()).collect();
+        Ok(Self { positions, width: Some(header.len()), header: names })
     }
 
     /// By number, from 1.
@@ -55,7 +59,7 @@ impl Positions {
             }
         };
         let positions = rows.columns.named().into_iter().map(number).collect::<Result<_>>()?;
-        Ok(Self { positions, width: None })
+        Ok(Self { positions, width: None, header: vec![] })
     }
 
     /// Adds the row of these cells; `found` is how many the line has.
@@ -68,7 +72,17 @@ impl Positions {
     ) -> Result<()> {
         // Without a header the first line says how many there are.
         let width = *self.width.get_or_insert(found);
-        let cells = if found == width {
+        let is_header =
+            |(&i, name): (&usize, &String)| cells.get(i).is_some_and(|c| c.as_ref() == name);
+        // A table of one column may have a text that is its name.
+        let is_header = width > 1
+            && !self.header.is_empty()
+            && self.positions.iter().zip(&self.header).all(is_header);
+        let cells = if is_header {
+            Err(place.error(
+                "the header again; files with a header each that were put together have it twice",
+            ))
+        } else if found == width {
             let cell = |&i: &usize| match cells.get(i) {
                 Some(cell) => Ok(Cell::Text(cell.as_ref().to_owned())),
                 None => Err(place.error(format!("no column {}; there are {width}", i + 1))),
@@ -127,7 +141,7 @@ fn csv_reader<'a>(
         return Err(Error::data(path, 1, problem));
     }
     let found = told.or(said);
-    let delimiter = found.unwrap_or_else(|| detected(path, text, rows));
+    let delimiter = found.map_or_else(|| detected(path, text, rows), Ok)?;
     if delimiter != ',' && told.is_none() {
         let name = csv::name(delimiter);
         tracing::info!("{}: columns are separated by {name} (data.delimiter)", path.display());
@@ -136,8 +150,8 @@ fn csv_reader<'a>(
 }
 
 /// The delimiter with which the first lines have the columns that are read, commas before others; else the one that makes the most columns
-/// of the first.
-fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> char {
+/// of the first. Without a header, two that fit are an error.
+fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
     let columns = rows.columns;
     let first = |delimiter| -> Option<Vec<Record<'_>>> {
         let mut reader = Reader::new(path, text, 1, delimiter);
@@ -157,13 +171,23 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> char {
         .iter()
         .filter_map(|&delimiter| Some((delimiter, first(delimiter)?)))
         .collect();
-    let fitting = tried.iter().find(|(delimiter, records)| {
+    let is_fitting = |(delimiter, records): &&(char, Vec<Record<'_>>)| {
         // Without a header any delimiter that never occurs makes one column.
-        fits(records) && (*delimiter == ',' || width(records) > 1)
-    });
+        fits(records) && (width(records) > 1 || (columns.header && *delimiter == ','))
+    };
+    let mut fitting = tried.iter().filter(is_fitting);
+    let first_fitting = fitting.next();
+    if let (Some((a, _)), Some((b, _)), false) = (first_fitting, fitting.next(), columns.header) {
+        let problem = format!(
+            "columns may be separated by {} or by {}, and no header tells which: say it with data.delimiter (--delimiter)",
+            csv::name(*a),
+            csv::name(*b)
+        );
+        return Err(Error::data(path, 1, problem));
+    }
     // Of several with equally many, the first.
     let widest = || tried.iter().rev().max_by_key(|(_, records)| width(records));
-    fitting.or_else(widest).map_or(',', |(delimiter, _)| *delimiter)
+    Ok(first_fitting.or_else(widest).map_or(',', |(delimiter, _)| *delimiter))
 }
 
 /// What a message on a header says of the delimiter that was found.

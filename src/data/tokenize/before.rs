@@ -24,6 +24,7 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     };
     change(now.left, "truncation_side");
     change(now.split_special, "split_special_tokens");
+    change(now.unsegmented, "the segments of model_input_names and tokenizer_class");
     match (&before.kind, &now.kind) {
         (Kind::WordPiece(before), Kind::WordPiece(now)) => {
             change(before.do_lower_case != now.do_lower_case, "do_lower_case");
@@ -55,7 +56,7 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     change(!same, "the added tokens");
     let changes = changes.join(", ");
     Some(format!(
-        "the task was trained by bitfit 0.1.0 or before, which did not obey {changes} as transformers 5 does; train it again"
+        "the task was trained by bitfit 0.1.0 or before, which did not obey {changes} as transformers 5 does, or with files that did not say so; train it again"
     ))
 }
 
@@ -158,6 +159,7 @@ fn description(files: &Files) -> Option<Description> {
         left: false,
         split_special: false,
         segments: !roberta,
+        unsegmented: false,
         notes: vec![],
     })
 }

@@ -32,6 +32,8 @@ pub struct Description {
     pub split_special: bool,
     /// Whether the second text of a pair is of another segment.
     pub segments: bool,
+    /// Whether the files leave out the segments that the model, or a class of BERT's, has.
+    pub unsegmented: bool,
     /// What transformers 4 reads otherwise.
     pub notes: Vec<String>,
 }
@@ -145,6 +147,12 @@ impl Reading<'_> {
             Some(Value::Array(names)) => names.iter().any(|name| name == "token_type_ids"),
             Some(other) => return Err(said.bad("model_input_names", other, "a list of names")),
         };
+        let has_segments = match self.files.class {
+            Class::Bert => true,
+            // DistilBERT has none; a BERT whose files name its class does.
+            Class::DistilBert => self.files.of_bert,
+            Class::Roberta | Class::Whole => false,
+        };
         Ok(Description {
             kind,
             unk,
@@ -153,6 +161,7 @@ impl Reading<'_> {
             added: added.into_tokens(),
             left,
             split_special: said.flag("split_special_tokens", false)?,
+            unsegmented: has_segments && !segments && !self.roberta,
             segments: segments && !self.roberta,
             vocab_file: self.vocab_file,
             vocab: self.vocab,

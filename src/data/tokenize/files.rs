@@ -79,6 +79,8 @@ pub struct Files {
     pub class: Class,
     /// The class's name, where config.json alone has it.
     pub class_of_model: Option<String>,
+    /// Whether config.json says that the model is a BERT, which has segments.
+    pub of_bert: bool,
 }
 
 impl Files {
@@ -116,6 +118,7 @@ impl Files {
             vocabulary,
             class: said.or(usual).unwrap_or(found),
             class_of_model,
+            of_bert: model.get("model_type").and_then(Value::as_str) == Some("bert"),
         })
     }
 

@@ -19,7 +19,7 @@ use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
 use description::{Description, Kind, LONGEST};
-use files::{FILES, Files, LARGEST};
+use files::{Class, FILES, Files, LARGEST};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
@@ -54,13 +54,15 @@ pub struct Tokenizer {
     left: bool,
     /// Whether the second text of a pair is of another segment.
     segments: bool,
+    /// Whether the files leave out the segments that the model, or a class of BERT's, has.
+    unsegmented: bool,
     /// One more than the highest id that a file gives.
     entries: i64,
     /// Where it was read from.
     dir: PathBuf,
     /// What transformers 4 reads otherwise in the same files, in words.
     pub notes: Vec<String>,
-    /// SHA-256, in hex, of what decides the ids: vocabulary, merges, options, special and added tokens.
+    /// SHA-256, in hex, of what decides ids and segments: vocabulary, merges, options, special and added tokens.
     pub fingerprint: String,
 }
 
@@ -71,6 +73,7 @@ impl Tokenizer {
         let fingerprint = fingerprint(&description);
         let Description { vocab_file, vocab, kind, unk, cls, sep, added, .. } = description;
         let (left, segments) = (description.left, description.segments);
+        let unsegmented = description.unsegmented;
         if !description.notes.is_empty() {
             let notes = description.notes.join("; ");
             tracing::info!(
@@ -100,6 +103,7 @@ impl Tokenizer {
             sep,
             left,
             segments,
+            unsegmented,
             entries,
             dir: dir.to_owned(),
             notes: description.notes,
@@ -110,8 +114,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Names and bytes of the files that make this tokenizer wherever they are. A class that config.json alone names is in
-    /// tokenizer_config.json there.
+    /// Names and bytes of the files that make this tokenizer wherever they are. What config.json alone says, a class or that
+    /// DistilBERT's class is of a BERT, is in tokenizer_config.json there.
     pub fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let mut files = vec![];
         for name in FILES {
@@ -120,11 +124,18 @@ impl Tokenizer {
                 files.push((name, read_small(&path, LARGEST)?));
             }
         }
-        let Files { class_of_model: Some(class), config, .. } = Files::read(&self.dir)? else {
-            return Ok(files);
-        };
+        let Files { class_of_model, config, class, .. } = Files::read(&self.dir)?;
         let mut config = config.unwrap_or_default();
-        config.insert("tokenizer_class".into(), class.into());
+        if self.unsegmented && class == Class::DistilBert {
+            // BERT's class without segments, which is the same.
+            config.insert("tokenizer_class".into(), "BertTokenizer".into());
+            let inputs = serde_json::json!(["input_ids", "attention_mask"]);
+            config.insert("model_input_names".into(), inputs);
+        } else if let Some(class) = class_of_model {
+            config.insert("tokenizer_class".into(), class.into());
+        } else {
+            return Ok(files);
+        }
         let name = "tokenizer_config.json";
         files.retain(|(there, _)| *there != name);
         files.push((name, format!("{:#}\n", serde_json::Value::from(config)).into_bytes()));
@@ -299,6 +310,10 @@ fn fingerprint(description: &Description) -> String {
     if description.split_special {
         line("split_special_tokens".into());
     }
+    // Said only where it is not what the class and the model have.
+    if description.unsegmented {
+        line("one segment".into());
+    }
     let mut entries: Vec<_> = description.vocab.iter().map(|(token, id)| (id, token)).collect();
     entries.sort();
     entries.into_iter().for_each(|(id, token)| line(format!("{id} {token}")));
@@ -310,6 +325,10 @@ fn fingerprint(description: &Description) -> String {
             "{} {} {single} {left} {right} {}",
             token.id, token.content, token.normalized
         ));
+        // Elsewhere special tokens are found as others are.
+        if description.split_special && token.special {
+            line("special".into());
+        }
     }
     hex(&hash.finalize())
 }
