@@ -39,9 +39,9 @@ method, delta = json.loads(metadata["method"]), load_file(run / "delta.safetenso
 if method["name"] == "lora":
     from peft import LoraConfig, inject_adapter_in_model
 
-    keys = ("r", "lora_alpha", "target_modules")
-    model = inject_adapter_in_model(LoraConfig(**{key: method[key] for key in keys}), model)
+    # By their whole names: a last part alone, such as "dense", names layers of the head too.
     targets = {name.rsplit(".lora_A", 1)[0] for name in delta if ".lora_A" in name}
+    model = inject_adapter_in_model(LoraConfig(r=method["r"], lora_alpha=method["lora_alpha"], target_modules=sorted(targets)), model)
     moved = lambda name: name.replace(".bias", ".base_layer.bias") if name.removesuffix(".bias") in targets else name
     delta = {moved(re.sub(r"(lora_[AB])\.", r"\1.default.", name)): tensor for name, tensor in delta.items()}
 elif method["name"] == "adapter":

@@ -48,8 +48,14 @@ impl Writer {
 
     fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         lock::check(path)?;
+        // A pipe that nobody reads would be waited for.
+        let options = options.clone().custom_flags(libc::O_NONBLOCK).to_owned();
         let opened = fault::at("create", || ()).and_then(|()| options.open(path));
-        Ok(Self { path: path.to_owned(), file: opened.map_err(failed("create", path))? })
+        let file = opened.map_err(failed("create", path))?;
+        if !file.metadata().is_ok_and(|about| about.is_file()) {
+            return Err(Error::file(path, "a pipe or a device; expected a file"));
+        }
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// A file in `folder` without a name, which can be read too, and is gone with the process.
@@ -108,6 +114,7 @@ impl Write for Writer {
 /// A link is followed, and what is no regular file, such as a pipe or `/dev/stdout`, is written to as it is. What a killed process left
 /// of the same is removed.
 pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Result<()> {
+    check_name(path)?;
     lock::check(path)?;
     let target = std::fs::canonicalize(path)
         .or_else(|_| std::fs::read_link(path).map(|link| folder_of(path).join(link)));
@@ -366,6 +373,17 @@ pub fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
+/// Checks that a file could have this name, before what is to be in it is computed.
+fn check_name(path: &Path) -> Result<()> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let code = match path.file_name() {
+        _ if bytes.ends_with(b"/") => libc::EISDIR,
+        Some(name) if name.len() > 255 => libc::ENAMETOOLONG,
+        _ => return Ok(()),
+    };
+    Err(Error::io("write", path)(std::io::Error::from_raw_os_error(code)))
+}
+
 /// Opens a regular file, or a link to one, with its size. Anything else is an error: a pipe or a device may never end.
 pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     // Without the flag a pipe that nobody writes to would be waited for.
@@ -398,6 +416,10 @@ pub fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
 
 /// The text of a file or of a pipe, such as bash's `<(command)`; one of more than `most` bytes is an error.
 pub fn read_pipe(path: &Path, most: u64) -> Result<String> {
+    let is_pipe = path.starts_with("/dev") || path.starts_with("/proc/self/fd");
+    if !is_pipe {
+        return read_small_text(path, most);
+    }
     let file = File::open(path).map_err(Error::io("read", path))?;
     text_of(path, read_at_most(path, file, most)?)
 }

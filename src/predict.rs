@@ -90,6 +90,7 @@ impl Predictor {
                     architecture: base.config.architecture.class().into(),
                     base_name: String::new(),
                     base_fingerprint: base.fingerprint.clone(),
+                    base_config: BTreeMap::new(),
                     tokenizer_fingerprint: reader.fingerprint.clone(),
                     task_type: saved.task_type,
                     labels: saved.labels,
@@ -138,7 +139,7 @@ impl Predictor {
         Ok(predictions)
     }
 
-    /// `error`, of scores that are NaN or infinite; where the base is to blame, another that names the tensor.
+    /// `error`, of scores that are NaN or infinite; where a tensor is to blame, another that names it.
     fn no_numbers(&self, error: Error) -> Result<Error> {
         let (own, new) = (&self.meta.freeze_plan, &self.base.new);
         let of_base = |name: &str, _: &Tensor| !own.iter().chain(new).any(|own| own == name);
@@ -147,7 +148,10 @@ impl Predictor {
                 let problem = format!("{name} holds NaN or infinity, and so would the scores");
                 Error::file(&self.base.file, problem)
             }
-            None => error,
+            None => match self.base.not_finite(|_, _| true)? {
+                Some(name) => Error::NotFinite(format!("the task's {name}")),
+                None => error,
+            },
         })
     }
 
@@ -223,6 +227,11 @@ impl Predictor {
     pub fn rows_at_once(&self) -> usize {
         const SCORES: usize = 1 << 21;
         (SCORES / self.meta.labels.len().max(1)).max(1)
+    }
+
+    /// The base's directory.
+    pub fn base_dir(&self) -> &Path {
+        &self.base.dir
     }
 
     /// The task's labels.

@@ -215,12 +215,36 @@ impl Predict {
         let bars = logging::start(false);
         end_on_signal();
         let task = self.task.load(&bars)?;
+        self.check_output(&task)?;
         match self.output.as_deref().filter(|path| *path != Path::new("-")) {
             None => self.predict(&task, &mut std::io::stdout().lock(), Path::new("stdout")),
             Some(path) => files::replace(path, |file| {
                 self.predict(&task, &mut std::io::BufWriter::new(file), path)
             }),
         }
+    }
+
+    /// Checks that what is written is none of the files that are read.
+    fn check_output(&self, task: &Loaded) -> Result<()> {
+        let Some(output) = &self.output else { return Ok(()) };
+        let Ok(there) = std::fs::canonicalize(output) else { return Ok(()) };
+        let is = |path: &Path| std::fs::canonicalize(path).is_ok_and(|path| path == there);
+        let run = task.run.as_ref().map(|run| run.config.training.output_dir.as_path());
+        let holds = |dir: &Path| {
+            let dir = std::fs::canonicalize(dir).ok();
+            dir.is_some_and(|dir| there.parent() == Some(&*dir) && there.is_file())
+        };
+        if self.input.as_deref().is_some_and(is)
+            || [Some(task.predictor.base_dir()), run].into_iter().flatten().any(holds)
+            || self.task.which.delta().is_some_and(is)
+        {
+            let problem = format!(
+                "--output: {} is there, and of what is read; expected another name",
+                output.display()
+            );
+            return Err(Error::Usage(problem));
+        }
+        Ok(())
     }
 
     /// Predicts everything that is asked for; `name` is where `out` writes to.
@@ -236,6 +260,20 @@ impl Predict {
                 data::read(path, &Columns { labels: LabelColumns::None, ..task.columns.clone() })?;
             let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
             return rows.chunks(task.rows_at_once()).try_for_each(predict);
+        }
+        let columns = [
+            ("--text-column", self.task.text_column.is_some()),
+            ("--text-pair-column", self.task.text_pair_column.is_some()),
+            ("--delimiter", self.task.delimiter.is_some()),
+            ("--header", self.task.header),
+            ("--no-header", self.task.no_header),
+        ];
+        if let Some((flag, _)) = columns.into_iter().find(|(_, is_given)| *is_given) {
+            let problem = format!(
+                "{flag}: what is given are texts, one a line, and no table; expected --input with {}",
+                data::FORMATS
+            );
+            return Err(Error::Usage(problem));
         }
         if self.text_pair.is_some() && self.texts.len() != 1 {
             let found = self.texts.len();
@@ -318,10 +356,19 @@ fn each_line(
                 return Err(Error::data(name, number, problem));
             }
             bytes += line.len();
-            let text =
-                String::from_utf8(line).map_err(|_| Error::data(name, number, "not UTF-8"))?;
+            let text = String::from_utf8(line)
+                .map_err(|_| Error::data(name, number, "not UTF-8; convert it, say with iconv"))?;
+            if text.contains('\0') {
+                let problem = "a NUL character; if it is UTF-16, convert it, say with iconv";
+                return Err(Error::data(name, number, problem));
+            }
             let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { &text };
-            rows.push((text.trim_end_matches(['\n', '\r']).to_owned(), None));
+            let text = text.trim_end_matches(['\n', '\r']);
+            if text.contains('\r') {
+                let problem = "a carriage return within the line; expected lines that end in \\n or \\r\\n: convert it, say with tr '\\r' '\\n'";
+                return Err(Error::data(name, number, problem));
+            }
+            rows.push((text.to_owned(), None));
         }
         if !more
             || rows.len() >= most

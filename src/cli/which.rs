@@ -43,6 +43,11 @@ pub struct Found {
 }
 
 impl Which {
+    /// The delta that is named, where one is.
+    pub fn delta(&self) -> Option<&Path> {
+        self.delta.as_deref()
+    }
+
     /// Finds it, the base downloaded where it is the Hub's; `device` is the command's.
     pub fn find(&self, device: &str, bars: &MultiProgress) -> Result<Found> {
         let run = self.run.as_deref().map(|dir| read_run(dir, device)).transpose()?;

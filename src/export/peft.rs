@@ -78,6 +78,9 @@ fn lora(base: &Base, settings: &Lora, task: &Delta) -> Result<Adapter> {
             .iter()
             .any(|module| name.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
     };
+    if let Some(module) = added.iter().find(|module| in_replaced(&format!("{module}."))) {
+        return Err(cannot_hold(&format!("{module}, which the base lacks, has LoRA's addition")));
+    }
     let biases = settings.bias == LoraBias::All;
     let mut tensors = BTreeMap::new();
     for (name, tensor) in &variables {

@@ -320,6 +320,15 @@ pub fn check_product_by(
     kind: Kind,
     product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<()> {
+    // libtorch keeps oneDNN's code in a cache of so many entries, and does not check that there are any.
+    if let Ok(capacity) = std::env::var("LRU_CACHE_CAPACITY")
+        && capacity.trim().parse::<i64>().unwrap_or(0) == 0
+    {
+        let problem = format!(
+            "LRU_CACHE_CAPACITY: found {capacity:?}, expected a positive number, or no such variable"
+        );
+        return Err(Error::Usage(problem));
+    }
     const SHAPE: [usize; 3] = [24, 192, 160];
     let [rows, inputs, outputs] = SHAPE;
     // Quarters from -2 to 2, which half precision holds exactly, and so do their sums in fp32.
@@ -630,7 +639,7 @@ pub fn hold_signals(signals: &[i32], hold: bool) {
 /// Says what a segmentation fault is likely to mean under a limit of address space: oneDNN uses memory without asking whether it got it.
 pub fn explain_segmentation_faults() {
     extern "C" fn explain(_: c_int) {
-        const WHY: &str = "error: segmentation fault: the address space is limited (ulimit -v), and oneDNN does not check whether it got memory; \
+        const WHY: &str = "error: segmentation fault: the memory is limited (ulimit -v or -d), and oneDNN does not check whether it got memory; \
                            raise that limit, or limit memory by a control group\n";
         // SAFETY: both may be called in a handler, and the text lives for ever.
         unsafe {
@@ -638,10 +647,13 @@ pub fn explain_segmentation_faults() {
             libc::_exit(1)
         }
     }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is written to during the call alone.
-    let code = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
-    if code != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
+    let is_limited = |what| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the limit is written to during the call alone.
+        let code = unsafe { libc::getrlimit(what, &mut limit) };
+        code == 0 && limit.rlim_cur != libc::RLIM_INFINITY
+    };
+    if !is_limited(libc::RLIMIT_AS) && !is_limited(libc::RLIMIT_DATA) {
         return;
     }
     // SAFETY: all bytes zero are a sigaction, and the handler only makes the calls above.

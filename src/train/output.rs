@@ -70,9 +70,8 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
     if there.is_empty() {
         return Ok(());
     }
-    let config = files::read_text(&path.join(CONFIG)).unwrap_or_default();
     let shown = path.display();
-    if !config.starts_with(MARK) {
+    if !holds_run(path)? {
         let (there, key) = (there.join(", "), "--set training.output_dir=DIR");
         return Err(Error::Usage(format!(
             "{shown} holds {there}, and not from a run; name another directory with {key}"
@@ -84,6 +83,12 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Whether the directory holds a run, by its configuration, which a training wrote.
+pub fn holds_run(path: &Path) -> Result<bool> {
+    let path = path.join(CONFIG);
+    Ok(files::is_there(&path)? && files::read_text(&path)?.starts_with(MARK))
 }
 
 /// The configuration as it was run, of the run that the directory holds, if one is there and it can be read.

@@ -48,7 +48,7 @@ impl Past {
 
     /// The runs in `dir`: it itself, or all below it, sorted.
     pub fn below(dir: &Path) -> Result<Vec<PathBuf>> {
-        if files::is_there(&dir.join(output::CONFIG))? {
+        if output::holds_run(dir)? {
             return Ok(vec![dir.to_owned()]);
         }
         let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?.flatten();
