@@ -58,6 +58,7 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
     let found: Vec<(&String, (String, String))> =
         files.iter().filter_map(|file| Some((file, place_of(file)?))).collect();
     let subsets: BTreeSet<&str> = found.iter().map(|(_, (subset, _))| subset.as_str()).collect();
+    let named = subset;
     let subset = match (subset, subsets.first()) {
         (_, None) => return Err(Unfit::NoParquet(no_parquet(files))),
         (Some(subset), _) if subsets.contains(subset) => subset,
@@ -99,8 +100,9 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
         .collect();
     chosen.sort();
     let absent = whole(&chosen)?;
-    // In a cache, a split of a default name may stand in for one that was not downloaded.
-    Ok(Choice { files: chosen, absent, certain: split.is_some() })
+    // In a cache, a split of a default name may stand in for one that was not downloaded, and a lone subset for "default".
+    let certain = split.is_some() && (named.is_some() || subset == "default");
+    Ok(Choice { files: chosen, absent, certain })
 }
 
 /// What is said of a data set without Parquet.
