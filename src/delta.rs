@@ -1,11 +1,11 @@
 //! The task file: what a task adds to its base. A safetensors file under Hugging Face's names, with what is needed to use it.
 
-use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::methods::Method;
 use crate::models::{Architecture, TaskType, canonical, check_labels};
 use crate::sealed::{self, Contents};
+use crate::task_model::TaskModel;
 use crate::weights::Mapped;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -73,8 +73,8 @@ impl Meta {
     }
 
     /// Checks that the base's `config.json` says what it said when the task was trained.
-    fn check_config(&self, path: &Path, base: &Base) -> Result<()> {
-        let now = base.config.beside_tensors();
+    fn check_config(&self, path: &Path, model: &TaskModel) -> Result<()> {
+        let now = model.config.beside_tensors();
         for (key, expected) in &self.base_config {
             let found = now.get(key).unwrap_or(&Value::Null);
             if found != expected {
@@ -82,7 +82,7 @@ impl Meta {
                     "{key}: found {found}, and {} was trained with {expected}",
                     path.display()
                 );
-                return Err(Error::file(&base.dir.join("config.json"), problem));
+                return Err(Error::file(&model.base.dir.join("config.json"), problem));
             }
         }
         Ok(())
@@ -136,11 +136,11 @@ pub struct Delta {
 impl Delta {
     /// Copies the tensors `names` out of the model.
     pub fn take<'a>(
-        base: &Base,
+        model: &TaskModel,
         names: impl IntoIterator<Item = &'a String>,
         meta: Meta,
     ) -> Result<Self> {
-        let variables = base.store.variables();
+        let variables = model.store.variables();
         let mut tensors = BTreeMap::new();
         for name in names {
             let variable = variables
@@ -206,47 +206,47 @@ impl Delta {
         }
     }
 
-    /// Gives `base` what the delta's method adds, then does what [`Delta::apply`] does.
-    pub fn apply_with_method(&self, path: &Path, base: &mut Base) -> Result<()> {
-        self.meta.method.place(base).map_err(|error| Error::file(path, error.to_string()))?;
+    /// Gives `model` what the delta's method adds, then does what [`Delta::apply`] does.
+    pub fn apply_with_method(&self, path: &Path, model: &mut TaskModel) -> Result<()> {
+        self.meta.method.place(model).map_err(|error| Error::file(path, error.to_string()))?;
         // The method's settings say any size: what they add takes memory once the delta's own tensors are known to have it.
-        self.check(path, base)?;
-        base.allocate_added()?;
-        assign(&self.tensors, self.mapped.as_deref(), base)
+        self.check(path, model)?;
+        model.allocate_added()?;
+        assign(&self.tensors, self.mapped.as_deref(), model)
     }
 
-    /// Checks the delta against `base`, then copies its tensors in. A base that does not fit is left unchanged.
-    pub fn apply(&self, path: &Path, base: &mut Base) -> Result<()> {
-        self.check(path, base)?;
-        assign(&self.tensors, self.mapped.as_deref(), base)
+    /// Checks the delta against `model`, then copies its tensors in. A model that does not fit is left unchanged.
+    pub fn apply(&self, path: &Path, model: &mut TaskModel) -> Result<()> {
+        self.check(path, model)?;
+        assign(&self.tensors, self.mapped.as_deref(), model)
     }
 
-    fn check(&self, path: &Path, base: &Base) -> Result<()> {
-        let (class, meta) = (base.config.architecture.class(), &self.meta);
+    fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
+        let (class, meta) = (model.config.architecture.class(), &self.meta);
         if meta.architecture != class {
             return Err(Error::file(
                 path,
                 format!(
                     "a delta of {}, and {} is a {class}",
                     meta.architecture,
-                    base.dir.display()
+                    model.base.dir.display()
                 ),
             ));
         }
-        if meta.base_fingerprint != base.fingerprint {
+        if meta.base_fingerprint != model.base.fingerprint {
             return Err(Error::file(
                 path,
                 format!(
                     "a delta of another base: expected {} with fingerprint {}, found {} with fingerprint {}",
                     meta.base_name,
                     meta.base_fingerprint,
-                    base.file.display(),
-                    base.fingerprint
+                    model.base.file.display(),
+                    model.base.fingerprint
                 ),
             ));
         }
-        meta.check_config(path, base)?;
-        let mut lacking = base.new.iter().chain(&base.added);
+        meta.check_config(path, model)?;
+        let mut lacking = model.new.iter().chain(&model.added);
         if let Some(name) = lacking.find(|name| !self.tensors.contains_key(*name)) {
             let expected = "a value, since the base has none".into();
             return Err(Error::Tensor {
@@ -256,7 +256,7 @@ impl Delta {
                 found: "no such tensor".into(),
             });
         }
-        check_shapes(path, &self.tensors, base)
+        check_shapes(path, &self.tensors, model)
     }
 }
 
@@ -264,15 +264,15 @@ impl Delta {
 fn assign(
     tensors: &BTreeMap<String, Tensor>,
     mapped: Option<&Mapped>,
-    base: &mut Base,
+    model: &mut TaskModel,
 ) -> Result<()> {
-    tensors.iter().try_for_each(|(name, tensor)| base.set(name, tensor))?;
+    tensors.iter().try_for_each(|(name, tensor)| model.set(name, tensor))?;
     mapped.map_or(Ok(()), |file| file.check_unchanged(|| Ok(false)))
 }
 
 /// Checks that the model has these tensors, in these shapes.
-fn check_shapes(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &Base) -> Result<()> {
-    let shapes = base.shapes();
+fn check_shapes(path: &Path, tensors: &BTreeMap<String, Tensor>, model: &TaskModel) -> Result<()> {
+    let shapes = model.shapes();
     for (name, tensor) in tensors {
         let expected = match shapes.get(name) {
             Some(shape) if *shape == tensor.size() => continue,
@@ -285,7 +285,7 @@ fn check_shapes(path: &Path, tensors: &BTreeMap<String, Tensor>, base: &Base) ->
     Ok(())
 }
 
-/// Starts `base` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
+/// Starts `model` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
 ///
 /// A delta's head is left out where its labels are not `labels`: another task's classes mean nothing to this one. What another
 /// method than `method` added has no place in this model.
@@ -294,25 +294,25 @@ pub fn start_from(
     task: TaskType,
     labels: &[String],
     method: &Method,
-    base: &mut Base,
+    model: &mut TaskModel,
 ) -> Result<Vec<String>> {
     let contents = sealed::read(path)?;
     let mapped = contents.mapped.clone();
     let (meta, tensors) = parse(path, contents)?;
-    let architecture = base.config.architecture;
+    let architecture = model.config.architecture;
     let mut tensors: BTreeMap<String, Tensor> = tensors
         .into_iter()
         .map(|(name, tensor)| (canonical(architecture, &name), tensor))
         .collect();
     if let Some(meta) = meta {
-        if meta.base_fingerprint != base.fingerprint {
-            let (expected, found) = (meta.base_fingerprint, &base.fingerprint);
+        if meta.base_fingerprint != model.base.fingerprint {
+            let (expected, found) = (meta.base_fingerprint, &model.base.fingerprint);
             let problem = format!(
                 "init_delta is of another base: expected fingerprint {expected}, found {found}"
             );
             return Err(Error::file(path, problem));
         }
-        meta.check_config(path, base)?;
+        meta.check_config(path, model)?;
         let adds = matches!(meta.method, Method::Lora(_) | Method::Adapter(_));
         if adds && meta.method != *method {
             let problem = format!(
@@ -332,8 +332,8 @@ pub fn start_from(
             tensors.retain(|name, _| !architecture.in_head(name));
         }
     }
-    check_shapes(path, &tensors, base)?;
-    let before = base.store.variables();
+    check_shapes(path, &tensors, model)?;
+    let before = model.store.variables();
     let mut differs = vec![];
     for (name, tensor) in &tensors {
         let same = before.get(name).is_some_and(|own| {
@@ -343,7 +343,7 @@ pub fn start_from(
             differs.push(name.clone());
         }
     }
-    assign(&tensors, mapped.as_deref(), base)?;
+    assign(&tensors, mapped.as_deref(), model)?;
     Ok(differs)
 }
 

@@ -1,8 +1,8 @@
 //! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022), and by
 //! the methods that it is compared with.
 //!
-//! The modules in reading order; each uses only those before it: [`escape`], [`error`], [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
-//! [`weights`], [`sealed`], [`base`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
+//! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`, [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
+//! [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
 //! [`cli`].
 
 // They panic where nobody listens: logging::say and files::tell do not.
@@ -32,8 +32,10 @@ pub mod native;
 pub mod nn;
 pub mod optim;
 pub mod predict;
+mod random;
 pub mod sealed;
 pub mod sources;
+pub mod task_model;
 pub mod threads;
 pub mod train;
 pub mod weights;

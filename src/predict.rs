@@ -1,6 +1,6 @@
 //! Texts to labels and scores, with a base and a task's delta.
 
-use crate::base::{Base, BaseFiles};
+use crate::base::Base;
 use crate::config::Precision;
 use crate::data::{Batch, Encoded, Example, Labels, MIN_LENGTH, Row, Tokenizer};
 use crate::delta::{Delta, Meta};
@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate, in_batches};
 use crate::methods::Method;
 use crate::models::{ModelConfig, TaskType};
+use crate::task_model::TaskModel;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +49,7 @@ fn as_map<S: serde::Serializer>(
 
 /// A model with a task applied.
 pub struct Predictor {
-    base: Base,
+    model: TaskModel,
     tokenizer: Tokenizer,
     /// What the task's delta says of itself.
     pub meta: Meta,
@@ -72,24 +73,25 @@ impl Predictor {
         if let Some((path, task)) = &task {
             same_tokenizer(&task.meta, path, tokenizer, &reader)?;
         }
-        let files = BaseFiles::read(model, weights)?;
-        fits(tokenizer, &reader, &files.config)?;
-        let (mut base, meta, pairs) = match task {
+        let base = Base::read(model, weights, device)?;
+        let config = &base.info.config;
+        fits(tokenizer, &reader, config)?;
+        let (mut model, meta, pairs) = match task {
             Some((path, task)) => {
-                check_length(&task.meta, path, &files.config)?;
+                check_length(&task.meta, path, config)?;
                 let outputs = task.meta.task_type.outputs(task.meta.labels.len());
-                let mut base = files.build(outputs, None, device)?;
-                task.apply_with_method(path, &mut base)?;
+                let mut model = TaskModel::new(&base, outputs, None)?;
+                task.apply_with_method(path, &mut model)?;
                 let pairs = Some(task.meta.pairs);
-                (base, task.meta, pairs)
+                (model, task.meta, pairs)
             }
             None => {
-                let most = usize::try_from(files.config.max_length()).unwrap_or(0);
-                let (base, saved) = files.build_saved(device)?;
+                let most = usize::try_from(config.max_length()).unwrap_or(0);
+                let (model, saved) = TaskModel::saved(&base)?;
                 let meta = Meta {
-                    architecture: base.config.architecture.class().into(),
+                    architecture: config.architecture.class().into(),
                     base_name: String::new(),
-                    base_fingerprint: base.fingerprint.clone(),
+                    base_fingerprint: base.info.fingerprint.clone(),
                     base_config: BTreeMap::new(),
                     tokenizer_fingerprint: reader.fingerprint.clone(),
                     task_type: saved.task_type,
@@ -101,16 +103,16 @@ impl Predictor {
                     freeze_plan: vec![],
                     metrics: BTreeMap::new(),
                 };
-                (base, meta, saved.pairs)
+                (model, meta, saved.pairs)
             }
         };
-        base.store.freeze();
-        Ok(Self { base, tokenizer: reader, meta, pairs })
+        model.store.freeze();
+        Ok(Self { model, tokenizer: reader, meta, pairs })
     }
 
     /// The same, with products in `precision`.
     pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
-        self.base.set_precision(precision.kind())?;
+        self.model.set_precision(precision.kind())?;
         Ok(self)
     }
 
@@ -119,14 +121,14 @@ impl Predictor {
         let _guard = tch::no_grad_guard();
         let encoded =
             self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.max_length);
-        has_embeddings(&self.base.dir, &self.base.config, &encoded)?;
+        has_embeddings(&self.model.base.dir, &self.model.config, &encoded)?;
         self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
         let lengths: Vec<usize> = encoded.iter().map(|tokens| tokens.ids.len()).collect();
-        in_batches(&lengths, batch_size, self.base.device(), &mut |range| {
+        in_batches(&lengths, batch_size, self.model.device(), &mut |range| {
             let texts = rows.get(range.clone()).unwrap_or_default();
             let scores = self.scores(encoded.get(range).unwrap_or_default())?;
-            self.base.check_unchanged()?;
+            self.model.base.check_unchanged()?;
             if scores.iter().flatten().any(|score| !score.is_finite()) {
                 let error = Error::NotFinite("the task's prediction".into());
                 return Err(self.no_numbers(error)?);
@@ -141,14 +143,14 @@ impl Predictor {
 
     /// `error`, of scores that are NaN or infinite; where a tensor is to blame, another that names it.
     fn no_numbers(&self, error: Error) -> Result<Error> {
-        let (own, new) = (&self.meta.freeze_plan, &self.base.new);
+        let (own, new) = (&self.meta.freeze_plan, &self.model.new);
         let of_base = |name: &str, _: &Tensor| !own.iter().chain(new).any(|own| own == name);
-        Ok(match self.base.not_finite(of_base)? {
+        Ok(match self.model.not_finite(of_base)? {
             Some(name) => {
                 let problem = format!("{name} holds NaN or infinity, and so would the scores");
-                Error::file(&self.base.file, problem)
+                Error::file(&self.model.base.file, problem)
             }
-            None => match self.base.not_finite(|_, _| true)? {
+            None => match self.model.not_finite(|_, _| true)? {
                 Some(name) => Error::NotFinite(format!("the task's {name}")),
                 None => error,
             },
@@ -157,8 +159,8 @@ impl Predictor {
 
     /// Probabilities of a batch (of a regression, its numbers), a vector for each row.
     fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
-        let (packed, _) = Batch::new(tokens).to_device(self.base.device())?;
-        let logits = self.base.model.forward(&packed)?;
+        let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
+        let logits = self.model.classifier.forward(&packed)?;
         eval::to_rows(&match self.meta.task_type {
             TaskType::Classification => logits.f_softmax(-1, Kind::Float)?,
             TaskType::MultiLabel => logits.f_sigmoid()?,
@@ -210,10 +212,10 @@ impl Predictor {
         let task = self.meta.task_type;
         let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
         let tokens = examples.iter().map(|example| &example.tokens);
-        has_embeddings(&self.base.dir, &self.base.config, tokens)?;
-        let (model, device) = (&self.base.model, self.base.device());
+        has_embeddings(&self.model.base.dir, &self.model.config, tokens)?;
+        let (model, device) = (&self.model.classifier, self.model.device());
         let mut progress = |done| {
-            self.base.check_unchanged()?;
+            self.model.base.check_unchanged()?;
             progress(done)
         };
         let found = evaluate(model, device, &examples, task, &labels, batch_size, &mut progress)?;
@@ -231,7 +233,7 @@ impl Predictor {
 
     /// The base's directory.
     pub fn base_dir(&self) -> &Path {
-        &self.base.dir
+        &self.model.base.dir
     }
 
     /// The task's labels.

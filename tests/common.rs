@@ -1,8 +1,9 @@
 //! What the tests share: golden files, small data, the binaries.
 
-use bitfit::base::{Base, BaseFiles};
+use bitfit::base::Base;
 use bitfit::data::Encoded;
 use bitfit::models::Dropouts;
+use bitfit::task_model::TaskModel;
 use parquet::data_type::{ByteArrayType, DataType};
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;
@@ -59,9 +60,9 @@ pub fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
 pub const TINY: [&str; 3] = ["tiny-bert", "tiny-distilbert", "tiny-roberta"];
 
 /// One of them, without dropout, with its golden head.
-pub fn tiny(name: &str) -> Base {
-    let files = BaseFiles::read(&golden_dir().join(name), None).unwrap();
-    let mut base = files.build(3, Some(NO_DROPOUT), device()).unwrap();
+pub fn tiny(name: &str) -> TaskModel {
+    let shared = Base::read(&golden_dir().join(name), None, device()).unwrap();
+    let mut base = TaskModel::new(&shared, 3, Some(NO_DROPOUT)).unwrap();
     let golden = golden(&format!("{name}.safetensors"));
     for name in base.new.clone() {
         base.set(&name, &golden[&name]).unwrap();
@@ -70,7 +71,7 @@ pub fn tiny(name: &str) -> Base {
 }
 
 /// The random BERT.
-pub fn tiny_base() -> Base {
+pub fn tiny_base() -> TaskModel {
     tiny("tiny-bert")
 }
 

@@ -1,12 +1,13 @@
 //! The task file.
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, succeeded, tiny_base};
-use bitfit::base::{Base, BaseFiles};
+use bitfit::base::Base;
 use bitfit::data::Tokenizer;
 use bitfit::delta::{Delta, Meta, start_from};
 use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
 use bitfit::models::TaskType;
 use bitfit::sealed;
+use bitfit::task_model::TaskModel;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -14,11 +15,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tch::{Device, Tensor};
 
-fn meta(base: &Base) -> Meta {
+fn meta(base: &TaskModel) -> Meta {
     Meta {
         architecture: "BertForSequenceClassification".into(),
         base_name: "tiny-bert".into(),
-        base_fingerprint: base.fingerprint.clone(),
+        base_fingerprint: base.base.fingerprint.clone(),
         base_config: base.config.beside_tensors(),
         tokenizer_fingerprint: "0".into(),
         task_type: TaskType::Classification,
@@ -32,15 +33,17 @@ fn meta(base: &Base) -> Meta {
     }
 }
 
-fn delta(base: &Base) -> Delta {
+fn delta(base: &TaskModel) -> Delta {
     Delta::take(base, &base.new, meta(base)).unwrap()
 }
 
-fn other_base() -> Base {
-    BaseFiles::read(&golden_dir().join("tiny-bert"), None)
-        .unwrap()
-        .build(3, None, Device::Cpu)
-        .unwrap()
+fn other_base() -> TaskModel {
+    TaskModel::new(
+        &Base::read(&golden_dir().join("tiny-bert"), None, Device::Cpu).unwrap(),
+        3,
+        None,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -94,7 +97,7 @@ fn it_knows_its_base() {
     };
     refuse(
         &|d| d.meta.base_fingerprint = "abc".into(),
-        &["another base", "abc", &base.fingerprint],
+        &["another base", "abc", &base.base.fingerprint],
     );
     refuse(
         &|d| drop(d.tensors.remove("classifier.weight")),

@@ -3,13 +3,14 @@
 use crate::common::{
     NO_DROPOUT, Scratch, TINY, device, golden, golden_dir, root, sequences, tiny, tiny_base,
 };
-use bitfit::base::BaseFiles;
+use bitfit::base::Base;
 use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
 use bitfit::freeze::{FreezePlan, Group, Switches};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::native;
 use bitfit::nn::Activation;
 use bitfit::optim::{AdamW, AdamWSettings};
+use bitfit::task_model::TaskModel;
 use tch::{Kind, Tensor};
 
 fn largest(tensor: &Tensor) -> f64 {
@@ -21,7 +22,7 @@ fn difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// A tiny model after forward and backward over its golden batch, in fp32 or fp64.
-fn trained(name: &str, kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, Tensor) {
+fn trained(name: &str, kind: Kind) -> (TaskModel, FreezePlan, Tensor, Tensor) {
     let golden = golden(&format!("{name}.safetensors"));
     let mut base = tiny(name);
     if kind == Kind::Double {
@@ -30,7 +31,7 @@ fn trained(name: &str, kind: Kind) -> (bitfit::base::Base, FreezePlan, Tensor, T
     let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
     plan.apply(&mut base.store).unwrap();
     let (packed, _) = Batch::new(&sequences(&golden)).to_device(device()).unwrap();
-    let logits = base.model.forward(&packed).unwrap();
+    let logits = base.classifier.forward(&packed).unwrap();
     let rows = golden["labels"].numel();
     let loss = TaskType::Classification
         .loss(&logits, &golden["labels"], &Shaping::default(), rows as f64)
@@ -81,7 +82,7 @@ fn logits_and_gradients_are_the_references(name: &str) {
 /// the key bias has no effect and no gradient but rounding: with fp64's rounding it is a billion times smaller still.
 #[test]
 fn the_key_bias_has_no_gradient() {
-    let share = |base: &bitfit::base::Base, layer: i64| {
+    let share = |base: &TaskModel, layer: i64| {
         let variables = base.store.variables();
         let gradient = |part: &str| {
             largest(
@@ -109,7 +110,7 @@ fn the_key_bias_has_no_gradient() {
     }
     let (packed, _) =
         Batch::new(&sequences(&golden("tiny-bert.safetensors"))).to_device(device()).unwrap();
-    let moved = tch::no_grad(|| base.model.forward(&packed).unwrap());
+    let moved = tch::no_grad(|| base.classifier.forward(&packed).unwrap());
     assert!(difference(&moved, &logits) < 1e-4, "the key bias changes nothing");
 }
 
@@ -130,17 +131,19 @@ fn every_activation_is_the_references() {
         let scratch = Scratch::new();
         let config = std::fs::read_to_string(scratch.path("base/config.json")).unwrap();
         scratch.write("base/config.json", config.replace("\"gelu\"", &format!("\"{name}\"")));
-        let mut base = BaseFiles::read(&scratch.path("base"), None)
-            .unwrap()
-            .build(3, Some(NO_DROPOUT), device())
-            .unwrap();
+        let mut base = TaskModel::new(
+            &Base::read(&scratch.path("base"), None, device()).unwrap(),
+            3,
+            Some(NO_DROPOUT),
+        )
+        .unwrap();
         for name in ["classifier.weight", "classifier.bias"] {
             base.set(name, &tiny[name]).unwrap();
         }
         let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
         plan.apply(&mut base.store).unwrap();
         let (packed, _) = Batch::new(&sequences(&tiny)).to_device(device()).unwrap();
-        let logits = base.model.forward(&packed).unwrap();
+        let logits = base.classifier.forward(&packed).unwrap();
         assert!(difference(&logits, of("logits")) < 1e-5, "{name}");
         logits.square().mean(Kind::Float).backward();
         let variables = base.store.variables();
@@ -173,10 +176,10 @@ fn a_row_in_a_batch_gives_the_numbers_it_gives_alone() {
         let base = tiny(name);
         let sequences = sequences(&golden(&format!("{name}.safetensors")));
         let (packed, _) = Batch::new(&sequences).to_device(device()).unwrap();
-        let together = base.model.forward(&packed).unwrap();
+        let together = base.classifier.forward(&packed).unwrap();
         for (i, sequence) in sequences.iter().enumerate() {
             let (packed, _) = Batch::new([sequence]).to_device(device()).unwrap();
-            let alone = base.model.forward(&packed).unwrap();
+            let alone = base.classifier.forward(&packed).unwrap();
             assert!(difference(&alone.get(0), &together.get(i as i64)) < 1e-5, "{name}");
         }
     }
@@ -185,10 +188,12 @@ fn a_row_in_a_batch_gives_the_numbers_it_gives_alone() {
 /// Dropout belongs to the row, not to its place in a batch: a batch cut in two has the same masks.
 #[test]
 fn dropout_does_not_depend_on_the_batch() {
-    let base = BaseFiles::read(&golden_dir().join("tiny-bert"), None)
-        .unwrap()
-        .build(3, None, device())
-        .unwrap();
+    let base = TaskModel::new(
+        &Base::read(&golden_dir().join("tiny-bert"), None, device()).unwrap(),
+        3,
+        None,
+    )
+    .unwrap();
     let mut base = base;
     base.initialize(1).unwrap();
     let examples: Vec<Example> = sequences(&golden("tiny-bert.safetensors"))
@@ -199,7 +204,7 @@ fn dropout_does_not_depend_on_the_batch() {
     let logits = |rows: &[usize], seed, epoch| {
         let keys = bitfit::data::DropoutKeys { seed, epoch };
         let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(device()).unwrap();
-        base.model.forward(&packed).unwrap()
+        base.classifier.forward(&packed).unwrap()
     };
     let whole = logits(&[0, 1, 2, 3, 4, 5, 6], 9, 2);
     let parts = Tensor::cat(&[logits(&[0, 1, 2], 9, 2), logits(&[3, 4, 5, 6], 9, 2)], 0);
@@ -253,7 +258,7 @@ fn the_flat_optimizer_takes_adamws_steps() {
                 } else {
                     single.iter().for_each(|(optimizer, _)| optimizer.zero_grad().unwrap());
                 }
-                let logits = base.model.forward(&packed).unwrap();
+                let logits = base.classifier.forward(&packed).unwrap();
                 let loss = TaskType::Classification
                     .loss(&logits, &golden["labels"], &Shaping::default(), 7.0)
                     .unwrap();
@@ -309,12 +314,12 @@ fn minilm_has_the_references_ids_and_logits_on_real_sentences() {
         .collect();
     assert_eq!(ours, sequences(&golden));
     let mut base =
-        BaseFiles::read(&model, None).unwrap().build(2, Some(NO_DROPOUT), device()).unwrap();
+        TaskModel::new(&Base::read(&model, None, device()).unwrap(), 2, Some(NO_DROPOUT)).unwrap();
     for name in ["classifier.weight", "classifier.bias"] {
         base.set(name, &golden[name]).unwrap();
     }
     let (packed, _) = Batch::new(&ours).to_device(device()).unwrap();
-    let logits = tch::no_grad(|| base.model.forward(&packed).unwrap());
+    let logits = tch::no_grad(|| base.classifier.forward(&packed).unwrap());
     let worst = difference(&logits, &golden["logits"]);
     println!("largest difference of a logit: {worst:.1e}");
     assert!(worst < 2e-5, "logits differ by {worst}");

@@ -9,6 +9,7 @@ use bitfit::freeze::{Cost, FreezePlan, Switches};
 use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::nn::NonLinearity;
+use bitfit::task_model::TaskModel;
 use std::collections::BTreeSet;
 use tch::Tensor;
 
@@ -45,7 +46,7 @@ fn wide(name: &str) -> &'static [&'static str] {
 }
 
 /// A tiny model with what `method` adds, as the golden case `case` has it.
-fn with_method(name: &str, case: &str, method: &Method) -> (Base, FreezePlan) {
+fn with_method(name: &str, case: &str, method: &Method) -> (TaskModel, FreezePlan) {
     let golden = golden(&format!("methods-{name}.safetensors"));
     let mut base = tiny(name);
     let method = method.settled(base.config.architecture);
@@ -58,10 +59,10 @@ fn with_method(name: &str, case: &str, method: &Method) -> (Base, FreezePlan) {
     (base, plan)
 }
 
-fn logits_of(base: &Base, name: &str) -> Tensor {
+fn logits_of(base: &TaskModel, name: &str) -> Tensor {
     let sequences = sequences(&golden(&format!("{name}.safetensors")));
     let (packed, _) = Batch::new(&sequences).to_device(device()).unwrap();
-    base.model.forward(&packed).unwrap()
+    base.classifier.forward(&packed).unwrap()
 }
 
 fn largest(tensor: &Tensor) -> f64 {
@@ -436,10 +437,10 @@ fn loras_dropout_belongs_to_the_row() {
         .map(|tokens| Example { tokens, target: Target::Class(0) })
         .collect();
     let _guard = tch::no_grad_guard();
-    let logits = |base: &Base, rows: &[usize], epoch| {
+    let logits = |base: &TaskModel, rows: &[usize], epoch| {
         let keys = DropoutKeys { seed: 9, epoch };
         let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(device()).unwrap();
-        base.model.forward(&packed).unwrap()
+        base.classifier.forward(&packed).unwrap()
     };
     let (without, with) = (dropped(0.0), dropped(0.5));
     let all = [0, 1, 2, 3, 4, 5, 6];
@@ -597,8 +598,8 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         ),
         ("pfeiffer", adapter(AdapterConfig::Pfeiffer, 16.0), 3e-4, &["method.name=adapter"]),
     ] {
-        let files = bitfit::base::BaseFiles::read(&model, None).unwrap();
-        let mut base = files.build(2, None, device()).unwrap();
+        let shared = Base::read(&model, None, device()).unwrap();
+        let mut base = TaskModel::new(&shared, 2, None).unwrap();
         method.settled(base.config.architecture).add(&mut base).unwrap();
         let shapes = base.shapes();
         let mut start: Vec<(String, Tensor)> = ["classifier.weight", "classifier.bias"]

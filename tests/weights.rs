@@ -1,8 +1,9 @@
 //! Weight files: every format, every way to be wrong.
 
 use crate::common::{Scratch, golden_dir, refused, stderr, succeeded};
-use bitfit::base::BaseFiles;
+use bitfit::base::Base;
 use bitfit::models::{Architecture, ModelConfig, Name, classify};
+use bitfit::task_model::TaskModel;
 use bitfit::weights::Weights;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -53,10 +54,7 @@ fn error_after(change: impl FnOnce(&mut BTreeMap<String, Tensor>)) -> String {
     let mut tensors = tensors();
     change(&mut tensors);
     save(&tensors, &scratch.path("base/model.safetensors"));
-    let error = match BaseFiles::read(&scratch.path("base"), None) {
-        Err(error) => error,
-        Ok(files) => files.build(2, None, Device::Cpu).unwrap_err(),
-    };
+    let error = Base::read(&scratch.path("base"), None, Device::Cpu).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("base/model.safetensors"), "{message}");
     message
@@ -197,9 +195,13 @@ fn every_format_of_one_base_has_one_fingerprint() {
     succeeded(&scratch.bitfit(&["convert", "--model", "base", "--output", "base/model.ot"]));
     let read = |name: &str| tiny(&scratch.path(name)).unwrap().fingerprint;
     assert_eq!(read("base/model.ot"), read("base/model.safetensors"));
-    let files = BaseFiles::read(&scratch.path("base"), None).unwrap();
-    let base = files.build(3, None, Device::Cpu).unwrap();
-    assert!(base.file.ends_with("model.ot"), "the archive comes first: {}", base.file.display());
+    let shared = Base::read(&scratch.path("base"), None, Device::Cpu).unwrap();
+    let base = TaskModel::new(&shared, 3, None).unwrap();
+    assert!(
+        base.base.file.ends_with("model.ot"),
+        "the archive comes first: {}",
+        base.base.file.display()
+    );
     for (name, tensor) in tensors() {
         assert_eq!(base.store.variables()[&format!("bert.{name}")], tensor, "{name}");
     }
@@ -207,16 +209,16 @@ fn every_format_of_one_base_has_one_fingerprint() {
     std::fs::copy(golden_dir().join("tiny-bert.bin"), scratch.path("base/pytorch_model.bin"))
         .unwrap();
     assert_eq!(read("base/pytorch_model.bin"), read("base/model.safetensors"));
-    BaseFiles::read(&scratch.path("base"), None).unwrap();
+    Base::read(&scratch.path("base"), None, Device::Cpu).unwrap();
     // One that cannot be read is passed over where another is there.
     scratch.write("base/pytorch_model.bin", "no pickle");
-    BaseFiles::read(&scratch.path("base"), None).unwrap();
+    Base::read(&scratch.path("base"), None, Device::Cpu).unwrap();
     std::fs::remove_file(scratch.path("base/pytorch_model.bin")).unwrap();
     // Of two models, neither is taken.
     let mut other = tensors();
     let _ = other.get_mut("pooler.dense.bias").unwrap().g_add_scalar_(1e-3);
     save(&other, &scratch.path("base/model.safetensors"));
-    let error = BaseFiles::read(&scratch.path("base"), None).unwrap_err().to_string();
+    let error = Base::read(&scratch.path("base"), None, Device::Cpu).unwrap_err().to_string();
     assert!(
         error.contains("two weight files")
             && error.contains("model.ot")
@@ -224,7 +226,7 @@ fn every_format_of_one_base_has_one_fingerprint() {
         "{error}"
     );
     assert!(
-        BaseFiles::read(&scratch.path("base"), Some("model.ot")).is_ok(),
+        Base::read(&scratch.path("base"), Some("model.ot"), Device::Cpu).is_ok(),
         "unless one is named"
     );
 }
@@ -280,11 +282,11 @@ fn truncated_and_foreign_files_are_errors() {
     refuse("huge.safetensors", &u64::MAX.to_le_bytes());
     let error = refuse("text.bin", b"no pickle");
     assert!(error.contains("save_pretrained"), "the way out is named: {error}");
-    let error = BaseFiles::read(&scratch.path("nowhere"), None).unwrap_err().to_string();
+    let error = Base::read(&scratch.path("nowhere"), None, Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("no such directory"), "{error}");
     std::fs::remove_file(scratch.path("base/model.ot")).unwrap();
     std::fs::remove_file(scratch.path("base/model.safetensors")).unwrap();
-    let error = BaseFiles::read(&scratch.path("base"), None).unwrap_err().to_string();
+    let error = Base::read(&scratch.path("base"), None, Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("pytorch_model.bin"), "{error}");
 }
 
@@ -354,7 +356,8 @@ fn a_base_without_a_pooler_gets_a_new_one() {
     tensors.retain(|name, _| !name.starts_with("pooler"));
     save(&tensors, &scratch.path("base/model.safetensors"));
     let base =
-        BaseFiles::read(&scratch.path("base"), None).unwrap().build(2, None, Device::Cpu).unwrap();
+        TaskModel::new(&Base::read(&scratch.path("base"), None, Device::Cpu).unwrap(), 2, None)
+            .unwrap();
     let expected = [
         "bert.pooler.dense.bias",
         "bert.pooler.dense.weight",
@@ -517,8 +520,8 @@ fn a_model_in_any_form_is_used() {
         let output = scratch.bitfit(&["inspect", "--model", "small"]);
         succeeded(&output);
         assert!(stderr(&output).contains(word), "{}", stderr(&output));
-        let base = BaseFiles::read(&scratch.path("small"), None).unwrap();
-        let base = base.build(2, None, Device::Cpu).unwrap();
+        let shared = Base::read(&scratch.path("small"), None, Device::Cpu).unwrap();
+        let base = TaskModel::new(&shared, 2, None).unwrap();
         for (name, tensor) in Tensor::read_safetensors(form("model.safetensors")).unwrap() {
             assert_eq!(base.store.variables()[&format!("bert.{name}")], tensor, "{name}");
         }

@@ -1,17 +1,18 @@
 //! A configuration; after a NUL, which TOML has none of, an override each.
 #![no_main]
 
-use bitfit::base::BaseFiles;
+use bitfit::base::Base;
 use bitfit::config::{Run, RunConfig};
 use bitfit::freeze::FreezePlan;
+use bitfit::task_model::TaskModel;
 use bitfit_fuzz::{file, golden};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 static SHAPES: LazyLock<BTreeMap<String, Vec<i64>>> = LazyLock::new(|| {
-    let files = BaseFiles::read(&golden("tiny-bert"), None).unwrap();
-    files.build(2, None, tch::Device::Cpu).unwrap().shapes()
+    let base = Base::read(&golden("tiny-bert"), None, tch::Device::Cpu).unwrap();
+    TaskModel::new(&base, 2, None).unwrap().shapes()
 });
 
 fuzz_target!(|input: &[u8]| {

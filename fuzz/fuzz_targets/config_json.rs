@@ -1,8 +1,9 @@
 //! `config.json`, over the weights of each small model.
 #![no_main]
 
-use bitfit::base::BaseFiles;
+use bitfit::base::Base;
 use bitfit::models::{ModelConfig, SavedTask};
+use bitfit::task_model::TaskModel;
 use bitfit_fuzz::{file, folder, golden};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     }
     let model = format!("tiny-{:?}/model.safetensors", config.architecture).to_lowercase();
     // The weights' names may tell another architecture, and their shapes another size.
-    if let Ok(files) = BaseFiles::read(folder(), golden(&model).to_str()) {
-        let _ = files.build(2, None, tch::Device::Cpu);
+    if let Ok(base) = Base::read(folder(), golden(&model).to_str(), tch::Device::Cpu) {
+        let _ = TaskModel::new(&base, 2, None);
     }
 });

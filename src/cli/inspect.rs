@@ -1,13 +1,14 @@
 //! `bitfit inspect`.
 
 use super::{downloads, find_model, print, print_json};
-use crate::base::BaseFiles;
+use crate::base::Base;
 use crate::changes::Changes;
 use crate::config::{Metric, Run};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::freeze::{Cost, FreezePlan, Group, Switches, thousands};
 use crate::sources::Sources;
+use crate::task_model::TaskModel;
 use crate::train::{Past, Prepared, list};
 use crate::{escape, logging};
 use clap::{ArgGroup, Args};
@@ -15,7 +16,7 @@ use indicatif::MultiProgress;
 use serde_json::{Map, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use tch::Device;
+use tch::{Device, Tensor};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit inspect --model models/all-MiniLM-L6-v2
@@ -80,15 +81,16 @@ impl Inspect {
     fn show_model(&self, path: &Path, bars: &MultiProgress) -> Result<()> {
         let weights = self.weights.as_deref();
         let model = find_model(path, self.revision.as_deref(), weights, bars)?;
-        let files = BaseFiles::read(&model.dir, model.weights.as_deref())?;
-        let base = files.build(usize::from(self.num_labels), None, Device::Cpu)?;
-        let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default())?;
+        let base = Base::read(&model.dir, model.weights.as_deref(), Device::Cpu)?;
+        let over = TaskModel::new(&base, usize::from(self.num_labels), None)?;
+        let plan = FreezePlan::new(&over.shapes(), &over.new, &Switches::default())?;
+        let fingerprint = &base.info.fingerprint;
         if self.json {
-            return print_json(&as_json(&model.dir, &base.fingerprint, &plan, None));
+            return print_json(&as_json(&model.dir, fingerprint, &plan, None));
         }
         print(&format!(
             "base         {model}, fingerprint {}\n{}",
-            &base.fingerprint[..16],
+            &fingerprint[..16],
             plan.counts()
         ))
     }
@@ -98,7 +100,7 @@ impl Inspect {
 pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
     let prepared = Prepared::new(run, &Sources::find(run, &mut downloads(bars))?)?;
     if json {
-        let base = &prepared.base;
+        let base = &prepared.model.base;
         let cost = Some(prepared.cost());
         return print_json(&as_json(&base.dir, &base.fingerprint, &prepared.plan, cost));
     }
@@ -124,13 +126,12 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
         (other.meta.base_fingerprint, other.tensors)
     } else {
         let model = find_model(other, None, None, bars)?;
-        let files = BaseFiles::read(&model.dir, model.weights.as_deref())?;
-        let outputs = delta.meta.task_type.outputs(delta.meta.labels.len());
-        let base = files.build(outputs, None, Device::Cpu)?;
-        // The head and what else is new has no value in the base to be compared with.
-        let mut tensors: BTreeMap<_, _> = base.store.variables().into_iter().collect();
-        tensors.retain(|name, _| delta.tensors.contains_key(name) && !base.new.contains(name));
-        (base.fingerprint, tensors)
+        let base = Base::read(&model.dir, model.weights.as_deref(), Device::Cpu)?;
+        let of_delta = |(name, tensor): (&String, &Tensor)| {
+            delta.tensors.contains_key(name).then(|| (name.clone(), tensor.shallow_clone()))
+        };
+        let tensors: BTreeMap<_, _> = base.tensors().iter().filter_map(of_delta).collect();
+        (base.info.fingerprint.clone(), tensors)
     };
     if found != *expected {
         let problem = format!(

@@ -9,7 +9,7 @@ mod signals;
 mod train;
 mod which;
 
-use crate::base::BaseFiles;
+use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::sources::Model;
 use crate::weights::{self, Weights};
@@ -238,7 +238,7 @@ impl Convert {
         let file = file.ok_or_else(|| Error::file(&dir, missing))?;
         // Built once, so that what is written is a whole base.
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
-        let base = BaseFiles::read(&dir, name.as_deref())?.build(2, None, Device::Cpu)?;
+        let base = Base::read(&dir, name.as_deref(), Device::Cpu)?.info;
         Weights::read(&base.config, &file)?.write_torchscript(&self.output)?;
         let written = Weights::read(&base.config, &self.output)?;
         if written.fingerprint != base.fingerprint {

@@ -1,6 +1,6 @@
 //! What a comparison keeps of each run, in its directory: `compare.json`.
 
-use crate::base::BaseFiles;
+use crate::base::Base;
 use crate::changes::Changes;
 use crate::config::{Run, RunConfig};
 use crate::data::Target;
@@ -96,9 +96,9 @@ pub enum Standing {
 impl Facts {
     /// Of a run before its first step.
     pub fn of(prepared: &Prepared) -> Self {
-        let base = &prepared.base;
+        let base = &prepared.model.base;
         Self {
-            base: prepared.model().name.clone(),
+            base: prepared.source().name.clone(),
             base_bytes: std::fs::metadata(&base.file).map_or(0, |file| file.len()),
             train_rows: prepared.train.len(),
             eval_rows: prepared.eval.len(),
@@ -154,14 +154,13 @@ impl Biases {
     fn of(&mut self, dir: &Path, weights: Option<&str>) -> Result<&BTreeMap<String, Tensor>> {
         let key = (dir.to_owned(), weights.map(str::to_owned));
         if !self.0.contains_key(&key) {
-            let base = BaseFiles::read(dir, weights)?.build(2, None, Device::Cpu)?;
+            let base = Base::read(dir, weights, Device::Cpu)?;
             let mut biases = BTreeMap::new();
-            for (name, tensor) in base.store.variables() {
-                if name.ends_with(".bias") && !base.new.contains(&name) {
-                    biases.insert(name, tensor.f_detach_copy()?);
-                }
+            for (name, tensor) in base.tensors().iter().filter(|(name, _)| name.ends_with(".bias"))
+            {
+                biases.insert(name.clone(), tensor.f_detach_copy()?);
             }
-            base.check_unchanged()?;
+            base.info.check_unchanged()?;
             self.0.insert(key.clone(), biases);
         }
         self.0.get(&key).ok_or_else(|| Error::Bug("a base without biases".into()))

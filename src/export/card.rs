@@ -1,7 +1,6 @@
 //! The model card: `README.md` beside what is exported, with the front matter that the Hub reads.
 
 use super::Format;
-use crate::base::Base;
 use crate::config::{Run, RunConfig};
 use crate::delta::Delta;
 use crate::escape::{code, markdown, quoted};
@@ -9,6 +8,7 @@ use crate::freeze::{Group, thousands};
 use crate::methods::Method;
 use crate::models::TaskType;
 use crate::sources::Model;
+use crate::task_model::TaskModel;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
@@ -20,9 +20,9 @@ pub struct Card<'a> {
     /// What the exported model is called.
     pub name: &'a str,
     /// Where the base comes from.
-    pub model: &'a Model,
+    pub source: &'a Model,
     /// The base, its head that of the task.
-    pub base: &'a Base,
+    pub model: &'a TaskModel,
     /// The task.
     pub task: &'a Delta,
     /// The run that made the task, where it is known.
@@ -49,7 +49,7 @@ fn metric(name: &str) -> Option<(&'static str, &'static str)> {
 impl Card<'_> {
     /// The whole text.
     pub fn text(&self) -> String {
-        let (meta, base) = (&self.task.meta, markdown(&self.model.name));
+        let (meta, base) = (&self.task.meta, markdown(&self.source.name));
         let mut text = self.front_matter();
         let what = match meta.task_type {
             TaskType::Classification => format!("labels a text as one of: {}", self.labels()),
@@ -95,8 +95,8 @@ impl Card<'_> {
             Format::Hf => ("transformers", "finetune"),
             Format::Peft => ("peft", "adapter"),
         };
-        let base = quoted(&self.model.name);
-        let kind = self.base.config.architecture.prefix();
+        let base = quoted(&self.source.name);
+        let kind = self.model.config.architecture.prefix();
         let method = self.task.meta.method.name();
         let mut text = format!(
             "---\nlibrary_name: {library}\nbase_model: {base}\nbase_model_relation: {relation}\npipeline_tag: text-classification\n\
@@ -174,7 +174,7 @@ impl Card<'_> {
                     TaskType::Regression => "",
                 };
                 let pair = if meta.pairs { format!(", {two}") } else { String::new() };
-                let base = quoted(&self.model.name);
+                let base = quoted(&self.source.name);
                 format!(
                     "from peft import PeftModel  # 0.20 or newer\n\
                      from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer\n\n\
@@ -191,7 +191,7 @@ impl Card<'_> {
 
     /// What trained, by group.
     fn trained(&self) -> String {
-        let (meta, shapes) = (&self.task.meta, self.base.shapes());
+        let (meta, shapes) = (&self.task.meta, self.model.shapes());
         let size = |name: &String| {
             shapes.get(name).map_or(0, |shape| shape.iter().product::<i64>().unsigned_abs())
         };

@@ -3,7 +3,7 @@
 mod card;
 mod peft;
 
-use crate::base::BaseFiles;
+use crate::base::Base;
 use crate::config::Run;
 use crate::data::Tokenizer;
 use crate::delta::Delta;
@@ -12,6 +12,7 @@ use crate::files;
 use crate::models::SavedTask;
 use crate::predict;
 use crate::sources::Model;
+use crate::task_model::TaskModel;
 use crate::weights::write_safetensors;
 use std::collections::BTreeMap;
 use std::io::BufWriter;
@@ -31,7 +32,7 @@ pub enum Format {
 /// and `run` is what made the task, where that is known.
 pub fn export(
     format: Format,
-    model: &Model,
+    source: &Model,
     delta: &Path,
     tokenizer: &Path,
     run: Option<&Run>,
@@ -40,37 +41,36 @@ pub fn export(
     let task = Delta::read(delta)?;
     let reader = Tokenizer::read(tokenizer)?;
     predict::same_tokenizer(&task.meta, delta, tokenizer, &reader)?;
-    let base_files = BaseFiles::read(&model.dir, model.weights.as_deref())?;
-    predict::check_length(&task.meta, delta, &base_files.config)?;
+    let base = Base::read(&source.dir, source.weights.as_deref(), Device::Cpu)?;
+    predict::check_length(&task.meta, delta, &base.info.config)?;
     let outputs = task.meta.task_type.outputs(task.meta.labels.len());
-    let mut base = base_files.build(outputs, None, Device::Cpu)?;
-    let shapes = base.shapes();
-    let changed = task.tensors.keys().filter(|name| shapes.contains_key(*name));
-    let before = Delta::take(&base, changed, task.meta.clone())?;
-    task.apply_with_method(delta, &mut base)?;
+    let mut model = TaskModel::new(&base, outputs, None)?;
+    task.apply_with_method(delta, &mut model)?;
     let saved = SavedTask {
         task_type: task.meta.task_type,
         labels: task.meta.labels.clone(),
         pairs: Some(task.meta.pairs),
         max_length: Some(task.meta.max_length),
     };
-    let config = saved.config(&model.dir.join("config.json"), base.config.architecture)?;
+    let config = saved.config(&source.dir.join("config.json"), model.config.architecture)?;
     files::new_dir(output, |dir| {
         let write = |name: &str, bytes: &[u8]| files::write(&dir.join(name), bytes);
         write("config.json", config.as_bytes())?;
         let name = output.file_name().unwrap_or_default().to_string_lossy();
-        let card = card::Card { format, name: &name, model, base: &base, task: &task, run };
+        let card = card::Card { format, name: &name, source, model: &model, task: &task, run };
         write("README.md", card.text().as_bytes())?;
         for (name, bytes) in reader.files()? {
             write(name, &bytes)?;
         }
         match format {
             // Every tensor of the model, as its `state_dict()` has it.
-            Format::Hf => write_tensors(dir, "model.safetensors", &task.meta.method.merged(&base)?),
-            Format::Peft => peft::write(dir, model, &base, &before.tensors, &task),
+            Format::Hf => {
+                write_tensors(dir, "model.safetensors", &task.meta.method.merged(&model)?)
+            }
+            Format::Peft => peft::write(dir, source, &base, &model, &task),
         }?;
         // What was written are pieces of its file.
-        base.check_unchanged()
+        base.info.check_unchanged()
     })
 }
 

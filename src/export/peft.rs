@@ -10,39 +10,40 @@ use crate::freeze::{Group, Place};
 use crate::methods::{self, Lora, LoraBias, Method};
 use crate::models::Architecture;
 use crate::sources::Model;
+use crate::task_model::TaskModel;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::Tensor;
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors`; `before` are the base's own values.
+/// Writes `adapter_config.json` and `adapter_model.safetensors` for the task that `model` has.
 pub fn write(
     dir: &Path,
-    model: &Model,
+    source: &Model,
     base: &Base,
-    before: &BTreeMap<String, Tensor>,
+    model: &TaskModel,
     task: &Delta,
 ) -> Result<()> {
     let (mut config, tensors) = match &task.meta.method {
-        Method::Lora(settings) => lora(base, settings, task)?,
+        Method::Lora(settings) => lora(model, settings, task)?,
         Method::Full => return Err(cannot_hold("every weight differs from the base's")),
         Method::Adapter(_) => {
             let error = "PEFT has no such adapters; delta.safetensors holds them under the names of AdapterHub's package adapters, which loads them";
             return Err(Error::Usage(format!("--format peft: {error}")));
         }
-        Method::Bitfit | Method::Head | Method::LayerNorm => beft(base, before, task)?,
+        Method::Bitfit | Method::Head | Method::LayerNorm => beft(base, model, task)?,
     };
     config.insert(
         "base_model_name_or_path".into(),
-        json!(model.commit.as_ref().map_or_else(
+        json!(source.commit.as_ref().map_or_else(
             || {
-                let dir = std::fs::canonicalize(&model.dir).unwrap_or(model.dir.clone());
+                let dir = std::fs::canonicalize(&source.dir).unwrap_or(source.dir.clone());
                 dir.to_string_lossy().into_owned()
             },
-            |_| model.name.clone(),
+            |_| source.name.clone(),
         )),
     );
-    config.insert("revision".into(), json!(model.commit));
+    config.insert("revision".into(), json!(source.commit));
     config.insert("inference_mode".into(), json!(true));
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
     files::write(&dir.join("adapter_config.json"), (text + "\n").as_bytes())?;
@@ -62,14 +63,14 @@ fn cannot_hold(why: &str) -> Error {
 const PREFIX: &str = "base_model.model.";
 
 /// The two matrices of each target, and the head whole; with `bias = "all"` every bias, as peft saves them.
-fn lora(base: &Base, settings: &Lora, task: &Delta) -> Result<Adapter> {
-    let variables = base.store.variables();
-    let added: BTreeSet<String> = methods::lora_modules(base.added.iter()).into_iter().collect();
+fn lora(model: &TaskModel, settings: &Lora, task: &Delta) -> Result<Adapter> {
+    let variables = model.store.variables();
+    let added: BTreeSet<String> = methods::lora_modules(model.added.iter()).into_iter().collect();
     let mut replaced = BTreeSet::new();
-    for name in &base.new {
+    for name in &model.new {
         // A head's own module, `classifier` of RoBERTa's `classifier.dense`; of the pooler its dense layer.
         let (module, _) = name.rsplit_once('.').unwrap_or((name, ""));
-        let head = base.config.architecture.in_head(name);
+        let head = model.config.architecture.in_head(name);
         let first = module.split('.').next().unwrap_or(module);
         replaced.insert(if head { first } else { module });
     }
@@ -86,7 +87,7 @@ fn lora(base: &Base, settings: &Lora, task: &Delta) -> Result<Adapter> {
     for (name, tensor) in &variables {
         let (module, leaf) = name.rsplit_once('.').unwrap_or((name, ""));
         let name = match leaf {
-            _ if base.added.contains(name) || in_replaced(name) => name.clone(),
+            _ if model.added.contains(name) || in_replaced(name) => name.clone(),
             "bias" if biases && added.contains(module) => format!("{module}.base_layer.bias"),
             "bias" if biases => name.clone(),
             _ if task.tensors.contains_key(name) => {
@@ -130,16 +131,16 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 /// Modules are named by their whole paths: a name alone, such as `dense`, would be those of other modules too.
-fn beft(base: &Base, before: &BTreeMap<String, Tensor>, task: &Delta) -> Result<Adapter> {
-    let variables = base.store.variables();
+fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
+    let variables = model.store.variables();
     let mut tensors = BTreeMap::new();
     let (mut added_to, mut replaced) = (BTreeSet::new(), BTreeSet::new());
     for (name, value) in &task.tensors {
         let place = Place::of(name)?;
         let (module, leaf) = name.rsplit_once('.').unwrap_or((name, ""));
         let dense = matches!(place.group, Group::Attention | Group::Feedforward | Group::Other);
-        if dense && leaf == "bias" && !base.new.contains(name) {
-            let own = before.get(name).ok_or_else(|| Error::Bug(format!("no {name}")))?;
+        if dense && leaf == "bias" && !model.new.contains(name) {
+            let own = base.tensors().get(name).ok_or_else(|| Error::Bug(format!("no {name}")))?;
             let change = value.f_sub(own)?.f_unsqueeze(0)?;
             tensors.insert(format!("{PREFIX}{module}.beft_bias"), change);
             added_to.insert(module);
@@ -159,7 +160,7 @@ fn beft(base: &Base, before: &BTreeMap<String, Tensor>, task: &Delta) -> Result<
     if let Some(module) = both.first() {
         return Err(cannot_hold(&format!("{module}'s weight differs from the base's")));
     }
-    let architecture = base.config.architecture;
+    let architecture = model.config.architecture;
     let prefix = architecture.prefix();
     // The type of peft that stands for no module at all.
     let none = json!("dummy-target-modules");

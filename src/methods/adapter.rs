@@ -1,10 +1,11 @@
 //! Adapters, as AdapterHub's package `adapters` has them: it adds bottlenecks to each layer, and they and the new head train.
 
 use super::Wrong;
-use crate::base::{Base, Random};
 use crate::error::Result;
 use crate::freeze::Parameter;
 use crate::nn::{AdapterShape, NonLinearity};
+use crate::random::Random;
+use crate::task_model::TaskModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,16 +63,16 @@ impl Adapter {
         Err(("method.reduction_factor", factor.to_string(), "a number from 0.0625 on"))
     }
 
-    pub(super) fn place(&self, base: &mut Base) -> Result<()> {
+    pub(super) fn place(&self, model: &mut TaskModel) -> Result<()> {
         let houlsby = self.config == AdapterConfig::Houlsby;
-        base.place(|model, root, config| {
+        model.place(|layers, root, config| {
             let shape = AdapterShape {
                 bottleneck: ((config.hidden_size as f64 / self.reduction_factor) as i64).max(1),
                 non_linearity: self.non_linearity,
                 normalized_input: !houlsby,
                 after_attention: houlsby,
             };
-            model.add_adapters(root, config, shape)
+            layers.add_adapters(root, config, shape)
         })
     }
 }

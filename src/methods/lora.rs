@@ -2,11 +2,12 @@
 //! with `bias = "all"` BitFit's biases too.
 
 use super::Wrong;
-use crate::base::{Base, Random};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Parameter, Switches};
 use crate::models::Architecture;
 use crate::nn::LoraShape;
+use crate::random::Random;
+use crate::task_model::TaskModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -88,9 +89,11 @@ impl Lora {
         self.lora_alpha / self.r as f64
     }
 
-    pub(super) fn place(&self, base: &mut Base) -> Result<()> {
+    pub(super) fn place(&self, model: &mut TaskModel) -> Result<()> {
         let shape = LoraShape { rank: self.r, scaling: self.scaling(), dropout: self.lora_dropout };
-        base.place(|model, root, config| model.add_lora(root, config, &self.target_modules, shape))
+        model.place(|layers, root, config| {
+            layers.add_lora(root, config, &self.target_modules, shape)
+        })
     }
 
     pub(super) fn plan(

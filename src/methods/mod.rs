@@ -10,10 +10,10 @@ mod lora;
 pub use adapter::{Adapter, AdapterConfig};
 pub use lora::{Lora, LoraBias, modules as lora_modules};
 
-use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Switches};
 use crate::models::Architecture;
+use crate::task_model::TaskModel;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -65,6 +65,11 @@ impl Method {
         }
     }
 
+    /// Whether weights of the encoder's dense layers train.
+    pub fn trains_dense_weights(&self) -> bool {
+        matches!(self, Self::Full)
+    }
+
     /// Whether the `[bitfit]` switches say what trains, or a part of it.
     pub fn has_switches(&self) -> bool {
         match self {
@@ -91,33 +96,33 @@ impl Method {
         }
     }
 
-    /// Adds its tensors to `base`, all zero until [`Method::initialize`] or a delta; a settled method's.
-    pub fn add(&self, base: &mut Base) -> Result<()> {
-        self.place(base)?;
-        base.allocate_added()
+    /// Adds its tensors to `model`, all zero until [`Method::initialize`] or a delta; a settled method's.
+    pub fn add(&self, model: &mut TaskModel) -> Result<()> {
+        self.place(model)?;
+        model.allocate_added()
     }
 
-    /// Places its tensors in `base`, where they take no memory yet; a settled method's.
-    pub fn place(&self, base: &mut Base) -> Result<()> {
+    /// Places its tensors in `model`, where they take no memory yet; a settled method's.
+    pub fn place(&self, model: &mut TaskModel) -> Result<()> {
         match self {
-            Self::Lora(lora) => lora.place(base),
-            Self::Adapter(adapter) => adapter.place(base),
+            Self::Lora(lora) => lora.place(model),
+            Self::Adapter(adapter) => adapter.place(model),
             _ => Ok(()),
         }
     }
 
     /// Draws what it added; a function of the seed and of each tensor's name.
-    pub fn initialize(&self, base: &mut Base, seed: u64) -> Result<()> {
+    pub fn initialize(&self, model: &mut TaskModel, seed: u64) -> Result<()> {
         match self {
-            Self::Lora(_) => base.draw_added(seed, lora::initial),
-            Self::Adapter(_) => base.draw_added(seed, adapter::initial),
+            Self::Lora(_) => model.draw_added(seed, lora::initial),
+            Self::Adapter(_) => model.draw_added(seed, adapter::initial),
             _ => Ok(()),
         }
     }
 
-    /// Decides what trains in `base`.
-    pub fn plan(&self, base: &Base, switches: &Switches) -> Result<FreezePlan> {
-        let (shapes, new) = (base.shapes(), [&base.new[..], &base.added].concat());
+    /// Decides what trains in `model`.
+    pub fn plan(&self, model: &TaskModel, switches: &Switches) -> Result<FreezePlan> {
+        let (shapes, new) = (model.shapes(), [&model.new[..], &model.added].concat());
         match self {
             Self::Bitfit => FreezePlan::new(&shapes, &new, switches),
             Self::Full => FreezePlan::of(&shapes, &new, full::trains),
@@ -128,9 +133,9 @@ impl Method {
         }
     }
 
-    /// The tensors of a plain model that computes what `base` with its additions computes.
-    pub fn merged(&self, base: &Base) -> Result<BTreeMap<String, Tensor>> {
-        let tensors = base.store.variables().into_iter().collect();
+    /// The tensors of a plain model that computes what `model` with its additions computes.
+    pub fn merged(&self, model: &TaskModel) -> Result<BTreeMap<String, Tensor>> {
+        let tensors = model.store.variables().into_iter().collect();
         match self {
             Self::Lora(lora) => lora.merged(tensors),
             Self::Adapter(_) => Err(Error::Usage(

@@ -93,9 +93,15 @@ impl Joined {
         Self { parts, weight: None }
     }
 
-    /// Moves their weights into one tensor, so that they are one product; each stays a variable of its own, which is a piece of it.
+    /// Makes their weights one tensor, so that they are one product; each stays a variable of its own, which is a piece of it.
+    ///
+    /// Weights that lie one behind the other already, as a base's do, are not moved.
     pub fn join(&mut self) -> Result<()> {
         let _guard = tch::no_grad_guard();
+        if let Some(whole) = self.lying_together() {
+            self.weight = Some(whole);
+            return Ok(());
+        }
         let whole = self.stacked(0)?;
         let mut start = 0;
         for part in &mut self.parts {
@@ -138,6 +144,23 @@ impl Joined {
     /// A part.
     pub fn part(&self, index: usize) -> Option<&Linear> {
         self.parts.get(index)
+    }
+
+    /// The weights as one tensor, where each begins at the end of the one before.
+    fn lying_together(&self) -> Option<Tensor> {
+        let first = &self.parts.first()?.weight;
+        let (mut rows, mut end) = (0, first.data_ptr());
+        for Linear { weight, .. } in &self.parts {
+            if weight.data_ptr() != end || !weight.is_contiguous() || weight.kind() != first.kind()
+            {
+                return None;
+            }
+            let bytes = weight.numel() * weight.kind().elt_size_in_bytes();
+            (rows, end) = (rows + weight.size().first()?, end.wrapping_byte_add(bytes));
+        }
+        let columns = *first.size().last()?;
+        // Of different storages, which lie together by chance, there is no such view.
+        first.f_as_strided([rows, columns], [columns, 1], None).ok()
     }
 
     /// The weights from `first` on, copied into one tensor.

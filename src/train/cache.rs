@@ -39,8 +39,8 @@ impl Cache {
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
-        let (kind, layers) = (run.base.model.kind(), run.plan.frozen_layers());
-        let width = run.base.config.hidden_size as u64 * kind.elt_size_in_bytes() as u64;
+        let (kind, layers) = (run.model.classifier.kind(), run.plan.frozen_layers());
+        let width = run.model.config.hidden_size as u64 * kind.elt_size_in_bytes() as u64;
         let lengths: Vec<usize> = run.train.iter().map(|row| row.tokens.ids.len()).collect();
         let [memory, disk] = [memory_mib, disk_mib].map(|mib| mib.saturating_mul(1 << 20));
         let mut end = 0;
@@ -61,7 +61,7 @@ impl Cache {
         let mut cache = Self { memory: BTreeMap::new(), disk: None };
         let mut used = 0;
         let lengths = lengths.get(..count).unwrap_or_default();
-        in_batches(lengths, batch_size, run.base.device(), &mut |range| {
+        in_batches(lengths, batch_size, run.model.device(), &mut |range| {
             let (rows, done): (Vec<usize>, usize) = (range.clone().collect(), range.end);
             for (row, piece) in range.zip(run.lower(&rows, layers)?) {
                 let bytes = piece.numel() as u64 * kind.elt_size_in_bytes() as u64;
@@ -103,7 +103,7 @@ impl Cache {
             let width = first.size().last().copied().unwrap_or(0);
             all.push(Tensor::f_zeros([length - tokens, width], (first.kind(), Device::Cpu))?);
         }
-        sent(Tensor::f_cat(&all, 0)?, run.base.device())
+        sent(Tensor::f_cat(&all, 0)?, run.model.device())
     }
 
     fn get(&self, row: usize) -> Result<Option<Tensor>> {

@@ -109,7 +109,7 @@ impl Manifest {
         });
         let mut processes = before.map(|before| before.processes).unwrap_or_default();
         processes.push(Process::this(prepared, state.step, began));
-        let (base, model) = (&prepared.base, prepared.model());
+        let (base, model) = (&prepared.model.base, prepared.source());
         let manifest = Self {
             config_sha256: sha256(&output_dir.join("config.toml"))?.unwrap_or_default(),
             base: BaseMade {
@@ -184,7 +184,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             threads: tch::get_num_threads(),
             memory_mib: memory.and_then(kib).map(|kib| kib / 1024),
-            device: match prepared.base.device() {
+            device: match prepared.model.device() {
                 tch::Device::Cuda(index) => format!("cuda:{index}"),
                 _ => "cpu".into(),
             },

@@ -242,7 +242,7 @@ impl Training<'_> {
         let training = &self.run.config.training;
         let mut stepper = Stepper {
             at_once: training.batch_size(),
-            watch: Watch::on(self.prepared.base.device()),
+            watch: Watch::on(self.prepared.model.device()),
             scale: self.progress.state.loss_scale,
             sparing: training.gradient_checkpointing,
             cache: self.cache()?,
@@ -274,7 +274,7 @@ impl Training<'_> {
             }
             self.check(taken.spoilt)?;
             // Reading the loss waits for the device: at each step on the CPU, where it is free, else when it is logged.
-            let loss = if actions.log || !self.prepared.base.device().is_cuda() {
+            let loss = if actions.log || !self.prepared.model.device().is_cuda() {
                 Some(f64::try_from(&taken.loss)?)
             } else {
                 None
@@ -319,7 +319,7 @@ impl Training<'_> {
     fn check(&mut self, spoilt: Option<Spoilt>) -> Result<()> {
         let Some(Spoilt { step, what }) = spoilt else { return Ok(()) };
         self.progress.state.step = step.saturating_sub(1);
-        self.prepared.base.check_unchanged()?;
+        self.prepared.model.base.check_unchanged()?;
         let advice = self.advice(self.progress.state.step)?;
         let rows = Some(self.prepared.places(self.order.rows(&self.policy, step)));
         Err(Error::Diverged { what, step, rows, advice })
@@ -330,8 +330,8 @@ impl Training<'_> {
         let nothing_changed = (1..=steps).all(|step| self.policy.schedule.factor(step) == 0.0);
         // What trains may have been spoilt by the steps.
         let own = |_: &str, tensor: &Tensor| nothing_changed || !tensor.requires_grad();
-        if let Some(name) = self.prepared.base.not_finite(own)? {
-            let file = self.prepared.base.file.display();
+        if let Some(name) = self.prepared.model.not_finite(own)? {
+            let file = self.prepared.model.base.file.display();
             let or = self.run.config.model.init_delta.as_ref().map(|_| " or model.init_delta");
             return Ok(format!(
                 "{name} holds NaN or infinity since before the first step, from {file}{}: another file is what helps",
@@ -376,13 +376,13 @@ impl Training<'_> {
         let (step, total) = (self.progress.state.step, prepared.eval.len());
         let began = Instant::now();
         let mut hear = |done| {
-            prepared.base.check_unchanged()?;
+            prepared.model.base.check_unchanged()?;
             self.listener.hear(&Event::Evaluating { done, total })?;
             go_on(self.stop)
         };
         let metrics = evaluate(
-            &prepared.base.model,
-            prepared.base.device(),
+            &prepared.model.classifier,
+            prepared.model.device(),
             &prepared.eval,
             prepared.task_type,
             &prepared.labels,

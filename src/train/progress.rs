@@ -67,7 +67,7 @@ impl Progress {
     /// Before the first step.
     pub fn new(prepared: &Prepared, policy: &Policy, began: Duration) -> Self {
         let precision = prepared.resolved.training.precision;
-        let mut computed_on = match prepared.base.device() {
+        let mut computed_on = match prepared.model.device() {
             tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
             device => format!("{device:?}"),
         };
@@ -247,7 +247,7 @@ impl Progress {
                 .as_secs_f64(),
             tokens_per_second: self.tokens_per_second(),
             peak_rss_mib: native::peak_rss_mib(),
-            peak_gpu_mib: native::peak_gpu_mib(prepared.base.device())?,
+            peak_gpu_mib: native::peak_gpu_mib(prepared.model.device())?,
             best,
             best_step,
             interrupted,

@@ -1,6 +1,6 @@
 //! From a resolved configuration to everything that the loop needs.
 
-use crate::base::{Base, BaseFiles};
+use crate::base::Base;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ClassWeights, Run, RunConfig};
 use crate::data::{self, Batch, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer};
@@ -15,19 +15,20 @@ use crate::native;
 use crate::optim::AdamW;
 use crate::predict::{examples, fits, has_embeddings};
 use crate::sources::{Labelled, Model, Sources};
+use crate::task_model::TaskModel;
 use crate::threads;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// A run, ready for its first step.
 pub struct Prepared {
     /// Of what is trained and evaluated on.
     pub data_fingerprint: String,
     /// The model, frozen but for what trains.
-    pub base: Base,
+    pub model: TaskModel,
     /// What trains.
     pub plan: FreezePlan,
     /// Its optimizer.
@@ -50,7 +51,7 @@ pub struct Prepared {
     pub biases: BTreeMap<String, Tensor>,
     /// SHA-256 of the file `model.init_delta`.
     pub init_delta_sha256: Option<String>,
-    model: Model,
+    source: Model,
     meta: Meta,
     /// The weight of each class in the loss, where they differ.
     class_weights: Option<Vec<f64>>,
@@ -65,53 +66,53 @@ impl Prepared {
     pub fn new(run: &Run, sources: &Sources) -> Result<Self> {
         let section = &run.config.model;
         let Model { dir, weights, .. } = &sources.model;
-        let (files, rows) = threads::both(
-            || BaseFiles::read(dir, weights.as_deref()),
+        let (base, rows) = threads::both(
+            || Base::read(dir, weights.as_deref(), run.device),
             || {
                 let rows = Rows::read(run, &run.columns(), sources)?;
                 Ok::<_, Error>((rows.encode(run, dir)?, rows.labels))
             },
         );
         // A missing base is reported before what the tokenizer made of it.
-        let (files, (encoded, labels)) = (files?, rows?);
+        let (mut base, (encoded, labels)) = (base?, rows?);
         let Encoded { tokenizer, train, eval, places } = encoded;
-        run.check_model(&files.config)?;
-        fits(dir, &tokenizer, &files.config)?;
-        has_embeddings(
-            dir,
-            &files.config,
-            train.iter().chain(&eval).map(|example| &example.tokens),
-        )?;
-        let dropouts = run.dropouts(&files.config);
+        let config = &base.info.config;
+        run.check_model(config)?;
+        fits(dir, &tokenizer, config)?;
+        has_embeddings(dir, config, train.iter().chain(&eval).map(|example| &example.tokens))?;
+        let dropouts = run.dropouts(config);
+        let method = run.method.settled(config.architecture);
         let task_type = section.task_type;
         let outputs = task_type.outputs(labels.names.len());
-        let mut base = files.build(outputs, Some(dropouts), run.device)?;
-        base.initialize(run.config.training.seed)?;
-        let mut biases = base.store.variables().into_iter().collect::<BTreeMap<_, _>>();
-        biases.retain(|name, _| name.ends_with(".bias"));
-        biases.values_mut().try_for_each(|bias| {
-            *bias = bias.f_detach_copy()?;
-            Ok::<_, Error>(())
-        })?;
-        let method = run.method.settled(base.config.architecture);
-        run.named(method.add(&mut base))?;
-        method.initialize(&mut base, run.config.training.seed)?;
-        let mut differs: BTreeSet<String> = base.new.iter().chain(&base.added).cloned().collect();
+        // Where it is the base's alone, a weight is not there in fp32 too.
+        if !method.trains_dense_weights() && section.init_delta.is_none() {
+            base.keep_in(run.config.training.precision.kind())?;
+        }
+        let mut model = TaskModel::new(&base, outputs, Some(dropouts))?;
+        model.initialize(run.config.training.seed)?;
+        run.named(method.add(&mut model))?;
+        method.initialize(&mut model, run.config.training.seed)?;
+        let mut differs: BTreeSet<String> = model.new.iter().chain(&model.added).cloned().collect();
         let init_delta_sha256 = section.init_delta.as_deref().map(files::sha256).transpose()?;
         if let Some(path) = &section.init_delta {
-            differs.extend(delta::start_from(path, task_type, &labels.names, &method, &mut base)?);
+            differs.extend(delta::start_from(path, task_type, &labels.names, &method, &mut model)?);
         }
-        let plan = run.named(method.plan(&base, &run.switches))?;
-        plan.apply(&mut base.store)?;
+        let plan = run.named(method.plan(&model, &run.switches))?;
+        plan.apply(&mut model.store)?;
         differs.extend(plan.trainable().map(|p| p.name.clone()));
-        biases.retain(|name, _| plan.trainable().any(|p| p.name == *name));
-        let optimizer = AdamW::new(&base.store, &plan, &run.adamw)?;
-        optimizer.check_bound(&base.store)?;
+        let biases = plan.trainable().filter(|p| p.is_bias()).map(|p| {
+            let own = base.tensors().get(&p.name).map(Tensor::shallow_clone);
+            let zero = || Tensor::f_zeros(&p.shape[..], (Kind::Float, run.device));
+            Ok((p.name.clone(), own.map_or_else(zero, Ok)?))
+        });
+        let biases = biases.collect::<Result<_>>()?;
+        let optimizer = AdamW::new(&model.store, &plan, &run.adamw)?;
+        optimizer.check_bound(&model.store)?;
         if run.config.training.cache_frozen_layers && plan.frozen_layers() == 0 {
             let expected = "true where the lowest layers train nothing, as with bitfit.layers = \"4-\"; here something trains in layer 0 or below";
             return Err(run.error("training.cache_frozen_layers", &true, expected));
         }
-        base.set_precision(run.config.training.precision.kind())?;
+        model.set_precision(run.config.training.precision.kind())?;
         native::allow_tf32(run.config.training.tf32)?;
         let class_weights = class_weights(run, &labels, &train)?;
         let as_tensor = |weights: &Vec<f64>| -> Result<Tensor> {
@@ -123,10 +124,10 @@ impl Prepared {
             class_weights: class_weights.as_ref().map(as_tensor).transpose()?,
         };
         let meta = Meta {
-            architecture: base.config.architecture.class().into(),
+            architecture: model.config.architecture.class().into(),
             base_name: sources.model.name.clone(),
-            base_fingerprint: base.fingerprint.clone(),
-            base_config: base.config.beside_tensors(),
+            base_fingerprint: model.base.fingerprint.clone(),
+            base_config: model.config.beside_tensors(),
             tokenizer_fingerprint: tokenizer.fingerprint.clone(),
             task_type,
             labels: labels.names.clone(),
@@ -144,7 +145,7 @@ impl Prepared {
         let data_fingerprint = fingerprint(&train, &eval);
         Ok(Self {
             data_fingerprint,
-            base,
+            model,
             plan,
             optimizer,
             task_type,
@@ -156,7 +157,7 @@ impl Prepared {
             shaping,
             biases,
             init_delta_sha256,
-            model: sources.model.clone(),
+            source: sources.model.clone(),
             meta,
             class_weights,
             places,
@@ -173,12 +174,12 @@ impl Prepared {
     pub fn cost(&self) -> Cost {
         let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
         let length = tokens as f64 / self.train.len().max(1) as f64;
-        Cost::of(&self.plan, &self.base.config, length)
+        Cost::of(&self.plan, &self.model.config, length)
     }
 
     /// Where the base comes from.
-    pub fn model(&self) -> &Model {
-        &self.model
+    pub fn source(&self) -> &Model {
+        &self.source
     }
 
     /// Which rows each step takes.
@@ -261,7 +262,7 @@ impl Prepared {
             );
             return Err(Error::file(start, problem));
         }
-        delta.apply(path, &mut self.base)?;
+        delta.apply(path, &mut self.model)?;
         for p in self.plan.trainable() {
             let count = p.shape.iter().product::<i64>();
             let good = memories.get(&p.name).is_some_and(|memory| {
@@ -278,25 +279,25 @@ impl Prepared {
             }
         }
         self.optimizer.remember(state.step, memories)?;
-        self.optimizer.check_bound(&self.base.store)
+        self.optimizer.check_bound(&self.model.store)
     }
 
     /// The output of the lowest `layers` layers for training rows, without dropout: `[T, H]` for each, on the CPU.
     pub fn lower(&self, rows: &[usize], layers: usize) -> Result<Vec<Tensor>> {
         let _guard = tch::no_grad_guard();
         let batch = Batch::of(&self.train, rows, None);
-        let (packed, _) = batch.to_device(self.base.device())?;
-        let output = self.base.model.lower(&packed, layers)?.f_to_device(tch::Device::Cpu)?;
+        let (packed, _) = batch.to_device(self.model.device())?;
+        let output = self.model.classifier.lower(&packed, layers)?.f_to_device(tch::Device::Cpu)?;
         let starts = batch.cu_seqlens.iter().zip(batch.cu_seqlens.iter().skip(1));
         starts.map(|(&a, &b)| Ok(output.f_narrow(0, a, b - a)?.f_detach_copy()?)).collect()
     }
 
     /// The task as it is now.
     pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
-        self.base.check_unchanged()?;
+        self.model.base.check_unchanged()?;
         self.optimizer.check_finite()?;
         Delta::take(
-            &self.base,
+            &self.model,
             &self.differs,
             Meta { metrics: metrics.clone(), ..self.meta.clone() },
         )
@@ -333,10 +334,10 @@ fn fingerprint(train: &[Example], eval: &[Example]) -> String {
 /// What is printed before the first step.
 impl std::fmt::Display for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (base, labels) = (&self.base, &self.labels);
+        let (base, labels) = (&self.model.base, &self.labels);
         let file = base.file.file_name().unwrap_or_default().to_string_lossy();
         let fingerprint = &base.fingerprint[..16];
-        writeln!(f, "base         {} ({file}), fingerprint {fingerprint}", self.model)?;
+        writeln!(f, "base         {} ({file}), fingerprint {fingerprint}", self.source)?;
         let (train, eval, count) = (self.train.len(), self.eval.len(), labels.names.len());
         write!(f, "data         {train} training rows, {eval} evaluation rows, ")?;
         match self.task_type {
@@ -344,7 +345,7 @@ impl std::fmt::Display for Prepared {
             TaskType::MultiLabel => writeln!(f, "any of {count} labels: {labels}")?,
             TaskType::Regression => writeln!(f, "a number to predict")?,
         }
-        match base.device() {
+        match self.model.device() {
             tch::Device::Cuda(index) => writeln!(f, "device       cuda:{index}")?,
             _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
         }

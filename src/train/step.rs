@@ -52,7 +52,7 @@ impl Stepper {
                 Ok(done) => break done,
                 Err(error) => {
                     let most = parts.iter().map(|rows| rows.len()).max().unwrap_or(0);
-                    let fewer = native::fewer_at_once(error, most, run.base.device())?;
+                    let fewer = native::fewer_at_once(error, most, run.model.device())?;
                     self.at_once = BatchSize::Rows(fewer);
                 }
             }
@@ -97,8 +97,8 @@ impl Stepper {
         let (mut sum, mut tokens) = (None, 0);
         for rows in parts {
             let batch = Batch::of(&run.train, rows, Some(keys));
-            let (packed, targets) = batch.to_device(run.base.device())?;
-            let (model, frozen) = (&run.base.model, run.plan.frozen_layers());
+            let (packed, targets) = batch.to_device(run.model.device())?;
+            let (model, frozen) = (&run.model.classifier, run.plan.frozen_layers());
             let lower = match &self.cache {
                 Some(cache) => cache.lower(run, rows, &packed)?,
                 None => model.lower(&packed, frozen)?,

@@ -103,7 +103,7 @@ impl Listener for TensorBoard {
         match event {
             Event::Prepared(run) => {
                 self.config = run.resolved.to_toml()?;
-                let variables = run.base.store.variables();
+                let variables = run.model.store.variables();
                 for (name, before) in &run.biases {
                     let Some(now) = variables.get(name) else { continue };
                     let group = self.biases.entry(Group::of(name)?.name()).or_default();

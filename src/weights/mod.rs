@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 pub use stored::Source;
 use stored::{Stored, each_piece};
-use tch::{Kind, Tensor, nn};
+use tch::{Device, Kind, Tensor};
 
 /// The weight files of a local model directory, in the order of preference. The index of a model in several files stands for them all.
 pub const LOCAL_FILES: [&str; 5] = [
@@ -382,14 +382,11 @@ impl Weights {
         self.load(place)
     }
 
-    /// Puts the tensors into the store, whose variables must be these, those in `new` aside.
-    pub fn fill(&self, store: &nn::VarStore, new: &[String]) -> Result<()> {
-        for (name, mut variable) in store.variables().into_iter().collect::<BTreeMap<_, _>>() {
-            if new.contains(&name) {
-                continue;
-            }
-            let place = self.fitting(self.tensors.get(&name), &name, &variable.size())?;
-            variable.f_set_data(&self.load(place)?.f_to_device(store.device())?)?;
+    /// Gives the variables, by canonical name, the file's tensors, on `device`.
+    pub fn fill(&self, variables: &BTreeMap<String, Tensor>, device: Device) -> Result<()> {
+        for (name, variable) in variables {
+            let place = self.fitting(self.tensors.get(name), name, &variable.size())?;
+            variable.shallow_clone().f_set_data(&self.load(place)?.f_to_device(device)?)?;
         }
         Ok(())
     }
