@@ -23,6 +23,7 @@ mod policy;
 mod properties;
 mod readme;
 mod resume;
+mod rooms;
 mod sparing;
 mod standin;
 mod terminal;

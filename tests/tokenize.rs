@@ -963,7 +963,7 @@ fn a_special_token_that_the_vocabulary_lacks_is_refused_where_a_text_has_it() {
     let base = bitfit::models::ModelConfig::read(&scratch.path("base"), || Ok(vec![])).unwrap();
     let check = |text: &str| {
         let tokens = [tokenizer.encode(text, None, 9)];
-        bitfit::predict::has_embeddings(&scratch.path("base"), &base, &tokens)
+        bitfit::data::has_embeddings(&scratch.path("base"), &base, &tokens)
     };
     check("the film").unwrap();
     let error = check("the [MASK] film").unwrap_err().to_string();

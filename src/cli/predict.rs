@@ -3,12 +3,13 @@
 use super::signals::end_on_signal;
 use super::which::{Found, Which};
 use super::{downloads, json_line, print, print_json};
-use crate::config::{self, DataSection, Precision, Run, RunConfig};
+use crate::config::{self, DataSection, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns, Labels};
 use crate::delta::Meta;
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::models::TaskType;
+use crate::nn::Precision;
 use crate::predict::{Predictor, Text};
 use crate::train::{list, setup};
 use crate::{files, logging};

@@ -10,5 +10,5 @@ pub use reference::{page, schema, schema_of};
 pub use resolve::{Run, device};
 pub use sections::{
     Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,
-    Metric, ModelSection, Precision, RunConfig, TrainingSection,
+    Metric, ModelSection, RunConfig, TrainingSection,
 };

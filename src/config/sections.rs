@@ -4,13 +4,12 @@ use crate::data::{BatchSize, MIN_LENGTH};
 use crate::freeze::Term;
 use crate::methods::{AdapterConfig, LoraBias};
 use crate::models::TaskType;
-use crate::nn::NonLinearity;
+use crate::nn::{NonLinearity, Precision};
 use crate::optim::Course;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use tch::Kind;
 
 /// A configuration file, as written. Every key has a default but the three paths that only the user knows.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
@@ -343,32 +342,6 @@ pub enum ClassWeights {
 pub enum Balanced {
     /// Rows / (classes x rows of the class), as scikit-learn's `class_weight`; with several labels, rows without it / rows with it.
     Balanced,
-}
-
-/// Arithmetic.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit throughout.
-    #[default]
-    Fp32,
-    /// The layers' products in bfloat16: on GPUs, and on processors that multiply it.
-    Bf16,
-    /// The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs.
-    Fp16,
-}
-
-impl Precision {
-    /// What products are made in.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Fp32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
-            Self::Fp16 => Kind::Half,
-        }
-    }
 }
 
 /// `[training]`: the keys of Hugging Face's `TrainingArguments`.

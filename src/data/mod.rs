@@ -1,6 +1,7 @@
 //! From files to batches: rows, targets, token ids, order, packed tensors.
 
 mod batch;
+mod fit;
 mod labels;
 mod sampler;
 mod source;
@@ -8,6 +9,7 @@ mod spelling;
 mod tokenize;
 
 pub use batch::{Batch, DropoutKeys, at_once, sent};
+pub use fit::{check_length, fits, has_embeddings, same_tokenizer};
 pub use labels::{Labels, Reading, Target};
 pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{
@@ -16,6 +18,9 @@ pub use source::{
 };
 pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer, settings};
 
+use crate::error::Result;
+use crate::models::TaskType;
+
 /// A tokenized row with its target.
 #[derive(Debug, Clone)]
 pub struct Example {
@@ -23,4 +28,22 @@ pub struct Example {
     pub tokens: Encoded,
     /// What it is to be predicted as.
     pub target: Target,
+}
+
+/// Tokenizes labelled rows.
+pub fn examples(
+    tokenizer: &Tokenizer,
+    rows: &[Row],
+    task: TaskType,
+    labels: &Labels,
+    max_length: usize,
+) -> Result<Vec<Example>> {
+    let targets = labels.targets(task, rows)?;
+    let encoded =
+        tokenizer.encode_all(rows, |row| (&row.text, row.text_pair.as_deref()), max_length);
+    Ok(encoded
+        .into_iter()
+        .zip(targets)
+        .map(|(tokens, target)| Example { tokens, target })
+        .collect())
 }

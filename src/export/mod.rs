@@ -5,12 +5,11 @@ mod peft;
 
 use crate::base::Base;
 use crate::config::Run;
-use crate::data::Tokenizer;
+use crate::data::{self, Tokenizer};
 use crate::delta::Delta;
 use crate::error::Result;
 use crate::files;
 use crate::models::SavedTask;
-use crate::predict;
 use crate::sources::Model;
 use crate::task_model::TaskModel;
 use crate::weights::write_safetensors;
@@ -40,9 +39,9 @@ pub fn export(
 ) -> Result<()> {
     let task = Delta::read(delta)?;
     let reader = Tokenizer::read(tokenizer)?;
-    predict::same_tokenizer(&task.meta, delta, tokenizer, &reader)?;
+    data::same_tokenizer(&task.meta, delta, tokenizer, &reader)?;
     let base = Base::read(&source.dir, source.weights.as_deref(), Device::Cpu)?;
-    predict::check_length(&task.meta, delta, &base.info.config)?;
+    data::check_length(&task.meta, delta, &base.info.config)?;
     let outputs = task.meta.task_type.outputs(task.meta.labels.len());
     let mut model = TaskModel::new(&base, outputs, None)?;
     task.apply_with_method(delta, &mut model)?;

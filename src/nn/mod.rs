@@ -12,6 +12,7 @@ mod embedding;
 mod layer_norm;
 mod linear;
 mod lora;
+mod precision;
 
 pub use activation::Activation;
 pub use adapter::{Adapter, AdapterShape, NonLinearity};
@@ -22,6 +23,7 @@ pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::{Joined, Linear};
 pub use lora::{Lora, LoraShape};
+pub use precision::Precision;
 
 use crate::error::Result;
 use tch::{Kind, Tensor, nn};

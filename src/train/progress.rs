@@ -2,9 +2,10 @@
 
 use super::{Policy, Prepared, events, policy};
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::config::{Precision, Run, TrainingSection};
+use crate::config::{Run, TrainingSection};
 use crate::error::Result;
 use crate::native;
+use crate::nn::Precision;
 use crate::optim::LossScale;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

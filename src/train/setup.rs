@@ -3,7 +3,10 @@
 use crate::base::Base;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ClassWeights, Run, RunConfig};
-use crate::data::{self, Batch, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer};
+use crate::data::{
+    self, Batch, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer, examples, fits,
+    has_embeddings,
+};
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::files;
@@ -13,7 +16,6 @@ use crate::methods::Method;
 use crate::models::{Shaping, TaskType};
 use crate::native;
 use crate::optim::AdamW;
-use crate::predict::{examples, fits, has_embeddings};
 use crate::sources::{Labelled, Model, Sources};
 use crate::task_model::TaskModel;
 use crate::threads;

@@ -1,0 +1,71 @@
+//! Whether texts, their tokenizer, a base and a task go together.
+
+use super::{Encoded, MIN_LENGTH, Tokenizer};
+use crate::delta::Meta;
+use crate::error::{Error, Result};
+use crate::models::ModelConfig;
+use std::path::Path;
+
+/// Checks that `reader`, of the directory `tokenizer`, is what the task `delta` was trained with.
+pub fn same_tokenizer(
+    task: &Meta,
+    delta: &Path,
+    tokenizer: &Path,
+    reader: &Tokenizer,
+) -> Result<()> {
+    let (expected, found) = (&task.tokenizer_fingerprint, &reader.fingerprint);
+    if found == expected {
+        return Ok(());
+    }
+    let why = reader.why_other(expected).map(|why| format!("; {why}")).unwrap_or_default();
+    let problem = format!(
+        "another tokenizer than {}'s: expected fingerprint {expected}, found {found}{why}",
+        delta.display()
+    );
+    Err(Error::file(tokenizer, problem))
+}
+
+/// Checks that the base has places for texts as long as those of the task `delta`.
+pub fn check_length(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
+    let most = usize::try_from(base.max_length()).unwrap_or(0);
+    if (MIN_LENGTH..=most).contains(&meta.max_length) {
+        return Ok(());
+    }
+    let found = meta.max_length;
+    let problem = format!("metadata: max_length {found}; expected {MIN_LENGTH} to {most}");
+    Err(Error::file(delta, problem))
+}
+
+/// Checks that the base has an embedding for each id of the tokenizer of `dir`.
+pub fn fits(dir: &Path, tokenizer: &Tokenizer, base: &ModelConfig) -> Result<()> {
+    let (entries, expected) = (tokenizer.vocab_size(), base.vocab_size);
+    if entries <= expected {
+        return Ok(());
+    }
+    let problem = format!(
+        "a vocabulary of {entries} entries, and the base's config.json says vocab_size = {expected}"
+    );
+    Err(Error::file(dir, problem))
+}
+
+/// Checks that the base `dir` has an embedding for each token in `tokens`, and for their second texts.
+pub fn has_embeddings<'a>(
+    dir: &Path,
+    base: &ModelConfig,
+    tokens: impl IntoIterator<Item = &'a Encoded>,
+) -> Result<()> {
+    for tokens in tokens {
+        if base.type_vocab_size < 2 && tokens.first < tokens.ids.len() {
+            let problem = "the data has pairs, and the base's config.json says type_vocab_size = 1";
+            return Err(Error::file(dir, problem));
+        }
+        if let Some(id) = tokens.ids.iter().find(|id| i64::from(**id) >= base.vocab_size) {
+            let problem = format!(
+                "a text has the special token of id {id}, which the vocabulary lacks, and the base's config.json says vocab_size = {}",
+                base.vocab_size
+            );
+            return Err(Error::file(dir, problem));
+        }
+    }
+    Ok(())
+}
