@@ -134,6 +134,11 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// A task of these tensors.
+    pub fn new(meta: Meta, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { meta, tensors, mapped: None }
+    }
+
     /// Copies the tensors `names` out of the model.
     pub fn take<'a>(
         model: &TaskModel,
@@ -148,7 +153,7 @@ impl Delta {
                 .ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
             tensors.insert(name.clone(), variable.f_detach_copy()?.f_to_device(tch::Device::Cpu)?);
         }
-        Ok(Self { meta, tensors, mapped: None })
+        Ok(Self::new(meta, tensors))
     }
 
     /// The file's bytes: the same task gives the same ones.
@@ -221,7 +226,8 @@ impl Delta {
         assign(&self.tensors, self.mapped.as_deref(), model)
     }
 
-    fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
+    /// Checks that the delta is of the base of `model`, and has tensors that `model` has, in their shapes.
+    pub fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
         let (class, meta) = (model.config.architecture.class(), &self.meta);
         if meta.architecture != class {
             return Err(Error::file(

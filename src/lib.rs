@@ -2,12 +2,13 @@
 //! the methods that it is compared with.
 //!
 //! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`, [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
-//! [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`], [`delta`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
+//! [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`], [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
 //! [`cli`].
 
 // They panic where nobody listens: logging::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
+pub mod bank;
 pub mod base;
 pub mod changes;
 pub mod checkpoint;

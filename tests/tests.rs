@@ -3,6 +3,7 @@
 // Tests make files as they like.
 #![allow(clippy::disallowed_methods)]
 
+mod bank;
 mod common;
 mod compare;
 mod config;

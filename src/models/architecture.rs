@@ -129,6 +129,16 @@ impl Architecture {
         format!("{}.weight", self.spec().head.output)
     }
 
+    /// The dense layer before the output layer, by canonical name.
+    pub fn dense(self) -> &'static str {
+        self.spec().head.dense
+    }
+
+    /// The layer that makes the logits, by canonical name.
+    pub fn output(self) -> &'static str {
+        self.spec().head.output
+    }
+
     /// A layer's query and value, by their last names: what LoRA adds to where nobody says more.
     pub fn query_and_value(self) -> [&'static str; 2] {
         let LayerNames { query, value, .. } = &self.spec().layer;

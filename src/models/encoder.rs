@@ -64,6 +64,34 @@ impl Encoder {
         self.layers.iter_mut().chain([&mut self.last]).enumerate().flat_map(named).collect()
     }
 
+    /// Takes every bias, and LayerNorm's weights, from the row of each sequence's task; `offset` says where a tensor, by its canonical
+    /// name, begins there.
+    pub fn route(
+        &mut self,
+        spec: &Spec,
+        size: usize,
+        offset: &dyn Fn(&str) -> Result<usize>,
+    ) -> Result<()> {
+        for (name, linear) in self.dense_layers(spec) {
+            linear.route(offset(&format!("{name}.bias"))?);
+        }
+        let mut norms = vec![(
+            format!("{}.embeddings.LayerNorm", spec.prefix),
+            &mut self.embeddings.layer_norm,
+        )];
+        for (index, layer) in self.layers.iter_mut().chain([&mut self.last]).enumerate() {
+            let path = format!("{}.{}.{index}", spec.prefix, spec.layers);
+            let name = |norm| format!("{path}.{norm}");
+            norms.push((name(spec.layer.attention_norm), &mut layer.attention_output.layer_norm));
+            norms.push((name(spec.layer.output_norm), &mut layer.output.layer_norm));
+        }
+        for (name, norm) in norms {
+            let [weight, bias] = ["weight", "bias"].map(|leaf| offset(&format!("{name}.{leaf}")));
+            norm.route(weight?, bias?, size);
+        }
+        Ok(())
+    }
+
     /// Places adapters in the store, and in each layer.
     pub fn add_adapters(
         &mut self,
@@ -124,8 +152,8 @@ impl Encoder {
         let projections = &self.last.projections;
         let query = projections.part(QUERY).ok_or_else(|| Error::Bug("no query".into()))?;
         let projected = Projected::Some {
-            queries: query.forward(&first_tokens, first.keys.as_ref())?,
-            rest: projections.forward(x, QUERY + 1, all.keys.as_ref())?,
+            queries: query.forward(&first_tokens, first)?,
+            rest: projections.forward(x, QUERY + 1, &all)?,
         };
         let x = self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)?;
         Ok(x.f_to_kind(Kind::Float)?)
@@ -178,7 +206,7 @@ impl Embeddings {
             None => self.position_embeddings.forward(&batch.position_ids)?,
             Some(padding) => self.position_embeddings.forward(&after_padding(batch, padding)?)?,
         };
-        let x = self.layer_norm.forward(&x.f_add(&positions)?)?;
+        let x = self.layer_norm.forward(&x.f_add(&positions)?, &batch.all_rows())?;
         self.dropout.forward(x, batch.dropout_keys.as_ref())
     }
 }
@@ -263,7 +291,7 @@ impl Layer {
 
     /// Of all tokens: `x_TH` -> `[T, H]`.
     fn whole(&self, x: &Tensor, batch: &Packed, all: &Rows<'_>) -> Result<Tensor> {
-        let projected = Projected::All(self.projections.forward(x, QUERY, all.keys.as_ref())?);
+        let projected = Projected::All(self.projections.forward(x, QUERY, all)?);
         self.forward(&projected, x, all, &batch.cu_seqlens)
     }
 
@@ -277,7 +305,7 @@ impl Layer {
     ) -> Result<Tensor> {
         let context = self.attention.forward(projected, rows, cu_seqlens)?;
         let x = self.attention_output.forward(&context, x, rows)?;
-        let inner = self.intermediate.activated(&x, self.activation, rows.keys.as_ref())?;
+        let inner = self.intermediate.activated(&x, self.activation, rows)?;
         self.output.forward(&inner, &x, rows)
     }
 
@@ -307,11 +335,10 @@ struct Output {
 
 impl Output {
     fn forward(&self, x: &Tensor, residual: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
-        let keys = rows.keys.as_ref();
         let Some(adapter) = &self.adapter else {
-            return self.dense.normalized(x, self.dropout, keys, residual, &self.layer_norm);
+            return self.dense.normalized(x, self.dropout, rows, residual, &self.layer_norm);
         };
-        let x = self.dropout.forward(self.dense.forward(x, keys)?, keys)?;
-        adapter.normalized(&x, residual, &self.layer_norm)
+        let x = self.dropout.forward(self.dense.forward(x, rows)?, rows.keys())?;
+        adapter.normalized(&x, residual, &self.layer_norm, rows)
     }
 }

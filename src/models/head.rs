@@ -2,7 +2,7 @@
 
 use super::config::ModelConfig;
 use crate::error::Result;
-use crate::nn::{Dropout, Linear, below};
+use crate::nn::{Dropout, Linear, Rows, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -40,14 +40,30 @@ impl Head {
         &mut self.dense
     }
 
-    /// `first_BH` -> logits `[B, L]`; `keys [B]` as in [`Dropout::forward`].
-    pub fn forward(&self, mut first: Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
-        if let Some(dropout) = self.dropout_first {
-            first = dropout.forward(first, keys)?;
-        }
-        let dense = self.dense.forward(&first, keys)?;
-        let pooled = if self.tanh { dense.f_tanh()? } else { dense.f_relu()? };
-        self.output.forward(&self.dropout.forward(pooled, keys)?, None)
+    /// `first_BH` -> logits `[B, L]`.
+    pub fn forward(&self, first: Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        let keys = rows.keys();
+        let first = match self.dropout_first {
+            Some(dropout) => dropout.forward(first, keys)?,
+            None => first,
+        };
+        let pooled = self.activated(self.dense.forward(&first, rows)?)?;
+        self.output.forward(&self.dropout.forward(pooled, keys)?, rows)
+    }
+
+    /// Takes the dense layer's bias from the row of each sequence's task, from `offset` on.
+    pub fn route_dense(&mut self, offset: usize) {
+        self.dense.route(offset);
+    }
+
+    /// What the output layer of a task is given, `[B, H]`, where the dense layer is the base's pooler; for predicting.
+    pub fn pooled(&self, first: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        self.activated(self.dense.forward(first, rows)?)
+    }
+
+    /// The dense layer's activation.
+    pub fn activated(&self, dense: Tensor) -> Result<Tensor> {
+        Ok(if self.tanh { dense.f_tanh()? } else { dense.f_relu()? })
     }
 }
 

@@ -14,7 +14,7 @@ mod saved;
 
 pub use architecture::Architecture;
 pub use config::{Dropouts, ModelConfig};
-pub use head::{MOST_LABELS, Shaping, TaskType, check_labels};
+pub use head::{Head, MOST_LABELS, Shaping, TaskType, check_labels};
 pub use keys::{Verdict, verdicts};
 pub use names::{Name, canonical, classify};
 pub use saved::SavedTask;
@@ -23,7 +23,6 @@ use crate::error::{Error, Result};
 use crate::nn::{AdapterShape, LoraShape, Packed, below};
 use encoder::Encoder;
 pub use encoder::Kept;
-use head::Head;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -122,7 +121,33 @@ impl Classifier {
     pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
         let first = batch.first_rows()?;
         let encoded = self.encoder.forward(batch, &first)?;
-        self.head.forward(encoded, first.keys.as_ref())
+        self.head.forward(encoded, &first)
+    }
+
+    /// Takes every bias of encoder and pooler, and LayerNorm's weights, from the row of each sequence's task. `offset` says where a
+    /// tensor, by its canonical name, begins there; it errs for the pooler where the base has none.
+    pub fn route(
+        &mut self,
+        config: &ModelConfig,
+        offset: &dyn Fn(&str) -> Result<usize>,
+    ) -> Result<()> {
+        let size = usize::try_from(config.hidden_size).unwrap_or(0);
+        self.encoder.route(config.architecture.spec(), size, offset)
+    }
+
+    /// The encoder's output for each sequence's first token, `[B, H]`.
+    pub fn encode(&self, batch: &Packed) -> Result<Tensor> {
+        self.encoder.forward(batch, &batch.first_rows()?)
+    }
+
+    /// The head's layers.
+    pub fn head_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+
+    /// The head's layers.
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
     /// What goes into the layer `count`, `[T, H]`; all layers but the last at most are below it.
@@ -146,7 +171,7 @@ impl Classifier {
         } else {
             (self.encoder.upper(lower, count, batch, &first)?, None)
         };
-        Ok((self.head.forward(encoded, first.keys.as_ref())?, kept))
+        Ok((self.head.forward(encoded, &first)?, kept))
     }
 
     /// Backward through the layers below the last, computed again one by one.

@@ -310,6 +310,36 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
   }
 };
 
+// Rows of a batch whose sequences are of several tasks: each takes its vectors from the row of its sequence's task.
+struct Route {
+  const float *const *rows;
+  const int64_t *starts;
+  int64_t count;
+};
+
+// Runs body(part, row, values of its task) over the rows of the batch.
+template <typename Body>
+void by_task(int64_t rows, int64_t columns, Route route, Body body) {
+  in_parts(rows, columns, [&](int64_t part, int64_t begin, int64_t end) {
+    int64_t s = std::upper_bound(route.starts, route.starts + route.count + 1, begin) - route.starts - 1;
+    for (int64_t r = begin; r < end; ++r) {
+      while (r >= route.starts[s + 1]) ++s;
+      body(part, r, route.rows[s]);
+    }
+  });
+}
+
+BITFIT_CLONES
+void add_row(float *x, const float *y, int64_t columns) {
+  for (int64_t c = 0; c < columns; ++c) x[c] += y[c];
+}
+
+void check_route(const at::Tensor &x, Route route, const char *what) {
+  TORCH_CHECK(x.dim() == 2 && fast(x), what, ": fp32 [R, C] on the CPU expected, found ", x.sizes());
+  TORCH_CHECK(!learns({x}), what, ": the tasks of a mixed batch do not train");
+  TORCH_CHECK(route.count > 0 && route.starts[0] == 0 && route.starts[route.count] == x.size(0), what, ": ", x.size(0), " rows, and the last sequence ends with ", route.starts[route.count]);
+}
+
 void check_rows(const at::Tensor &x, std::initializer_list<at::Tensor> vectors, const char *what) {
   TORCH_CHECK(x.dim() == 2, what, ": [R, C] expected, found ", x.sizes());
   for (const auto &v : vectors) TORCH_CHECK(v.dim() == 1 && v.size(0) == x.size(1), what, ": a vector [", x.size(1), "] expected, found ", v.sizes());
@@ -355,5 +385,54 @@ int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias
       normalize(given, b, r, w, s, {k.defined() ? k.const_data_ptr<int64_t>() : nullptr, static_cast<uint64_t>(site)}, drop_of(probability), eps, hat, inverse, y);
       *out = new at::Tensor(y);
     }
+  });
+}
+
+int bitfit_routed_add(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, int64_t pieces) {
+  return guarded([&] {
+    const Route route{rows, starts, count};
+    const auto y = ref(x).contiguous().detach();
+    check_route(y, route, "routed bias");
+    const int64_t columns = y.size(1), size = columns / pieces;
+    float *to = y.mutable_data_ptr<float>();
+    BITFIT_PART("bitfit::routed_add");
+    by_task(y.size(0), columns, route, [&](int64_t, int64_t r, const float *task) {
+      for (int64_t p = 0; p < pieces; ++p) add_row(to + r * columns + p * size, task + offsets[p], size);
+    });
+    *out = new at::Tensor(y);
+  });
+}
+
+int bitfit_routed_activation(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, int64_t offset, int64_t kind) {
+  return guarded([&] {
+    const Route route{rows, starts, count};
+    const auto y = ref(x).contiguous().detach();
+    check_route(y, route, "routed bias and activation");
+    const int64_t columns = y.size(1);
+    float *to = y.mutable_data_ptr<float>();
+    const auto row = rows_of(kind).forward;
+    BITFIT_PART("bitfit::routed_activation");
+    by_task(y.size(0), columns, route, [&](int64_t, int64_t r, const float *task) { row(to + r * columns, task + offset, to + r * columns, columns); });
+    *out = new at::Tensor(y);
+  });
+}
+
+int bitfit_routed_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor residual, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, double eps) {
+  return guarded([&] {
+    const Route route{rows, starts, count};
+    const auto given = ref(x).contiguous().detach(), rest = residual ? ref(residual).contiguous().detach() : at::Tensor();
+    check_route(given, route, "routed LayerNorm");
+    TORCH_CHECK(!rest.defined() || (fast(rest) && rest.sizes() == given.sizes()), "routed LayerNorm: a residual ", given.sizes(), " expected");
+    const int64_t columns = given.size(1);
+    const auto y = at::empty_like(given), hat = at::empty({most_parts(), columns}, given.options()), zeros = at::zeros({columns}, given.options());
+    const float *from = given.const_data_ptr<float>(), *zero = zeros.const_data_ptr<float>(), *other = rest.defined() ? rest.const_data_ptr<float>() : nullptr;
+    float *to = y.mutable_data_ptr<float>(), *h = hat.mutable_data_ptr<float>();
+    BITFIT_PART("bitfit::routed_norm");
+    by_task(given.size(0), columns, route, [&](int64_t part, int64_t r, const float *task) {
+      const int64_t at = r * columns;
+      const float *bias = offsets[0] < 0 ? zero : task + offsets[0];
+      normalize_row(from + at, bias, other ? other + at : zero, task + offsets[1], task + offsets[2], h + part * columns, to + at, columns, static_cast<float>(eps), false, 0, Drop{});
+    });
+    *out = new at::Tensor(y);
   });
 }

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 use tch::{COptimizer, Device, Kind, Tensor};
@@ -86,6 +87,34 @@ unsafe extern "C" {
         keys: *mut c_void,
         site: i64,
         probability: f64,
+        eps: f64,
+    ) -> c_int;
+    fn bitfit_routed_add(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        rows: *const *const f32,
+        starts: *const i64,
+        count: i64,
+        offsets: *const i64,
+        pieces: i64,
+    ) -> c_int;
+    fn bitfit_routed_activation(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        rows: *const *const f32,
+        starts: *const i64,
+        count: i64,
+        offset: i64,
+        kind: i64,
+    ) -> c_int;
+    fn bitfit_routed_norm(
+        out: *mut *mut c_void,
+        x: *mut c_void,
+        residual: *mut c_void,
+        rows: *const *const f32,
+        starts: *const i64,
+        count: i64,
+        offsets: *const i64,
         eps: f64,
     ) -> c_int;
 }
@@ -375,6 +404,108 @@ pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
     made("bias and activation", |out| unsafe {
         bitfit_bias_activation(out, raw(x), raw(bias), kind)
     })
+}
+
+/// The tasks of a batch's sequences: the values of each one's task, and where its rows begin; at last, how many rows there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed<'a> {
+    /// A task's values for each sequence.
+    pub rows: &'a [Arc<[f32]>],
+    /// One more than sequences, none below the one before.
+    pub starts: &'a [i64],
+}
+
+impl Routed<'_> {
+    /// The addresses of the tasks' values, in which vectors of these offsets and sizes must lie; and how many tasks they are.
+    fn addresses(&self, places: &[(usize, usize)]) -> Result<(Vec<*const f32>, i64)> {
+        let ends = places.iter().map(|(offset, size)| offset.saturating_add(*size));
+        let end = ends.max().unwrap_or(0);
+        let in_order = self.starts.windows(2).all(|pair| matches!(pair, [a, b] if a <= b));
+        if self.rows.iter().any(|row| row.len() < end)
+            || self.starts.len() != self.rows.len() + 1
+            || !in_order
+        {
+            let (rows, starts) = (self.rows.len(), self.starts.len());
+            return Err(Error::Bug(format!(
+                "{rows} tasks' rows for {starts} starts, or too short"
+            )));
+        }
+        let addresses = self.rows.iter().map(|row| row.as_ptr()).collect();
+        Ok((addresses, i64::try_from(self.rows.len()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Adds vectors of `places` (offset and size), which lie side by side in `x [R, E]`; written over `x`.
+pub fn routed_add(x: &Tensor, places: &[(usize, usize)], routed: &Routed<'_>) -> Result<Tensor> {
+    let (rows, count) = routed.addresses(places)?;
+    let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset as i64).collect();
+    let sizes = |size: usize| places.iter().all(|place| place.1 == size);
+    let columns = x.size().last().copied().unwrap_or(0) as usize;
+    if places.is_empty() || !sizes(columns / places.len()) || !columns.is_multiple_of(places.len())
+    {
+        return Err(Error::Bug(format!("{columns} columns for vectors {places:?}")));
+    }
+    let pieces = offsets.len() as i64;
+    // SAFETY: as in `bind`; each row has the vectors, and there is a start for each and one more.
+    made("routed bias", |out| unsafe {
+        let (starts, offsets) = (routed.starts.as_ptr(), offsets.as_ptr());
+        bitfit_routed_add(out, raw(x), rows.as_ptr(), starts, count, offsets, pieces)
+    })
+}
+
+/// The activation `kind` of `x [R, C]` plus the vector at `place`; written over `x`.
+pub fn routed_activation(
+    x: &Tensor,
+    place: (usize, usize),
+    kind: i64,
+    routed: &Routed<'_>,
+) -> Result<Tensor> {
+    let (rows, count) = routed.addresses(&[place])?;
+    fits(x, &[place])?;
+    // SAFETY: as in `routed_add`.
+    made("routed bias and activation", |out| unsafe {
+        let (rows, starts) = (rows.as_ptr(), routed.starts.as_ptr());
+        bitfit_routed_activation(out, raw(x), rows, starts, count, place.0 as i64, kind)
+    })
+}
+
+/// LayerNorm, with the vectors at `weight` and `shift`, of `x [R, C]` plus `residual` and the vector at `bias`, where they are given.
+pub fn routed_norm(
+    x: &Tensor,
+    bias: Option<(usize, usize)>,
+    residual: Option<&Tensor>,
+    weight: (usize, usize),
+    shift: (usize, usize),
+    eps: f64,
+    routed: &Routed<'_>,
+) -> Result<Tensor> {
+    let places: Vec<_> = bias.into_iter().chain([weight, shift]).collect();
+    let (rows, count) = routed.addresses(&places)?;
+    fits(x, &places)?;
+    let offsets = [bias.map_or(-1, |bias| bias.0 as i64), weight.0 as i64, shift.0 as i64];
+    // SAFETY: as in `routed_add`.
+    made("routed LayerNorm", |out| unsafe {
+        let (rows, starts) = (rows.as_ptr(), routed.starts.as_ptr());
+        bitfit_routed_norm(
+            out,
+            raw(x),
+            raw_or_null(residual),
+            rows,
+            starts,
+            count,
+            offsets.as_ptr(),
+            eps,
+        )
+    })
+}
+
+/// Checks that vectors are as long as the rows of `x`.
+fn fits(x: &Tensor, places: &[(usize, usize)]) -> Result<()> {
+    let columns = x.size().last().copied().unwrap_or(0);
+    if places.iter().all(|place| place.1 as i64 == columns) {
+        return Ok(());
+    }
+    Err(Error::Bug(format!("{columns} columns for vectors {places:?}")))
 }
 
 /// LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`: `x [R, C]`, vectors `[C]`.

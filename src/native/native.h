@@ -59,6 +59,18 @@ int bitfit_bias_activation(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bi
 // LayerNorm, with weight and shift [C], of residual + dropout(x + bias), x [R, C]; keys, int64 [R] or null, as in bitfit_dropout.
 int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, bitfit_tensor residual, bitfit_tensor weight, bitfit_tensor shift, bitfit_tensor keys, int64_t site, double probability, double eps);
 
+// The three that follow are for batches whose sequences are of several tasks. `rows` has the values of each sequence's task, `count` of
+// them; a sequence's rows of x [R, C], fp32 on the CPU, begin at `starts`, [count + 1]. Vectors begin at the offsets in a task's values.
+
+// Adds `pieces` vectors that lie side by side; written over x.
+int bitfit_routed_add(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, int64_t pieces);
+
+// The activation of x plus a vector; written over x.
+int bitfit_routed_activation(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, int64_t offset, int64_t kind);
+
+// LayerNorm of x plus residual, or null; offsets of bias, or -1, of weight, and of shift.
+int bitfit_routed_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor residual, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, double eps);
+
 // Notes the seconds in each operation, those it calls left out, until it is stopped; the report has a line for each: name, tab, seconds,
 // tab, calls. Products' names go on with their sizes. The text lives until the next report.
 int bitfit_profile_start();

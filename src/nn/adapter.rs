@@ -1,6 +1,6 @@
 //! A bottleneck at the end of a half of a layer, before its residual is added (Houlsby et al., ICML 2019; Pfeiffer et al., EACL 2021).
 
-use super::{Activation, Dropout, LayerNorm, Linear, below};
+use super::{Activation, Dropout, LayerNorm, Linear, Rows, below};
 use crate::error::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,22 +75,28 @@ impl Adapter {
     }
 
     /// `norm(residual + x + up(f(down(input))))`, all `[R, H]`, where `input` is `x`, or `norm(residual + x)`.
-    pub fn normalized(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+    pub fn normalized(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        norm: &LayerNorm,
+        rows: &Rows<'_>,
+    ) -> Result<Tensor> {
         let sum = x.f_add(residual)?;
         let inner = match self.normalized_input {
-            true => self.inner(&norm.forward(&sum)?)?,
-            false => self.inner(x)?,
+            true => self.inner(&norm.forward(&sum, rows)?, rows)?,
+            false => self.inner(x, rows)?,
         };
         let nothing = Dropout { probability: 0.0, site: 0 };
-        self.up.normalized(&inner, nothing, None, &sum, norm)
+        self.up.normalized(&inner, nothing, rows, &sum, norm)
     }
 
-    fn inner(&self, x: &Tensor) -> Result<Tensor> {
-        let forward = || self.down.forward(x, None);
+    fn inner(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        let forward = || self.down.forward(x, rows);
         Ok(match self.non_linearity {
-            NonLinearity::Relu => self.down.activated(x, Activation::Relu, None)?,
-            NonLinearity::Gelu => self.down.activated(x, Activation::Gelu, None)?,
-            NonLinearity::GeluNew => self.down.activated(x, Activation::GeluTanh, None)?,
+            NonLinearity::Relu => self.down.activated(x, Activation::Relu, rows)?,
+            NonLinearity::Gelu => self.down.activated(x, Activation::Gelu, rows)?,
+            NonLinearity::GeluNew => self.down.activated(x, Activation::GeluTanh, rows)?,
             NonLinearity::Swish => forward()?.f_silu()?,
             NonLinearity::Tanh => forward()?.f_tanh()?,
             NonLinearity::LeakyRelu => forward()?.f_leaky_relu()?,

@@ -1,53 +1,105 @@
-//! The one place where a bias is looked up.
+//! The one place where a bias is looked up: in a tensor that all rows share, or in the row of each sequence's task.
 
-use super::Activation;
+use super::{Activation, Rows, route};
 use crate::error::Result;
 use crate::native::{self, Dropped};
 use tch::Tensor;
 
-/// The additive term of a layer.
+/// A vector of a layer: its additive term, or LayerNorm's weight.
 #[derive(Debug)]
 pub enum Bias {
     /// One vector `[E]` for every row.
     Shared(Tensor),
+    /// A vector of its own for each task: `E` values of the task's row, from `offset` on. For predicting alone.
+    Routed {
+        /// Where it begins in the row.
+        offset: usize,
+        /// `E`.
+        size: usize,
+    },
 }
 
 impl Bias {
-    /// `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]` -> `[R, E]`.
-    pub fn linear(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        let Bias::Shared(bias) = self;
-        native::product(x, weight, Some(bias))
+    /// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]` -> `[R, E]`.
+    pub fn linear(&self, x: &Tensor, weight: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        match self {
+            Bias::Shared(bias) => native::product(x, weight, Some(bias)),
+            Bias::Routed { offset, size } => {
+                route::add(&native::product(x, weight, None)?, &[(*offset, *size)], rows)
+            }
+        }
+    }
+
+    /// Computes the product with several weights, one below the other, each with its bias.
+    pub fn joined_linear(
+        biases: &[&Self],
+        x: &Tensor,
+        weight: &Tensor,
+        rows: &Rows<'_>,
+    ) -> Result<Tensor> {
+        let (mut shared, mut routed) = (vec![], vec![]);
+        for bias in biases {
+            match bias {
+                Bias::Shared(bias) => shared.push(bias),
+                Bias::Routed { offset, size } => routed.push((*offset, *size)),
+            }
+        }
+        if routed.is_empty() {
+            return native::product(x, weight, Some(&Tensor::f_cat(&shared, 0)?));
+        }
+        route::add(&native::product(x, weight, None)?, &routed, rows)
     }
 
     /// The activation of `product [R, E] + bias`, in one pass; `product` may be used up.
-    pub fn activate(&self, product: &Tensor, activation: Activation) -> Result<Tensor> {
-        let Bias::Shared(bias) = self;
-        native::bias_activation(product, bias, activation as i64)
+    pub fn activate(
+        &self,
+        product: &Tensor,
+        activation: Activation,
+        rows: &Rows<'_>,
+    ) -> Result<Tensor> {
+        match self {
+            Bias::Shared(bias) => native::bias_activation(product, bias, activation as i64),
+            Bias::Routed { offset, size } => {
+                route::activate(product, (*offset, *size), activation, rows)
+            }
+        }
     }
 
-    /// Layer normalization of `x [R, E]` with `weight [E]`, whose additive term this is.
-    pub fn layer_norm(&self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-        let Bias::Shared(bias) = self;
-        Ok(x.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)?)
+    /// Layer normalization of `x [R, E]` with `weight`, whose additive term this is.
+    pub fn layer_norm(
+        &self,
+        x: &Tensor,
+        weight: &Self,
+        eps: f64,
+        rows: &Rows<'_>,
+    ) -> Result<Tensor> {
+        match (weight, self) {
+            (Bias::Shared(weight), Bias::Shared(bias)) => {
+                Ok(x.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)?)
+            }
+            (weight, bias) => route::normalize(x, None, None, weight, bias, eps, rows),
+        }
     }
 
     /// Layer normalization of `residual + dropout(product + bias)`, whose additive term is `shift`, in one pass.
+    #[allow(clippy::too_many_arguments)]
     pub fn residual_norm(
         &self,
         product: &Tensor,
         residual: &Tensor,
-        weight: &Tensor,
+        weight: &Self,
         shift: &Self,
         eps: f64,
         dropped: Dropped<'_>,
+        rows: &Rows<'_>,
     ) -> Result<Tensor> {
-        let (Bias::Shared(bias), Bias::Shared(shift)) = (self, shift);
-        native::residual_norm(product, bias, residual, weight, shift, eps, dropped)
-    }
-
-    /// Several biases as one, one behind the other, for products that are made as one.
-    pub fn joined(biases: &[&Self]) -> Result<Self> {
-        let tensors: Vec<&Tensor> = biases.iter().map(|Bias::Shared(bias)| bias).collect();
-        Ok(Bias::Shared(Tensor::f_cat(&tensors, 0)?))
+        match (self, weight, shift) {
+            (Bias::Shared(bias), Bias::Shared(weight), Bias::Shared(shift)) => {
+                native::residual_norm(product, bias, residual, weight, shift, eps, dropped)
+            }
+            (bias, weight, shift) => {
+                route::normalize(product, Some(bias), Some(residual), weight, shift, eps, rows)
+            }
+        }
     }
 }

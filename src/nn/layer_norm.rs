@@ -1,14 +1,13 @@
 //! Layer normalization over the last dimension.
 
-use super::{Bias, variable};
+use super::{Bias, Dropout, Rows, variable};
 use crate::error::Result;
-use crate::native::Dropped;
 use tch::{Tensor, nn};
 
 /// Layer normalization; checkpoint names `weight [H]` and `bias [H]`.
 #[derive(Debug)]
 pub struct LayerNorm {
-    weight: Tensor,
+    weight: Bias,
     bias: Bias,
     eps: f64,
 }
@@ -17,25 +16,33 @@ impl LayerNorm {
     /// Places the layer's tensors in the store at `path`.
     pub fn new(path: nn::Path<'_>, size: i64, eps: f64) -> Result<Self> {
         Ok(Self {
-            weight: variable(&path, "weight", &[size])?,
+            weight: Bias::Shared(variable(&path, "weight", &[size])?),
             bias: Bias::Shared(variable(&path, "bias", &[size])?),
             eps,
         })
     }
 
-    /// `x [R, H]` -> `[R, H]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.bias.layer_norm(x, &self.weight, self.eps)
+    /// Takes weight and bias, of `size` values, from the row of each sequence's task, from these offsets on.
+    pub fn route(&mut self, weight: usize, bias: usize, size: usize) {
+        self.weight = Bias::Routed { offset: weight, size };
+        self.bias = Bias::Routed { offset: bias, size };
     }
 
-    /// Of `residual + dropout(product + bias)`, all `[R, H]`, in one pass.
+    /// `x [R, H]` -> `[R, H]`.
+    pub fn forward(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        self.bias.layer_norm(x, &self.weight, self.eps, rows)
+    }
+
+    /// Normalizes `residual + dropout(product + bias)`, all `[R, H]`, in one pass.
     pub fn of_residual(
         &self,
         product: &Tensor,
         bias: &Bias,
-        dropped: Dropped<'_>,
+        dropout: Dropout,
         residual: &Tensor,
+        rows: &Rows<'_>,
     ) -> Result<Tensor> {
-        bias.residual_norm(product, residual, &self.weight, &self.bias, self.eps, dropped)
+        let dropped = dropout.of(rows.keys());
+        bias.residual_norm(product, residual, &self.weight, &self.bias, self.eps, dropped, rows)
     }
 }

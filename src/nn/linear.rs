@@ -1,6 +1,6 @@
 //! `y = x Wᵀ + b`.
 
-use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, variable};
+use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, Rows, variable};
 use crate::error::Result;
 use crate::native;
 use tch::{Kind, Tensor, nn};
@@ -28,31 +28,31 @@ impl Linear {
         Ok(())
     }
 
-    /// `x [R, I]` -> `[R, E]`; `keys`, a dropout key for each row, are LoRA's here and below.
-    pub fn forward(&self, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
-        self.with_lora(self.bias.linear(x, &self.weight)?, x, keys)
+    /// `x [R, I]` -> `[R, E]`.
+    pub fn forward(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        self.with_lora(self.bias.linear(x, &self.weight, rows)?, x, rows)
+    }
+
+    /// Takes the bias from the row of each sequence's task, from `offset` on.
+    pub fn route(&mut self, offset: usize) {
+        self.bias = Bias::Routed { offset, size: usize::try_from(self.outputs()).unwrap_or(0) };
     }
 
     /// The activation of what [`Linear::forward`] gives.
-    pub fn activated(
-        &self,
-        x: &Tensor,
-        activation: Activation,
-        keys: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        self.bias.activate(&self.product(x, keys)?, activation)
+    pub fn activated(&self, x: &Tensor, activation: Activation, rows: &Rows<'_>) -> Result<Tensor> {
+        self.bias.activate(&self.product(x, rows)?, activation, rows)
     }
 
-    /// `norm(residual + dropout(forward(x)))`, with a dropout key for each row.
+    /// `norm(residual + dropout(forward(x)))`.
     pub fn normalized(
         &self,
         x: &Tensor,
         dropout: Dropout,
-        keys: Option<&Tensor>,
+        rows: &Rows<'_>,
         residual: &Tensor,
         norm: &LayerNorm,
     ) -> Result<Tensor> {
-        norm.of_residual(&self.product(x, keys)?, &self.bias, dropout.of(keys), residual)
+        norm.of_residual(&self.product(x, rows)?, &self.bias, dropout, residual, rows)
     }
 
     /// Keeps the weight in `kind`, which its products are then made in, unless it trains.
@@ -67,14 +67,14 @@ impl Linear {
         self.weight.size().first().copied().unwrap_or(0)
     }
 
-    fn product(&self, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
-        self.with_lora(native::product(x, &self.weight, None)?, x, keys)
+    fn product(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+        self.with_lora(native::product(x, &self.weight, None)?, x, rows)
     }
 
-    fn with_lora(&self, y: Tensor, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
+    fn with_lora(&self, y: Tensor, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
         match &self.lora {
             None => Ok(y),
-            Some(lora) => lora.add(y, x, keys),
+            Some(lora) => lora.add(y, x, rows.keys()),
         }
     }
 }
@@ -121,19 +121,19 @@ impl Joined {
     }
 
     /// The outputs of the parts from `first` on, side by side: `x [R, I]` -> `[R, E]` of each.
-    pub fn forward(&self, x: &Tensor, first: usize, keys: Option<&Tensor>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, first: usize, rows: &Rows<'_>) -> Result<Tensor> {
         let parts = || self.parts.iter().skip(first);
         let biases: Vec<&Bias> = parts().map(|part| &part.bias).collect();
         let weight = match self.piece(first)? {
             Some(weight) => weight,
             None => self.stacked(first)?,
         };
-        let y = Bias::joined(&biases)?.linear(x, &weight)?;
+        let y = Bias::joined_linear(&biases, x, &weight, rows)?;
         if parts().all(|part| part.lora.is_none()) {
             return Ok(y);
         }
         let parts: Vec<_> = parts().map(|part| (part.lora.as_ref(), part.outputs())).collect();
-        Lora::add_all(&parts, y, x, keys)
+        Lora::add_all(&parts, y, x, rows.keys())
     }
 
     /// All parts.

@@ -13,6 +13,7 @@ mod layer_norm;
 mod linear;
 mod lora;
 mod precision;
+mod route;
 
 pub use activation::Activation;
 pub use adapter::{Adapter, AdapterShape, NonLinearity};
@@ -26,6 +27,7 @@ pub use lora::{Lora, LoraShape};
 pub use precision::Precision;
 
 use crate::error::Result;
+use std::sync::Arc;
 use tch::{Kind, Tensor, nn};
 
 /// The path of a module, such as `attention.self.query`, below another.
@@ -56,7 +58,12 @@ pub struct Packed {
     pub dropout_keys: Option<Tensor>,
     /// The same of the whole batch, on the host.
     pub seed: i64,
+    /// The task's row for each sequence, one for a sequence that fills the batch up included; none where all are of one task.
+    pub task_rows: Vec<TaskRow>,
 }
+
+/// The values that one task gives the vectors of the layers, by their offsets in it.
+pub type TaskRow = Arc<[f32]>;
 
 /// The rows that a layer computes: their dropout keys and where each sequence's rows begin.
 pub struct Rows<'a> {
@@ -66,6 +73,15 @@ pub struct Rows<'a> {
     pub seed: i64,
     /// Where each sequence's rows begin, and at last `R`: of as many as there are in [`Packed::cu_seqlens`].
     pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
+    /// As [`Packed::task_rows`].
+    pub task_rows: &'a [TaskRow],
+}
+
+impl Rows<'_> {
+    /// A dropout key for each row, int64 `[R]`; `None` when evaluating.
+    pub fn keys(&self) -> Option<&Tensor> {
+        self.keys.as_ref()
+    }
 }
 
 impl Packed {
@@ -80,6 +96,7 @@ impl Packed {
             keys: self.dropout_keys.as_ref().map(Tensor::shallow_clone),
             seed: self.seed,
             cu_seqlens: std::borrow::Cow::Borrowed(&self.cu_seqlens),
+            task_rows: &self.task_rows,
         }
     }
 
@@ -93,6 +110,6 @@ impl Packed {
         let count = self.sequences() as i64;
         // What fills up has no row.
         let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
-        Ok(Rows { keys, seed: self.seed, cu_seqlens: starts.collect() })
+        Ok(Rows { keys, seed: self.seed, cu_seqlens: starts.collect(), task_rows: &self.task_rows })
     }
 }
