@@ -2,26 +2,27 @@
 
 use std::path::PathBuf;
 
-/// What tch 0.26.0 is made for.
+/// The libtorch version that tch 0.26.0 supports.
 const VERSION: &str = "2.13.0";
 
 fn main() {
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
-    // Not the whole folder: mod.rs is Rust's.
+    // Not the whole folder: a change of mod.rs needs no new compilation of the C++ code.
     let sources = std::fs::read_dir("src/native").into_iter().flatten().flatten();
     for path in sources.map(|entry| entry.path()) {
         if path.extension().is_some_and(|ending| ending != "rs") {
             println!("cargo:rerun-if-changed={}", path.display());
         }
     }
-    // docs.rs sets both, and has no libtorch: documentation links nothing.
+    // docs.rs sets both and has no libtorch, which documentation does not need.
     if ["DOCS_RS", "CARGO_FEATURE_DOC_ONLY"].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     let libtorch = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
     let lib = libtorch.join("lib");
-    // torch-sys looks at the version only before it is compiled for the first time; here is where it stands since 2.9, and before.
+    // torch-sys checks the version only before its first compilation, so check it here. The first
+    // header has the version since libtorch 2.9; the second had it before.
     let headers =
         ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
     let text: String = headers
@@ -40,7 +41,7 @@ fn main() {
         std::process::exit(1);
     }
     println!("cargo:rerun-if-changed={}", libtorch.join("build-version").display());
-    // For the manifest of a run.
+    // A run's manifest.json records the versions of libtorch and rustc.
     println!("cargo:rustc-env=BITFIT_LIBTORCH={found}");
     let rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()))
         .arg("--version")
@@ -52,7 +53,7 @@ fn main() {
         .cpp(true)
         .std("c++20")
         .opt_level(3)
-        // As libtorch itself: some of its classes are laid out differently without.
+        // libtorch is compiled with NDEBUG; without it, some of its classes have another layout.
         .define("NDEBUG", None)
         .flag("-fno-math-errno")
         .flag("-fopenmp")
@@ -80,9 +81,11 @@ fn main() {
             println!("cargo:rustc-link-arg-bin=bitfit={}", object.display());
         }
     }
-    // Found from any folder, with no LD_LIBRARY_PATH: in a package beside the binaries (scripts/package.sh), else where it is now.
+    // Makes LD_LIBRARY_PATH unnecessary. The first path is for packages (scripts/package.sh), the
+    // second is where libtorch is now.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib,-rpath,{}", lib.display());
-    // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop it, and a GPU machine would show no device.
+    // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop the library, and no
+    // GPU would be found.
     if lib.join("libc10_cuda.so").exists() {
         for target in ["bin=bitfit", "tests"] {
             println!("cargo:rustc-link-arg-{target}=-Wl,--no-as-needed");

@@ -1,4 +1,4 @@
-"""The table of scripts/bench.sh, which says what it needs and how to call it."""
+"""Measures and prints the table of scripts/bench.sh. Run that script: its --help says how."""
 import argparse, json, os, platform, random, re, shutil, statistics, subprocess, sys
 
 MINILM, BASE = "models/all-MiniLM-L6-v2", "target/bench/bert-base"

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Times bitfit against the Python way (torch, transformers and peft, in scripts/bench_peer.py), run by run in turn on the same data, and
-# prints a table of medians and ratios: the figures of README. Nothing else should run meanwhile. All of it takes an hour on 2 cores.
+# Compares the speed of bitfit with that of Python (torch, transformers and peft, in
+# scripts/bench_peer.py) on the same data, and prints a table of medians and ratios: README's
+# figures. Runs of both alternate. Run nothing else meanwhile. All work takes an hour on 2 cores.
 #
 #   scripts/bench.sh [--rounds N] [WORK...]
 #
 #   WORK        imdb imdb-no-dropout sst2 bert-base predict growth keys; all of them by default
-#   --rounds N  runs of each, 3 by default
+#   --rounds N  runs of each program, 3 by default
 #
-# It needs Python 3 with venv: the peers are installed in target/bench (3 GB). IMDb and SST-2 are downloaded if data/ has no copy.
+# Needs Python 3 with venv: the Python packages are installed in target/bench (3 GB). IMDb and SST-2
+# are downloaded if data/ has no copy.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd -- "$root"

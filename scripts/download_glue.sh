@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
-# Puts tasks of GLUE (Wang et al., ICLR 2019) under data/glue: TASK/train.tsv and TASK/dev.tsv (of MNLI dev_matched.tsv
-# and dev_mismatched.tsv), unchanged. The test files, which have no labels, are left out.
+# Downloads tasks of GLUE (Wang et al., ICLR 2019) to data/glue, as TASK/train.tsv and TASK/dev.tsv
+# (for MNLI, dev_matched.tsv and dev_mismatched.tsv), unchanged. The test files have no labels and
+# are left out.
 #
 #   scripts/download_glue.sh [--from FOLDER|FILE] [TASK]...
 #
 #   TASK            CoLA SST-2 MRPC STS-B QQP MNLI QNLI RTE WNLI; without any, all nine (375 MB to download, 313 of them MNLI)
-#   --from FOLDER   copies at hand: the official files, which are checked, or else FOLDER/TASK/train.tsv and so on, of which
-#                   nothing but the number of rows can be
-#   --from FILE     the official file of one task
+#   --from FOLDER   use local copies: the official files, whose hashes are checked, or else
+#                   FOLDER/TASK/train.tsv and so on, of which only the number of rows is checked
+#   --from FILE     use a local copy of the official file of one task
 #
-# The official files are those of scripts/glue.lock, pinned. MRPC is not published in GLUE's layout: its files are made from
-# SentEval's copy of Microsoft's corpus and GLUE's list of the pairs in dev.tsv. Downloads are kept in
-# ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). What may be done with the data is for the makers of each task to say
-# (MRPC: nothing commercial). A task that is there is left alone.
+# scripts/glue.lock pins the official files. MRPC is not published in GLUE's layout: its files are
+# made from SentEval's copy of Microsoft's corpus and GLUE's list of the pairs in dev.tsv. Downloads
+# are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). Each task has the licence of
+# its authors (MRPC: no commercial use). Tasks that are already there are not changed.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 lock=$root/scripts/glue.lock
 data=$root/data/glue
-# Rows in each file, as published. A row is a line, quotes meaning nothing, after one line of header, which CoLA has not.
-# The first release of QQP has a few broken lines more.
+# The number of rows in each file, as published. A row is a line (quotes have no meaning) after one
+# header line; CoLA has no header. The first release of QQP has a few more, broken lines.
 rows='
 CoLA train 8551 dev 1043
 SST-2 train 67349 dev 872

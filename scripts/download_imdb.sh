@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Puts the Large Movie Review Dataset (Maas et al., ACL 2011) under data/aclImdb: 50,000 reviews from IMDb as
-# {train,test}/{pos,neg}/ID_RATING.txt, 12,500 in each folder. The 50,000 without a label and the features are left out.
+# Downloads the Large Movie Review Dataset (Maas et al., ACL 2011) to data/aclImdb: 50,000 reviews
+# from IMDb as {train,test}/{pos,neg}/ID_RATING.txt, 12,500 in each folder. The 50,000 unlabelled
+# reviews and the feature files are left out.
 #
 #   scripts/download_imdb.sh [--from FILE]
 #
-# It comes from its authors' site (84 MB, pinned). --from takes a copy at hand instead: aclImdb_v1.tar.gz itself, or another
-# tar archive (.tar, .gz, .xz, .bz2, .zst) with aclImdb/{train,test}/{pos,neg} in it, of which nothing but the number of
-# reviews can be checked. Downloads are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). Run again, it does
-# nothing.
+# The archive comes from the authors' site (84 MB, pinned). --from uses a local copy instead:
+# aclImdb_v1.tar.gz itself, or another tar archive (.tar, .gz, .xz, .bz2, .zst) that contains
+# aclImdb/{train,test}/{pos,neg}; of the latter, only the number of reviews is checked. Downloads
+# are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). If the data is complete, the
+# script does nothing.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

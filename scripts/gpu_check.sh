@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Is bitfit right on a GPU, and how fast beside transformers there?
+# Tests bitfit on a GPU and compares its speed there with that of transformers.
 #
-#   scripts/gpu_check.sh bundle DIR     here, without a GPU: makes DIR (15 MiB), to be carried to a machine with one
-#   DIR/gpu_check.sh run OUT            there: 9 minutes; OUT gets results.json, the tests' output and tracebacks
-#   DIR/gpu_check.sh rehearse OUT       the same with a tiny model on a machine without a GPU
+#   scripts/gpu_check.sh bundle DIR     on a machine without a GPU: makes DIR (15 MiB); copy it to a
+#                                       machine with a GPU
+#   DIR/gpu_check.sh run OUT            on the machine with the GPU, 9 minutes: writes results.json,
+#                                       the tests' output and tracebacks to OUT
+#   DIR/gpu_check.sh rehearse OUT       like run, with a tiny model on a machine without a GPU
 #
-# The machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers and peft, and neither Rust nor a network. The bundle is
-# therefore built from HEAD against libtorch 2.11.0 with tch 0.24.0, whose sources differ from this tree's in generated operations alone.
+# The machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers and peft. It
+# needs neither Rust nor a network. The bundle is therefore built from HEAD against libtorch 2.11.0
+# with tch 0.24.0, whose sources differ from this tree's version only in generated operations.
 set -euo pipefail
 # With it, cd goes elsewhere and prints where.
 unset CDPATH

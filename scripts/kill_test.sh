@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Runs that are killed at random instants and resumed until they end: is the task file byte for byte the undisturbed run's?
+# Kills runs at random moments, resumes them until they end, and checks that the task file has the
+# same bytes as that of an undisturbed run.
 #
 #   scripts/kill_test.sh [RUNS] [--signal KILL|TERM] [--disk-full]
 #
-# RUNS (default 100) runs of a random tiny BERT, with dropout, gradient accumulation, warm-up and a cosine. Each is killed several times,
-# at random moments: at its start, in steps, in evaluations, while it saves. --signal TERM asks instead of killing. With --disk-full
-# each attempt may write only so much to a file, as on a disk that fills up. metrics.jsonl must be the same too, times aside.
+#   RUNS           the number of runs, 100 by default
+#   --signal TERM  ask runs to end instead of killing them
+#   --disk-full    limit the size of files in each attempt, as on a disk that fills up
+#
+# Each run trains a random tiny BERT with dropout, gradient accumulation, warm-up and a cosine
+# schedule. It is killed several times, at random moments: at its start, in steps, in evaluations,
+# and while it saves. metrics.jsonl must be the same too, except for times.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 runs=100 signal=KILL full=

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the licences of every crate that is linked into the binaries, from the crates' own sources.
+"""Prints the licences of all crates that are linked into the binaries, from the crates' sources.
 
     scripts/licences.py
 """

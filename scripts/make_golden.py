@@ -1,22 +1,26 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/ with PyTorch and Hugging Face transformers: what this project's numbers are tested against.
+"""Makes tests/golden/ with PyTorch and Hugging Face transformers: the references for bitfit's
+numbers.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors scikit-learn datasets==4.4.1
     scripts/download_model.sh && scripts/download_movie_reviews.sh
     venv/bin/python scripts/make_golden.py
 
-tiny-bert/              a random BERT with its vocabulary; tiny-distilbert/ and tiny-roberta/ likewise. initializer_range is 0.3 and
-                        every bias and LayerNorm is random: with transformers' own 0.02 and zeros, attention is near uniform
-                        and a wrong one would pass.
-tiny-bert.bin           its state dict as torch.save writes it: an OrderedDict, one tensor transposed.
-tiny-*.safetensors      a batch (several lengths, both segments), the head, and what ...ForSequenceClassification makes of them,
-                        padded there: logits, losses, and the gradient of everything that BitFit
-                        trains.
-minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head, logits of all-MiniLM-L6-v2.
-hub.parquet             four rows as Hugging Face's datasets writes them, class names in the metadata.
-losses.safetensors      losses that class weights and label smoothing shape, with their gradients.
+tiny-bert/              a random BERT with its vocabulary; tiny-distilbert/ and tiny-roberta/
+                        likewise. initializer_range is 0.3, and every bias and LayerNorm is random:
+                        with transformers' own 0.02 and zeros, attention is nearly uniform, and a
+                        test could not tell wrong attention from right.
+tiny-bert.bin           tiny-bert's state dict by torch.save: an OrderedDict, one tensor transposed.
+tiny-*.safetensors      a batch (several lengths, both segments), the head, and the results of
+                        ...ForSequenceClassification on the padded batch: logits, losses, and the
+                        gradients of all tensors that BitFit trains.
+minilm.safetensors      the first 64 evaluation sentences of the movie reviews: token ids, a head,
+                        and the logits of all-MiniLM-L6-v2.
+hub.parquet             four rows written by Hugging Face's datasets, with class names in the
+                        metadata.
+losses.safetensors      losses with class weights and label smoothing, and their gradients.
 schedules.json          learning rates of whole runs.
-metrics.json            labels, predictions and what scikit-learn and SciPy say of them.
+metrics.json            labels, predictions, and their metrics by scikit-learn and SciPy.
 """
 import json, pathlib, random
 

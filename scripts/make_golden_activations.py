@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/activations.safetensors: each activation of transformers that config.json may name.
+"""Makes tests/golden/activations.safetensors: each activation of transformers that config.json may
+name.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors
     venv/bin/python scripts/make_golden_activations.py
 
-x, bias, dy             rows before the activation, what is added to them, and a gradient from above.
-NAME.y, .dx, .dbias     the activation of x + bias, and the gradients below it.
-NAME.logits             tests/golden/tiny-bert with that hidden_act, over the batch and with the head of tiny-bert.safetensors.
-NAME.grad.WHERE         the gradients of the mean of these logits' squares, of a bias before and of one behind the activation.
+x, bias, dy             rows before the activation, the bias, and the gradient of the result.
+NAME.y, .dx, .dbias     the activation of x + bias, and the gradients of x and bias.
+NAME.logits             the logits of tests/golden/tiny-bert with this hidden_act, for the batch and
+                        the head of tiny-bert.safetensors.
+NAME.grad.WHERE         the gradients of the mean of the squared logits, for one bias before and one
+                        after the activation.
 """
 import pathlib
 

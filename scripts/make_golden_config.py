@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes what one version of transformers puts into config.json to tests/golden/config.json, beside other versions'.
+"""Adds to tests/golden/config.json the keys that the installed version of transformers writes to
+config.json. Keeps those of other versions.
 
     python3 -m venv venv && venv/bin/pip install transformers==4.57.6 && venv/bin/python scripts/make_golden_config.py
     python3 -m venv venv5 && venv5/bin/pip install transformers==5.24.0 && venv5/bin/python scripts/make_golden_config.py
 
-For each version and model_type, every key with its default: those of the configuration's class and of what it is derived from,
-and those that are written where somebody set them.
+The file holds, for each version and model_type, every key with its default: the keys of the
+configuration's class and its base classes, and the keys that are written only if they are set.
 """
 import json, pathlib
 

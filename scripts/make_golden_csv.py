@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Makes two golden files: csv.jsonl.gz, 10,000 small CSV files and the rows that Python's csv module (strict=True) reads of each; and
-rows.csv.xz, a CSV in two streams with padding between them.
+"""Makes two golden files. csv.jsonl.gz holds 10,000 small CSV files and the rows that Python's csv
+module (strict=True) reads from each. rows.csv.xz is a CSV in two streams, with padding between
+them.
 
     python3 scripts/make_golden_csv.py        # Python 3.11 or later, nothing else
 
-A line of the first is a file: [TEXT, ROWS, CRC]. ROWS is how many rows follow the header, blank lines being none, and CRC is zlib's crc32 of their first
-cells, each with a NUL behind it. ROWS is -1 where Python refuses the file, and -2 where a row has more or fewer cells than the header, which
-Python doesn't mind. The files are whole, or have something wrong in one place or in several: quotes that are not closed, that are closed
-too early, that are escaped by backslashes, or that stand within a cell; lines that end in other ways; cells of many lines.
+Each line of csv.jsonl.gz describes one file: [TEXT, ROWS, CRC]. ROWS is the number of rows after
+the header, without blank lines. CRC is zlib's crc32 of the first cells of these rows, each followed
+by a NUL. ROWS is -1 if Python rejects the file. ROWS is -2 if a row has more or fewer cells than
+the header, which Python accepts. Some files are correct; others have errors in one or more places:
+quotes that are not closed, are closed too early, are escaped by backslashes, or stand within a
+cell; other line ends; cells of many lines.
 """
 import csv, gzip, io, json, lzma, pathlib, random, zlib
 

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
-"""Makes the golden files of the methods that BitFit is compared with, by transformers, peft and AdapterHub's adapters.
+"""Makes the golden files of the methods that BitFit is compared with, using transformers, peft and
+AdapterHub's adapters.
 
     python3 -m venv venv
     venv/bin/pip install torch==2.13.0 transformers==4.57.6 peft==0.21.2 adapters==1.3.0 safetensors
     scripts/download_model.sh && scripts/download_movie_reviews.sh
     venv/bin/python scripts/make_golden_methods.py
 
-methods-tiny-*.safetensors   over the random models, heads and batches of make_golden.py: `full.grad.*`, the gradient of every tensor;
-                             and of each case CASE below, with random values of what the method adds (`CASE.NAME`, under the names of
-                             deltas), logits and gradients of all that trains (`CASE.logits`, `CASE.grad.NAME`).
-methods-minilm.safetensors   100 steps of all-MiniLM-L6-v2 over 1,600 training rows of the movie reviews, in an order that is a formula
-                             and without dropout: the head at the start, the loss of each step and the predictions for the evaluation rows
-                             at the end, of full fine-tuning, of LoRA and of both adapters. What the methods add begins with `wave`.
+methods-tiny-*.safetensors   for the random models, heads and batches of make_golden.py:
+                             `full.grad.*`, the gradient of every tensor. For each case CASE below:
+                             random values of the tensors that the method adds (`CASE.NAME`, named
+                             as in deltas), the logits (`CASE.logits`), and the gradients of all
+                             trained tensors (`CASE.grad.NAME`).
+methods-minilm.safetensors   100 steps of all-MiniLM-L6-v2 on 1,600 training rows of the movie
+                             reviews, in an order given by a formula and without dropout, for full
+                             fine-tuning, LoRA and both adapters: the initial head, the loss of each
+                             step, and the final predictions for the evaluation rows. The tensors
+                             that the methods add are initialised by `wave`.
 """
 import math, pathlib
 

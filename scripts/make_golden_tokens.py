@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/tokens.json: what AutoTokenizer makes of directories in which one setting is another, or one file has another shape.
+"""Makes tests/golden/tokens.json: the ids that AutoTokenizer returns for directories in which one
+setting or the format of one file is changed.
 
     python3 -m venv venv4 && venv4/bin/pip install transformers==4.57.6
     python3 -m venv venv5 && venv5/bin/pip install transformers==5.24.0
     venv5/bin/python scripts/make_golden_tokens.py && venv4/bin/python scripts/make_golden_tokens.py
 
-texts, pairs, lengths   what is asked: each text whole and cut to each length, then each pair, with how many of its ids are of
-                        the first segment.
-bases                   directories that the cases change: files, and those taken from a directory beside.
-cases                   the setting, the bases, and the files that are written, or of JSON files the paths that are set.
-written                 by version, keys of each file that `save_pretrained` writes.
-answers                 ids, each once; the others have their numbers.
-of_bases, of_cases      by version, the answers of each base; by case and base those that differ from them, or the error. Of the older
-                        version those cases alone whose answers are not the newer's.
+texts, pairs, lengths   the inputs: each text whole and truncated to each length, then each pair,
+                        with the number of its ids in the first segment.
+bases                   directories that the cases change: their files, and the files taken from a
+                        neighbouring directory.
+cases                   the setting, the bases, and the files that are written or the paths that are
+                        set in JSON files.
+written                 by version, the keys of each file that `save_pretrained` writes.
+answers                 the distinct lists of ids; the entries below refer to them by number.
+of_bases, of_cases      by version, the answers of each base, and by case and base the answers that
+                        differ from the base's, or the error. For the older version, only the cases
+                        whose answers differ from the newer version's.
 
-Each interpreter writes its own version's answers and leaves the other's. The newer goes first.
+Each interpreter writes the answers of its own version and keeps the others. Run the newer one
+first.
 """
 import copy, json, os, pathlib, sys, tempfile
 

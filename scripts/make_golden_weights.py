@@ -1,32 +1,42 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/weights/ with PyTorch and transformers: one small BERT in every form that weights are written in.
+"""Makes tests/golden/weights/ with PyTorch and transformers: one small BERT in every weight format.
 
     python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors numpy
     venv/bin/python scripts/make_golden_weights.py
 
-model.safetensors       the encoder, with config.json and vocab.txt; what follows holds the same numbers.
-protocol-N.bin          its state dict by torch.save: OrderedDict, with pickle's protocols 1, 2, 4 and 5.
-legacy.bin              the same in the form before PyTorch 1.6; legacy-N.bin by another protocol, legacy-views.bin with storages
-                        that are views of one.
-tar.bin                 the form before that, a tar, put together here: torch.save writes it no more, torch.load reads it.
+model.safetensors       the encoder, with config.json and vocab.txt; the other files hold the same
+                        numbers.
+protocol-N.bin          the encoder's state dict by torch.save: an OrderedDict, with pickle's
+                        protocols 1, 2, 4 and 5.
+legacy.bin              the same in the format before PyTorch 1.6; legacy-N.bin with another
+                        protocol, legacy-views.bin with storages that are views of one storage.
+tar.bin                 the still older format, a tar, assembled here: torch.load reads it, but
+                        torch.save no longer writes it.
 masked-lm.bin           a masked language model, legacy: its decoder shares the embeddings' memory.
-negated.bin             a tensor whose file has its numbers with the other sign, which a bit says; it is refused.
-views.bin               tensors that are not contiguous, of one storage with an offset.
-mixed.bin               parameters, and plain values, NumPy scalars, a sparse, a quantized and an integer tensor beside them.
-lightning.bin           a checkpoint of a training: the state dict below "state_dict", its names below "model.".
-two-models.bin          two state dicts, in which none is the model.
-module.bin              the module itself, pickled.
+negated.bin             a tensor stored with the opposite sign and marked by a negation bit; bitfit
+                        refuses it.
+views.bin               non-contiguous tensors that share one storage, with an offset.
+mixed.bin               parameters beside plain values, NumPy scalars, and a sparse, a quantized and
+                        an integer tensor.
+lightning.bin           a training checkpoint: the state dict below "state_dict", its names below
+                        "model.".
+two-models.bin          two state dicts, teacher and student, so that the model is ambiguous.
+module.bin              the pickled module itself.
 unchecked.bin           written without checksums.
-deflated.bin            compressed, as no PyTorch writes it.
-float64.safetensors     the numbers in float64; float64.bin too; rounded.safetensors: with digits that float32 has not, and
-rounded-float32.safetensors as PyTorch rounds them.
-scripted.ot             a bare module tree, scripted, as scripts/convert_weights.py writes it.
+deflated.bin            compressed, which PyTorch never does.
+float64.safetensors     the numbers in float64, as in float64.bin. rounded.safetensors has numbers
+                        that float32 cannot hold; rounded-float32.safetensors has them as PyTorch
+                        rounds them.
+scripted.ot             a scripted module tree without methods, as scripts/convert_weights.py writes
+                        it.
 traced.ot               the model itself, traced.
-named.ot                a scripted module with attributes of all kinds beside its tensors.
-hostile.ot              scripted.ot with a module whose __setstate__ writes a file where torch.jit.load loads it.
-sharded-*/              in several files with an index, by save_pretrained.
+named.ot                a scripted module with attributes of all types beside its tensors.
+hostile.ot              scripted.ot with a module whose __setstate__ writes a file when
+                        torch.jit.load loads it.
+sharded-*/              several files with an index, by save_pretrained.
 
-Seeds for the fuzzer as well: the least BERT (fuzz/src/lib.rs) in fuzz/corpus/archive, without checksums, and in fuzz/corpus/pickle.
+Also makes seeds for the fuzzer, from the minimal BERT of fuzz/src/lib.rs: in fuzz/corpus/archive,
+without checksums, and in fuzz/corpus/pickle.
 """
 import collections, io, json, os, pathlib, pickle, shutil, struct, sys, tarfile, tempfile, types, warnings, zipfile
 from typing import Dict, List, Optional, Tuple

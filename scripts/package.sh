@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Puts the built binaries and the libraries that they load into a folder that needs neither Rust nor Python, and makes a
-# tarball of it.
+# Copies the built binaries and the libraries that they load into a folder, and makes a tarball of
+# the folder. The package needs neither Rust nor Python.
 #
 #   scripts/package.sh [--target-dir FOLDER] [--output FOLDER] [--tree FOLDER]
 #
-#   --target-dir FOLDER   where cargo built them (target, or $CARGO_TARGET_DIR)
+#   --target-dir FOLDER   where cargo built the binaries ($CARGO_TARGET_DIR, or target)
 #   --output FOLDER       where the tarball and its SHA-256 go (dist)
-#   --tree FOLDER         make that folder, and no tarball
+#   --tree FOLDER         make only this folder, and no tarball
 #
-# First: scripts/download_libtorch.sh, cargo build --release. The libtorch they were built with ($LIBTORCH, or the one in
-# third_party) says whether it is the package for a CPU or for CUDA. The licences of what is in it are copied too, from the
-# sources of the crates and from the wheels, which are downloaded again if they are not in the cache.
+# Before: scripts/download_libtorch.sh, cargo build --release. The libtorch that the binaries were
+# built with ($LIBTORCH, or the one in third_party) decides whether the package is for CPU or CUDA.
+# The licences of its contents are copied too, from the sources of the crates and from the wheels,
+# which are downloaded again if they are not in the cache.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 built=${CARGO_TARGET_DIR:-$root/target} output=dist tree=''

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# From an empty machine to a trained classifier: libtorch, a BERT, movie reviews, the build, training, predictions.
+# Trains a classifier on a new machine: downloads libtorch, a BERT and movie reviews, builds bitfit,
+# trains and predicts.
 #
 #   scripts/quickstart.sh
 #
-# It downloads 0.6 GB and needs 3 GB of disk. The first build takes 5 to 10 minutes on 2 cores, the training another 5; a
-# second run only trains. On a GPU machine, run scripts/download_libtorch.sh --cuda first.
+# The script downloads 0.6 GB and needs 3 GB of disk. On 2 cores, the first build takes 5 to 10
+# minutes and the training 5 more. A second run only trains and predicts. On a machine with a GPU,
+# run scripts/download_libtorch.sh --cuda first.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 case ${1:-} in

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Draws docs/quickstart.svg: a training of the movie reviews in a terminal, half way, and a prediction when it is done.
+"""Draws docs/quickstart.svg: a terminal with a training run on the movie reviews, half way through,
+and a prediction after it.
 
     pip install pyte rich
     scripts/quickstart.sh && python3 scripts/screenshot.py
 
-Everything in the picture is what the programs printed.
+The picture shows only what the programs printed.
 """
 
 import io

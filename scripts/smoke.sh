@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Trains a tiny BERT for a few seconds, evaluates it and predicts: shows that the programs find all that they need.
-# It has no network, no Python, no GPU unless asked for; in packages and images it is called bitfit-smoke.
+# Trains a tiny BERT for a few seconds, evaluates it and predicts, to check that the programs find
+# all libraries and files. Needs neither a network, Python nor a GPU. In packages and images, the
+# script is called bitfit-smoke.
 #
 #   scripts/smoke.sh [--device DEVICE] [--bin FOLDER]
 #
 #   --device DEVICE   "auto" (the default: the first GPU, or else the CPU), "cpu", "cuda" or "cuda:N"
-#   --bin FOLDER      where bitfit-train and bitfit are: beside this script, or else in target/release
+#   --bin FOLDER      where bitfit-train and bitfit are (the default: beside this script, or else
+#                     target/release)
 set -euo pipefail
 here=$(cd -- "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Format, clippy, tests, the smoke test, documentation. It sets up what it needs: libtorch, the small real model and the movie reviews.
+# Checks format and clippy, runs all tests and the smoke test, and builds the documentation. First
+# downloads what is missing: libtorch, a small real model and the movie reviews.
 #
 #   scripts/test.sh
 # shellcheck source=scripts/common.sh

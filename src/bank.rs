@@ -1,5 +1,5 @@
-//! A bank of tasks over one base: each task is a row of the vectors that it may change, and a head of its own. The sequences of a batch
-//! may be of any tasks, in any order.
+//! A bank of tasks over one base: each task is a row of the vectors that it may change, and a head
+//! of its own. The sequences of a batch may be of any tasks, in any order.
 
 use crate::base::Base;
 use crate::delta::{Delta, Meta};
@@ -40,7 +40,8 @@ pub struct Task {
 }
 
 impl Bank {
-    /// Makes a bank without tasks. Rows hold every vector of the base: biases, and LayerNorm's weights.
+    /// Makes a bank without tasks. Rows hold every vector of the base: biases, and LayerNorm's
+    /// weights.
     pub fn new(base: Base) -> Result<Self> {
         let mut model = TaskModel::new(&base, 1, None)?;
         model.store.freeze();
@@ -64,7 +65,8 @@ impl Bank {
         Ok(Self { base, model, places, own: values.into() })
     }
 
-    /// Makes a task of a delta, read from `path`. One that is not a row is refused: of LoRA, adapters or full fine-tuning.
+    /// Makes a task of a delta, read from `path`. One that is not a row is refused: of LoRA,
+    /// adapters or full fine-tuning.
     pub fn task(&self, path: &Path, delta: Delta) -> Result<Task> {
         if !matches!(delta.meta.method, Method::Bitfit | Method::Head | Method::LayerNorm) {
             let problem = format!(
@@ -110,7 +112,8 @@ impl Bank {
         Ok(Task { meta: delta.meta, row: row.into(), dense, output })
     }
 
-    /// The logits of each sequence of `batch`, by its own task's labels; `tasks` has the task of each sequence.
+    /// The logits of each sequence of `batch`, by its own task's labels; `tasks` has the task of
+    /// each sequence.
     pub fn logits(&self, mut batch: Packed, tasks: &[&Task]) -> Result<Vec<Vec<f32>>> {
         if tasks.len() != batch.sequences() {
             let (tasks, sequences) = (tasks.len(), batch.sequences());

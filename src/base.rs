@@ -1,4 +1,5 @@
-//! A base: the frozen weights of a model directory. Models of any number of tasks share its memory, and nothing writes to it.
+//! A base: the frozen weights of a model directory, shared by all task models built on it. Nothing
+//! writes to these weights.
 
 use crate::error::{Error, Result};
 use crate::models::{Classifier, ModelConfig};
@@ -9,23 +10,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor, nn};
 
-/// What a base is, without its tensors.
+/// The description of a base, without its tensors.
 #[derive(Debug)]
 pub struct BaseInfo {
     /// The model directory.
     pub dir: PathBuf,
-    /// The weight file that was read; of several the index.
+    /// The weight file that was read; for sharded weights, the index.
     pub file: PathBuf,
     /// The model's shape, with the dropouts of `config.json`.
     pub config: ModelConfig,
     /// SHA-256 of the encoder's tensors, in hex.
     pub fingerprint: String,
-    /// The weight files that tensors are pieces of.
+    /// The mapped weight files that the base's tensors are views of.
     mapped: Vec<Arc<Mapped>>,
 }
 
 impl BaseInfo {
-    /// Checks that nothing was written to the weight files since they were read, where tensors are pieces of them.
+    /// Checks that the mapped weight files have not changed since they were read. Returns an error
+    /// if something was written to them.
     pub fn check_unchanged(&self) -> Result<()> {
         let holds_the_same = || {
             let again = Weights::read(&self.config, &self.file)?;
@@ -38,16 +40,19 @@ impl BaseInfo {
 /// A base on its device.
 #[derive(Debug)]
 pub struct Base {
-    /// What it is.
+    /// The description of the base.
     pub info: Arc<BaseInfo>,
     weights: Weights,
     device: Device,
-    /// The encoder's tensors by canonical name. A layer's weights of query, key and value lie one behind the other.
+    /// The encoder's tensors, by canonical name. A layer's query, key and value weights are
+    /// contiguous in memory, in this order.
     tensors: BTreeMap<String, Tensor>,
 }
 
 impl Base {
-    /// Reads `config.json` and the weights of `dir`; where several weight files are there, all must hold the same tensors.
+    /// Reads `config.json` and the weights of `dir` onto `device`. `named` selects one weight file.
+    ///
+    /// Returns an error if `dir` has several readable weight files with different tensors.
     pub fn read(dir: &Path, named: Option<&str>, device: Device) -> Result<Self> {
         let names = || weights::names(&weights::find(dir, named)?);
         let config = ModelConfig::read(dir, names)?;
@@ -63,7 +68,7 @@ impl Base {
             dir: dir.to_owned(),
             file: weights.path.clone(),
             fingerprint: weights.fingerprint.clone(),
-            // What is on another device was copied there.
+            // Tensors on another device are copies, so later writes to the files do not matter.
             mapped: if device == Device::Cpu { weights.mapped() } else { vec![] },
             config,
         };
@@ -84,28 +89,30 @@ impl Base {
         tensors.retain(|name, _| !is_lost(name));
         weights.fill(&tensors, device)?;
         classifier.join()?;
-        // The fingerprint took all of it, and training takes some rows of the embeddings.
+        // Hashing read every page of the files. Drop these pages: training needs only some rows of
+        // the embeddings.
         weights.sources.iter().for_each(|source| native::forget(&source.bytes));
         native::pool_memory();
         Ok(Self { info: Arc::new(info), weights, device, tensors })
     }
 
-    /// The device that its tensors are on.
+    /// The device of the base's tensors.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// The encoder's tensors by canonical name. They are to be read, not written to.
+    /// The encoder's tensors, by canonical name. Callers must not write to them.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
         &self.tensors
     }
 
-    /// What the weight file has of a classifier's head.
+    /// The weight file, which may also hold the tensors of a classifier head.
     pub fn weights(&self) -> &Weights {
         &self.weights
     }
 
-    /// Keeps the weights of dense layers in `kind`: for models whose products are made in it, and which train none of these weights.
+    /// Converts the weights of the dense layers to `kind`. Only for models that compute their
+    /// products in `kind` and train none of these weights.
     pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
         let store = nn::VarStore::new(self.device);
         let mut classifier = Classifier::new(&store.root(), &self.info.config, 1)?;
@@ -120,12 +127,13 @@ impl Base {
     }
 }
 
-/// Reads the weight files of `dir`, and gives the preferred one; the others must hold the same.
+/// Reads the weight files of `dir` and returns the preferred one. Returns an error if another
+/// readable file has a different fingerprint.
 fn read_weights(dir: &Path, named: Option<&str>, config: &ModelConfig) -> Result<Weights> {
     let files = weights::find(dir, named)?;
-    // Numbers of other types are made float32 by many threads.
+    // Conversion to float32 runs on libtorch's threads.
     native::fit_threads()?;
-    // Hashing is most of the work, so each file has its thread.
+    // Hashing takes most of the time, so each file gets its own thread.
     let mut read = threads::each(&files, &|path| Weights::read(config, path)).into_iter();
     let weights = read.next().ok_or_else(|| Error::Bug("no weight file was read".into()))??;
     weights.warn();

@@ -1,4 +1,4 @@
-//! How two states of one model differ: the change of each tensor, by place and layer.
+//! The difference between two states of one model: the change of each tensor, by place and layer.
 
 use crate::error::{Error, Result};
 use crate::freeze::{Place, Term};
@@ -9,32 +9,32 @@ use tch::Tensor;
 /// The change of one tensor.
 #[derive(Debug, Clone, Serialize)]
 pub struct Change {
-    /// Its canonical name.
+    /// The tensor's canonical name.
     pub name: String,
-    /// Its group, place in a layer, and layer.
+    /// The tensor's group, place in a layer, and layer.
     #[serde(flatten)]
     pub place: Place,
-    /// The mean absolute difference of its entries, as in the BitFit paper's figure.
+    /// The mean absolute difference of the entries, as in the BitFit paper's figure.
     pub mean: f64,
-    /// The root of the mean squared difference of its entries.
+    /// The root mean square of the entries' differences.
     pub rms: f64,
-    /// The largest difference of an entry.
+    /// The largest absolute difference of an entry.
     pub largest: f64,
 }
 
 /// The changes from one state to another.
 #[derive(Debug, Clone, Serialize)]
 pub struct Changes {
-    /// Of the tensors that both have, by name.
+    /// Changes of the tensors that both states have, by name.
     pub changes: Vec<Change>,
-    /// The tensors that the first has alone.
+    /// Names of the tensors that only the first state has.
     pub only_first: Vec<String>,
-    /// The tensors that the second has alone.
+    /// Names of the tensors that only the second state has.
     pub only_second: Vec<String>,
 }
 
 impl Changes {
-    /// Compares tensors of the same names, which must have the same shapes.
+    /// Compares the tensors that both states have. Errs if two of the same name differ in shape.
     pub fn between(
         first: &BTreeMap<String, Tensor>,
         second: &BTreeMap<String, Tensor>,
@@ -68,7 +68,7 @@ impl Changes {
     }
 }
 
-/// How many of the largest changes are listed.
+/// Number of the largest changes that are listed.
 const LISTED: usize = 10;
 
 impl std::fmt::Display for Changes {

@@ -1,7 +1,8 @@
-//! What a run saves on its way: `checkpoints/step-000100/`, from each of which it goes on as if it had never stopped.
+//! Checkpoints of a run, such as `checkpoints/step-000100/`. A run that resumes from one continues
+//! as if it had never stopped.
 //!
-//! `delta.safetensors` is the task as it was then, `trainer_state.safetensors` what else the run needs, `best.safetensors` what the
-//! run's own `delta.safetensors` was.
+//! `delta.safetensors` holds the task at that step, and `trainer_state.safetensors` the rest of the
+//! run's state. `best.safetensors` is the run's own `delta.safetensors` at that time.
 
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The directory of the checkpoints, within a run's.
+/// The directory of the checkpoints, within the run directory.
 pub const FOLDER: &str = "checkpoints";
 
 const DELTA: &str = "delta.safetensors";
@@ -20,7 +21,8 @@ const BEST: &str = "best.safetensors";
 const SCHEMA_VERSION: &str = "1";
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
-/// Where a run stands. Nothing random is in it: the order of the rows and dropout are functions of seed, epoch and row.
+/// The progress of a run. It needs no state of a random generator, because the order of the rows
+/// and dropout are functions of seed, epoch and row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -28,52 +30,55 @@ pub struct State {
     pub step: u64,
     /// Steps of the whole run.
     pub total: u64,
-    /// Whether the evaluation after that step is still to be done.
+    /// Whether the evaluation after the last step is still to be done.
     pub evaluation_due: bool,
     /// Tokens trained on.
     pub tokens: u64,
-    /// Seconds in steps.
+    /// Seconds spent in steps.
     pub seconds_in_steps: f64,
-    /// Seconds in saving.
+    /// Seconds spent in saving.
     pub seconds_saving: f64,
-    /// Seconds of the processes that were the run so far.
+    /// Seconds that all processes of the run took so far.
     pub seconds_in_all: f64,
-    /// Step and metrics of what the run's `delta.safetensors` holds.
+    /// Step and metrics of the state in the run's `delta.safetensors`; `None` before an evaluation
+    /// wrote it.
     pub kept: Option<(u64, BTreeMap<String, f64>)>,
-    /// The checksum of that file; states of an older version did not say.
+    /// The checksum of the run's `delta.safetensors`; `None` in states of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_checksum: Option<String>,
-    /// SHA-256 of the file `model.init_delta`, where the run began from one; likewise.
+    /// SHA-256 of the file `model.init_delta`; `None` without one, and in states of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_delta_sha256: Option<String>,
     /// The best evaluation's metric.
     pub best: Option<f64>,
-    /// Evaluations since one gained something.
+    /// Evaluations since the last improvement.
     pub without_gain: u64,
-    /// Length of `metrics.jsonl`.
+    /// Length of `metrics.jsonl`, in bytes.
     pub metrics_bytes: u64,
-    /// fp16's.
+    /// The loss scale of fp16; `None` with other precisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<LossScale>,
-    /// Of the rows, training and evaluation.
+    /// The fingerprint of the training and evaluation rows.
     pub data_fingerprint: String,
-    /// What it was computed on: with another, the last bits may differ.
+    /// Device or number of CPU threads, and precision. With others, the last bits may differ.
     pub computed_on: String,
 }
 
-/// A state with all its tensors.
+/// The state of a run, with all its tensors.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Where the run stands.
+    /// The run's progress.
     pub state: State,
-    /// What was trained.
+    /// The task as trained so far.
     pub delta: Delta,
     /// AdamW's moments, by tensor.
     pub memories: BTreeMap<String, Memory>,
 }
 
 impl Checkpoint {
-    /// Writes it below `output_dir`, beside and renamed, with the run's `best` delta; then removes all but the newest `keep`.
+    /// Writes the checkpoint below `output_dir`, with the run's `best` delta, into a temporary
+    /// directory that is then renamed. Then removes all but the newest `keep` checkpoints. Returns
+    /// the checkpoint's directory.
     pub fn save(&self, output_dir: &Path, best: Option<&Path>, keep: usize) -> Result<PathBuf> {
         let path = output_dir.join(FOLDER).join(name(self.state.step));
         let delta = self.delta.to_bytes()?;
@@ -81,7 +86,7 @@ impl Checkpoint {
         files::replace_dir(&path, |dir| {
             files::write(&dir.join(DELTA), &delta)?;
             files::write(&dir.join(STATE), &state)?;
-            // A link costs nothing, and the run replaces its own file instead of writing into it.
+            // A link is enough, because the run replaces its own file instead of writing into it.
             best.map_or(Ok(()), |best| files::link(best, &dir.join(BEST)))
         })?;
         remove_older(output_dir, keep)?;
@@ -104,7 +109,8 @@ impl Checkpoint {
         )
     }
 
-    /// Reads the checkpoint in `folder`; one that is not whole is refused.
+    /// Reads the checkpoint in `folder`. Errs where a file is missing, damaged, or saved with
+    /// another checkpoint.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(STATE);
         let contents = sealed::read(&path)?;
@@ -149,7 +155,9 @@ impl Checkpoint {
         Ok(Self { state, delta: Delta::of(&delta_path, delta)?, memories })
     }
 
-    /// The newest whole checkpoint of a run; those that are not whole are reported, and removed with all that are newer.
+    /// The newest intact checkpoint of a run, and its directory; `None` where there are no
+    /// checkpoints. Damaged checkpoints that are newer are reported and removed. Errs where all are
+    /// damaged.
     pub fn newest(output_dir: &Path) -> Result<Option<(PathBuf, Self)>> {
         let mut problems: Vec<(PathBuf, Error)> = vec![];
         for (_, path) in steps(output_dir)?.into_iter().rev() {
@@ -176,7 +184,8 @@ impl Checkpoint {
         }
     }
 
-    /// Puts the run's `delta.safetensors` back to what it was when the checkpoint in `folder` was saved.
+    /// Restores the run's `delta.safetensors`, at `run_delta`, to what it was when the checkpoint
+    /// in `folder` was saved.
     pub fn restore_best(folder: &Path, run_delta: &Path) -> Result<()> {
         let best = folder.join(BEST);
         let bytes = files::read(&best)?;
@@ -187,7 +196,8 @@ impl Checkpoint {
     }
 }
 
-/// Makes the directory of a run's checkpoints, without what a killed process left there: unfinished ones, and more than the newest `keep`.
+/// Creates the directory of a run's checkpoints, and removes what a killed process left there:
+/// unfinished checkpoints, and those beyond the newest `keep`.
 pub fn prepare(output_dir: &Path, keep: usize) -> Result<()> {
     let folder = output_dir.join(FOLDER);
     files::create_dir(&folder)?;
@@ -205,7 +215,7 @@ fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
 
-/// The checkpoints of a run, by step.
+/// The checkpoints of a run: step and directory, in ascending order of steps.
 pub fn steps(output_dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let folder = output_dir.join(FOLDER);
     let entries = match std::fs::read_dir(&folder) {

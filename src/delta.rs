@@ -1,4 +1,5 @@
-//! The task file: what a task adds to its base. A safetensors file under Hugging Face's names, with what is needed to use it.
+//! The task file: what a task adds to its base. It is a safetensors file under Hugging Face's
+//! names, with the metadata that is needed to use it.
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -16,7 +17,7 @@ use tch::Tensor;
 
 const SCHEMA_VERSION: &str = "2";
 
-/// What a delta says of itself.
+/// The metadata of a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// The Hugging Face class, `BertForSequenceClassification`.
@@ -25,32 +26,33 @@ pub struct Meta {
     pub base_name: String,
     /// The fingerprint of the base's encoder.
     pub base_fingerprint: String,
-    /// What the base's `config.json` said that no tensor shows, by transformers' keys; empty where it was not noted.
+    /// Values of the base's `config.json` that no tensor shows, by transformers' keys; empty in
+    /// deltas that did not record them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub base_config: BTreeMap<String, Value>,
     /// The fingerprint of the tokenizer that the task was trained with.
     pub tokenizer_fingerprint: String,
     /// What the head predicts.
     pub task_type: TaskType,
-    /// Label names, by class number; none in a regression.
+    /// Label names, by class number; empty for a regression.
     pub labels: Vec<String>,
-    /// Whether somebody said which label has which number; else they are in the order of their names.
+    /// Whether the order of the labels was declared; otherwise they are sorted by name.
     pub labels_declared: bool,
     /// Whether the task is about pairs of texts.
     pub pairs: bool,
-    /// Tokens that a text was cut to, special tokens included.
+    /// Number of tokens to which a text was truncated, special tokens included.
     pub max_length: usize,
-    /// How it was trained; BitFit where it does not say.
+    /// The method that trained the task; BitFit where the file names none.
     #[serde(default)]
     pub method: Method,
     /// The names of the tensors that trained, sorted.
     pub freeze_plan: Vec<String>,
-    /// What the task reached on its evaluation data.
+    /// The metrics of the task on its evaluation data.
     pub metrics: BTreeMap<String, f64>,
 }
 
 impl Meta {
-    /// Whether a value cannot be that of a key.
+    /// Whether `value` is invalid for `key`.
     fn refuses(key: &str, value: &Value) -> bool {
         let text = Value::String(String::new());
         let mut fields = Map::new();
@@ -88,7 +90,8 @@ impl Meta {
         Ok(())
     }
 
-    /// Checks what a file says of itself, before anything is made by it: alone, and against its own `tensors`.
+    /// Checks the metadata, alone and against the file's `tensors`, before anything is built from
+    /// it. The error is the problem.
     fn check(&self, tensors: &BTreeMap<String, Tensor>) -> std::result::Result<(), String> {
         let classes = Architecture::ALL.map(Architecture::class);
         let is_ours = |architecture: &Architecture| architecture.class() == self.architecture;
@@ -125,11 +128,11 @@ impl Meta {
 /// A task: every tensor that differs from the base, fp32 on the CPU.
 #[derive(Debug)]
 pub struct Delta {
-    /// What it says of itself.
+    /// The metadata.
     pub meta: Meta,
     /// The tensors, by canonical name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The file, where the tensors are pieces of it.
+    /// The mapped file that the tensors are views of; `None` for tensors in memory.
     mapped: Option<Arc<Mapped>>,
 }
 
@@ -139,7 +142,7 @@ impl Delta {
         Self { meta, tensors, mapped: None }
     }
 
-    /// Copies the tensors `names` out of the model.
+    /// Copies the tensors `names` from the model to the CPU.
     pub fn take<'a>(
         model: &TaskModel,
         names: impl IntoIterator<Item = &'a String>,
@@ -156,7 +159,7 @@ impl Delta {
         Ok(Self::new(meta, tensors))
     }
 
-    /// The file's bytes: the same task gives the same ones.
+    /// The file's bytes; equal tasks give equal bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         sealed::to_bytes(self.metadata()?, &self.tensors)
     }
@@ -167,7 +170,7 @@ impl Delta {
         else {
             return Err(Error::Bug("the metadata is no object".into()));
         };
-        // The format knows strings alone: what is not one is written as JSON.
+        // Safetensors metadata holds only strings, so other values are written as JSON.
         let mut strings: BTreeMap<String, String> = fields
             .into_iter()
             .map(|(key, value)| {
@@ -180,14 +183,14 @@ impl Delta {
         Ok(strings)
     }
 
-    /// Writes the file, beside and renamed; returns its checksum.
+    /// Writes the file through a temporary one that is then renamed; returns the checksum.
     pub fn write(&self, path: &Path) -> Result<String> {
         let bytes = self.to_bytes()?;
         files::replace_with(path, &bytes)?;
         Ok(sealed::checksum(&bytes).unwrap_or_default().to_owned())
     }
 
-    /// Reads a file that [`Delta::write`] wrote.
+    /// Reads a file that [`Delta::write`] wrote. Errs where it is damaged or not a delta.
     pub fn read(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let file = path.join("delta.safetensors");
@@ -198,7 +201,8 @@ impl Delta {
         Self::of(path, sealed::read(path)?)
     }
 
-    /// What [`Delta::write`] wrote, from the contents of the file `path`.
+    /// The delta in `contents`, which were read from `path`. Errs where they are not those of a
+    /// delta.
     pub fn of(path: &Path, contents: Contents) -> Result<Self> {
         let mapped = contents.mapped.clone();
         let (meta, tensors) = parse(path, contents)?;
@@ -211,22 +215,26 @@ impl Delta {
         }
     }
 
-    /// Gives `model` what the delta's method adds, then does what [`Delta::apply`] does.
+    /// Adds the tensors of the delta's method to `model`, then applies the delta like
+    /// [`Delta::apply`].
     pub fn apply_with_method(&self, path: &Path, model: &mut TaskModel) -> Result<()> {
         self.meta.method.place(model).map_err(|error| Error::file(path, error.to_string()))?;
-        // The method's settings say any size: what they add takes memory once the delta's own tensors are known to have it.
+        // A file's settings may ask for tensors of any size. Memory for them is taken only once the
+        // delta's own tensors are known to have those shapes.
         self.check(path, model)?;
         model.allocate_added()?;
         assign(&self.tensors, self.mapped.as_deref(), model)
     }
 
-    /// Checks the delta against `model`, then copies its tensors in. A model that does not fit is left unchanged.
+    /// Checks the delta against `model`, then copies its tensors in. A model that does not fit is
+    /// left unchanged.
     pub fn apply(&self, path: &Path, model: &mut TaskModel) -> Result<()> {
         self.check(path, model)?;
         assign(&self.tensors, self.mapped.as_deref(), model)
     }
 
-    /// Checks that the delta is of the base of `model`, and has tensors that `model` has, in their shapes.
+    /// Checks that the delta is of the base of `model`, and has tensors that `model` has, in their
+    /// shapes.
     pub fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
         let (class, meta) = (model.config.architecture.class(), &self.meta);
         if meta.architecture != class {
@@ -266,7 +274,8 @@ impl Delta {
     }
 }
 
-/// Copies `tensors` into the model, which has them; nobody may have written to the file that they are pieces of.
+/// Copies `tensors` into the model. Errs where the mapped file that they are views of was written
+/// to.
 fn assign(
     tensors: &BTreeMap<String, Tensor>,
     mapped: Option<&Mapped>,
@@ -291,10 +300,12 @@ fn check_shapes(path: &Path, tensors: &BTreeMap<String, Tensor>, model: &TaskMod
     Ok(())
 }
 
-/// Starts `model` from another task's delta, or from a plain safetensors file under Hugging Face's names; returns what it set.
+/// Sets tensors of `model` from another task's delta, or from a plain safetensors file under
+/// Hugging Face's names; returns the names of those that changed.
 ///
-/// A delta's head is left out where its labels are not `labels`: another task's classes mean nothing to this one. What another
-/// method than `method` added has no place in this model.
+/// A delta's head is left out where its task or labels are not `task` and `labels`: the classes of
+/// another task mean nothing to this one. Errs where the delta is of another base, or holds what a
+/// method other than `method` added.
 pub fn start_from(
     path: &Path,
     task: TaskType,
@@ -353,7 +364,7 @@ pub fn start_from(
     Ok(differs)
 }
 
-/// The tensors of a safetensors file, with the metadata when it is a delta.
+/// The tensors of a safetensors file, and the metadata if it is a delta's.
 fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
     let Contents { metadata, tensors, checksum, .. } = contents;
     if !metadata.contains_key("base_fingerprint") {
@@ -390,7 +401,7 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
         fields.insert(key, value);
     }
     let meta: Meta = serde_json::from_value(Value::Object(fields.clone())).map_err(|e| {
-        // Which of them it is, serde does not say.
+        // serde does not say which key is wrong.
         let is_wrong = |(key, value): &(&String, &Value)| Meta::refuses(key, value);
         match fields.iter().find(is_wrong) {
             Some((key, _)) => Error::file(path, format!("metadata {key}: {e}")),

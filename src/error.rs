@@ -1,13 +1,15 @@
-//! What can go wrong. Each variant names the file, key or tensor, what was found and what was expected.
+//! The library's errors. Each variant names the file, key or tensor, what was found and what was
+//! expected.
 
 use crate::escape;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// What every fallible function of this library returns.
+/// The result of every fallible function of this library.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong; `Display` is the whole message that people read, what it quotes of files escaped.
+/// An error of this library. `Display` writes the whole message for people, with the text that it
+/// quotes from files escaped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,7 +18,7 @@ pub enum Error {
     Toml {
         /// The configuration file.
         path: PathBuf,
-        /// What is wrong, with line and column where they are known.
+        /// What is wrong, with line and column if known.
         message: String,
     },
     /// A value that is well-formed but not allowed.
@@ -46,7 +48,7 @@ pub enum Error {
     Data {
         /// The data file.
         path: PathBuf,
-        /// The line, counted from 1, where there is one.
+        /// The line, counted from 1; `None` if the problem is not in one line.
         line: Option<usize>,
         /// What is wrong and what is expected.
         problem: String,
@@ -63,7 +65,7 @@ pub enum Error {
         /// What the file holds.
         found: String,
     },
-    /// A file that is not what it should be: truncated, of another format, of another base.
+    /// A file with unexpected contents: truncated, of another format, or of another base.
     #[error("{}: {}", line(path.display()), line(problem))]
     File {
         /// The file.
@@ -71,7 +73,7 @@ pub enum Error {
         /// What is wrong and what is expected.
         problem: String,
     },
-    /// The Hugging Face Hub, or what it has, is not as it should be.
+    /// A failed request to the Hugging Face Hub, or a repository with unexpected contents.
     #[error("{}: {}", line(address), line(problem))]
     Hub {
         /// The repository's page.
@@ -87,80 +89,81 @@ pub enum Error {
         /// The first line of libtorch's message.
         message: String,
     },
-    /// Memory, of the machine or of its GPU, did not suffice.
+    /// The machine or its GPU ran out of memory.
     #[error(
         "out of memory: {}; a smaller batch (training.per_device_train_batch_size with training.gradient_accumulation_steps, \
          training.per_device_eval_batch_size, --batch-size) or a smaller data.max_length needs less",
         line(.0)
     )]
     OutOfMemory(String),
-    /// A loss or a gradient that is no number.
+    /// A loss or a gradient that is NaN or infinite.
     #[error(
         "{what} at step {step}{}; nothing of that step is kept; {}",
         rows.as_ref().map(|rows| format!(", whose rows are {}", line(rows))).unwrap_or_default(),
         line(advice)
     )]
     Diverged {
-        /// What is no number: `the loss is NaN`.
+        /// What is NaN or infinite, such as `the loss is NaN`.
         what: String,
         /// The step, counted from 1.
         step: u64,
-        /// Where its rows come from; none after an evaluation.
+        /// The source of the step's rows; `None` for the loss of an evaluation.
         rows: Option<String>,
         /// What may help.
         advice: String,
     },
-    /// Numbers that are infinite or none.
+    /// Values that are NaN or infinite, named by what contains them.
     #[error(
         "{} holds numbers that are infinite or none; a lower training.learning_rate usually helps",
         line(.0)
     )]
     NotFinite(String),
-    /// A task's loss over labelled rows that is no finite number.
+    /// A task's loss over labelled rows that is NaN or infinite.
     #[error(
         "the loss of the task on these rows is {0}; look at the weights of the base and of the task (bitfit inspect), at --precision \
          (fp16 knows no numbers above 65504) and, where a number is predicted, at labels of extreme size"
     )]
     NoLoss(f64),
-    /// A directory that this process had to itself, and that another is in the place of.
+    /// A directory that this process had locked, and that was moved away, removed or replaced.
     #[error("{}: {} while this run wrote to it", line(dir.display()), moved(now.as_deref()))]
     Moved {
-        /// Where it was.
+        /// The path at which the directory was locked.
         dir: PathBuf,
-        /// Where it is, where that is known.
+        /// The directory's present path; `None` if unknown.
         now: Option<PathBuf>,
     },
     /// Arguments that do not fit together.
     #[error("{}", escape::text(.0))]
     Usage(String),
-    /// Some of several runs failed; the others are done.
+    /// Several runs of which some failed; the others are done.
     #[error("{}", line(.0))]
     Failed(String),
-    /// A signal asked the run to end, and what is best so far was saved.
+    /// A run that a signal ended early. The message says what was saved.
     #[error("interrupted; {}", line(.0))]
     Interrupted(String),
-    /// A run that ended early, and what of it is kept.
+    /// An error that ended a run early, with what is kept of the run.
     #[error("{problem}\n{}", line(kept))]
     Ended {
-        /// Why.
+        /// The error that ended the run.
         problem: Box<Error>,
-        /// What is kept, and how to go on from it.
+        /// What is kept of the run, and how to resume it.
         kept: String,
     },
-    /// Something that cannot happen.
+    /// A state that should be impossible: a bug in this library.
     #[error("{}. This is a bug.", line(.0))]
     Bug(String),
 }
 
-/// Letters of each part of a message, unless they are our own: a file's names and values may have millions.
+/// The maximum number of characters of each text that a message quotes. Names and values in a file
+/// may have millions.
 const MOST: usize = 1_500;
 
-/// `shown` escaped on one line, its middle left out where it is long.
+/// Escapes `shown` on one line, and leaves out its middle if it is longer than [`MOST`].
 fn line(shown: impl Display) -> String {
     short(escape::line(shown))
 }
 
-/// `shown` escaped, the middle of each long line left out.
+/// Escapes `shown`, and leaves out the middle of each line that is longer than [`MOST`].
 fn text(shown: impl Display) -> String {
     escape::text(shown).split('\n').map(|line| short(line.into())).collect::<Vec<_>>().join("\n")
 }
@@ -175,7 +178,7 @@ fn short(text: String) -> String {
     format!("{begin} [{} letters left out] {end}", count - begin.chars().count() - MOST / 2)
 }
 
-/// What became of the directory of an [`Error::Moved`].
+/// Describes what happened to the directory of an [`Error::Moved`].
 fn moved(now: Option<&Path>) -> String {
     match now {
         Some(now) => format!("the directory was moved to {}", line(now.display())),
@@ -184,7 +187,7 @@ fn moved(now: Option<&Path>) -> String {
 }
 
 impl Error {
-    /// An [`Error::Io`] for `path`, to be used in `map_err`.
+    /// Makes a function for `map_err` that returns an [`Error::Io`] for `path`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }
@@ -194,15 +197,18 @@ impl Error {
         Error::File { path: path.to_owned(), problem: problem.into() }
     }
 
-    /// An [`Error::Data`] for `path`, at `line` where one is known.
+    /// An [`Error::Data`] for `path`, at `line` if it is known.
     pub fn data(path: &Path, line: impl Into<Option<usize>>, problem: impl Into<String>) -> Error {
         Error::Data { path: path.to_owned(), line: line.into(), problem: problem.into() }
     }
 
-    /// What libtorch said while doing `action`. Its messages carry some 25 lines of C++ backtrace: the first line is what people need.
+    /// An [`Error::OutOfMemory`] or an [`Error::Torch`] from libtorch's `message` about `action`.
+    ///
+    /// Only the first line of `message` is kept, because some 25 lines of C++ backtrace follow it.
     pub fn torch(action: &str, message: &str) -> Error {
         let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
-        // CUDA's allocator says the first, the CPU's the next two, C++ the fourth, oneDNN the last where it finds no room for its code.
+        // In this order: CUDA's allocator, the CPU's allocator (two), C++'s `new`, and oneDNN when
+        // it cannot allocate memory for its code.
         let memory = [
             "out of memory",
             "can't allocate memory",
@@ -216,7 +222,8 @@ impl Error {
         Error::Torch { action: action.to_owned(), message: line.to_owned() }
     }
 
-    /// The process's exit code: 1 the run failed, 2 usage or configuration, 130 interrupted after saving.
+    /// The process's exit code: 1 for a failure, 2 for an error in the arguments or the
+    /// configuration, 130 for an interruption.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Toml { .. } | Error::Config { .. } | Error::Usage(_) => 2,

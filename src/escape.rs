@@ -1,13 +1,15 @@
-//! Text from files, made fit to be shown: on a terminal, in JSON, Markdown, YAML and a shell.
+//! Escapes text from files before it is shown: on a terminal, or in JSON, Markdown, YAML or a
+//! shell.
 //!
-//! A name in somebody's file may hold what moves a terminal's cursor, turns the order of letters round, or is not seen at all.
+//! Text in a stranger's file may contain characters that move a terminal's cursor, reverse the
+//! order of letters, or are invisible.
 
 use std::ffi::OsStr;
 use std::fmt::{Display, Write};
 use std::os::unix::ffi::OsStrExt;
 
-/// `shown` with every character that commands a terminal or is not seen written as in Rust's source, such as `\u{1b}`. Newlines and
-/// tabs stay.
+/// Escapes every character of `shown` that controls a terminal or is invisible, as Rust source
+/// does: `\u{1b}`. Newlines and tabs stay.
 pub fn text(shown: impl Display) -> String {
     escaped(&shown.to_string(), "\n\t", |letter| letter.escape_default().to_string())
 }
@@ -17,14 +19,15 @@ pub fn line(shown: impl Display) -> String {
     escaped(&shown.to_string(), "", |letter| letter.escape_default().to_string())
 }
 
-/// JSON that says the same, in characters that no terminal obeys.
+/// Escapes every character of the text `json` that controls a terminal or is invisible, as JSON
+/// does: `\u001b`. The value stays the same.
 pub fn json(json: &str) -> String {
     escaped(json, "\n", |letter| {
         letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
     })
 }
 
-/// `text` as a string in double quotes that YAML and Python read.
+/// `text` as a string literal in double quotes, which both YAML and Python can read.
 pub fn quoted(text: &str) -> String {
     escaped(&serde_json::Value::from(text).to_string(), "", |letter| match letter as u32 {
         code @ ..0x1_0000 => format!("\\u{code:04x}"),
@@ -32,7 +35,7 @@ pub fn quoted(text: &str) -> String {
     })
 }
 
-/// `shown` as Markdown's plain text, on one line.
+/// `shown` as plain text in Markdown, on one line.
 pub fn markdown(shown: impl Display) -> String {
     let mut out = String::new();
     for letter in text(shown).chars() {
@@ -47,18 +50,18 @@ pub fn markdown(shown: impl Display) -> String {
     out
 }
 
-/// `shown` as Markdown's code, on one line.
+/// `shown` as a code span in Markdown, on one line.
 pub fn code(shown: impl Display) -> String {
     let text = line(shown);
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
-    // Markdown takes one space off both ends, where there is more than spaces between.
+    // Markdown strips one space from both ends of a code span, unless the span is all spaces.
     let pads = text.starts_with(['`', ' ']) || text.ends_with(['`', ' ']) || text.is_empty();
     let pad = if pads { " " } else { "" };
     format!("{fence}{pad}{text}{pad}{fence}")
 }
 
-/// `argument` as a shell reads it.
+/// `argument`, quoted if a shell needs that.
 pub fn shell(argument: &OsStr) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:,@%".contains(byte);
     let text = argument.to_string_lossy();
@@ -68,7 +71,7 @@ pub fn shell(argument: &OsStr) -> String {
     if argument.to_str().is_some_and(|text| line(text) == text) {
         return format!("'{}'", text.replace('\'', r"'\''"));
     }
-    // What is not shown, or no text at all, byte by byte.
+    // Control characters, invisible characters and invalid UTF-8 are written as bytes, in $'...'.
     let mut out = String::from("$'");
     for byte in argument.as_bytes() {
         let _ = match byte {
@@ -95,22 +98,24 @@ fn escaped(text: &str, keep: &str, write: impl Fn(char) -> String) -> String {
     out
 }
 
-/// Whether a terminal obeys `letter` or does not show it: Unicode's controls, formats (marks of direction, zero widths, tags), separators of
-/// lines, and what it has not assigned. Spaces of any width are shown.
+/// Whether `letter` controls a terminal or is invisible: Unicode's control characters, format
+/// characters (direction marks, zero-width characters, tags), line and paragraph separators, and
+/// unassigned code points. Spaces of any width are visible.
 fn is_hidden(letter: char) -> bool {
     match letter {
         ' '..='~' => false,
         '\u{2028}' | '\u{2029}' => true,
         _ if letter.is_whitespace() => letter.is_control(),
         _ => {
-            // After a letter, the standard library lets accents be.
+            // `escape_debug` escapes a combining accent only at the start of a string.
             let accented = String::from_iter(['a', letter]);
             !accented.escape_debug().eq(accented.chars())
         }
     }
 }
 
-/// Whether `letter` is a joiner where one belongs: in Persian or Hindi, or between the parts of an emoji.
+/// Whether `letter` is a zero-width (non-)joiner between visible characters that are not ASCII, as
+/// in Persian, in Hindi and in emoji.
 fn joins(before: char, letter: char, after: char) -> bool {
     let joined = |letter: char| !letter.is_ascii() && !is_hidden(letter);
     matches!(letter, '\u{200c}' | '\u{200d}') && joined(before) && joined(after)

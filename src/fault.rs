@@ -1,7 +1,11 @@
-//! Faults on demand, for tests of what writes files: `BITFIT_FAULT`, read once, says at which operation and how.
+//! Faults on demand, for tests of code that writes files. The environment variable `BITFIT_FAULT`,
+//! read once, selects the fault and its operation:
 //!
-//! `kill:N` kills the process at its N-th operation, counted from 1, with half of it done where it has halves; `stop:N` stops it there, until
-//! SIGCONT; `fail:N:ERRNO` lets that operation fail, and `fail:NAME:ERRNO` every operation of that name.
+//! - `kill:N` kills the process at its N-th operation, counted from 1; half of it is done first,
+//!   if it can be halved.
+//! - `stop:N` stops the process before that operation, until SIGCONT.
+//! - `fail:N:ERRNO` makes that operation fail with the error ERRNO.
+//! - `fail:NAME:ERRNO` makes every operation called NAME fail.
 
 use crate::native;
 use std::io;
@@ -37,7 +41,10 @@ impl Fault {
     }
 }
 
-/// Counts an operation, named `name`, that is about to change files; where it is to be the process's last, `half` of it is done first.
+/// Counts an operation called `name` that is about to change files, and makes the fault that is due
+/// at this operation. Before the fault `kill`, does `half` of the operation.
+///
+/// Errs with the fault's ERRNO if the operation is to fail.
 pub fn at(name: &str, half: impl FnOnce()) -> io::Result<()> {
     static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -1,7 +1,11 @@
-//! Everything that is written: files and directories made beside and renamed, so that a reader sees the old one or the whole new one;
-//! files that grow; what is removed.
+//! Writes, renames and removes files and directories.
 //!
-//! Each operation is counted by `fault`, and made only while the directories that this process locked are in their place ([`lock`]).
+//! A new file or directory is made beside its final path and then renamed, so that a reader sees
+//! either the old one or the whole new one. Files that grow, such as logs, are appended to in
+//! place.
+//!
+//! Each operation is counted by `fault`, and is done only while the directories that this process
+//! locked are in their place ([`lock`]).
 
 #![allow(clippy::disallowed_methods)]
 
@@ -17,13 +21,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tempfile::Builder;
 
-/// What this process is writing beside its place, for [`abandon`].
+/// The files and directories that this process is writing and has not renamed yet, for [`abandon`].
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
 
-/// How the name of something unfinished ends; who writes it holds a lock on it.
+/// The ending of the name of an unfinished file or directory. The process that writes it holds a
+/// lock on it.
 const UNFINISHED_ENDING: &str = ".unfinished";
 
-/// A file that is being written. Where its directory is moved away meanwhile, it stays a file of that directory.
+/// A file that is being written. If its directory is moved meanwhile, the file moves with its
+/// directory.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
@@ -31,24 +37,24 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Opens `path` to add to what is in it; creates it where it is not there.
+    /// Opens `path` to append to it; creates the file if it does not exist.
     pub fn append(path: &Path) -> Result<Self> {
         Self::open(path, File::options().create(true).append(true))
     }
 
-    /// Creates `path`, which must not be there yet, to add to it.
+    /// Creates `path` to append to it; errs if `path` exists.
     pub fn append_new(path: &Path) -> Result<Self> {
         Self::open(path, File::options().create_new(true).append(true))
     }
 
-    /// Creates `path`, without what was in it, for a directory that [`replace_dir`] makes.
+    /// Creates or truncates `path`, a file of a directory that [`replace_dir`] makes.
     pub fn create(path: &Path) -> Result<Self> {
         Self::open(path, File::options().create(true).truncate(true).write(true))
     }
 
     fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
         lock::check(path)?;
-        // A pipe that nobody reads would be waited for.
+        // Without the flag, opening a pipe that nobody reads would wait.
         let options = options.clone().custom_flags(libc::O_NONBLOCK).to_owned();
         let opened = fault::at("create", || ()).and_then(|()| options.open(path));
         let file = opened.map_err(failed("create", path))?;
@@ -58,7 +64,8 @@ impl Writer {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// A file in `folder` without a name, which can be read too, and is gone with the process.
+    /// Creates a file without a name in `folder`. It can be read too, and vanishes when the process
+    /// ends.
     pub fn nameless(folder: &Path) -> Result<Self> {
         lock::check(folder)?;
         let file = fault::at("create", || ()).and_then(|()| tempfile::tempfile_in(folder));
@@ -66,18 +73,18 @@ impl Writer {
         Ok(Self { path: folder.to_owned(), file })
     }
 
-    /// Writes `bytes`, all of them.
+    /// Writes all of `bytes`.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all(bytes).map_err(failed("write", &self.path))
     }
 
-    /// How many bytes the file has.
+    /// The size of the file in bytes.
     pub fn size(&self) -> Result<u64> {
         let metadata = self.file.metadata().map_err(Error::io("read", &self.path))?;
         Ok(metadata.len())
     }
 
-    /// Cuts the file to its first `size` bytes.
+    /// Truncates the file to its first `size` bytes.
     pub fn cut(&mut self, size: u64) -> Result<()> {
         let done = fault::at("cut", || ()).and_then(|()| self.file.set_len(size));
         done.map_err(failed("write", &self.path))
@@ -89,7 +96,7 @@ impl Writer {
         done.map_err(failed("write", &self.path))
     }
 
-    /// The file.
+    /// The open file.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -109,10 +116,12 @@ impl Write for Writer {
     }
 }
 
-/// Writes `path` through `write`: into a sibling first, flushed to the disk, then renamed over it.
+/// Writes `path` through `write`: into a sibling file, which is flushed to the disk and then
+/// renamed to `path`.
 ///
-/// A link is followed, and what is no regular file, such as a pipe or `/dev/stdout`, is written to as it is. What a killed process left
-/// of the same is removed.
+/// A symbolic link is followed. A target that is not a regular file, such as a pipe or
+/// `/dev/stdout`, is written to directly. Unfinished siblings of `path` that killed processes left
+/// are removed.
 pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Result<()> {
     check_name(path)?;
     lock::check(path)?;
@@ -129,7 +138,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Re
     let (unfinished, _locked) = made.map_err(failed("write", asked))?;
     let (file, unfinished) = unfinished.into_parts();
     let name = unfinished.to_path_buf();
-    // Under its own name, which is what messages are to name.
+    // The writer gets the final path, for the messages of its errors.
     let mut writer = Writer { path: path.to_owned(), file };
     let written = write(&mut writer).and_then(|()| writer.sync()).and_then(|()| {
         lock::check(asked)?;
@@ -142,7 +151,8 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Re
     sync_dir(folder_of(path))
 }
 
-/// Makes something unfinished beside `path` and locks it, so that other processes know it from what a killed one left.
+/// Makes an unfinished file or directory beside `path` and locks it. The lock tells other processes
+/// that it is not a leftover of a killed process. Returns it with its locked file.
 fn beside<T: AsRef<Path>>(
     path: &Path,
     mode: u32,
@@ -157,7 +167,8 @@ fn beside<T: AsRef<Path>>(
         fault::at("create", || ())?;
         let made = make(&builder, folder)?;
         let locked = File::open(made.as_ref())?;
-        // Between the two, somebody who clears up may have taken it for a killed process's.
+        // Before it was locked, another process may have removed it as a leftover; then make
+        // another.
         let taken = matches!(lock::attempt(&locked), Attempt::Taken);
         let there = std::fs::metadata(made.as_ref()).ok().zip(locked.metadata().ok());
         if !taken && there.is_some_and(|(there, own)| lock::same(&there, &own)) {
@@ -169,7 +180,8 @@ fn beside<T: AsRef<Path>>(
     }
 }
 
-/// The error of an operation on `path`: that its directory was moved, where that is why.
+/// The error of an operation on `path`: [`Error::Moved`] if a locked directory above was moved,
+/// else [`Error::Io`].
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| lock::check(path).err().unwrap_or_else(|| Error::io(action, path)(error))
 }
@@ -178,20 +190,22 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// How the name of something unfinished begins: short enough for any file system, however long `path` is.
+/// The beginning of the name of an unfinished file or directory for `path`: short enough for any
+/// file system, however long the name of `path` is.
 fn unfinished_prefix(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     format!(".{}.", name.chars().take(40).collect::<String>())
 }
 
-/// Notes that what was written under the name `path` is in its place, or gone.
+/// Forgets the unfinished file or directory `path`, which was renamed or removed.
 fn finished(path: &Path) {
     if let Ok(mut unfinished) = UNFINISHED.lock() {
         unfinished.retain(|other| other != path);
     }
 }
 
-/// Removes what this process has not finished, when it is about to end.
+/// Removes the files and directories that this process has not finished. Call it before the process
+/// ends.
 pub fn abandon() {
     let unfinished = UNFINISHED.lock().map(|mut all| std::mem::take(&mut *all));
     for path in unfinished.unwrap_or_default() {
@@ -199,13 +213,16 @@ pub fn abandon() {
     }
 }
 
-/// Removes what killed processes left unfinished in `folder`, which is this process's alone.
+/// Removes what killed processes left unfinished in `folder`, which no other process writes to.
 pub fn remove_unfinished(folder: &Path) {
     clear(folder, ".", true);
 }
 
-/// Removes what killed processes left in `folder` under names that begin with `prefix`; what cannot be removed stays. Where the file
-/// system has no locks to tell by, `alone` says that nobody else writes there.
+/// Removes the unfinished files and directories that killed processes left in `folder`, if their
+/// names begin with `prefix`. Failures to remove are ignored.
+///
+/// A lock tells the files of a running process from those of a killed one. On a file system without
+/// locks they are removed only if `alone` says that no other process writes to `folder`.
 fn clear(folder: &Path, prefix: &str, alone: bool) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
@@ -226,23 +243,24 @@ fn clear(folder: &Path, prefix: &str, alone: bool) {
     }
 }
 
-/// [`replace`] with these bytes.
+/// Writes `bytes` to `path`, as [`replace`] does.
 pub fn replace_with(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |file| file.put(bytes))
 }
 
-/// [`replace`] with what the file `from` holds.
+/// Copies the file `from` to `to`, as [`replace`] writes it.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut source = File::open(from).map_err(Error::io("read", from))?;
     replace(to, |file| io::copy(&mut source, file).map(drop).map_err(failed("write", to)))
 }
 
-/// Writes a file of a directory that [`replace_dir`] makes.
+/// Writes `bytes` to `path`, a file of a directory that [`replace_dir`] makes.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Writer::create(path)?.put(bytes)
 }
 
-/// Makes the directory `path` through `fill`: into a sibling first, then renamed. It must not exist, or be empty.
+/// Makes the directory `path` through `fill`: as a sibling, which is then renamed to `path`. Errs
+/// if `path` exists and is not an empty directory. Creates missing parents.
 pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let taken = match std::fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_some(),
@@ -255,7 +273,7 @@ pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
     replace_dir(path, fill)
 }
 
-/// Like [`new_dir`], but replaces a directory that is there already. The one above `path` must exist.
+/// Like [`new_dir`], but replaces an existing `path`. The parent must exist.
 pub fn replace_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     lock::check(path)?;
     let made = beside(path, 0o755, |builder, folder| builder.tempdir_in(folder));
@@ -272,14 +290,15 @@ pub fn replace_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resul
     made
 }
 
-/// Renames `from` to `to`, which is replaced if it is a file.
+/// Renames `from` to `to`. An existing file `to` is replaced.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     lock::check(to)?;
     let done = fault::at("rename", || ()).and_then(|()| std::fs::rename(from, to));
     done.map_err(failed("create", to))
 }
 
-/// Makes `to` a hard link to the file `from`, or where the file system has none, a copy.
+/// Makes `to` a hard link to the file `from`, or a copy if linking fails, as on a file system
+/// without hard links.
 pub fn link(from: &Path, to: &Path) -> Result<()> {
     lock::check(to)?;
     fault::at("link", || ())
@@ -295,7 +314,7 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     done.map_err(failed("create", link))
 }
 
-/// Removes a file, or a directory with what is in it, if it is there.
+/// Removes a file, or a directory with its contents. Does nothing if `path` does not exist.
 pub fn remove(path: &Path) -> Result<()> {
     let Ok(there) = path.symlink_metadata() else { return Ok(()) };
     lock::check(path)?;
@@ -314,7 +333,7 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Waits until the files of a folder, and their names, are on the disk.
+/// Waits until the files of a folder and their names are on the disk.
 fn sync(folder: &Path) -> Result<()> {
     let entries = std::fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten();
     for path in entries.map(|entry| entry.path()) {
@@ -324,7 +343,8 @@ fn sync(folder: &Path) -> Result<()> {
     sync_dir(folder)
 }
 
-/// Waits until the names in a folder are on the disk. Some file systems (FUSE, SMB) do that on their own, and know no way to ask.
+/// Waits until the names in a folder are on the disk. Some file systems (FUSE, SMB) do not support
+/// this call and write names on their own.
 fn sync_dir(folder: &Path) -> Result<()> {
     let opened = fault::at("sync_dir", || ()).and_then(|()| File::open(folder));
     match opened.and_then(|folder| folder.sync_all()) {
@@ -335,7 +355,7 @@ fn sync_dir(folder: &Path) -> Result<()> {
     }
 }
 
-/// Creates a directory and those above it.
+/// Creates the directory `path` and its missing parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -357,7 +377,8 @@ pub fn sha256(path: &Path) -> Result<String> {
     }
 }
 
-/// Whether there is a file at `path`. A link to nowhere is an error, and so is a path that cannot be looked at.
+/// Whether `path` exists. Errs if `path` is a symbolic link to a missing target, or cannot be
+/// accessed.
 pub fn is_there(path: &Path) -> Result<bool> {
     let is_missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
     match std::fs::metadata(path) {
@@ -373,7 +394,7 @@ pub fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// Checks that a file could have this name, before what is to be in it is computed.
+/// Checks that `path` can name a file, before the contents of the file are computed.
 fn check_name(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let code = match path.file_name() {
@@ -384,9 +405,10 @@ fn check_name(path: &Path) -> Result<()> {
     Err(Error::io("write", path)(std::io::Error::from_raw_os_error(code)))
 }
 
-/// Opens a regular file, or a link to one, with its size. Anything else is an error: a pipe or a device may never end.
+/// Opens a regular file, or a link to one. Returns the file with its size in bytes. Anything else
+/// is an error, because a pipe or a device may never end.
 pub fn open_regular(path: &Path) -> Result<(File, u64)> {
-    // Without the flag a pipe that nobody writes to would be waited for.
+    // Without the flag, opening a pipe that nobody writes to would wait.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let file = opened.map_err(Error::io("read", path))?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
@@ -401,20 +423,22 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
     Err(Error::file(path, format!("{found}; expected a file")))
 }
 
-/// No file that is read into memory whole is as large: what BERT-large has as float32 is 1.3 GB.
+/// The maximum size in bytes of a file that [`read`] reads into memory. BERT-large in float32 has
+/// 1.3 GB.
 const MOST: u64 = 16 << 30;
 
-/// Reads a small regular file, or a link to one; one of more than `most` bytes is an error.
+/// Reads a small regular file, or a link to one. More than `most` bytes are an error.
 pub fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (file, size) = open_regular(path)?;
     if size > most {
         return Err(Error::file(path, format!("{size} bytes; expected {most} at most")));
     }
-    // It may have grown meanwhile.
+    // The file may have grown since its size was read.
     read_at_most(path, file, most)
 }
 
-/// The text of a file or of a pipe, such as bash's `<(command)`; one of more than `most` bytes is an error.
+/// Reads the text of a file, or of a pipe such as bash's `<(command)`. More than `most` bytes are
+/// an error. Only paths under `/dev` and `/proc/self/fd` may be pipes.
 pub fn read_pipe(path: &Path, most: u64) -> Result<String> {
     let is_pipe = path.starts_with("/dev") || path.starts_with("/proc/self/fd");
     if !is_pipe {
@@ -433,7 +457,7 @@ fn read_at_most(path: &Path, file: File, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a small text file, as [`read_small`] and [`text_of`] do.
+/// Reads a small text file. Errs like [`read_small`] and [`text_of`].
 pub fn read_small_text(path: &Path, most: u64) -> Result<String> {
     text_of(path, read_small(path, most)?)
 }
@@ -443,12 +467,13 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     read_small(path, MOST)
 }
 
-/// Reads a text file, as [`read`] does; one that is not UTF-8 is an error that names the line.
+/// Reads a whole text file. Errs like [`read`] and [`text_of`].
 pub fn read_text(path: &Path) -> Result<String> {
     text_of(path, read(path)?)
 }
 
-/// The text that the bytes of a file are; if they are not UTF-8, an error that names the line.
+/// The text of `bytes`, the contents of the file `path`. If they are not UTF-8, the error names the
+/// line.
 pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let good = e.utf8_error().valid_up_to();
@@ -461,12 +486,13 @@ pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
     })
 }
 
-/// Bytes in hexadecimal.
+/// `bytes` in lowercase hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes `line` to stdout; returns whether somebody is there to read on, who may have seen enough, or whose terminal was closed.
+/// Writes `line` to stdout and flushes it. Returns `false` if the reader is gone: a program that
+/// closed the pipe, such as `head`, or a closed terminal.
 pub fn tell(line: &str) -> Result<bool> {
     let mut out = std::io::stdout();
     match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
@@ -477,7 +503,7 @@ pub fn tell(line: &str) -> Result<bool> {
     }
 }
 
-/// Whether `out` is a device, such as a terminal, and no file on a disk.
+/// Whether `out` is a character device, such as a terminal, rather than a file on a disk.
 fn is_device(out: &std::io::Stdout) -> bool {
     let file = out.as_fd().try_clone_to_owned().map(File::from);
     file.and_then(|file| file.metadata()).is_ok_and(|about| about.file_type().is_char_device())

@@ -1,11 +1,13 @@
-//! Fine-tunes BERT text classifiers by training their biases and the new head alone (BitFit, Ben-Zaken et al., ACL 2022), and by
-//! the methods that it is compared with.
+//! Fine-tunes BERT text classifiers by training only their biases and the new head (BitFit,
+//! Ben-Zaken et al., ACL 2022), and by the methods that BitFit is compared with.
 //!
-//! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`, [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
-//! [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`], [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`],
-//! [`cli`].
+//! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`,
+//! [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
+//! [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`], [`delta`],
+//! [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`],
+//! [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
 
-// They panic where nobody listens: logging::say and files::tell do not.
+// `eprintln!` and `println!` panic when the stream is closed; logging::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod bank;

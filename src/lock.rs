@@ -1,4 +1,4 @@
-//! Directories that are one process's alone, by a lock on a file in them.
+//! Locks a directory for one process, through a lock on a file in the directory.
 
 use crate::error::{Error, Result};
 use crate::fault;
@@ -9,18 +9,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// The file that is locked, within the directory. It stays when the lock is given back.
+/// The name of the locked file in the directory. The file stays after the lock is released.
 pub const FILE: &str = ".lock";
 
-/// The directories that this process has locked, for [`check`].
+/// The directories that this process has locked, with their lock files, for [`check`].
 static HELD: Mutex<Vec<(PathBuf, Arc<File>)>> = Mutex::new(vec![]);
 
-/// A directory that no other process writes to, until this is dropped.
+/// A lock on a directory. Until it is dropped, no other process can lock the directory.
 #[derive(Debug)]
 pub struct Lock(Arc<File>);
 
 impl Lock {
-    /// Locks the directory `dir`; where another process has it, an error begins with `taken`, such as `another run is writing to`.
+    /// Locks the directory `dir`.
+    ///
+    /// If another process holds the lock, the error's message begins with `taken`, such as
+    /// `another run is writing to`. A file system without locks gives only a warning.
     pub fn take(dir: &Path, taken: &str) -> Result<Self> {
         let path = dir.join(FILE);
         let open = || File::options().create(true).append(true).open(&path);
@@ -54,8 +57,10 @@ impl Drop for Lock {
     }
 }
 
-/// Checks, before `path` is written, that the locked directories above it still are those that this process locked: somebody may have
-/// moved them away, and put others in their place.
+/// Checks, before `path` is written, that each locked directory above `path` is still the one that
+/// this process locked. Somebody may have moved a directory away and put another in its place.
+///
+/// Errs with [`Error::Moved`].
 pub fn check(path: &Path) -> Result<()> {
     let Ok(held) = HELD.lock() else { return Ok(()) };
     for (dir, file) in held.iter().filter(|(dir, _)| path.starts_with(dir)) {
@@ -73,30 +78,30 @@ pub fn check(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where the directory of a locked file is now, where Linux's /proc says so.
+/// The present directory of a locked file, by Linux's /proc; `None` if unknown.
 fn place(file: &File) -> Option<PathBuf> {
     let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     let is_it = same(&std::fs::metadata(&path).ok()?, &file.metadata().ok()?);
     path.parent().filter(|_| is_it).map(Path::to_owned)
 }
 
-/// Whether both are of one file.
+/// Whether `a` and `b` describe the same file.
 pub fn same(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// What came of [`attempt`].
+/// The result of [`attempt`].
 #[derive(Debug)]
 pub enum Attempt {
-    /// This process has the lock, until the file is closed.
+    /// This process holds the lock until the file is closed.
     Locked,
-    /// Another process has it.
+    /// Another process holds the lock.
     Taken,
-    /// Nobody can say.
+    /// The system call failed; whether another process holds the lock is unknown.
     Failed(io::Error),
 }
 
-/// Locks an open file, if no other process has locked it.
+/// Locks an open file unless another process has locked it. Does not wait.
 pub fn attempt(file: &File) -> Attempt {
     match fault::at("lock", || ()).map_err(TryLockError::Error).and_then(|()| file.try_lock()) {
         Ok(()) => Attempt::Locked,
@@ -105,7 +110,8 @@ pub fn attempt(file: &File) -> Attempt {
     }
 }
 
-/// Whether `error` means that the file system knows no locks, as NFS and Lustre are often mounted, and some of FUSE.
+/// Whether `error` means that the file system has no locks, as with many mounts of NFS and Lustre
+/// and some of FUSE.
 pub fn has_no_locks(error: &io::Error) -> bool {
     [libc::EOPNOTSUPP, libc::ENOSYS, libc::ENOLCK].map(Some).contains(&error.raw_os_error())
 }

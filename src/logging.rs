@@ -1,4 +1,5 @@
-//! Logs and bars on stderr. Neither is worth a run: what cannot be written there is left out.
+//! Logs and progress bars on stderr. A failed write to stderr is ignored, because it must not end a
+//! run.
 
 use crate::escape;
 use console::Term;
@@ -15,7 +16,10 @@ use tracing_subscriber::{EnvFilter, registry};
 /// Crates whose traces show what is sent over the network, tokens included.
 const WIRE: [&str; 2] = ["ureq", "rustls"];
 
-/// Starts logging to stderr, as JSON for programs; `RUST_LOG` says how much. Bars drawn on what is returned and logs do not mix.
+/// Starts logging to stderr, filtered by `RUST_LOG`; as JSON lines if `json` is set.
+///
+/// Returns the parent of all progress bars. Log lines are written above the bars that are added to
+/// it.
 pub fn start(json: bool) -> MultiProgress {
     let terminal = Term::stderr();
     let colours = terminal.is_term() && std::env::var_os("NO_COLOR").is_none();
@@ -33,18 +37,19 @@ pub fn start(json: bool) -> MultiProgress {
         .with_writer(AboveBars { bars: bars.clone(), json })
         .with_target(false)
         .with_ansi(colours)
-        // It would say on stderr that stderr cannot be written, and panic where that fails.
+        // Otherwise the layer reports a failed write on stderr itself, and panics if that fails.
         .log_internal_errors(false);
     let logs = match json {
         true => logs.json().boxed(),
         false => logs.without_time().fmt_fields(debug_fn(write_field)).boxed(),
     };
-    // A second start, as in tests, leaves the first one's settings.
+    // A second call, as in tests, keeps the settings of the first.
     let _ = registry().with(no_tokens).with(filter).with(logs).try_init();
     bars
 }
 
-/// Writes a field of an event as people read it; lines after the first are indented, so that none is taken for another event.
+/// Writes a field of an event for people. Lines after the first are indented, so that no line looks
+/// like a new event.
 fn write_field(
     out: &mut Writer<'_>,
     field: &tracing::field::Field,
@@ -53,13 +58,13 @@ fn write_field(
     let shown = escape::text(format_args!("{value:?}")).replace('\n', "\n     ");
     match field.name() {
         "message" => write!(out, "{shown}"),
-        // Where a message of the crate `log` comes from.
+        // The source location of an event from the crate `log`.
         name if name.starts_with("log.") => Ok(()),
         name => write!(out, " {name}={shown}"),
     }
 }
 
-/// Writes `text` to stderr, which may be closed, full or gone.
+/// Writes `text` to stderr. Errors are ignored, because stderr may be closed or full.
 pub fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
@@ -91,11 +96,12 @@ impl<'a> MakeWriter<'a> for AboveBars {
     }
 }
 
-/// The terminal that bars are drawn on. It never fails, as indicatif panics where its own does.
+/// The terminal that bars are drawn on. Its writes never fail, because indicatif panics when a
+/// write to its own terminal fails.
 #[derive(Debug)]
 struct Screen {
     terminal: Term,
-    /// What the next flush writes at once, so that bars do not flicker.
+    /// Text that the next flush writes in one call, so that bars do not flicker.
     unsent: Mutex<String>,
 }
 
@@ -107,7 +113,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Moves the cursor by `n` in a direction, an ECMA-48 letter.
+    /// Moves the cursor by `n` cells; `letter` is ECMA-48's final byte for the direction.
     fn move_cursor(&self, n: usize, letter: char) -> Result<()> {
         if n == 0 { Ok(()) } else { self.add(&format!("\x1b[{n}{letter}")) }
     }

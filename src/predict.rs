@@ -1,4 +1,4 @@
-//! Texts to labels and scores, with a base and a task's delta.
+//! Predicts labels and scores of texts, with a base and a task's delta.
 
 use crate::base::Base;
 use crate::data::{
@@ -20,8 +20,8 @@ use tch::{Device, Kind, Tensor};
 /// A text, or a pair of texts.
 pub type Text = (String, Option<String>);
 
-/// What is predicted of a text: of a classification `label`, `score` and `scores`; of a multi-label one `labels` and `scores`; of
-/// a regression `score`.
+/// The prediction for a text. A classification has `label`, `score` and `scores`; a multi-label
+/// task has `labels` and `scores`; a regression has `score`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Prediction {
     /// The text.
@@ -35,7 +35,7 @@ pub struct Prediction {
     /// The labels with a probability of a half or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
-    /// The label's probability, or the number.
+    /// The probability of `label`, or the number that a regression predicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
     /// The probability of each label, in the order of class numbers.
@@ -54,16 +54,17 @@ fn as_map<S: serde::Serializer>(
 pub struct Predictor {
     model: TaskModel,
     tokenizer: Tokenizer,
-    /// What the task's delta says of itself.
+    /// The metadata of the task's delta, or of the saved classifier.
     pub meta: Meta,
-    /// Whether the task is about pairs of texts; `None`: it does not say.
+    /// Whether the task is about pairs of texts; `None` if a saved classifier does not say.
     pairs: Option<bool>,
 }
 
 impl Predictor {
-    /// Reads the base `model` and applies `delta`; the tokenizer is `tokenizer`'s, and must be the one that the task was trained with.
+    /// Reads the base `model` and applies `delta`. The tokenizer is read from `tokenizer`, and must
+    /// be the one that the task was trained with.
     ///
-    /// Without a delta the model must be a classifier that was saved with its head.
+    /// Without a delta, the model must be a classifier that was saved with its head.
     pub fn load(
         model: &Path,
         weights: Option<&str>,
@@ -113,13 +114,15 @@ impl Predictor {
         Ok(Self { model, tokenizer: reader, meta, pairs })
     }
 
-    /// The same, with products in `precision`.
+    /// Returns the predictor with matrix products in `precision`.
     pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
         self.model.set_precision(precision.kind())?;
         Ok(self)
     }
 
-    /// Predicts, `batch_size` rows at a time, or more where they are short, in the order given.
+    /// Predicts `rows` in order, in batches of `batch_size` rows, or more if the rows are short.
+    /// Errs if a score is NaN or infinite, or if `rows` are pairs and the task is not, or the other
+    /// way round.
     pub fn predict(&self, rows: &[Text], batch_size: usize) -> Result<Vec<Prediction>> {
         let _guard = tch::no_grad_guard();
         let encoded =
@@ -144,7 +147,8 @@ impl Predictor {
         Ok(predictions)
     }
 
-    /// `error`, of scores that are NaN or infinite; where a tensor is to blame, another that names it.
+    /// Returns the error of scores that are NaN or infinite: one that names a tensor with such
+    /// values, or `error` if there is none.
     fn no_numbers(&self, error: Error) -> Result<Error> {
         let (own, new) = (&self.meta.freeze_plan, &self.model.new);
         let of_base = |name: &str, _: &Tensor| !own.iter().chain(new).any(|own| own == name);
@@ -160,7 +164,8 @@ impl Predictor {
         })
     }
 
-    /// Probabilities of a batch (of a regression, its numbers), a vector for each row.
+    /// Returns the probabilities of a batch, or the numbers of a regression, as a vector for each
+    /// row.
     fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
         let logits = self.model.classifier.forward(&packed)?;
@@ -189,7 +194,8 @@ impl Predictor {
         Prediction { text, text_pair, label, labels, score, scores: named().collect() }
     }
 
-    /// Checks that the rows have second texts, or have none, as the task's had.
+    /// Errs if one of the rows has a second text and the task has none, or the other way round.
+    /// Each item of `rows` says whether the row has one.
     fn about_pairs(&self, mut rows: impl Iterator<Item = bool>) -> Result<()> {
         let Some(pairs) = self.pairs else { return Ok(()) };
         if rows.all(|pair| pair == pairs) {
@@ -203,7 +209,8 @@ impl Predictor {
         Err(Error::Usage(problem.into()))
     }
 
-    /// Evaluates on labelled rows.
+    /// Evaluates on labelled rows, and calls `progress` with the number of rows done. Errs if the
+    /// loss is NaN or infinite.
     pub fn evaluate(
         &self,
         rows: &[Row],
@@ -228,7 +235,8 @@ impl Predictor {
         }
     }
 
-    /// How many rows to predict at once: a prediction has a score for each label, and with thousands of labels they add up.
+    /// Returns how many rows to predict at once. A prediction has a score for each label, so more
+    /// labels allow fewer rows.
     pub fn rows_at_once(&self) -> usize {
         const SCORES: usize = 1 << 21;
         (SCORES / self.meta.labels.len().max(1)).max(1)

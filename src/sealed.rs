@@ -1,4 +1,5 @@
-//! A safetensors file of ours: it carries the SHA-256 of itself, so that no damaged one is taken for whole.
+//! Safetensors files that carry their own SHA-256, so that a damaged file is not taken for an
+//! intact one.
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -13,38 +14,42 @@ use std::path::Path;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// The metadata's key of the checksum: of all of the file's bytes, with zeros in its own place.
+/// The metadata key of the checksum. It is the SHA-256 of the whole file, with zeros in the place
+/// of the checksum.
 const KEY: &str = "sha256";
 
-/// What stands before the checksum; within any other text the quotes would be escaped.
+/// The bytes before the checksum. They occur nowhere else in the header: JSON escapes quotes within
+/// a string.
 const BEFORE: &[u8] = b"\"sha256\":\"";
 
 /// Digits of the checksum.
 const DIGITS: usize = 64;
 
-/// The most bytes of a header. 10,000 labels, three times over, have some hundred thousand.
+/// The most bytes of a header. Even 10,000 labels, stored three times, take only some hundred
+/// thousand bytes.
 const MOST_HEADER: u64 = 16 << 20;
 
-/// Files of so many bytes are mapped instead of read.
+/// The size in bytes from which files are mapped instead of read.
 const MAPPED_FROM: u64 = 64 << 20;
 
-/// Bytes that are looked at together.
+/// The number of bytes that are hashed at once.
 const PIECE: usize = 1 << 22;
 
-/// What a safetensors file holds.
+/// The contents of a safetensors file.
 #[derive(Debug)]
 pub struct Contents {
-    /// Its metadata.
+    /// The metadata.
     pub metadata: BTreeMap<String, String>,
-    /// Its tensors, fp32 on the CPU.
+    /// The tensors, fp32 on the CPU.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The checksum, where it has one; it is right.
+    /// The checksum, which was verified; `None` where the file has none.
     pub checksum: Option<String>,
-    /// The file, where the tensors are pieces of it.
+    /// The mapped file that the tensors are views of; `None` where the file was read into memory.
     pub mapped: Option<Arc<Mapped>>,
 }
 
-/// The bytes of a sealed file; the same contents give the same ones.
+/// The bytes of a sealed file; equal contents give equal bytes. Errs where the header is too long
+/// for [`read`].
 pub fn to_bytes(
     mut metadata: BTreeMap<String, String>,
     tensors: &BTreeMap<String, Tensor>,
@@ -52,7 +57,7 @@ pub fn to_bytes(
     metadata.insert(KEY.into(), "0".repeat(DIGITS));
     let mut bytes = Vec::new();
     write_safetensors(&mut bytes, Path::new("memory"), &metadata, tensors)?;
-    // What cannot be read is not written.
+    // `read` refuses a longer header.
     if let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length))
         && length > MOST_HEADER
     {
@@ -68,15 +73,17 @@ pub fn to_bytes(
     Ok(bytes)
 }
 
-/// The checksum in the bytes of a sealed file.
+/// The checksum in the bytes of a sealed file; `None` in other bytes.
 pub fn checksum(bytes: &[u8]) -> Option<&str> {
     let place = place(bytes)?;
     std::str::from_utf8(bytes.get(place..place + DIGITS)?).ok()
 }
 
-/// Reads a safetensors file; one with a wrong checksum is refused.
+/// Reads a safetensors file. Errs where it is incomplete, where its checksum is wrong, or where a
+/// tensor is not fp32.
 ///
-/// The tensors are pieces of the file, which is mapped where it is large: no memory of their size is taken before they are used.
+/// Large files are mapped, and the tensors are views of the file: memory is taken only when they
+/// are used.
 pub fn read(path: &Path) -> Result<Contents> {
     let broken = |problem: &dyn std::fmt::Display| {
         Error::file(path, format!("not a whole safetensors file: {problem}"))
@@ -117,7 +124,7 @@ pub fn read(path: &Path) -> Result<Contents> {
             info.shape.iter().map(|&d| i64::try_from(d).unwrap_or(i64::MAX)).collect();
         let (from, to) = info.data_offsets;
         let mut piece = whole.f_narrow(0, (start + from) as i64, (to - from) as i64)?;
-        // Where the file has it askew, it is copied.
+        // fp32 views must be aligned, so a tensor at an unaligned offset is copied.
         if !(start + from).is_multiple_of(size_of::<f32>()) {
             piece = piece.f_detach_copy()?;
         }
@@ -126,7 +133,8 @@ pub fn read(path: &Path) -> Result<Contents> {
     Ok(Contents { metadata, tensors, checksum, mapped })
 }
 
-/// The bytes of a file; they are in memory where they are few, so that nobody who writes into the file changes them.
+/// The bytes of a file. Small files are read into memory, so that later writes to the file do not
+/// change them; large files are mapped.
 fn open(path: &Path) -> Result<(Tensor, Option<Arc<Mapped>>)> {
     let (mut file, size) = files::open_regular(path)?;
     if size < MAPPED_FROM {
@@ -144,7 +152,8 @@ fn bytes(whole: &Tensor, start: usize, length: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The digest of a file that begins with `head`, with zeros in the place of the checksum.
+/// The SHA-256 of a file that begins with `head`, with zeros in the place of the checksum; `None`
+/// where `head` has no such place.
 fn digest(mut head: Vec<u8>, whole: &Tensor) -> Result<Option<String>> {
     let Some(place) = place(&head) else { return Ok(None) };
     let Some(digits) = head.get_mut(place..place + DIGITS) else { return Ok(None) };
@@ -152,7 +161,8 @@ fn digest(mut head: Vec<u8>, whole: &Tensor) -> Result<Option<String>> {
     let mut hash = Sha256::new_with_prefix(&head);
     let mut start = head.len();
     while start < whole.numel() {
-        // Whole pages, which are given back where the file is mapped.
+        // Pieces begin on page boundaries, so that pages of a mapped file can be released after
+        // hashing.
         let first = start / PIECE * PIECE;
         let end = whole.numel().min(first + PIECE);
         hash.update(bytes(whole, start, end - start)?);
@@ -164,7 +174,7 @@ fn digest(mut head: Vec<u8>, whole: &Tensor) -> Result<Option<String>> {
     Ok(Some(files::hex(&hash.finalize())))
 }
 
-/// Where the checksum begins: in the header, whose length the file begins with.
+/// The offset of the checksum in the header. The file begins with the header's length.
 fn place(bytes: &[u8]) -> Option<usize> {
     let (length, rest) = bytes.split_first_chunk()?;
     let header = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;

@@ -1,4 +1,5 @@
-//! Where the base and the data are: files and directories as they are named, ids of the Hub in its cache.
+//! Finds the base and the data: local paths as they are given, and ids of the Hub in its cache,
+//! which downloads what it lacks.
 
 use crate::config::{Run, RunConfig};
 use crate::data;
@@ -6,25 +7,27 @@ use crate::error::Result;
 use crate::hub::{self, Hub, Kind, Progress, Repo};
 use std::path::{Path, PathBuf};
 
-/// A base directory.
+/// The directory of a base, and its origin.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// The directory.
     pub dir: PathBuf,
-    /// What it is called: its id, or the directory's name.
+    /// The name: the id on the Hub, or the directory's name.
     pub name: String,
-    /// Of a model of the Hub, the commit.
+    /// The commit of a model of the Hub; `None` for a local directory.
     pub commit: Option<String>,
-    /// The weight file to read, where it is named or the Hub's: its repositories may have others beside it.
+    /// The weight file to read. For a model of the Hub, it is the downloaded one, since the
+    /// directory may hold others. For a local directory, it is the configured one; `None` for the
+    /// preferred one.
     pub weights: Option<String>,
 }
 
 /// Files of labelled rows.
 #[derive(Debug, Clone)]
 pub struct Labelled {
-    /// One or more, to be read one after the other.
+    /// One or more files, in the order in which to read them.
     pub files: Vec<PathBuf>,
-    /// Where they come from on the Hub.
+    /// The split of a data set on the Hub; `None` for local files.
     pub split: Option<Split>,
 }
 
@@ -39,31 +42,32 @@ pub struct Split {
     pub name: String,
 }
 
-/// All that a run reads.
+/// The base and the data of a run.
 #[derive(Debug, Clone)]
 pub struct Sources {
     /// The base.
     pub model: Model,
     /// Training rows.
     pub train: Labelled,
-    /// Evaluation rows, where they are not taken from the training rows.
+    /// Evaluation rows; `None` where they are split off the training rows.
     pub eval: Option<Labelled>,
 }
 
 impl Sources {
-    /// Finds what `run` names; what is not here yet is downloaded.
+    /// Finds what `run` names, and downloads what the Hub's cache lacks.
     pub fn find(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
         let section = &run.config.model;
         let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
         let model = Model::find(path, revision, section.weights.as_deref(), progress)?;
         let train = Labelled::train(run, progress)?;
-        // Of the same commit, though the branch may move on meanwhile.
+        // The branch may move between the two downloads, so the evaluation rows take the commit of
+        // the training rows.
         let commit = train.split.as_ref().map(|split| split.commit.clone());
         let eval = Labelled::eval(run, commit.as_deref(), progress)?;
         Ok(Self { model, train, eval })
     }
 
-    /// `config`, with the commits that were found.
+    /// Writes the commits, subset and splits that were found into `config`.
     pub fn pin(&self, config: &mut RunConfig) {
         config.model.revision.clone_from(&self.model.commit);
         let eval = self.eval.as_ref().and_then(|eval| eval.split.as_ref());
@@ -88,7 +92,8 @@ impl std::fmt::Display for Model {
 }
 
 impl Model {
-    /// The directory `path`, or the Hub's model of that id with its `weights` file.
+    /// The base in the directory `path`, or the Hub's model with that id, of which the weight file
+    /// is `weights` or else the preferred one.
     pub fn find(
         path: &Path,
         revision: Option<&str>,
@@ -115,7 +120,8 @@ impl Labelled {
         Self::find(run, "data.train", &data.train, split, data.revision.as_deref(), progress)
     }
 
-    /// The evaluation rows that `run` names; of the data set's `commit`, where it is known.
+    /// The evaluation rows that `run` names; `None` where they are split off the training rows. On
+    /// the Hub, `commit` takes precedence over `data.revision`.
     pub fn eval(
         run: &Run,
         commit: Option<&str>,
@@ -137,7 +143,7 @@ impl Labelled {
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
         if !RunConfig::is_id(path) {
-            // As data sets of the Hub were called once: `imdb`.
+            // Old ids of data sets have no owner, such as `imdb`, so they look like a file's name.
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if hub::is_id(name)
                 && !data::has_ending(path)

@@ -1,4 +1,5 @@
-//! A classifier of one task over a base: it shares the base's tensors, but for those that the task has of its own.
+//! The classifier of one task over a base. The classifier shares the base's tensors, except those
+//! that the task replaces or adds.
 
 use crate::base::{Base, BaseInfo};
 use crate::error::{Error, Result};
@@ -17,22 +18,24 @@ pub struct TaskModel {
     pub base: Arc<BaseInfo>,
     /// The model's shape, with the dropouts that it computes with.
     pub config: ModelConfig,
-    /// All tensors, under canonical names. They are the base's until they are set, or an optimizer moves them.
+    /// All tensors, under canonical names. Tensors of the base share the base's memory until they
+    /// are set, or an optimizer moves them.
     pub store: nn::VarStore,
     /// The layers over the store's tensors.
     pub classifier: Classifier,
-    /// The tensors that the base lacks, sorted.
+    /// The names of the tensors that the base lacks, sorted.
     pub new: Vec<String>,
-    /// The tensors that a method added, sorted.
+    /// The names of the tensors that a method added, sorted.
     pub added: Vec<String>,
-    /// Where the base has the tensors that were shared, by name.
+    /// The addresses of the base's tensors that the model was given, by name.
     shared: BTreeMap<String, usize>,
 }
 
 impl TaskModel {
-    /// Makes a classifier for `num_labels`. What the base lacks is zero until [`TaskModel::initialize`] or a delta.
+    /// Makes a classifier with `num_labels` outputs. Tensors that the base lacks are zero until
+    /// [`TaskModel::initialize`] or a delta sets them. `dropouts` replaces those of `config.json`.
     ///
-    /// The model keeps alive what it shares of the base, and no more.
+    /// The model keeps only those tensors of the base alive that it shares.
     pub fn new(base: &Base, num_labels: usize, dropouts: Option<Dropouts>) -> Result<Self> {
         let mut config = base.info.config.clone();
         config.dropouts = dropouts.unwrap_or(config.dropouts);
@@ -55,7 +58,10 @@ impl TaskModel {
         Ok(Self { base, config, store, classifier, new, added, shared })
     }
 
-    /// Makes the classifier whose head the weight file has, if `config.json` says that it is a classifier, or says nothing.
+    /// Makes the classifier whose head is in the weight file.
+    ///
+    /// Returns an error unless `architectures` in `config.json` names the classifier's class, or is
+    /// missing while the weights have a head.
     pub fn saved(base: &Base) -> Result<(Self, SavedTask)> {
         let path = base.info.dir.join("config.json");
         let architecture = base.info.config.architecture;
@@ -92,7 +98,8 @@ impl TaskModel {
         self.store.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
     }
 
-    /// The first of the tensors which `of` picks, by name and value, that holds NaN or infinity.
+    /// The name of the first tensor that contains NaN or infinity, among those that `of` selects by
+    /// name and value.
     pub fn not_finite(&self, of: impl Fn(&str, &Tensor) -> bool) -> Result<Option<String>> {
         for (name, tensor) in self.store.variables().into_iter().collect::<BTreeMap<_, _>>() {
             if of(&name, &tensor) && !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
@@ -107,9 +114,11 @@ impl TaskModel {
         self.store.device()
     }
 
-    /// Makes the layers' products in `kind`, their weights kept in it; those that train stay in fp32, and biases are added in it.
+    /// Computes the layers' products in `kind`, and keeps their weights in `kind`. Parameters that
+    /// train stay in fp32, and biases are added in fp32.
     ///
-    /// On the CPU everything else stays fp32 too, which only products are slower in.
+    /// On the CPU, everything else stays in fp32 too, because only products gain from half
+    /// precision.
     pub fn set_precision(&mut self, kind: Kind) -> Result<()> {
         if kind == Kind::BFloat16 && !self.device().is_cuda() && !native::multiplies_bfloat16() {
             tracing::warn!(
@@ -123,7 +132,8 @@ impl TaskModel {
         self.classifier.set_kinds(kind, between)
     }
 
-    /// Draws new weights as Hugging Face does, normal(0, initializer_range), biases zero; a function of the seed alone.
+    /// Draws new weights as Hugging Face does: from normal(0, initializer_range), biases zero. The
+    /// values depend only on the seed.
     pub fn initialize(&mut self, seed: u64) -> Result<()> {
         let variables = self.store.variables();
         for (stream, name) in self.new.iter().enumerate() {
@@ -141,7 +151,8 @@ impl TaskModel {
         Ok(())
     }
 
-    /// Lets `place` put a method's tensors into the store and the layers; they take no memory until [`TaskModel::allocate_added`].
+    /// Calls `place` to put a method's tensors into the store and the layers. The tensors take no
+    /// memory until [`TaskModel::allocate_added`].
     pub fn place(
         &mut self,
         place: impl FnOnce(&mut Classifier, &nn::Path<'_>, &ModelConfig) -> Result<()>,
@@ -155,12 +166,13 @@ impl TaskModel {
         Ok(())
     }
 
-    /// Gives what a method placed memory of its own, zero.
+    /// Gives the tensors that a method placed zeroed memory of their own.
     pub fn allocate_added(&mut self) -> Result<()> {
         allocate(&self.store, &self.added)
     }
 
-    /// Gives what a method added the values that `initial` draws for each name and shape; a function of seed and name alone.
+    /// Sets the tensors that a method added to the values that `initial` draws for each name and
+    /// shape. The values depend only on the seed and the name.
     pub fn draw_added(
         &mut self,
         seed: u64,
@@ -177,7 +189,8 @@ impl TaskModel {
         Ok(())
     }
 
-    /// Gives the variable `name` the values of `tensor`. One that was the base's becomes the model's own.
+    /// Copies `tensor` into the variable `name`. A variable that shares the base's memory gets its
+    /// own memory first.
     pub fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let variables = self.store.variables();
         let variable =
@@ -190,7 +203,7 @@ impl TaskModel {
     }
 }
 
-/// Gives the variables `names` memory of their own, zero.
+/// Gives the variables `names` zeroed memory of their own.
 fn allocate(store: &nn::VarStore, names: &[String]) -> Result<()> {
     for (_, mut variable) in store.variables().into_iter().filter(|(name, _)| names.contains(name))
     {

@@ -1,4 +1,5 @@
-/* What is asked of the system, answered as a poorer one does: for LD_PRELOAD, and compiled by tests/faults.rs. */
+/* Replaces system calls to imitate a system with fewer features. tests/faults.rs compiles this file
+ * and loads it with LD_PRELOAD. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -6,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A file system without locks. */
+/* With NO_LOCKS set: a file system without locks. */
 int flock(int fd, int operation) {
     if (getenv("NO_LOCKS")) {
         errno = EOPNOTSUPP;
@@ -15,7 +16,7 @@ int flock(int fd, int operation) {
     return (int)syscall(SYS_flock, fd, operation);
 }
 
-/* One that knows no fsync of a directory. */
+/* With NO_LOCKS set: a file system that cannot fsync a directory. */
 int fsync(int fd) {
     struct stat found;
     if (getenv("NO_LOCKS") && fstat(fd, &found) == 0 && S_ISDIR(found.st_mode)) {
@@ -25,7 +26,7 @@ int fsync(int fd) {
     return (int)syscall(SYS_fsync, fd);
 }
 
-/* A clock that was never set. */
+/* With CLOCK set: a clock that shows CLOCK seconds after the epoch, as one that was never set. */
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int result = (int)syscall(SYS_clock_gettime, clock, time);
     const char *seconds = getenv("CLOCK");

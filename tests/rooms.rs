@@ -67,6 +67,46 @@ fn visit(folder: &Path, room: Option<&str>, rooms: &[String], wrong: &mut Vec<St
     }
 }
 
+/// A doc comment names its subject, and its lines are short.
+#[test]
+fn comments_begin_with_their_subject() {
+    let openings = ["Of ", "It ", "They ", "So ", "That ", "As it ", "Likewise "];
+    let mut wrong = vec![];
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|ending| ending != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut before = "";
+            for (number, whole) in text.lines().enumerate() {
+                let line = whole.trim_start();
+                let comment = line.strip_prefix("/// ").or(line.strip_prefix("//! "));
+                // A sentence may go on in the next line.
+                let begins = !before.starts_with("///") && !before.starts_with("//!");
+                let opens = |text: &str| openings.iter().any(|opening| text.starts_with(opening));
+                let long = whole.chars().count() > 100 && !is_reference(&path);
+                if comment.is_some_and(|text| (begins && opens(text)) || long) {
+                    wrong.push(format!("{}:{}: {line}", path.display(), number + 1));
+                }
+                before = line;
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// Files whose doc comments are the text of the users' reference, a paragraph on a line.
+fn is_reference(path: &Path) -> bool {
+    path.ends_with("src/config/sections.rs") || path.ends_with("src/compare/grid.rs")
+}
+
 #[test]
 fn a_file_imports_only_from_rooms_before_its_own() {
     let rooms = rooms();

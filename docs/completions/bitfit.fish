@@ -28,102 +28,102 @@ complete -c bitfit -n "__fish_bitfit_needs_command" -s h -l help -d 'Print help 
 complete -c bitfit -n "__fish_bitfit_needs_command" -s V -l version -d 'Print version'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "train" -d 'Train a task, as bitfit-train does'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "eval" -d 'Evaluate a trained task on labelled data'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "predict" -d 'Predict labels with confidences: one JSON object a line on stdout'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "inspect" -d 'Show parameters by group: of a model, of what a configuration would train, of what a delta holds; how deltas differ; or runs side by side'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "compare" -d 'Train the same tasks by several methods, rates and seeds, and write a report of what was measured'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "export" -d 'Write a task in a form that Python loads: a whole checkpoint, or a PEFT adapter'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "convert" -d 'Write a base\'s weights as a TorchScript archive, its fingerprint inside'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "completions" -d 'Write completions of bitfit and bitfit-train for a shell to stdout'
-complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "docs" -d 'Write the pages of the manual, completions, the configuration\'s reference and its JSON schema'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l config -d 'The configuration, a TOML file' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l set -d 'Override a key of the file; may be given several times' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l resume -d 'Go on with the run that training.output_dir holds, from its newest checkpoint; without one, begin'
-complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l overwrite -d 'Replace the run that training.output_dir holds'
+complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l set -d 'Override a key of the file; may be repeated' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l resume -d 'Resume the run in training.output_dir from its newest checkpoint; without a checkpoint, start it'
+complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l overwrite -d 'Replace the run in training.output_dir'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l dry-run -d 'Read and check everything, print what would train, and stop; nothing is written'
-complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l profile -d 'Print at the end where the time of a step went'
+complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l profile -d 'Print at the end how long each part of a step took'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l json -d 'Write metrics and the summary to stdout, and logs to stderr, as JSON lines'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l weights -d 'The base\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l device -d 'auto, cpu, cuda or cuda:N' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'What products are made in, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
-bf16\t'The layers\' products in bfloat16: on GPUs, and on processors that multiply it'
-fp16\t'The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs'"
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l batch-size -d 'Rows in a batch, or more where they are short [default: the run\'s per_device_eval_batch_size, or 32]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSON and Parquet [default: the run\'s, or text]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-pair-column -d 'Name of the second text\'s column [default: the run\'s, or none]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delimiter -d 'What stands between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or as the first lines show]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l run -d 'A run directory, whose base, delta and data are used' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l model -d 'The base: a directory, or the id of a model on the Hub; with --run, used instead of the run\'s base' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l weights -d 'The base\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delta -d 'The task\'s delta.safetensors; with --run, used instead of the run\'s delta' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l device -d 'Device to compute on: auto, cpu, cuda or cuda:N' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
+bf16\t'The layers\' products in bfloat16, for GPUs and for CPUs that multiply bfloat16'
+fp16\t'The layers\' products in float16, for GPUs; slow on CPUs. The loss is scaled so that small gradients do not vanish'"
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l batch-size -d 'Rows in a batch; batches of short rows may have more [default: the run\'s per_device_eval_batch_size, or 32]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-column -d 'Name of the text column in CSV, TSV, JSON and Parquet [default: the run\'s, or text]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l text-pair-column -d 'Name of the second text column [default: the run\'s, or none]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delimiter -d 'Delimiter between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or detected from the first lines]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l data -d 'Labelled data: .csv, .tsv, .jsonl, .json, .parquet, or a folder of class folders or Parquet files [default: the run\'s evaluation data]' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-column -d 'Name of the label\'s column [default: the run\'s, or label]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-separator -d 'What stands between several labels of a row [default: the run\'s]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-columns -d 'A column of 0 or 1 for each label, instead of --label-column [default: the run\'s]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l no-header -d 'The CSV or TSV has no header: columns are named by number, from 1 [default: as the run\'s]'
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l header -d 'It has one, though the run\'s had none'
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l json -d 'Write the metrics, with those of each class and the confusion matrix, to stdout as one JSON object'
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-column -d 'Name of the label column [default: the run\'s, or label]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-separator -d 'Separator between several labels of a row [default: the run\'s]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-columns -d 'Names of columns of 0 or 1, one for each label, instead of --label-column [default: the run\'s]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l json -d 'Write the metrics, the metrics of each class and the confusion matrix to stdout as one JSON object'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l weights -d 'The base\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l device -d 'auto, cpu, cuda or cuda:N' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'What products are made in, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
-bf16\t'The layers\' products in bfloat16: on GPUs, and on processors that multiply it'
-fp16\t'The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs'"
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l batch-size -d 'Rows in a batch, or more where they are short [default: the run\'s per_device_eval_batch_size, or 32]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-column -d 'Name of the text\'s column in CSV, TSV, JSON and Parquet [default: the run\'s, or text]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair-column -d 'Name of the second text\'s column [default: the run\'s, or none]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delimiter -d 'What stands between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or as the first lines show]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair -d 'The second text, where the task is about pairs: predict TEXT --text-pair TEXT' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl, .json or .parquet; - is standard input' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write there instead of stdout; the file appears when all is done' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header: columns are named by number, from 1 [default: as the run\'s]'
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'It has one, though the run\'s had none'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l run -d 'A run directory, whose base, delta and data are used' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l model -d 'The base: a directory, or the id of a model on the Hub; with --run, used instead of the run\'s base' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l weights -d 'The base\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delta -d 'The task\'s delta.safetensors; with --run, used instead of the run\'s delta' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l device -d 'Device to compute on: auto, cpu, cuda or cuda:N' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
+bf16\t'The layers\' products in bfloat16, for GPUs and for CPUs that multiply bfloat16'
+fp16\t'The layers\' products in float16, for GPUs; slow on CPUs. The loss is scaled so that small gradients do not vanish'"
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l batch-size -d 'Rows in a batch; batches of short rows may have more [default: the run\'s per_device_eval_batch_size, or 32]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-column -d 'Name of the text column in CSV, TSV, JSON and Parquet [default: the run\'s, or text]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair-column -d 'Name of the second text column [default: the run\'s, or none]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delimiter -d 'Delimiter between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or detected from the first lines]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair -d 'The second text, for a task on text pairs: predict TEXT --text-pair TEXT' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'File of texts, one per line, or a .csv, .tsv, .jsonl, .json or .parquet file with a text column; - is standard input' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write to this file instead of stdout; the file appears when all texts are done' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l model -d 'A base directory, or the id of a model on the Hub' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l config -d 'A configuration; its base and data are read too' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l model -d 'A base: a directory, or the id of a model on the Hub' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l config -d 'A run configuration; its base and its data are read too' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l delta -d 'A task\'s delta.safetensors' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l against -d 'Show what changes from there to --delta: another delta of the same base, or the base itself (a directory, or a Hub id)' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l runs -d 'Show past runs side by side: run directories, or directories with runs below' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l set -d 'Override a key of the configuration; may be given several times' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l weights -d 'The model\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l num-labels -d 'Number of labels of the head that a model is shown with' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l json -d 'Write it to stdout as one JSON object, every tensor listed'
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l against -d 'Show how --delta differs from another delta of the same base, or from the base itself (a directory, or a Hub id)' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l runs -d 'Show past runs side by side: run directories, or directories that contain runs' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l set -d 'Override a key of the configuration; may be repeated' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l weights -d 'The model\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l num-labels -d 'Number of labels of the new head that --model is shown with' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l json -d 'Write the result to stdout as one line of JSON, with every tensor listed'
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -s h -l help -d 'Print help'
-complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l config -d 'The grid, a TOML file: [compare], [[task]], [[arm]], and the sections of a run configuration' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l set -d 'Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be given several times' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l overwrite -d 'Replace runs of another configuration that stand in the way'
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l config -d 'The grid, a TOML file with [compare], [[task]], [[arm]] and the sections of a run configuration' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l set -d 'Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be repeated' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l overwrite -d 'Replace existing runs of another configuration'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l dry-run -d 'Read and check everything, print what each arm would train, and stop; nothing is written'
-complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l json -d 'Write what happens, and at the end where the report is, to stdout as JSON lines'
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l json -d 'Write events to stdout as JSON lines; the last one says where the report is'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -s h -l help -d 'Print help'
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l run -d 'A run directory: its base, its delta and its data are taken' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l model -d 'The base directory, or the id of a model on the Hub; with --run, instead of the one the run names' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l weights -d 'The base\'s weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l delta -d 'The task\'s delta.safetensors; with --run, instead of the run\'s' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l format -d 'What to write' -r -f -a "hf\t'A whole checkpoint, for from_pretrained: base and task merged'
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l run -d 'A run directory, whose base, delta and data are used' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l model -d 'The base: a directory, or the id of a model on the Hub; with --run, used instead of the run\'s base' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l weights -d 'The base\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l delta -d 'The task\'s delta.safetensors; with --run, used instead of the run\'s delta' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l format -d 'The format to write' -r -f -a "hf\t'A whole checkpoint, for from_pretrained: base and task merged'
 peft\t'An adapter, for PeftModel.from_pretrained over the base'"
-complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l output -d 'The directory to make; it must not exist, or be empty' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l output -d 'The directory to write to; it must be new or empty' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l model -d 'The base directory, or the id of a model on the Hub' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l revision -d 'Of a model on the Hub: a branch, a tag or a commit [default: main]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l output -d 'The archive to write; VarStore reads it by the ending .ot' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l model -d 'The base: a directory, or the id of a model on the Hub' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l output -d 'The archive to write; its name must end in .ot, by which VarStore knows the format' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l weights -d 'The weight file to convert [default: model.safetensors, or pytorch_model.bin]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand docs" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "train" -d 'Train a task, as bitfit-train does'
 complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "eval" -d 'Evaluate a trained task on labelled data'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "predict" -d 'Predict labels with confidences: one JSON object a line on stdout'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "inspect" -d 'Show parameters by group: of a model, of what a configuration would train, of what a delta holds; how deltas differ; or runs side by side'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "compare" -d 'Train the same tasks by several methods, rates and seeds, and write a report of what was measured'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "export" -d 'Write a task in a form that Python loads: a whole checkpoint, or a PEFT adapter'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "convert" -d 'Write a base\'s weights as a TorchScript archive, its fingerprint inside'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "completions" -d 'Write completions of bitfit and bitfit-train for a shell to stdout'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "docs" -d 'Write the pages of the manual, completions, the configuration\'s reference and its JSON schema'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
 complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,4 +1,5 @@
-//! What PyTorch writes, as it is: TorchScript and torch.save's archives, whose seeds have no checksums to stop a change, and the older forms.
+//! Weight files of PyTorch: TorchScript and torch.save archives, and the older formats. The seeds
+//! have no checksums, which would reject every change.
 #![no_main]
 
 use bitfit::weights::Weights;

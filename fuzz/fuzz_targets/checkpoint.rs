@@ -1,4 +1,4 @@
-//! The state that a run goes on from, beside the delta it names.
+//! The training state of a checkpoint, beside the delta that it names.
 #![no_main]
 
 use bitfit::checkpoint::Checkpoint;

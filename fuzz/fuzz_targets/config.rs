@@ -1,4 +1,5 @@
-//! A configuration; after a NUL, which TOML has none of, an override each.
+//! A configuration in TOML, followed by overrides. Each override follows a NUL, which TOML does
+//! not allow.
 #![no_main]
 
 use bitfit::base::Base;
@@ -22,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
         parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect();
     let Ok(run) = Run::read(&path, &overrides) else { return };
     let _ = FreezePlan::new(&SHAPES, &[], &run.switches);
-    // What is written into the run directory is the same configuration.
+    // The configuration written to the run directory reads back as the same.
     let written = run.config.to_toml().unwrap();
     let again = RunConfig::read(&file("again.toml", written.as_bytes()), &[]).unwrap();
     assert_eq!(again.to_toml().unwrap(), written);

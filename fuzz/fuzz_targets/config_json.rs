@@ -1,4 +1,4 @@
-//! `config.json`, over the weights of each small model.
+//! `config.json`, read with the weights of the small model of its architecture.
 #![no_main]
 
 use bitfit::base::Base;
@@ -7,7 +7,7 @@ use bitfit::task_model::TaskModel;
 use bitfit_fuzz::{file, folder, golden};
 use libfuzzer_sys::fuzz_target;
 
-/// What the architecture is told from where `model_type` is missing.
+/// Tensor names, which give the architecture if `model_type` is missing.
 fn names() -> Vec<String> {
     ["bert.encoder.layer.0.output.dense.bias"].map(str::to_owned).into()
 }
@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(again.unwrap(), Some(task));
     }
     let model = format!("tiny-{:?}/model.safetensors", config.architecture).to_lowercase();
-    // The weights' names may tell another architecture, and their shapes another size.
+    // The names of the weights may imply another architecture, and their shapes other sizes.
     if let Ok(base) = Base::read(folder(), golden(&model).to_str(), tch::Device::Cpu) {
         let _ = TaskModel::new(&base, 2, None);
     }

@@ -1,4 +1,4 @@
-//! A safetensors file, as a delta and as weights.
+//! A safetensors file, read as a delta and as weights.
 #![no_main]
 
 use bitfit::delta::Delta;

@@ -1,4 +1,5 @@
-//! Parquet; how it is read is the last byte, since the format is read from its end.
+//! Parquet. The last byte of the input selects the columns; it is appended, because Parquet is read
+//! from its end.
 #![no_main]
 
 use bitfit_fuzz::{columns, file, read_rows};

@@ -1,4 +1,5 @@
-//! The pickle of a `pytorch_model.bin`, in an archive whose checksum would else stop every change.
+//! The pickle of a `pytorch_model.bin`. The target builds the archive around it, because a wrong
+//! checksum in the archive would reject every change.
 #![no_main]
 
 use bitfit::weights::Weights;

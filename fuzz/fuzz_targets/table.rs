@@ -1,4 +1,5 @@
-//! CSV, TSV, JSONL or JSON, and compressed CSV: which, `c`, `t`, `j`, `J`, or `1` to `4`, and how it is read are the first two bytes.
+//! CSV (`c`), TSV (`t`), JSONL (`j`), JSON (`J`) and compressed CSV (`1` to `4`). The first byte of
+//! the input selects the format, the second the columns.
 #![no_main]
 
 use bitfit_fuzz::{columns, file, read_rows};

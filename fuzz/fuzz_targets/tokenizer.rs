@@ -1,4 +1,5 @@
-//! A text or, after a NUL, a pair; the first two bytes are the model and the length.
+//! A text, or a pair separated by a NUL. The first byte of the input selects the model, the second
+//! the maximum length.
 #![no_main]
 
 use bitfit::data::{MIN_LENGTH, Tokenizer};

@@ -1,4 +1,5 @@
-//! The files of a tokenizer, in the order of `TOKENIZER_FILES`, between NULs; an empty one is none. The text is the input.
+//! The files of a tokenizer, in the order of `TOKENIZER_FILES`, separated by NULs. An empty part
+//! means that the file is absent. The text to encode is the whole input.
 #![no_main]
 
 use bitfit::data::{MIN_LENGTH, TOKENIZER_FILES, Tokenizer};

@@ -1,4 +1,4 @@
-//! What the targets share: inputs as files, since that is what the readers read.
+//! Helpers of the fuzz targets. They write inputs to files, because bitfit's readers read files.
 
 use bitfit::data::{Columns, LabelColumns, Labels, Tokenizer};
 use bitfit::models::{ModelConfig, TaskType};
@@ -12,7 +12,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// The least BERT: an input of a few kB has all of its tensors.
+/// The configuration of a minimal BERT, whose tensors fit in an input of a few kB.
 pub static LEAST: LazyLock<ModelConfig> = LazyLock::new(|| {
     let config = br#"{"model_type": "bert", "vocab_size": 5, "hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1,
         "intermediate_size": 3, "max_position_embeddings": 4}"#;
@@ -20,19 +20,20 @@ pub static LEAST: LazyLock<ModelConfig> = LazyLock::new(|| {
     ModelConfig::read(folder(), || Ok(vec![])).unwrap()
 });
 
-/// A folder of this process. scripts/fuzz.sh has it in memory, and removes it.
+/// The folder of this process for input files. scripts/fuzz.sh puts it in memory and removes it.
 pub fn folder() -> &'static Path {
     &FOLDER
 }
 
-/// Writes a file there.
+/// Writes a file to [`folder`] and returns its path.
 pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder().join(name);
     std::fs::write(&path, bytes).unwrap();
     path
 }
 
-/// The input with a right checksum, if it has a place for one: nothing behind a wrong one is read.
+/// Returns the input with a correct checksum, if it has a place for one. Readers read nothing after
+/// a wrong checksum.
 pub fn sealed(input: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
     if let Some(checksum) = bitfit::sealed::checksum(input) {
@@ -45,13 +46,14 @@ pub fn sealed(input: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A small model of the golden files.
+/// The path of a small model among the golden files.
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
 }
 
-/// Columns for each value of a byte, bit by bit: `@` is the least, `A` without a header, `B` pairs, `D` with bad rows left out, `H` with semicolons;
-/// `P` has several labels in a column, `` ` `` a column for each, `p` none.
+/// Decodes columns from the bits of a byte. `@` sets no bit: one text, one label, a header. `A` has
+/// no header, `B` has pairs, `D` skips bad rows, `H` is delimited by semicolons. `P` has several
+/// labels in one column, `` ` `` has a column for each label, `p` has no labels.
 pub fn columns(how: u8) -> Columns {
     let bit = |i: u8| how >> i & 1 == 1;
     let header = !bit(0);
@@ -71,7 +73,7 @@ pub fn columns(how: u8) -> Columns {
     }
 }
 
-/// Reads rows and, for each task, what they are to be predicted as.
+/// Reads rows and, for each task, their labels and targets.
 pub fn read_rows(path: &Path, columns: &Columns) {
     let Ok(table) = bitfit::data::read(path, columns) else { return };
     assert!(!table.rows.is_empty());
@@ -82,7 +84,7 @@ pub fn read_rows(path: &Path, columns: &Columns) {
     }
 }
 
-/// Encodes a text, or around its first NUL a pair, and checks what comes of it.
+/// Encodes a text, or a pair split at the first NUL, and checks the result.
 pub fn encode(tokenizer: &Tokenizer, text: &str, max_length: usize) {
     let (text, pair) = match text.split_once('\0') {
         Some((text, pair)) => (text, Some(pair)),
@@ -90,9 +92,9 @@ pub fn encode(tokenizer: &Tokenizer, text: &str, max_length: usize) {
     };
     let encoded = tokenizer.encode(text, pair, max_length);
     assert!(encoded.ids.len() <= max_length && encoded.first <= encoded.ids.len());
-    // Special tokens that the vocabulary lacks are beyond it.
+    // Special tokens that the vocabulary lacks have ids beyond it.
     assert!(encoded.ids.iter().all(|&id| i64::from(id) < tokenizer.vocab_size() + 100_000));
-    // What is cut is one end.
+    // Truncation keeps one end of the ids.
     let all = tokenizer.encode(text, None, usize::MAX).ids;
     let cut = tokenizer.encode(text, None, max_length).ids;
     let kept = all.len().min(max_length) - 1;

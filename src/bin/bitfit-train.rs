@@ -1,8 +1,11 @@
-//! `bitfit-train`: `bitfit train`, whose threads sleep soon when they wait for each other.
+//! `bitfit-train`: `bitfit train` with OpenMP threads that spin only briefly before they sleep.
 //!
-//! GNU's OpenMP lets them spin ten times as long, and beside another program's threads a run then takes up to 40 times as long; where
-//! they do not spin at all, a step of a small BERT takes 1.4 times as long on a machine of its own. OpenMP reads its environment while
-//! libtorch is loaded, before `main`: hence this program, which is without it.
+//! By default, waiting threads of GNU's OpenMP spin ten times as long, and a run beside another
+//! busy program then takes up to 40 times as long. Without any spinning, a step of a small BERT
+//! takes 1.4 times as long on a machine of its own.
+//!
+//! OpenMP reads its environment while libtorch is loaded, before `main`. So this program, which
+//! does not load libtorch, sets the environment and then executes `bitfit`.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -19,7 +22,7 @@ fn main() -> ExitCode {
     if [SPIN, "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
         command.env(SPIN, "30000");
     }
-    // It returns only if it fails.
+    // `exec` returns only if it fails.
     let error = command.exec();
     let _ = writeln!(
         std::io::stderr(),

@@ -1,4 +1,4 @@
-//! `bitfit`: everything but training by its famous name.
+//! `bitfit`: all commands. Started under the name `bitfit-train`, it is `bitfit train`.
 
 fn main() -> std::process::ExitCode {
     bitfit::cli::main()

@@ -27,12 +27,14 @@ What it writes:
 Exit codes:
   0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving";
 
-/// Says to a process that it is one of a comparison's: the first (`0`), a later one (`1`), or one that was asked to end (`stop`).
+/// The environment variable that tells a process its place in a comparison: the first process
+/// (`0`), a later one (`1`), or a later one after a signal asked to stop (`stop`).
 const GOING_ON: &str = "BITFIT_COMPARE_GOING_ON";
 
-/// Becomes this program anew, for the next run; `stop` is what the run before was asked, where there was one.
+/// Restarts this program for the next run, and returns only if that fails. `stop` is the stop flag
+/// of the previous run; `None` before the first run.
 fn again(stop: Option<&AtomicBool>) -> Result<()> {
-    // Whatever is asked from here on waits for the next.
+    // Signals from here on wait for the next process.
     let terminal = signals::hand_on();
     let going_on = match stop.map(|stop| stop.load(Ordering::SeqCst)) {
         None => "0",
@@ -42,7 +44,8 @@ fn again(stop: Option<&AtomicBool>) -> Result<()> {
     become_anew([(GOING_ON, going_on)].into_iter().chain(terminal))
 }
 
-/// Says where an arm's rates are not the biases'.
+/// Warns of arms that vary the learning rate while `bitfit.bias_learning_rate` fixes that of the
+/// biases.
 fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
     for (place, arm) in grid.arms.iter().enumerate().filter(|(_, arm)| arm.learning_rates.len() > 1)
     {
@@ -63,19 +66,20 @@ fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
 
 #[derive(Args)]
 pub struct Compare {
-    /// The grid, a TOML file: [compare], [[task]], [[arm]], and the sections of a run configuration.
+    /// The grid, a TOML file with [compare], [[task]], [[arm]] and the sections of a run
+    /// configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be given several times.
+    /// Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// Replace runs of another configuration that stand in the way.
+    /// Replace existing runs of another configuration.
     #[arg(long)]
     overwrite: bool,
     /// Read and check everything, print what each arm would train, and stop; nothing is written.
     #[arg(long)]
     dry_run: bool,
-    /// Write what happens, and at the end where the report is, to stdout as JSON lines.
+    /// Write events to stdout as JSON lines; the last one says where the report is.
     #[arg(long)]
     pub json: bool,
 }
@@ -87,8 +91,8 @@ impl Compare {
         if self.dry_run {
             return self.show(&grid, &bars);
         }
-        // Each run has a process of its own, one after the other under one number, so that its memory and speed are those of
-        // bitfit-train; what is done is found on the disk.
+        // Each run gets a fresh program in the same process (exec), so that its memory and speed
+        // are those of bitfit-train. Each program finds the runs that are done on the disk.
         let Ok(going_on) = std::env::var(GOING_ON) else {
             warn_of_rates_that_stay(&grid)?;
             return again(None);
@@ -124,7 +128,7 @@ impl Compare {
         }
     }
 
-    /// Reads base and data for each arm, and shows what would train.
+    /// Reads base and data of each arm, and prints what the arm would train.
     fn show(&self, grid: &Grid, bars: &MultiProgress) -> Result<()> {
         let mut arms = vec![];
         let mut text = format!(
@@ -141,7 +145,7 @@ impl Compare {
                 let steps = Policy::new(&cell.run.config.training, &sampler).total;
                 let (trainable, rows) = (prepared.plan.counts().trainable, prepared.train.len());
                 let runs = grid.count(a);
-                // Runs at rates that are not chosen any more are done too.
+                // `compare::done` also counts runs at learning rates that are no longer chosen.
                 let done = compare::done(grid, t, a)?.min(runs);
                 let mut rates: Vec<f64> = cells.iter().map(|cell| cell.learning_rate).collect();
                 rates.truncate(arm.learning_rates.len().max(1));

@@ -1,4 +1,5 @@
-//! What is written from the code itself: completions, the manual's pages, the configuration's reference and its schema.
+//! Generates documents from the code: completions, manual pages, the configuration reference and
+//! its schemas.
 
 use super::{Program, TrainProgram};
 use crate::compare::grid;
@@ -17,15 +18,15 @@ pub const COMPLETIONS_EXAMPLES: &str = "Examples:
   source <(bitfit completions zsh)             # in ~/.zshrc, after compinit
   bitfit completions fish > ~/.config/fish/completions/bitfit.fish";
 
-/// The shells that completions are kept for.
+/// The shells whose completions are kept in docs/.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// The date in the pages' footers: when what they say was last looked through.
+/// The date in the footers of the manual pages: when their text was last reviewed.
 const DATE: &str = "2026-11-25";
 
 #[derive(Args)]
 pub struct Completions {
-    /// The shell.
+    /// The shell to complete for.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -59,7 +60,7 @@ impl Docs {
         let [bitfit, train] = programs();
         let mut built = bitfit.clone().disable_help_subcommand(true);
         built.build();
-        // The page of bitfit-train is that of bitfit train.
+        // `bitfit train` has no page of its own: bitfit-train's describes it.
         let commands =
             built.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "train");
         for command in commands.cloned().chain([built.clone(), train.clone()]) {
@@ -95,7 +96,8 @@ fn completions(shell: Shell, mut program: clap::Command) -> Vec<u8> {
     text
 }
 
-/// A page of the manual: clap's sections, then a section for each heading of the help's end, as it stands there.
+/// Makes a manual page: clap's sections, then a verbatim section for each heading at the end of the
+/// help. Returns its file name and contents.
 fn manual_page(command: clap::Command) -> Result<(String, Vec<u8>)> {
     let source = concat!("bitfit ", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone()).date(DATE).source(source).manual("bitfit");
@@ -131,7 +133,8 @@ fn manual_page(command: clap::Command) -> Result<(String, Vec<u8>)> {
     Ok((name, tidy(&String::from_utf8_lossy(&page)).into_bytes()))
 }
 
-/// A page as `mandoc -Tlint` wants it: running text in lines of 80 bytes, none ending in a space, no empty one.
+/// Formats a page so that `mandoc -Tlint` is content: text in lines of at most 80 bytes, no
+/// trailing spaces, no empty lines.
 fn tidy(page: &str) -> String {
     const WIDTH: usize = 80;
     let (mut tidy, mut as_it_stands) = (String::new(), false);
@@ -146,7 +149,7 @@ fn tidy(page: &str) -> String {
         for word in line.split(' ') {
             if width > 0 && width + 1 + word.len() > WIDTH {
                 tidy.push('\n');
-                // At the beginning of a line these are commands.
+                // At the beginning of a line, roff takes these characters for a command.
                 tidy += if word.starts_with(['.', '\'']) { "\\&" } else { "" };
                 width = 0;
             } else if width > 0 {

@@ -28,10 +28,10 @@ Of the second, with its labels:
 pub struct Export {
     #[command(flatten)]
     which: Which,
-    /// What to write.
+    /// The format to write.
     #[arg(long, value_enum)]
     format: Format,
-    /// The directory to make; it must not exist, or be empty.
+    /// The directory to write to; it must be new or empty.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
 }

@@ -29,34 +29,36 @@ pub const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["model", "config", "delta", "runs"])))]
 pub struct Inspect {
-    /// A base directory, or the id of a model on the Hub.
+    /// A base: a directory, or the id of a model on the Hub.
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
-    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
+    /// Branch, tag or commit of the model on the Hub [default: main].
     #[arg(long, value_name = "NAME", requires = "model")]
     revision: Option<String>,
-    /// A configuration; its base and data are read too.
+    /// A run configuration; its base and its data are read too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A task's delta.safetensors.
     #[arg(long, value_name = "FILE")]
     delta: Option<PathBuf>,
-    /// Show what changes from there to --delta: another delta of the same base, or the base itself (a directory, or a Hub id).
+    /// Show how --delta differs from another delta of the same base, or from the base itself (a
+    /// directory, or a Hub id).
     #[arg(long, value_name = "FILE|DIR|ID", requires = "delta")]
     against: Option<PathBuf>,
-    /// Show past runs side by side: run directories, or directories with runs below.
+    /// Show past runs side by side: run directories, or directories that contain runs.
     #[arg(long, value_name = "DIR", num_args = 1..)]
     runs: Vec<PathBuf>,
-    /// Override a key of the configuration; may be given several times.
+    /// Override a key of the configuration; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", requires = "config")]
     overrides: Vec<String>,
-    /// The model's weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first].
+    /// The model's weight file, or the index of a sharded model [default: the first of model.ot,
+    /// model.safetensors and pytorch_model.bin; for a Hub model, safetensors first].
     #[arg(long, value_name = "NAME", requires = "model")]
     weights: Option<String>,
-    /// Number of labels of the head that a model is shown with.
+    /// Number of labels of the new head that --model is shown with.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=10000))]
     num_labels: u16,
-    /// Write it to stdout as one JSON object, every tensor listed.
+    /// Write the result to stdout as one line of JSON, with every tensor listed.
     #[arg(long)]
     pub json: bool,
 }
@@ -96,7 +98,7 @@ impl Inspect {
     }
 }
 
-/// What `run` would train, with everything read and checked.
+/// Prints what `run` would train, after everything is read and checked.
 pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
     let prepared = Prepared::new(run, &Sources::find(run, &mut downloads(bars))?)?;
     if json {
@@ -116,7 +118,7 @@ fn as_json(
     json!({"base": dir, "fingerprint": fingerprint, "counts": plan.counts(), "parameters": plan.parameters(), "cost": cost})
 }
 
-/// What changes from `other`, a delta or a base, to the delta `path`.
+/// Prints how the delta `path` differs from `other`, a delta or a base.
 fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> Result<()> {
     let delta = Delta::read(path)?;
     let (expected, base) = (&delta.meta.base_fingerprint, &delta.meta.base_name);
@@ -147,7 +149,7 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
     print(changes.to_string().trim_end())
 }
 
-/// Past runs side by side: those of `dirs`, or below them.
+/// Prints past runs side by side: each of `dirs` is a run, or contains runs.
 fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
     let mut found = vec![];
     for dir in dirs {
@@ -157,14 +159,14 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
         }
         found.extend(runs);
     }
-    // A directory may be given twice, or one below another.
+    // A directory may be given twice, or be below another one.
     let mut seen = BTreeSet::new();
     found.retain(|dir| seen.insert(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone())));
     let mut runs = vec![];
     for dir in &found {
         match Past::read(dir) {
             Ok(run) => runs.push(run),
-            // A config.toml of something else is no reason to show nothing.
+            // Another program's config.toml must not hide the runs.
             Err(error) if found.len() > 1 => tracing::warn!("left out: {error}"),
             Err(error) => return Err(error),
         }

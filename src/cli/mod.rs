@@ -1,4 +1,4 @@
-//! The commands: arguments in, exit code out.
+//! The commands: they parse arguments, run, and return an exit code.
 
 mod compare;
 mod documents;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tch::Device;
 
-/// Fine-tunes a BERT classifier by training its biases and the new head alone (BitFit).
+/// Fine-tunes a BERT classifier by training only its biases and the new head (BitFit).
 #[derive(Parser)]
 #[command(name = "bitfit-train", version, after_help = train::EXAMPLES, after_long_help = train::LESSON)]
 struct TrainProgram {
@@ -48,38 +48,40 @@ enum Command {
     /// Evaluate a trained task on labelled data.
     #[command(after_help = predict::EVAL_EXAMPLES)]
     Eval(predict::Eval),
-    /// Predict labels with confidences: one JSON object a line on stdout.
+    /// Predict labels with their scores, as JSON lines on stdout.
     #[command(after_help = predict::PREDICT_EXAMPLES)]
     Predict(predict::Predict),
-    /// Show parameters by group: of a model, of what a configuration would train, of what a delta holds; how deltas differ; or runs side by side.
+    /// Show the parameter groups of a model, of a configuration or of a delta, how two deltas
+    /// differ, or runs side by side.
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Inspect),
-    /// Train the same tasks by several methods, rates and seeds, and write a report of what was measured.
+    /// Train the same tasks with several methods, learning rates and seeds, and write a report that
+    /// compares them.
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::Compare),
-    /// Write a task in a form that Python loads: a whole checkpoint, or a PEFT adapter.
+    /// Export a task for Python: as a whole checkpoint, or as a PEFT adapter.
     #[command(after_help = export::EXAMPLES)]
     Export(export::Export),
-    /// Write a base's weights as a TorchScript archive, its fingerprint inside.
+    /// Convert a base's weights to a TorchScript archive that contains their fingerprint.
     #[command(
         after_help = "Examples:\n  bitfit convert --model models/all-MiniLM-L6-v2 --output models/all-MiniLM-L6-v2/model.ot"
     )]
     Convert(Convert),
-    /// Write completions of bitfit and bitfit-train for a shell to stdout.
+    /// Write a shell's completions for bitfit and bitfit-train to stdout.
     #[command(after_help = documents::COMPLETIONS_EXAMPLES)]
     Completions(documents::Completions),
-    /// Write the pages of the manual, completions, the configuration's reference and its JSON schema.
+    /// Write the manual pages, the completions, the configuration reference and the JSON schemas.
     #[command(hide = true)]
     Docs(documents::Docs),
 }
 
-/// What `bitfit -h` ends in.
+/// The end of `bitfit -h`.
 const EXAMPLES: &str = "Examples:
   bitfit train --config configs/movie-reviews.toml
   bitfit predict --run runs/movie-reviews \"A warm, funny film.\"
   bitfit COMMAND --help                        what a command takes, with examples";
 
-/// What `bitfit --help` ends in.
+/// The end of `bitfit --help`.
 const LESSON: &str = "From texts to labels:
   bitfit train --config my-task.toml --dry-run        read everything, show what would train
   bitfit train --config my-task.toml                  train; the task is runs/my-task/delta.safetensors
@@ -107,13 +109,13 @@ Exit codes:
 
 #[derive(Args)]
 struct Convert {
-    /// The base directory, or the id of a model on the Hub.
+    /// The base: a directory, or the id of a model on the Hub.
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
+    /// Branch, tag or commit of the model on the Hub [default: main].
     #[arg(long, value_name = "NAME")]
     revision: Option<String>,
-    /// The archive to write; VarStore reads it by the ending .ot.
+    /// The archive to write; its name must end in .ot, by which VarStore knows the format.
     #[arg(long, value_name = "FILE.ot")]
     output: PathBuf,
     /// The weight file to convert [default: model.safetensors, or pytorch_model.bin].
@@ -121,7 +123,7 @@ struct Convert {
     weights: Option<String>,
 }
 
-/// `bitfit`, and under the name `bitfit-train` its training.
+/// Runs the command of the arguments; under the program name `bitfit-train`, runs `bitfit train`.
 pub fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     let command = match Path::new(&name).file_name() {
@@ -136,7 +138,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what is wrong with the arguments, which may be names of files; or shows the help that was asked for.
+/// Prints clap's message: what is wrong with the arguments, or the help that was asked for.
+/// Arguments in the message are escaped, because they may be names of files.
 fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let shown = escape::text(&text);
@@ -152,14 +155,15 @@ fn run(command: Command) -> ExitCode {
     native::explain_segmentation_faults();
     let computes = matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_));
     if computes && !spin_is_set() {
-        // Where that fails, it computes as it is.
+        // If the restart fails, this process computes with OpenMP's default spin count.
         let _ = become_anew([]);
     }
     let json = command.json();
     native::report_bus_errors(json);
     let Err(error) = command.run() else { return ExitCode::SUCCESS };
     let code = error.exit_code();
-    // A reader of stdout that went away, such as head, has what it wanted. (A training does not write there alone, and goes on.)
+    // A reader of stdout that went away, such as head, has what it wanted. (Training also writes
+    // files, and goes on: see files::tell.)
     if matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     {
         return ExitCode::SUCCESS;
@@ -187,7 +191,7 @@ impl Command {
         }
     }
 
-    /// Whether errors are for programs.
+    /// Whether errors are printed as JSON.
     fn json(&self) -> bool {
         match self {
             Self::Train(args) => args.json,
@@ -199,12 +203,17 @@ impl Command {
     }
 }
 
-/// Whether the environment says how long threads spin when they wait for each other, which GNU's OpenMP reads while libtorch is loaded.
+/// Whether the environment says how long waiting threads spin. GNU's OpenMP reads these variables
+/// while libtorch is loaded.
 fn spin_is_set() -> bool {
     ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// Becomes this program anew, with the same arguments, `more` in its environment, and threads that sleep soon: bitfit-train has why.
+/// Restarts this program in the same process with the same arguments, and returns only if that
+/// fails.
+///
+/// Adds `more` to the environment, and a short spin count unless one is set;
+/// src/bin/bitfit-train.rs says why.
 fn become_anew<'a>(more: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
     let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
     let mut command = std::process::Command::new(&program);
@@ -213,7 +222,7 @@ fn become_anew<'a>(more: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result
     if !spin_is_set() {
         command.env("GOMP_SPINCOUNT", "30000");
     }
-    // It returns only if it fails.
+    // `exec` returns only if it fails.
     Err(Error::io("start", &program)(command.exec()))
 }
 
@@ -227,7 +236,7 @@ impl Convert {
                 "--output: found {found}, expected a name that ends in .ot, by which VarStore reads it"
             )));
         }
-        // Not from an archive that is there already.
+        // Without --weights, an existing .ot archive is not converted again.
         let Model { dir, weights, .. } =
             find_model(&self.model, self.revision.as_deref(), self.weights.as_deref(), &bars)?;
         let found = weights::find(&dir, weights.as_deref())?;
@@ -236,7 +245,7 @@ impl Convert {
             .find(|path| self.weights.is_some() || path.extension().is_some_and(|e| e != "ot"));
         let missing = "nothing to convert; expected model.safetensors or pytorch_model.bin";
         let file = file.ok_or_else(|| Error::file(&dir, missing))?;
-        // Built once, so that what is written is a whole base.
+        // Building the base checks that its weights are complete, before any are written.
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
         let base = Base::read(&dir, name.as_deref(), Device::Cpu)?.info;
         Weights::read(&base.config, &file)?.write_torchscript(&self.output)?;
@@ -251,7 +260,8 @@ impl Convert {
     }
 }
 
-/// The base that an argument names: a directory, or where there is none, a model of the Hub.
+/// Finds the base that an argument names: the directory `path`, or if `path` does not exist, the
+/// Hub model of that id.
 fn find_model(
     path: &Path,
     revision: Option<&str>,
@@ -273,7 +283,7 @@ fn find_model(
     Model::find(if id { path } else { &local }, revision, weights, &mut downloads(bars))
 }
 
-/// Draws what is being downloaded.
+/// A listener that draws a bar for each download.
 fn downloads(bars: &MultiProgress) -> impl FnMut(&str, u64, Option<u64>) -> Result<()> + use<> {
     let mut bar = hub::Bar::new(bars.clone());
     move |file, done, total| {
@@ -282,17 +292,17 @@ fn downloads(bars: &MultiProgress) -> impl FnMut(&str, u64, Option<u64>) -> Resu
     }
 }
 
-/// Prints `text` for people.
+/// Prints `text`, escaped for a terminal.
 fn print(text: &str) -> Result<()> {
     print_line(&escape::text(text))
 }
 
-/// Prints `value` for programs.
+/// Prints `value` as one line of JSON.
 fn print_json(value: &impl Serialize) -> Result<()> {
     print_line(&json_line(value)?)
 }
 
-/// `value` as one line of JSON, which no terminal obeys.
+/// `value` as one line of JSON, escaped for a terminal.
 fn json_line(value: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))?;
     Ok(escape::json(&json))

@@ -1,4 +1,4 @@
-//! `bitfit predict` and `bitfit eval`: what a trained task says.
+//! `bitfit predict` and `bitfit eval`: predictions of a trained task, and their metrics.
 
 use super::signals::end_on_signal;
 use super::which::{Found, Which};
@@ -31,33 +31,35 @@ pub const PREDICT_EXAMPLES: &str = "Examples:
   bitfit predict --model textattack/bert-base-uncased-SST-2 \"A model that was saved with its head.\"
   zcat texts.gz | bitfit predict --model models/all-MiniLM-L6-v2 --delta task.safetensors --input -";
 
-/// What is used, and how.
+/// The arguments that both commands share.
 #[derive(Args)]
 struct Task {
     #[command(flatten)]
     which: Which,
-    /// auto, cpu, cuda or cuda:N.
+    /// Device to compute on: auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// What products are made in, whatever the task was trained in.
+    /// Precision of the matrix products, whatever the task was trained in.
     #[arg(long, value_enum, default_value = "fp32")]
     precision: Precision,
-    /// Rows in a batch, or more where they are short [default: the run's per_device_eval_batch_size, or 32].
+    /// Rows in a batch; batches of short rows may have more [default: the run's
+    /// per_device_eval_batch_size, or 32].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: Option<u32>,
-    /// Name of the text's column in CSV, TSV, JSON and Parquet [default: the run's, or text].
+    /// Name of the text column in CSV, TSV, JSON and Parquet [default: the run's, or text].
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
-    /// Name of the second text's column [default: the run's, or none].
+    /// Name of the second text column [default: the run's, or none].
     #[arg(long, value_name = "NAME")]
     text_pair_column: Option<String>,
-    /// The CSV or TSV has no header: columns are named by number, from 1 [default: as the run's].
+    /// The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run].
     #[arg(long)]
     no_header: bool,
-    /// It has one, though the run's had none.
+    /// The CSV or TSV has a header line, even if the run's data has none.
     #[arg(long, conflicts_with = "no_header")]
     header: bool,
-    /// What stands between the columns of a CSV, one character; \t is a tab [default: the run's, or as the first lines show].
+    /// Delimiter between the columns of a CSV, one character; \t is a tab [default: the run's, or
+    /// detected from the first lines].
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     delimiter: Option<char>,
 }
@@ -66,19 +68,22 @@ struct Task {
 pub struct Eval {
     #[command(flatten)]
     task: Task,
-    /// Labelled data: .csv, .tsv, .jsonl, .json, .parquet, or a folder of class folders or Parquet files [default: the run's evaluation data].
+    /// Labelled data: .csv, .tsv, .jsonl, .json, .parquet, or a folder of class folders or Parquet
+    /// files [default: the run's evaluation data].
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Name of the label's column [default: the run's, or label].
+    /// Name of the label column [default: the run's, or label].
     #[arg(long, value_name = "NAME")]
     label_column: Option<String>,
-    /// What stands between several labels of a row [default: the run's].
+    /// Separator between several labels of a row [default: the run's].
     #[arg(long, value_name = "TEXT")]
     label_separator: Option<String>,
-    /// A column of 0 or 1 for each label, instead of --label-column [default: the run's].
+    /// Names of columns of 0 or 1, one for each label, instead of --label-column [default: the
+    /// run's].
     #[arg(long, value_name = "NAME,NAME...", value_delimiter = ',', conflicts_with_all = ["label_column", "label_separator"])]
     label_columns: Option<Vec<String>>,
-    /// Write the metrics, with those of each class and the confusion matrix, to stdout as one JSON object.
+    /// Write the metrics, the metrics of each class and the confusion matrix to stdout as one JSON
+    /// object.
     #[arg(long)]
     pub json: bool,
 }
@@ -90,23 +95,24 @@ pub struct Predict {
     /// Texts to classify.
     #[arg(value_name = "TEXT", required_unless_present = "input", conflicts_with = "input")]
     texts: Vec<String>,
-    /// The second text, where the task is about pairs: predict TEXT --text-pair TEXT.
+    /// The second text, for a task on text pairs: predict TEXT --text-pair TEXT.
     #[arg(long, value_name = "TEXT", requires = "texts", conflicts_with = "input")]
     text_pair: Option<String>,
-    /// Texts from a file, one a line, or from the text column of a .csv, .tsv, .jsonl, .json or .parquet; - is standard input.
+    /// File of texts, one per line, or a .csv, .tsv, .jsonl, .json or .parquet file with a text
+    /// column; - is standard input.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Write there instead of stdout; the file appears when all is done.
+    /// Write to this file instead of stdout; the file appears when all texts are done.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// A task, ready to be used.
+/// A loaded task, with the settings that the arguments and the run give.
 struct Loaded {
     predictor: Predictor,
-    /// The run that it comes from, where it does.
+    /// The configuration of --run; `None` if --run is not given.
     run: Option<Run>,
-    /// Names of the columns, and the label's.
+    /// Names of the text columns and of the label columns.
     columns: Columns,
     batch_size: usize,
 }
@@ -172,7 +178,8 @@ impl Eval {
         print(&format!("{count} rows: {}{report}", list(&metrics)))
     }
 
-    /// Where the labels are: as the arguments say, else the run, else in the column `label`.
+    /// Sets where the labels are: as the arguments say, else as in the run, else in the column
+    /// `label`.
     fn set_labels(&self, columns: &mut Columns, task: &Meta) -> Result<()> {
         if let Some(names) = &self.label_columns {
             let sorted = |names: &[String]| {
@@ -225,7 +232,7 @@ impl Predict {
         }
     }
 
-    /// Checks that what is written is none of the files that are read.
+    /// Checks that --output would not replace a file that is read.
     fn check_output(&self, task: &Loaded) -> Result<()> {
         let Some(output) = &self.output else { return Ok(()) };
         let Ok(there) = std::fs::canonicalize(output) else { return Ok(()) };
@@ -248,7 +255,8 @@ impl Predict {
         Ok(())
     }
 
-    /// Predicts everything that is asked for; `name` is where `out` writes to.
+    /// Predicts all texts of the arguments and writes the predictions to `out`, which errors call
+    /// `name`.
     fn predict(&self, task: &Loaded, out: &mut dyn Write, name: &Path) -> Result<()> {
         let mut predict = |rows: &[Text]| {
             for prediction in task.predictor.predict(rows, task.batch_size)? {
@@ -311,20 +319,20 @@ impl Predict {
 }
 
 impl Loaded {
-    /// How many rows are tokenized and predicted at once.
+    /// The number of rows to tokenize and predict at once.
     fn rows_at_once(&self) -> usize {
         const BATCHES: usize = 32;
         self.predictor.rows_at_once().min(BATCHES * self.batch_size)
     }
 }
 
-/// Bytes of a line. One without an end would take all memory.
+/// The maximum number of bytes of an input line. A line without an end would take all memory.
 const LONGEST_LINE: u64 = 64 << 20;
 
-/// Bytes of lines that are handed over at once, but for the last.
+/// The number of bytes after which the lines read so far are handed over.
 const MOST_BYTES: usize = 16 << 20;
 
-/// The character that an argument says.
+/// Parses the value of --delimiter.
 fn delimiter(text: &str) -> std::result::Result<char, String> {
     let mut characters = if text == "\\t" { "\t" } else { text }.chars();
     match (characters.next(), characters.next()) {
@@ -333,7 +341,11 @@ fn delimiter(text: &str) -> std::result::Result<char, String> {
     }
 }
 
-/// Hands the lines of `source` over, `most` at a time; or, when somebody `waits` for answers, as soon as no more are there to read.
+/// Reads the lines of `source` and hands them to `take`, `most` at a time. If somebody `waits` for
+/// answers, hands lines over as soon as no further whole line is buffered.
+///
+/// Errs, with `name` and the line's number, on a line that is too long, is not UTF-8 or contains
+/// NUL or a carriage return.
 fn each_line(
     source: impl Read,
     name: &Path,

@@ -11,24 +11,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-/// What people and systems end a process with.
+/// The signals with which people and systems end a process.
 const ENDS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
-/// What batch systems send before they end a job: Slurm's and Grid Engine's warnings, LSF's, the limit of CPU time.
+/// The signals that batch systems send before they end a job: the warnings of Slurm and Grid
+/// Engine, of LSF, and of the CPU time limit.
 const WARNINGS: [i32; 3] = [SIGUSR1, SIGUSR2, SIGXCPU];
 
-/// Says to the program that this one becomes that there was a terminal, which may be closed until it looks.
+/// The environment variable that tells the next program of this process that there was a terminal.
+/// The terminal may be closed before that program looks.
 const TERMINAL: &str = "BITFIT_TERMINAL";
 
 fn all() -> Vec<i32> {
     ENDS.into_iter().chain(WARNINGS).collect()
 }
 
-/// The thread that listens, and what ends it.
+/// The thread that listens for signals, and the handle that ends it.
 static LISTENING: Mutex<Option<(Handle, JoinHandle<()>)>> = Mutex::new(None);
 
-/// Lets signals wait for the program that this one becomes, until that one listens. Returns what is to be in its environment. What was
-/// heard before is in `stop` of [`stop_on_signal`].
+/// Blocks signals until the next program of this process listens for them. Returns a variable for
+/// that program's environment, if it needs one.
+///
+/// Signals that arrived before are in the flag of [`stop_on_signal`].
 pub fn hand_on() -> Option<(&'static str, &'static str)> {
     native::hold_signals(&all(), true);
     let listening = LISTENING.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -43,25 +47,29 @@ fn had_terminal() -> bool {
     std::env::var_os(TERMINAL).is_some() || File::open("/dev/tty").is_ok()
 }
 
-/// A signal ends the process at once, without leaving an unfinished file.
+/// Ends the process at once on a signal, and removes its unfinished files.
 pub fn end_on_signal() {
-    // Where nothing can listen, the process ends as the system ends it.
+    // Without a listening thread, the signal's default action ends the process.
     listen(|_| end_now());
 }
 
-/// The first signal asks the run to end after its step, and so does every warning of a batch system; the second that is none ends the process.
+/// Returns a flag that a signal sets, to ask the run to end after its step.
+///
+/// A batch system's warning only sets the flag. The second signal that is not such a warning ends
+/// the process at once. With `json`, prints nothing.
 pub fn stop_on_signal(json: bool) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let heard = stop.clone();
     let mut asked = false;
-    // Threads that begin later hold them too, so that the one that listens hears all.
+    // Threads that start later inherit the blocked signals, so that only the listening thread gets
+    // them.
     native::hold_signals(&all(), true);
     let listening = listen(move |signal| {
         let first = !heard.swap(true, Ordering::SeqCst);
         if ENDS.contains(&signal) && std::mem::replace(&mut asked, true) {
             end_now();
         }
-        // Who reads JSON lines hears of it in the last one.
+        // A reader of JSON lines learns of the interruption from the last line.
         if json {
             return;
         }
@@ -84,9 +92,11 @@ fn end_now() -> ! {
     native::exit_now(130)
 }
 
-/// Calls `handler` with each signal from now on, in a thread of its own; returns whether that could be started.
+/// Calls `handler` with each signal from now on, in a new thread. Returns whether the thread could
+/// be started.
 ///
-/// A terminal that closes ends nothing: its signal counts only from a process that has no terminal, or has it still.
+/// A terminal that closes ends nothing: SIGHUP is passed on only if the process never had a
+/// terminal, or its terminal is still open.
 fn listen(mut handler: impl FnMut(i32) + Send + 'static) -> bool {
     let (had, terminal) = (had_terminal(), File::open("/dev/tty").ok());
     let closed = move || had && !terminal.as_ref().is_some_and(File::is_terminal);
@@ -99,7 +109,8 @@ fn listen(mut handler: impl FnMut(i32) + Send + 'static) -> bool {
     };
     let (begun, begins) = mpsc::channel();
     let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
-        // Not before there is a thread that listens: whatever has a handler ends the process no more.
+        // Handlers are set only once the thread runs, because a signal with a handler no longer
+        // ends the process by default.
         let Ok(mut signals) = Signals::new(heeded()) else { return };
         native::hold_signals(&all(), false);
         let _ = begun.send(signals.handle());
@@ -112,14 +123,15 @@ fn listen(mut handler: impl FnMut(i32) + Send + 'static) -> bool {
     true
 }
 
-/// Those that are listened to: under nohup all but the hang-up.
+/// The signals to listen to: all, or all but SIGHUP if it is ignored, as under nohup.
 fn heeded() -> Vec<i32> {
     let mut signals = all();
     signals.retain(|signal| *signal != SIGHUP || !native::ignores(SIGHUP));
     signals
 }
 
-/// The same for a process that gets no more threads, with handlers that only set flags.
+/// Does what [`stop_on_signal`] does, for a process that can start no more threads: handlers only
+/// set flags.
 fn stop_without_thread(stop: &Arc<AtomicBool>) {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in heeded().into_iter().filter(|signal| ENDS.contains(signal)) {

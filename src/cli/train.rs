@@ -1,4 +1,4 @@
-//! `bitfit-train`, `bitfit train`.
+//! `bitfit-train` and `bitfit train`.
 
 use super::inspect::show_plan;
 use super::signals::stop_on_signal;
@@ -9,7 +9,7 @@ use crate::train::{self, Listeners, MetricsFile, Profiler, Start, TensorBoard, T
 use clap::Args;
 use std::path::PathBuf;
 
-/// What the help ends in, with what stands between examples and exit codes.
+/// Makes the end of the help: examples, `$between`, exit codes.
 macro_rules! ending {
     ($between:literal) => {
         concat!(
@@ -28,10 +28,10 @@ macro_rules! ending {
     };
 }
 
-/// What `-h` ends in.
+/// The end of `-h`.
 pub const EXAMPLES: &str = ending!("");
 
-/// What `--help` ends in.
+/// The end of `--help`.
 pub const LESSON: &str = ending!(
     "The smallest configuration:
   [model]
@@ -76,19 +76,20 @@ pub struct Train {
     /// The configuration, a TOML file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Override a key of the file; may be given several times.
+    /// Override a key of the file; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// Go on with the run that training.output_dir holds, from its newest checkpoint; without one, begin.
+    /// Resume the run in training.output_dir from its newest checkpoint; without a checkpoint,
+    /// start it.
     #[arg(long)]
     resume: bool,
-    /// Replace the run that training.output_dir holds.
+    /// Replace the run in training.output_dir.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
     /// Read and check everything, print what would train, and stop; nothing is written.
     #[arg(long)]
     dry_run: bool,
-    /// Print at the end where the time of a step went.
+    /// Print at the end how long each part of a step took.
     #[arg(long)]
     profile: bool,
     /// Write metrics and the summary to stdout, and logs to stderr, as JSON lines.

@@ -1,4 +1,4 @@
-//! Which model and which task a command is about.
+//! Finds the model and the task that a command's arguments name.
 
 use super::{downloads, find_model};
 use crate::config::{Run, RunConfig};
@@ -12,43 +12,46 @@ use std::path::{Path, PathBuf};
 /// Arguments that name a model and a task.
 #[derive(Args)]
 pub struct Which {
-    /// A run directory: its base, its delta and its data are taken.
+    /// A run directory, whose base, delta and data are used.
     #[arg(long, value_name = "DIR", required_unless_present_any = ["delta", "model"])]
     run: Option<PathBuf>,
-    /// The base directory, or the id of a model on the Hub; with --run, instead of the one the run names.
+    /// The base: a directory, or the id of a model on the Hub; with --run, used instead of the
+    /// run's base.
     #[arg(long, value_name = "DIR|ID")]
     model: Option<PathBuf>,
-    /// Of a model on the Hub: a branch, a tag or a commit [default: main].
+    /// Branch, tag or commit of the model on the Hub [default: main].
     #[arg(long, value_name = "NAME", requires = "model")]
     revision: Option<String>,
-    /// The base's weight file, or index of several [default: the first of model.ot, model.safetensors and pytorch_model.bin; of a Hub model, safetensors first].
+    /// The base's weight file, or the index of a sharded model [default: the first of model.ot,
+    /// model.safetensors and pytorch_model.bin; for a Hub model, safetensors first].
     #[arg(long, value_name = "NAME")]
     weights: Option<String>,
-    /// The task's delta.safetensors; with --run, instead of the run's.
+    /// The task's delta.safetensors; with --run, used instead of the run's delta.
     #[arg(long, value_name = "FILE")]
     delta: Option<PathBuf>,
 }
 
-/// What was found.
+/// The model and the task that the arguments name.
 pub struct Found {
-    /// The run that it comes from, where it does.
+    /// The configuration of --run; `None` if --run is not given.
     pub run: Option<Run>,
     pub model: Model,
-    /// None where the model is to have a task of its own.
+    /// The task's delta; `None` if the model must be a classifier with a head of its own.
     pub delta: Option<PathBuf>,
-    /// Whether the delta is the run's.
+    /// Whether a delta, if there is one, is the run's: --delta is not given.
     pub own_delta: bool,
     /// The directory of the task's tokenizer.
     pub tokenizer: PathBuf,
 }
 
 impl Which {
-    /// The delta that is named, where one is.
+    /// The value of --delta, if given.
     pub fn delta(&self) -> Option<&Path> {
         self.delta.as_deref()
     }
 
-    /// Finds it, the base downloaded where it is the Hub's; `device` is the command's.
+    /// Finds the model and the task, and downloads the base if it is on the Hub. `device` replaces
+    /// the run's device.
     pub fn find(&self, device: &str, bars: &MultiProgress) -> Result<Found> {
         let run = self.run.as_deref().map(|dir| read_run(dir, device)).transpose()?;
         let of_run = run
@@ -89,7 +92,8 @@ impl Which {
     }
 }
 
-/// The configuration of a run directory. The device is this command's: the run's may not be here.
+/// The configuration of a run directory, with the command's `device`: the run's device may not
+/// exist on this machine.
 fn read_run(dir: &Path, device: &str) -> Result<Run> {
     let path = dir.join("config.toml");
     if !files::is_there(&path)? {

@@ -1,4 +1,4 @@
-//! Which plots a report has.
+//! The plots of a report.
 
 use super::format::{self, digits, short};
 use super::grid::{rate_name, slug};
@@ -8,7 +8,7 @@ use super::stats::Spread;
 use crate::freeze::Term;
 use std::collections::BTreeSet;
 
-/// Every plot of a report, in its order; the names begin with the task's.
+/// All plots of a report, in order. The names of a task's plots start with its [`prefix`].
 pub fn all(report: &Report) -> Vec<Plot> {
     let mut plots: Vec<Plot> = by_rows(report).into_iter().collect();
     for task in &report.tasks {
@@ -17,7 +17,7 @@ pub fn all(report: &Report) -> Vec<Plot> {
     plots
 }
 
-/// The beginning of the names of a task's plots.
+/// The prefix of the names of a task's plots.
 pub fn prefix(task: &TaskReport) -> String {
     format!("{}--", slug(&task.name))
 }
@@ -108,7 +108,8 @@ fn of_task(task: &TaskReport) -> Vec<Plot> {
     plots
 }
 
-/// The metric over the number of training rows, where the tasks are one at several sizes.
+/// The metric against the number of training rows; `None` unless all tasks are one task at
+/// different sizes.
 fn by_rows(report: &Report) -> Option<Plot> {
     let first = report.tasks.first()?;
     let sizes: BTreeSet<usize> =
@@ -143,7 +144,7 @@ fn by_rows(report: &Report) -> Option<Plot> {
     Some(Plot::lines(("training-rows", &title, &text), &of_arms, &x, &metric))
 }
 
-/// How far the biases of an arm moved, by place and layer.
+/// A heat map of the mean change of an arm's biases, by place and layer; `None` if none moved.
 fn moved(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
     let most = arm.moved.iter().map(|moved| moved.mean).fold(0.0, f64::max);
     let layers: BTreeSet<usize> = arm.moved.iter().filter_map(|moved| moved.layer).collect();
@@ -183,7 +184,7 @@ fn moved(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
 
 fn confusion(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
     let counts = arm.confusion.as_ref()?;
-    // More classes than fit are no picture.
+    // The cells of a larger matrix would be too small to read.
     if counts.len() > 12 {
         return None;
     }
@@ -230,13 +231,13 @@ fn point(x: f64, spread: &Spread) -> Point {
     Point { x, y: spread.mean, sd: spread.sd.unwrap_or(0.0) }
 }
 
-/// What a plot of all arms shows, in words.
+/// The description of a plot of all arms, in words.
 fn words(task: &TaskReport, of: impl Fn(&ArmReport) -> String) -> String {
     let arms = task.arms.iter().map(|arm| format!("{}: {}", arm.name, of(arm)));
     arms.collect::<Vec<_>>().join("; ")
 }
 
-/// A metric at a tick: four places at most, without zeros at the end.
+/// A metric as a tick's text: at most four decimals, without trailing zeros.
 fn plain(value: f64) -> String {
     let text = format!("{value:.4}");
     match text.trim_end_matches('0').trim_end_matches('.') {
@@ -245,13 +246,14 @@ fn plain(value: f64) -> String {
     }
 }
 
-/// A rate at a tick, rounded where a product of tens is not exact.
+/// A learning rate as a tick's text, to two significant digits: ticks are products of powers of
+/// ten, which floating point rounds.
 fn tick_rate(rate: f64) -> String {
     let text = format!("{rate:.1e}");
     text.replace(".0e", "e")
 }
 
-/// With a capital letter first.
+/// The text with its first letter in upper case.
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()

@@ -1,29 +1,29 @@
-//! What is commonly said of BitFit, beside what was measured.
+//! Common claims about BitFit, beside what was measured.
 
 use super::format::{bytes, digits, percent, with};
 use super::report::{ArmReport, SIGNIFICANT, TaskReport};
 use super::stats::{Spread, paired_t};
 use serde::Serialize;
 
-/// Something that is said of BitFit.
+/// A common claim about BitFit.
 #[derive(Debug, Clone, Serialize)]
 pub struct Claim {
-    /// What is said.
+    /// The claim's text.
     pub claim: &'static str,
-    /// Whether times or memory decide it: another run of the same gives other figures.
+    /// Whether the claim is about time or memory, which differ when the same run is repeated.
     pub cost: bool,
-    /// What was measured, by task.
+    /// The measurement on each task.
     pub measured: Vec<Measured>,
 }
 
-/// What was measured of a claim on a task.
+/// The measurement of a claim on one task.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
-    /// For people.
+    /// The measurement in words.
     pub text: String,
-    /// The figure: a ratio or a share.
+    /// The measured ratio or share; `None` if it could not be measured.
     pub value: Option<f64>,
-    /// Whether the claim holds; none where that cannot be said.
+    /// Whether the claim holds; `None` if the measurement does not decide it.
     pub holds: Option<bool>,
 }
 
@@ -32,7 +32,7 @@ impl Measured {
         Self { text: why.into(), value: None, holds: None }
     }
 
-    /// What it is, and whether the claim holds.
+    /// The text, followed by the verdict if there is one.
     pub fn shown(&self) -> String {
         match self.holds {
             Some(true) => format!("{}: holds", self.text),
@@ -42,10 +42,11 @@ impl Measured {
     }
 }
 
-/// An arm of the grid, by its place and its name.
+/// Index and name of an arm of the grid; `None` if the grid has no such arm.
 type Arm<'a> = Option<(usize, &'a String)>;
 
-/// What is said of BitFit, measured on each of `tasks`, as far as the grid has the arms for it.
+/// The claims about BitFit, each measured on all `tasks`. Claims about an arm that the grid lacks
+/// are left out.
 pub fn claims(tasks: &[TaskReport], bitfit: Arm<'_>, full: Arm<'_>) -> Vec<Claim> {
     type Own = fn(&ArmReport) -> Measured;
     type Against = fn(&TaskReport, &ArmReport, &ArmReport) -> Measured;
@@ -76,7 +77,7 @@ pub fn claims(tasks: &[TaskReport], bitfit: Arm<'_>, full: Arm<'_>) -> Vec<Claim
     claims
 }
 
-/// What is reported of an arm on `task`, or that nothing is.
+/// The report of an arm on `task`; the error is a [`Measured`] that says that no run is done.
 fn of<'a>(
     task: &'a TaskReport,
     (place, name): (usize, &String),
@@ -85,7 +86,7 @@ fn of<'a>(
     arm.ok_or_else(|| Measured::missing(&format!("no run of {name} is done")))
 }
 
-/// Median steps, at each arm's own rate; the ratio of the means over seeds.
+/// The ratio of the mean step times over the seeds, each arm at its own learning rate.
 fn speed(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     let ratio = full.cost.step_seconds.mean / bitfit.cost.step_seconds.mean;
     Measured {
@@ -110,7 +111,8 @@ fn memory(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     }
 }
 
-/// The mean over the seeds that both have of the share with each; whether it is below 95 % is tested by a paired t-test.
+/// The mean over the common seeds of BitFit's metric divided by full fine-tuning's. A paired t-test
+/// tells whether the mean differs from 95 %.
 fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     let of = |seed: u64| full.by_seed.iter().find(|their| their.seed == seed);
     let both = bitfit.by_seed.iter().filter_map(|our| Some((our.value, of(our.seed)?.value)));
@@ -123,7 +125,7 @@ fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured 
         return Measured::missing("no seed in common");
     };
     let tested = paired_t(&shares.iter().map(|share| (*share, 0.95)).collect::<Vec<_>>());
-    // Equal shares leave no spread to doubt them by.
+    // If all shares are equal but not 95 %, the test has no p-value, and the mean decides.
     let clear = tested.is_some_and(|test| test.p.is_none_or(|p| p < SIGNIFICANT));
     let shown = with(&share, |share| digits(100.0 * share, 3));
     let shown = format!("{shown} % ({:.4} of {:.4})", bitfit.quality.mean, full.quality.mean);

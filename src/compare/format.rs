@@ -1,14 +1,14 @@
-//! Numbers for people.
+//! Numbers as text for the report.
 
 use super::stats::Spread;
 use crate::freeze::thousands;
 
-/// `0.8724 ± 0.0041`.
+/// A mean and its standard deviation to four decimals: `0.8724 ± 0.0041`.
 pub fn spread(spread: &Spread) -> String {
     with(spread, |value| format!("{value:.4}"))
 }
 
-/// The mean and, where there is one, the standard deviation, each as `shown`.
+/// The mean and, if there is one, the standard deviation, each formatted by `shown`.
 pub fn with(spread: &Spread, shown: impl Fn(f64) -> String) -> String {
     match spread.sd {
         Some(sd) => format!("{} ± {}", shown(spread.mean), shown(sd)),
@@ -16,7 +16,7 @@ pub fn with(spread: &Spread, shown: impl Fn(f64) -> String) -> String {
     }
 }
 
-/// A number to `digits` significant ones: `0.118`, `12.3`, `1,234`.
+/// A number to `digits` significant digits: `0.118`, `12.3`, `1,234`.
 pub fn digits(value: f64, digits: i32) -> String {
     if value == 0.0 || !value.is_finite() {
         return format!("{value}");
@@ -30,12 +30,12 @@ pub fn digits(value: f64, digits: i32) -> String {
     }
 }
 
-/// A share in percent: `0.118 %`.
+/// A share as a percentage: `0.118 %`.
 pub fn percent(share: f64) -> String {
     format!("{} %", digits(100.0 * share, 3))
 }
 
-/// Bytes: `116 kB`, `90.9 MB`.
+/// A number of bytes: `116 kB`, `90.9 MB`.
 pub fn bytes(count: f64) -> String {
     match count {
         n if n < 1e3 => format!("{n:.0} B"),
@@ -55,7 +55,7 @@ pub fn short(count: f64) -> String {
     }
 }
 
-/// At most three places, without zeros at the end.
+/// A number to at most three decimals, without trailing zeros.
 fn trimmed(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

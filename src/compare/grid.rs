@@ -1,4 +1,5 @@
-//! A grid of runs, from its file: tasks x arms x learning rates x seeds over one ordinary run configuration.
+//! A grid of runs, read from a file: tasks x arms x learning rates x seeds over one run
+//! configuration.
 
 use crate::config::{
     BitfitSection, DataSection, MethodSection, ModelSection, Run, RunConfig, TrainingSection,
@@ -11,16 +12,16 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The file as written: `[compare]`, `[[task]]`, `[[arm]]`, and the sections of a run configuration, which go for every run.
+/// A grid: `[compare]`, `[[task]]`, `[[arm]]`, and sections of a run configuration for all runs.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct GridFile {
-    /// What is compared, and where the report goes.
+    /// The report's title and directory, and the base, seeds and learning rates of the runs.
     compare: CompareSection,
-    /// The tasks, each with what its runs set; by default one, that of the configuration.
+    /// The tasks, each with keys for its runs; by default one task, that of the configuration.
     #[serde(default)]
     task: Vec<TaskSection>,
-    /// What is compared, each with what its runs set.
+    /// The arms to compare, each with keys for its runs.
     #[serde(default)]
     arm: Vec<ArmSection>,
     #[serde(default)]
@@ -45,13 +46,13 @@ struct GridFile {
 struct CompareSection {
     /// The report's heading; by default the file's name.
     title: Option<String>,
-    /// Where runs and report go.
+    /// The directory of the runs and the report.
     output_dir: PathBuf,
     /// The configuration that all runs start from.
     base: Option<PathBuf>,
     /// The seeds of each arm's runs.
     seeds: Vec<u64>,
-    /// Whether the first seed alone runs at every rate, and the others at the best of them.
+    /// Whether to choose the learning rate on the first seed; other seeds run at the best only.
     tune: bool,
     /// The learning rates of arms that have none of their own.
     learning_rates: Vec<f64>,
@@ -76,11 +77,11 @@ impl Default for CompareSection {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct TaskSection {
-    /// Its name.
+    /// The task's name.
     name: String,
-    /// The configuration that its runs start from, instead of `compare.base`.
+    /// The configuration that the task's runs start from, instead of `compare.base`.
     base: Option<PathBuf>,
-    /// Keys of its runs, as `"SECTION.KEY" = VALUE`.
+    /// Keys for the task's runs, as `"SECTION.KEY" = VALUE`.
     #[serde(default)]
     #[schemars(with = "Map<String, Value>")]
     set: toml::Table,
@@ -89,21 +90,21 @@ struct TaskSection {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ArmSection {
-    /// Its name.
+    /// The arm's name.
     name: String,
-    /// Keys of its runs, as `"SECTION.KEY" = VALUE`.
+    /// Keys for the arm's runs, as `"SECTION.KEY" = VALUE`.
     #[serde(default)]
     #[schemars(with = "Map<String, Value>")]
     set: toml::Table,
-    /// Its learning rates, instead of `compare.learning_rates`.
+    /// The arm's learning rates, instead of `compare.learning_rates`.
     learning_rates: Option<Vec<f64>>,
 }
 
-/// The JSON schema of a grid's file.
+/// The JSON schema of a grid file.
 pub fn schema() -> Value {
     let mut schema = schema_of::<GridFile>("The grid of a bitfit comparison");
     let sections = schema.get_mut("properties").and_then(Value::as_object_mut);
-    // What every run needs may be in the base, or in a task's or an arm's keys.
+    // A section may lack a required key: the base, or the `set` of a task or an arm, may have it.
     for (name, section) in sections.into_iter().flatten() {
         if let Some(section) = section.as_object_mut().filter(|_| name != "compare") {
             section.shift_remove("required");
@@ -115,46 +116,46 @@ pub fn schema() -> Value {
     schema
 }
 
-/// A grid, every run of it checked.
+/// A grid, with the configuration of every run checked.
 #[derive(Debug, Clone)]
 pub struct Grid {
-    /// The file.
+    /// The grid file.
     pub path: PathBuf,
     /// The report's heading.
     pub title: String,
-    /// Where runs and report go.
+    /// The directory of the runs and the report.
     pub output_dir: PathBuf,
-    /// Of each arm's runs.
+    /// The seeds of each arm's runs.
     pub seeds: Vec<u64>,
-    /// Whether the first seed alone runs at every rate, and the others at the best of them.
+    /// Whether to choose the learning rate on the first seed; other seeds run at the best only.
     pub tune: bool,
-    /// The tasks' names, as in the file.
+    /// The tasks' names, in the file's order.
     pub tasks: Vec<String>,
-    /// The arms, as in the file.
+    /// The arms, in the file's order.
     pub arms: Vec<Arm>,
-    /// The arm that the others are tested against, by its place.
+    /// Index of the arm that the others are tested against.
     pub reference: usize,
     folder: PathBuf,
     base: RunConfig,
-    /// Of each task, its base where it has its own, and what it sets.
+    /// For each task, its own base, if it has one, and the keys that it sets.
     task_layers: Vec<(Option<RunConfig>, Layer)>,
-    /// The file's own sections.
+    /// The run configuration's sections in the grid file, which apply to every run.
     common: Layer,
-    /// `--set`, which go for every run.
+    /// The `--set` overrides of run keys, which apply to every run.
     given: Vec<String>,
 }
 
-/// One of the things that are compared.
+/// An arm: one of the configurations to compare.
 #[derive(Debug, Clone)]
 pub struct Arm {
-    /// Its name.
+    /// The arm's name.
     pub name: String,
-    /// Its learning rates; none: what the configuration says.
+    /// The arm's learning rates; empty if the configuration sets the rate.
     pub learning_rates: Vec<f64>,
     layer: Layer,
 }
 
-/// Keys with their values, and where they were written.
+/// Keys with their values, and the place where they were written.
 #[derive(Debug, Clone)]
 struct Layer {
     place: String,
@@ -164,33 +165,35 @@ struct Layer {
 /// A run of the grid.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// The task's place.
+    /// Index of the task in [`Grid::tasks`].
     pub task: usize,
-    /// The arm's place.
+    /// Index of the arm in [`Grid::arms`].
     pub arm: usize,
     /// The learning rate.
     pub learning_rate: f64,
     /// The seed.
     pub seed: u64,
-    /// The run, its directory below the grid's.
+    /// The run, whose output directory is below the grid's.
     pub run: Run,
 }
 
-/// The key that an arm's rates are of.
+/// The key that an arm's `learning_rates` set.
 const RATE: &str = "training.learning_rate";
 
-/// Keys that the grid decides.
+/// Keys that the grid sets itself, each with what to use instead.
 const OURS: [(&str, &str); 2] = [
     ("training.output_dir", "compare.output_dir, below which every run has its own"),
     ("training.seed", "compare.seeds"),
 ];
 
 impl Grid {
-    /// Reads and checks `path`; overrides of the section `compare` are of the grid, all others of every run.
+    /// Reads the grid file `path` and checks the configuration of every run. Overrides of `compare`
+    /// keys apply to the grid, all others to every run.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let file: GridFile = match overrides.iter().any(|text| of_grid(text)) {
             false => read_toml(path)?,
-            // Read once as it is, so that what is wrong in the file is told with its line.
+            // Reads the file once without the overrides, so that an error in the file names its
+            // line.
             true => {
                 read_toml::<GridFile>(path)?;
                 overridden(read_toml(path)?, overrides)?
@@ -207,7 +210,8 @@ impl Grid {
         if compare.output_dir.as_os_str().is_empty() {
             return Err(error("compare.output_dir", &"nothing", "a path"));
         }
-        // As of every key, a path in the file is seen from there, and a path of `--set` from where the command is given.
+        // As for every key, a path in the file is relative to the file's directory, and a path in
+        // `--set` to the working directory.
         let from = |key: &str, path: &Path| -> Result<PathBuf> {
             let key = format!("compare.{key}");
             let given = |text: &String| text.split('=').next().unwrap_or_default().trim() == key;
@@ -331,7 +335,8 @@ impl Grid {
             common,
             given,
         };
-        // Whatever is wrong with one of the runs is said before the first begins.
+        // Configures every run now, so that an error in any is reported before the first run
+        // begins.
         for task in 0..grid.tasks.len() {
             let mut metric = None;
             for arm in 0..grid.arms.len() {
@@ -352,7 +357,8 @@ impl Grid {
         Ok(grid)
     }
 
-    /// Every run of an arm on a task: all rates with the first seed, then with the others.
+    /// All runs of an arm on a task: the first seed at every rate, then each other seed at every
+    /// rate. If [`Grid::tunes`], the caller keeps only the best rate of the other seeds.
     pub fn cells(&self, task: usize, arm: usize) -> Result<Vec<Cell>> {
         let missing = || Error::Bug("a run outside of its grid".into());
         let rates = self.arms.get(arm).ok_or_else(missing)?.learning_rates.iter();
@@ -389,7 +395,7 @@ impl Grid {
             }
             other => other,
         })?;
-        // Known now: where nobody says one, it is the method's.
+        // The rate is known only now: if no key sets it, the method's default applies.
         let learning_rate = run.learning_rate();
         let name = format!("lr-{}-seed-{seed}", rate_name(learning_rate));
         run.config.training.output_dir.push(name);
@@ -403,23 +409,23 @@ impl Grid {
         self.output_dir.join("runs").join(task).join(arm)
     }
 
-    /// How many runs there are on a task of an arm.
+    /// Number of runs of an arm on one task.
     pub fn count(&self, arm: usize) -> usize {
         let rates = self.arms.get(arm).map_or(1, |arm| arm.learning_rates.len().max(1));
         if self.tunes(arm) { rates + self.seeds.len() - 1 } else { rates * self.seeds.len() }
     }
 
-    /// Whether an arm's rate is chosen on the first seed.
+    /// Whether the arm's learning rate is chosen on the first seed.
     pub fn tunes(&self, arm: usize) -> bool {
         self.tune && self.arms.get(arm).is_some_and(|arm| arm.learning_rates.len() > 1)
     }
 
-    /// How many runs there are in all.
+    /// Number of runs in the grid.
     pub fn total(&self) -> usize {
         (0..self.arms.len()).map(|arm| self.count(arm)).sum::<usize>() * self.tasks.len()
     }
 
-    /// A run's name for people.
+    /// A run's name, as shown to people.
     pub fn place(&self, cell: &Cell) -> String {
         let arm = self.arms.get(cell.arm).map_or("", |arm| &arm.name);
         let rate = rate_name(cell.learning_rate);
@@ -432,7 +438,7 @@ impl Grid {
 }
 
 impl Layer {
-    /// What `set` of the arm or task `name` says: `"training.seed" = 1`, or the same as tables.
+    /// The keys in `set` of the arm or task `name`, written as `"training.seed" = 1` or as tables.
     fn new(path: &Path, kind: &str, name: &str, set: toml::Table) -> Result<Self> {
         let mut values = vec![];
         for (key, value) in set {
@@ -448,7 +454,7 @@ impl Layer {
         Ok(layer)
     }
 
-    /// Refuses what the grid decides.
+    /// Errs if the layer sets a key that the grid sets itself.
     fn free(&self) -> Result<()> {
         for (key, _) in &self.values {
             if let Some((_, instead)) = OURS.iter().find(|(ours, _)| ours == key) {
@@ -461,19 +467,19 @@ impl Layer {
         Ok(())
     }
 
-    /// Where it was written, within the file `path`.
+    /// The place where the layer was written, without the file name `path`.
     fn prefix(&self, path: &Path) -> &str {
         let place = self.place.strip_prefix(&path.display().to_string()).unwrap_or(&self.place);
         place.trim_start_matches(": ")
     }
 }
 
-/// Whether an override is of the grid itself.
+/// Whether an override is for the grid itself.
 fn of_grid(text: &str) -> bool {
     text.trim_start().starts_with("compare.")
 }
 
-/// The file with the overrides of its section `compare`.
+/// The grid file with the overrides of its section `compare`.
 fn overridden(mut table: toml::Table, overrides: &[String]) -> Result<GridFile> {
     let mut file = None;
     for text in overrides.iter().filter(|text| of_grid(text)) {
@@ -491,12 +497,12 @@ fn overridden(mut table: toml::Table, overrides: &[String]) -> Result<GridFile> 
     file.ok_or_else(|| Error::Bug("no override of the grid".into()))
 }
 
-/// `0.0004` as `4e-4`.
+/// A learning rate in scientific notation: `4e-4` for `0.0004`.
 pub fn rate_name(rate: f64) -> String {
     format!("{rate:e}")
 }
 
-/// A name as that of a file: small letters, digits and dashes.
+/// A name as part of a file name: lower-case letters, digits and dashes.
 pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.chars().flat_map(char::to_lowercase) {

@@ -1,4 +1,4 @@
-//! `report.html`: one file, without a network.
+//! `report.html`: one file that loads nothing from the network.
 
 use super::charts::prefix;
 use super::plot::{Plot, escaped};
@@ -33,7 +33,7 @@ li{margin:.3rem 0;max-width:72ch}
 @media print{figure{break-inside:avoid}}
 ";
 
-/// The page, its plots within.
+/// The HTML page, with its plots inline.
 pub fn page(report: &Report, plots: &[Plot]) -> String {
     let title = escaped(&report.title);
     let mut out = format!(

@@ -1,4 +1,4 @@
-//! What a comparison keeps of each run, in its directory: `compare.json`.
+//! The record that a comparison keeps of each run, in the run's directory: `compare.json`.
 
 use crate::base::Base;
 use crate::changes::Changes;
@@ -23,31 +23,35 @@ use tch::{Device, Tensor};
 
 const NAME: &str = "compare.json";
 
-/// `compare.json`.
+/// The contents of `compare.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kept {
-    /// The configuration that was asked for, by which a run is known to be the same.
+    /// The configuration as TOML, without the output directory. Equal text means the same run.
     config: String,
-    /// None until the run is done.
+    /// `None` until the run is done.
     finished: Option<Finished>,
 }
 
-/// What was measured when a run was done, besides its `summary.json`.
+/// Measurements of a finished run, in addition to its `summary.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finished {
     /// What the run was made from.
     pub facts: Facts,
     /// Size of `delta.safetensors`, in bytes.
     pub delta_bytes: u64,
-    /// Of the evaluation rows, texts and targets: predictions are paired on equal ones alone.
+    /// SHA-256 of the texts and targets of the evaluation rows. Predictions are paired only if the
+    /// fingerprints are equal.
     pub rows_fingerprint: String,
-    /// Whether each evaluation row is predicted right, as 1 or 0; none of a regression.
+    /// One character for each evaluation row, `1` if the prediction is right, else `0`; `None` for
+    /// regression.
     pub right: Option<String>,
-    /// Rows are true classes, columns predicted ones.
+    /// Confusion matrix: rows are true classes, columns predicted ones. `None` for tasks other than
+    /// classification, and for many classes.
     pub confusion: Option<Vec<Vec<u64>>>,
     /// How far each of the encoder's biases moved.
     pub moved: Vec<Moved>,
-    /// Whether the process that ended the run did nothing else, and enough of it to measure its memory and its steps.
+    /// Whether the process that finished the run trained no other, and took enough of its steps to
+    /// measure memory and step time.
     pub memory_is_its_own: bool,
 }
 
@@ -56,18 +60,19 @@ pub struct Finished {
 pub struct Facts {
     /// The base's name.
     pub base: String,
-    /// Size of its weight file, in bytes.
+    /// Size of the base's weight file, in bytes.
     pub base_bytes: u64,
-    /// Training rows.
+    /// Number of training rows.
     pub train_rows: usize,
-    /// Evaluation rows.
+    /// Number of evaluation rows.
     pub eval_rows: usize,
     /// Label names.
     pub labels: Vec<String>,
-    /// Of the base's weights; runs of an older version did not say.
+    /// Fingerprint of the base's weights; `None` if an older version wrote the file.
     #[serde(default)]
     pub base_fingerprint: Option<String>,
-    /// Of training and evaluation rows, in their order; likewise.
+    /// Fingerprint of the training and evaluation rows, in their order; `None` if an older version
+    /// wrote the file.
     #[serde(default)]
     pub data_fingerprint: Option<String>,
 }
@@ -75,26 +80,26 @@ pub struct Facts {
 /// The mean change of a bias.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Moved {
-    /// Its place in a layer.
+    /// The bias's place in a layer.
     pub term: Term,
-    /// The layer; none of the embeddings'.
+    /// The layer, counted from 0; `None` for the embeddings' LayerNorm.
     pub layer: Option<usize>,
-    /// The mean of |after - before| over its entries.
+    /// The mean of |after - before| over the bias's entries.
     pub mean: f64,
 }
 
-/// Where a run of the grid stands.
+/// The status of a run of the grid.
 pub enum Standing {
-    /// It has not begun, or not ended.
+    /// The run has not begun, or has not finished.
     Open,
-    /// It is done.
+    /// The run is done.
     Done(Box<Finished>),
-    /// Its directory holds a run of another configuration.
+    /// The directory holds a run of another configuration.
     Other,
 }
 
 impl Facts {
-    /// Of a run before its first step.
+    /// The facts of a run before its first step.
     pub fn of(prepared: &Prepared) -> Self {
         let base = &prepared.model.base;
         Self {
@@ -109,14 +114,14 @@ impl Facts {
     }
 }
 
-/// The configuration as text, but for where its run goes.
+/// The configuration as TOML, without the output directory.
 fn asked(run: &Run) -> Result<String> {
     let mut config = run.config.clone();
     config.training.output_dir = PathBuf::new();
     config.to_toml()
 }
 
-/// Where `run` stands, by what is kept of it.
+/// The status of `run`, from its `compare.json`. Errs if that file cannot be parsed.
 pub fn standing(run: &Run) -> Result<Standing> {
     let path = run.config.training.output_dir.join(NAME);
     if !files::is_there(&path)? {
@@ -137,7 +142,7 @@ pub fn standing(run: &Run) -> Result<Standing> {
     })
 }
 
-/// Keeps that `run` was begun, or what was `finished` of it.
+/// Writes the `compare.json` of `run`. `finished` is `None` while the run goes on.
 pub fn keep(run: &Run, finished: Option<Finished>) -> Result<()> {
     let dir = &run.config.training.output_dir;
     files::create_dir(dir)?;
@@ -146,7 +151,7 @@ pub fn keep(run: &Run, finished: Option<Finished>) -> Result<()> {
     files::replace_with(&dir.join(NAME), text.as_bytes())
 }
 
-/// The biases of the bases that were looked at, by directory and weight file.
+/// The biases of the bases read so far, by directory and weight file.
 #[derive(Default)]
 pub struct Biases(BTreeMap<(PathBuf, Option<String>), BTreeMap<String, Tensor>>);
 
@@ -167,7 +172,7 @@ impl Biases {
     }
 }
 
-/// Measures a run that has ended: its predictions on the evaluation rows, and how far its biases moved.
+/// Measures a finished run: its predictions on the evaluation rows, and the change of its biases.
 pub fn measure(
     run: &Run,
     facts: Facts,
@@ -226,7 +231,8 @@ pub fn measure(
     })
 }
 
-/// A target as it goes into the fingerprint of the rows: several labels as a truth value for each that there is.
+/// A target as text for the fingerprint of the rows. The labels of a multi-label row are written as
+/// one flag for each label of the task.
 fn written(target: &Target) -> String {
     let Target::Labels { has, of } = target else { return format!("{target:?}") };
     let mut flags = vec![false; *of];
@@ -236,7 +242,7 @@ fn written(target: &Target) -> String {
     format!("Labels({flags:?})")
 }
 
-/// What is predicted, as a target; `numbers` has the labels' numbers by name.
+/// The prediction as a target. `numbers` maps label names to class indices.
 fn guess(prediction: &Prediction, task: TaskType, numbers: &HashMap<&str, u32>) -> Target {
     let number = |name: &String| numbers.get(name.as_str()).copied();
     match task {

@@ -6,7 +6,7 @@ use super::report::Report;
 use super::tables::{self, Table};
 use crate::escape::markdown;
 
-/// The page; its plots are files beside it.
+/// The Markdown page, which links to the plots' files.
 pub fn page(report: &Report, plots: &[Plot]) -> String {
     let mut out =
         format!("# {}\n\n{}\n", markdown(&report.title), tables::summary(report).join(" "));

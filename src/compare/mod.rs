@@ -1,4 +1,5 @@
-//! Methods side by side: [`compare`] runs a grid, one run after the other, and reports what was measured.
+//! Comparison of methods: [`compare`] runs a grid, one run after the other, and reports what was
+//! measured.
 
 mod charts;
 mod claims;
@@ -29,48 +30,58 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A run that is done.
+/// A finished run.
 #[derive(Debug, Clone)]
 pub struct Ran {
-    /// Which one.
+    /// The cell of the grid.
     pub cell: Cell,
-    /// What its summary says.
+    /// The run's `summary.json`.
     pub summary: Summary,
-    /// What was measured afterwards.
+    /// The measurements taken after training.
     pub finished: Finished,
 }
 
 impl Ran {
-    /// The metric that the task goes by.
+    /// The task's metric, of the state that `delta.safetensors` holds; `None` if the summary lacks
+    /// it.
     pub fn value(&self) -> Option<f64> {
         self.summary.best.get(self.cell.run.metric.name()).copied()
     }
 }
 
-/// How a call of [`compare`] ended.
+/// The outcome of a call of [`compare`].
 pub enum Ended {
-    /// Everything that can be done is done, and this is the report.
+    /// Every run is done or has failed, and the report is written.
     Reported(Box<Report>),
-    /// A run was done, and more are to be done by another process.
+    /// One run has ended, and another process has to do the next.
     Again,
 }
 
-/// What processes of one comparison hand on to each other.
+/// The state that one process of a comparison leaves to the next.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct SoFar {
     failures: Vec<Failure>,
-    /// Seconds in runs, and how many runs' work that was.
+    /// Seconds spent in runs.
     spent: f64,
+    /// Number of runs done in `spent`, with fractions.
     worked: f64,
 }
 
-/// Where it is, in the grid's directory, while the comparison goes on.
+/// Name of the file with [`SoFar`] in the grid's directory, kept until the report is written.
 const SO_FAR: &str = ".so-far.json";
 
-/// Runs what of `grid` is not done yet, and writes the report. A run that fails is reported and passed over.
+/// Runs the cells of `grid` that are not done yet, and writes the report. A run that fails is
+/// reported and skipped.
 ///
-/// With `alone` it ends after a run: the next is another process's, to be called with `going_on`, so that the memory of each is its own.
-/// With `overwrite`, runs of another configuration that stand in the way are replaced.
+/// With `alone`, returns [`Ended::Again`] after one run if more are left: another process has to
+/// call `compare` with `going_on`. Each run then has a process of its own, so that its peak memory
+/// can be measured. Without `going_on`, runs that failed before are tried again. With `overwrite`,
+/// runs of another configuration in the grid's directories are replaced; without it, such runs are
+/// an error.
+///
+/// Returns [`Error::Interrupted`] if `stop` is set while runs are left, after writing a report on
+/// the runs that are done, if there are any. Also errs if the directory holds other files under a
+/// report's names, or if another comparison has locked it.
 pub fn compare(
     grid: &Grid,
     overwrite: bool,
@@ -84,7 +95,8 @@ pub fn compare(
     }
     let path = grid.output_dir.join(SO_FAR);
     let so_far = match files::read_text(&path) {
-        // Failures of an earlier command are tried again.
+        // Without `going_on`, the file is from an earlier command, whose failed runs are tried
+        // again.
         Ok(text) if going_on => serde_json::from_str(&text).unwrap_or_default(),
         _ => SoFar::default(),
     };
@@ -133,9 +145,10 @@ struct Comparison<'a> {
     progress: &'a mut Progress,
     stop: &'a AtomicBool,
     alone: bool,
-    /// Runs that this process began.
+    /// Number of runs that this process began.
     begun: usize,
-    /// Whether runs are left, to another process or another day: of these, what is done already is gathered, and nothing begun.
+    /// Whether runs are left for another process or a later command. Finished runs are then still
+    /// gathered, but no run begins.
     left: bool,
     biases: Biases,
     ran: Vec<Ran>,
@@ -161,7 +174,8 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Runs `cell`, unless it is done; a failure is noted.
+    /// Runs `cell`, unless it is done or has failed before. A failure of the run is recorded, not
+    /// returned.
     fn run_one(&mut self, cell: &Cell) -> Result<()> {
         if self.failures.iter().any(|failure| failure.is_of(self.grid, cell)) {
             self.progress.skip();
@@ -188,7 +202,7 @@ impl Comparison<'_> {
         self.begun += 1;
         self.progress.begin_run();
         let done = self.train(cell, &name, start);
-        // Whatever a run that was asked to end says of it, the comparison ends too.
+        // After a stop, any error of the run counts as the interruption.
         if self.stop.load(Ordering::SeqCst) && done.is_err() {
             self.left = true;
             return Ok(());
@@ -235,17 +249,19 @@ impl Comparison<'_> {
         };
         let summary = train_since(began, run, start, &mut hearing, self.stop)?;
         let (facts, steps) = (hearing.facts, hearing.steps);
-        // Earlier runs leave their memory to later ones, and a process that only ended a run has seen little of its own.
+        // Earlier runs in this process add to its peak memory, and a process that only finished a
+        // run has taken too few of its steps to measure.
         let own_peak = self.begun == 1 && steps >= summary.steps.min(10);
         let finished = kept::measure(run, facts, own_peak, &mut self.biases)?;
         kept::keep(run, Some(finished.clone()))?;
-        // Nothing goes on from a run that is done.
+        // A finished run is never resumed, so it needs no checkpoint.
         files::remove(&dir.join(checkpoint::FOLDER))?;
         Ok(Ran { cell: cell.clone(), summary, finished })
     }
 }
 
-/// The rate of the best of `ran`, the first of equals.
+/// The learning rate of the best of `ran`, the first of ties; `None` if each metric is missing or
+/// NaN.
 pub fn best_rate(ran: &[Ran]) -> Option<f64> {
     let mut best: Option<(f64, f64)> = None;
     for ran in ran {
@@ -262,8 +278,8 @@ pub fn best_rate(ran: &[Ran]) -> Option<f64> {
     best.map(|(rate, _)| rate)
 }
 
-/// Makes sure of the directory: it is this comparison's alone until what is returned is dropped. One that holds something else under the
-/// names of a report is refused.
+/// Locks the comparison's directory until the returned lock is dropped. Errs if another comparison
+/// holds the lock, or if the directory holds files under a report's names but no lock file.
 fn claim(dir: &Path) -> Result<Lock> {
     files::create_dir(dir)?;
     let there: Vec<&str> =
@@ -277,7 +293,7 @@ fn claim(dir: &Path) -> Result<Lock> {
     Lock::take(dir, "another comparison is writing to")
 }
 
-/// Refuses a directory with runs of another configuration.
+/// Errs if the grid's directories hold runs of another configuration.
 fn nothing_in_the_way(grid: &Grid) -> Result<()> {
     let mut others: Vec<PathBuf> = vec![];
     for task in 0..grid.tasks.len() {
@@ -296,7 +312,7 @@ fn nothing_in_the_way(grid: &Grid) -> Result<()> {
     )))
 }
 
-/// How many runs of `grid` are done.
+/// Number of finished runs of an arm on a task.
 pub fn done(grid: &Grid, task: usize, arm: usize) -> Result<usize> {
     let mut count = 0;
     for cell in grid.cells(task, arm)? {

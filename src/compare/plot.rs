@@ -1,101 +1,104 @@
-//! Plots as SVG: axes, points, lines, bars and heat maps, legible at a phone's width, on light and dark ground.
+//! Plots as SVG: axes, points, lines, bars and heat maps, legible at a phone's width, on a light or
+//! dark background.
 
 use crate::escape;
 use std::fmt::Write;
 
-/// Width of every plot: on a phone it is shrunk by a fifth, and its letters stay legible.
+/// Width of every plot. A phone shrinks it by a fifth, and its text stays legible.
 const WIDTH: f64 = 440.0;
-/// Height of those with axes, legend aside.
+/// Height of plots with axes, without the legend.
 const HEIGHT: f64 = 290.0;
-/// Size of letters at ticks and in cells; names are a little larger.
+/// Font size at ticks and in cells; names are a little larger.
 const SMALL: f64 = 11.0;
 
-/// Colours that people who see few tell apart, each dark enough on white and light enough on black; the markers differ too.
+/// Colours that colour-blind readers can tell apart, each dark enough on white and light enough on
+/// black. Markers differ as well.
 const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#a64d9c", "#a87900", "#c0445e", "#808080", "#5b7fd6"];
 
 /// A plot.
 #[derive(Debug, Clone)]
 pub struct Plot {
-    /// What it is called, as a file's name.
+    /// The plot's file name, without its extension.
     pub name: String,
-    /// Its heading.
+    /// The heading.
     pub title: String,
-    /// What it shows, in words.
+    /// A description of the plot, in words.
     pub description: String,
     height: f64,
     body: String,
 }
 
-/// How an axis counts.
+/// The scale of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// By differences.
+    /// Equal distances for equal differences.
     Linear,
-    /// By factors.
+    /// Equal distances for equal ratios.
     Log,
 }
 
 /// An axis.
 pub struct Axis<'a> {
-    /// What it is of.
+    /// The name of the quantity.
     pub label: &'a str,
-    /// How it counts.
+    /// The scale.
     pub scale: Scale,
-    /// How its numbers are written.
+    /// A function that formats the ticks' values.
     pub shown: fn(f64) -> String,
 }
 
-/// Points that belong together.
+/// A series of points, drawn in one style.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What they are of.
+    /// The name, for the label or the legend.
     pub name: String,
-    /// Which colour and marker.
+    /// Index of the colour and the marker.
     pub style: usize,
-    /// In the order of x.
+    /// The points, in the order of x.
     pub points: Vec<Point>,
 }
 
 /// A measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Point {
-    /// Across.
+    /// The horizontal value.
     pub x: f64,
-    /// Up.
+    /// The vertical value.
     pub y: f64,
-    /// How far it may be off, where that is known.
+    /// The standard deviation of `y`; 0 if unknown.
     pub sd: f64,
 }
 
 /// A bar.
 #[derive(Debug, Clone)]
 pub struct Bar {
-    /// What it is of.
+    /// The name, left of the bar.
     pub name: String,
-    /// Which colour.
+    /// Index of the colour.
     pub style: usize,
-    /// Its length.
+    /// The length of the bar.
     pub value: f64,
-    /// How far it may be off.
+    /// The standard deviation of `value`; 0 if unknown.
     pub sd: f64,
-    /// The value, written.
+    /// The value as text.
     pub shown: String,
 }
 
-/// Numbers in rows and columns.
+/// The cells of a heat map.
 pub struct Heat {
-    /// What the rows are.
+    /// The names of the rows.
     pub rows: Vec<String>,
-    /// What the columns are.
+    /// The names of the columns.
     pub columns: Vec<String>,
-    /// What the columns are of.
+    /// The label below the columns.
     pub across: String,
-    /// Row by row: how dark, from 0 to 1, and what is written; none where there is nothing.
+    /// The cells by row, each with its darkness from 0 to 1 and its text; `None` for a cell without
+    /// a value.
     pub cells: Vec<Vec<Option<(f64, String)>>>,
 }
 
-/// A box that something is drawn in.
+/// A rectangle in the plot.
 #[derive(Clone, Copy)]
 struct Area {
     left: f64,
@@ -112,7 +115,7 @@ impl Area {
     }
 }
 
-/// A range of numbers on a range of places.
+/// A mapping from a range of values to a range of positions.
 #[derive(Clone, Copy)]
 struct Range {
     scale: Scale,
@@ -155,7 +158,7 @@ impl Range {
         self.from + share.clamp(-1.0, 2.0) * (self.to - self.from)
     }
 
-    /// Round numbers in the range, at most `count`.
+    /// Round numbers in the range, about `count` at most.
     fn ticks(&self, count: usize) -> Vec<f64> {
         let within = |ticks: Vec<f64>| -> Vec<f64> {
             ticks.into_iter().filter(|t| (self.least..=self.most).contains(t)).collect()
@@ -196,7 +199,7 @@ impl Plot {
         Self { name, title, description, height, body: String::new() }
     }
 
-    /// Single points, each with its name beside it.
+    /// A scatter plot, with each point's name beside it.
     pub fn scatter(
         (name, title, description): (&str, &str, &str),
         series: &[Series],
@@ -216,7 +219,8 @@ impl Plot {
             bottom: y + by,
         };
         let mut taken: Vec<Area> = points.iter().map(|(_, x, y)| around(*x, *y, 6.0)).collect();
-        // A label across a whisker is legible, but better elsewhere.
+        // A whisker counts as a narrow rectangle only: a label across it is legible, but a free
+        // place is better.
         for (series, x, _) in &points {
             for point in &series.points {
                 let (a, b) = (up.place(point.y + point.sd), up.place(point.y - point.sd));
@@ -231,7 +235,8 @@ impl Plot {
         }
         for (series, x, y) in points {
             let width = text_width(&series.name, SMALL + 1.0);
-            // Beside it, above, below, and further away: the first that covers nothing, or the least.
+            // Tries places around the point, at growing distances, and takes the one that covers
+            // least.
             let mut best: Option<(f64, f64, Area)> = None;
             for (step, distance) in [8.0, 18.0, 30.0, 44.0].into_iter().enumerate() {
                 for (dx, dy) in [
@@ -275,7 +280,7 @@ impl Plot {
         plot
     }
 
-    /// Lines, with a legend below.
+    /// A line plot, with a legend below.
     pub fn lines(
         (name, title, description): (&str, &str, &str),
         series: &[Series],
@@ -287,7 +292,7 @@ impl Plot {
         let whiskers = series.iter().flat_map(|one| &one.points).any(|point| point.sd > 0.0);
         let middle = (series.len() as f64 - 1.0) / 2.0;
         for (i, one) in series.iter().enumerate() {
-            // A little beside each other, so that no whisker hides another.
+            // Shifts each series a little, so that whiskers do not hide each other.
             let aside = if whiskers { (2.2 * (i as f64 - middle)).clamp(-8.0, 8.0) } else { 0.0 };
             let across = |x: f64| across.place(x) + aside;
             let colour = colour(one.style);
@@ -301,7 +306,7 @@ impl Plot {
                 r#"<path d="M{}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round"/>"#,
                 path.join("L")
             );
-            // Of many points a marker on each would hide the line.
+            // A marker on every point of a long line would hide the line.
             let every = one.points.len().div_ceil(12).max(1);
             for (i, point) in one.points.iter().enumerate() {
                 if i % every == 0 || i + 1 == one.points.len() {
@@ -314,7 +319,7 @@ impl Plot {
         plot
     }
 
-    /// Bars from left to right.
+    /// A horizontal bar chart.
     pub fn bars((name, title, description): (&str, &str, &str), bars: &[Bar]) -> Self {
         let row = 30.0;
         let mut plot = Self::new(name, title, description, 10.0 + row * bars.len() as f64);
@@ -355,7 +360,7 @@ impl Plot {
         plot
     }
 
-    /// A heat map; the darker, the more.
+    /// A heat map: the larger the value, the darker the cell.
     pub fn heat((name, title, description): (&str, &str, &str), heat: &Heat) -> Self {
         let widest = heat.rows.iter().map(|row| text_width(row, SMALL + 1.0)).fold(0.0, f64::max);
         let left = (widest + 10.0).min(WIDTH * 0.42);
@@ -398,7 +403,7 @@ impl Plot {
                 plot.body += "</g>";
             }
         }
-        // As many of the columns' names as fit.
+        // If the names of many columns do not fit, only every second one is shown.
         let widest = heat.columns.iter().map(|c| text_width(c, SMALL)).fold(0.0, f64::max);
         let fits = width - 3.0 > widest;
         let every = if fits || heat.columns.len() < 6 { 1 } else { 2 };
@@ -412,7 +417,7 @@ impl Plot {
         plot
     }
 
-    /// Draws the axes of `series`.
+    /// Draws the axes for `series`; returns the area within the axes and the ranges of x and y.
     fn axes(&mut self, series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> (Area, Range, Range) {
         let points = || series.iter().flat_map(|series| &series.points);
         let (top, bottom) = (26.0, HEIGHT - 44.0);
@@ -446,7 +451,7 @@ impl Plot {
                 area.bottom
             );
             let half = text_width(&label, SMALL) / 2.0;
-            // A label that would touch the one before is left out.
+            // Leaves out a label that would touch the label before it.
             if x - half > free + 4.0 && x + half < WIDTH {
                 self.text(x, area.bottom + 17.0, "middle", SMALL, &label);
                 free = x + half;
@@ -457,7 +462,7 @@ impl Plot {
         (area, across, up)
     }
 
-    /// Names the series, below everything.
+    /// Draws the legend below the plot.
     fn legend(&mut self, series: &[Series]) {
         let (mut x, mut y) = (6.0, self.height + 10.0);
         for one in series {
@@ -472,7 +477,7 @@ impl Plot {
         self.height = y + 8.0;
     }
 
-    /// How far a point may be off.
+    /// Draws the standard deviation of a point as a whisker.
     fn whisker(&mut self, x: f64, up: &Range, point: &Point, style: usize) {
         if point.sd > 0.0 {
             let (a, b) = (up.place(point.y - point.sd), up.place(point.y + point.sd));
@@ -506,12 +511,12 @@ impl Plot {
         );
     }
 
-    /// As part of a page, whose colour it takes.
+    /// The SVG as part of a page; it takes the page's text colour.
     pub fn inline(&self) -> String {
         self.svg("")
     }
 
-    /// As a file of its own.
+    /// The SVG as a file of its own, with its own light and dark colours.
     pub fn file(&self) -> String {
         let style = "<style>svg{color:#1a1a1a;background:#fff}@media(prefers-color-scheme:dark){svg{color:#e6e6e6;background:#14171a}}</style>";
         self.svg(style) + "\n"
@@ -538,7 +543,7 @@ fn colour(style: usize) -> &'static str {
     COLOURS.get(style % COLOURS.len()).copied().unwrap_or("currentColor")
 }
 
-/// About how wide a text is: letters of a sans-serif face are half as wide as they are high, capitals and wide ones more.
+/// Estimated width of a text, from typical letter widths of a sans-serif font.
 fn text_width(text: &str, size: f64) -> f64 {
     let width = |letter: char| match letter {
         'i' | 'l' | 'j' | '.' | ',' | ':' | ' ' | '|' | '\'' => 0.35,
@@ -550,7 +555,7 @@ fn text_width(text: &str, size: f64) -> f64 {
     text.chars().map(width).sum::<f64>() * size
 }
 
-/// The text, or so much of it as fits.
+/// The text, or the beginning of it that fits `width` with an ellipsis.
 fn fitting(text: &str, width: f64, size: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
@@ -565,7 +570,7 @@ fn fitting(text: &str, width: f64, size: f64) -> String {
     short.trim_end().to_owned() + "…"
 }
 
-/// Text for HTML and XML, which allow no control characters but newlines and tabs.
+/// Text escaped for HTML and XML, which allow no control characters except newlines and tabs.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in escape::text(text).chars() {

@@ -1,4 +1,4 @@
-//! A bar over a whole comparison, with the time left.
+//! Progress bar over a whole comparison, with the time left.
 
 use super::kept::{self, Facts};
 use crate::config::Run;
@@ -9,27 +9,32 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// Parts of the bar for each run.
+/// Length of the bar for one run.
 const PARTS: u64 = 1000;
 
-/// What is done of a comparison, for people or, as JSON lines on stdout, for programs.
+/// The progress of a comparison: a bar for people, or JSON lines on stdout for programs.
 pub struct Progress {
     bars: MultiProgress,
     bar: Option<ProgressBar>,
     json: bool,
-    /// Runs in all, those that are done, and how much of one is.
+    /// Number of runs in the grid.
     total: usize,
+    /// Number of runs that are done or have failed.
     done: usize,
+    /// Share of the current run that is done.
     part: f64,
-    /// When the first run of this process began, and how many runs' work it has done since.
+    /// The time when the first run of this process began.
     began: Option<Instant>,
+    /// Number of runs done, with fractions: includes earlier processes, but not the current run.
     worked: f64,
+    /// Seconds that earlier processes spent in runs.
     spent_before: f64,
+    /// Share of the current run that an earlier process did.
     part_before: f64,
 }
 
 impl Progress {
-    /// Draws on `bars`, or writes JSON.
+    /// Progress that draws on `bars`, or that writes JSON lines if `json` is set.
     pub fn new(bars: MultiProgress, json: bool) -> Self {
         Self {
             bars,
@@ -45,7 +50,7 @@ impl Progress {
         }
     }
 
-    /// There are `total` runs; other processes spent so many seconds on `worked` of them.
+    /// Starts the bar over `total` runs. Earlier processes spent `spent` seconds on `worked` runs.
     pub fn begin(&mut self, total: usize, spent: f64, worked: f64) {
         (self.total, self.spent_before, self.worked) = (total, spent, worked);
         if !self.json {
@@ -57,36 +62,37 @@ impl Progress {
         }
     }
 
-    /// Seconds in runs, and how many runs' work that was.
+    /// Seconds spent in runs, and the number of runs done in that time, with fractions. Both
+    /// include earlier processes.
     pub fn spent(&self) -> (f64, f64) {
         let since = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
         (self.spent_before + since, self.worked + self.part - self.part_before)
     }
 
-    /// A run begins.
+    /// Records that a run begins.
     pub fn begin_run(&mut self) {
         self.began.get_or_insert_with(Instant::now);
         (self.part, self.part_before) = (0.0, 0.0);
     }
 
-    /// A run was done, or passed over.
+    /// Records that a run is done or has failed.
     pub fn end_run(&mut self) {
         self.worked += 1.0 - self.part_before;
         self.done += 1;
         (self.part, self.part_before) = (0.0, 0.0);
     }
 
-    /// A run was done before.
+    /// Records that a run needs no work: it was done before, or failed in an earlier process.
     pub fn skip(&mut self) {
         self.done += 1;
         self.draw("");
     }
 
-    /// Of the current run, `step` of `total` steps are done.
+    /// Records that `step` of the current run's `total` steps are done.
     fn step(&mut self, step: u64, total: u64, name: &str) {
         let part = step as f64 / total.max(1) as f64;
         if self.part == 0.0 {
-            // What an earlier process did of it.
+            // An earlier process did the steps before the first one that this process takes.
             self.part_before = (step.saturating_sub(1)) as f64 / total.max(1) as f64;
         }
         self.part = part;
@@ -104,13 +110,13 @@ impl Progress {
         bar.set_message(format!("run {run}/{}{left}{doing}", self.total));
     }
 
-    /// Tells `event` to programs.
+    /// Writes `event` to stdout as a JSON line, if programs are to read the progress.
     pub fn tell(&self, event: &Value) -> Result<()> {
-        // Whoever read along may have seen enough; the comparison goes on.
+        // A reader that has closed stdout does not end the comparison.
         if self.json { files::tell(&escape::json(&format!("{event}\n"))).map(drop) } else { Ok(()) }
     }
 
-    /// Nothing more is drawn.
+    /// Removes the bar.
     pub fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -124,7 +130,8 @@ impl Drop for Progress {
     }
 }
 
-/// The time that `left` runs take, after `worked` of them took `spent` seconds; none before anything is known.
+/// The time that `left` runs will take, if `worked` runs took `spent` seconds; `None` if too little
+/// work is done for an estimate, or if no run is left.
 pub fn left(spent: f64, worked: f64, left: f64) -> Option<String> {
     if worked < 0.02 || left <= 0.0 {
         return None;
@@ -137,19 +144,19 @@ pub fn left(spent: f64, worked: f64, left: f64) -> Option<String> {
     })
 }
 
-/// Hears a run of a comparison.
+/// Listener to one run of a comparison.
 pub struct Hearing<'a> {
-    /// The whole.
+    /// The progress of the whole comparison.
     pub progress: &'a mut Progress,
     /// The run.
     pub run: &'a Run,
-    /// What is written into the run's directory.
+    /// Listeners that write into the run's directory.
     pub files: Listeners,
     /// The run's name.
     pub name: &'a str,
-    /// What the run was made from.
+    /// The facts of the run, set once the run is prepared.
     pub facts: Facts,
-    /// Steps that this process took of it.
+    /// Number of the run's steps that this process took.
     pub steps: u64,
 }
 
@@ -158,7 +165,8 @@ impl Listener for Hearing<'_> {
         match event {
             Event::Prepared(prepared) => {
                 self.facts = Facts::of(prepared);
-                // Not before: until now the directory was that of the run that this one replaces.
+                // Written only now: before this event, the directory holds the run that this one
+                // replaces.
                 kept::keep(self.run, None)?;
             }
             Event::Step { step, total, .. } => {

@@ -1,4 +1,4 @@
-//! What was measured, gathered: `report.json`, from which the pages are made.
+//! The measurements of a comparison: `report.json`, from which the pages are made.
 
 use super::claims::{Claim, claims};
 use super::grid::{Cell, Grid};
@@ -12,154 +12,160 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Below it, a difference is called one.
+/// Significance level: differences with p below it are reported as significant.
 pub const SIGNIFICANT: f64 = 0.05;
 
-/// What is written beside the runs.
+/// The names of a report's files and directories, in the grid's directory.
 pub const WRITTEN: [&str; 4] = ["plots", "report.json", "report.md", "report.html"];
 
-/// A comparison's measurements; `report.json`. The same runs give the same ones; what times and memory decide is under `cost`.
+/// The measurements of a comparison: `report.json`. Repeating the same runs gives the same values,
+/// except for time and memory, which are under `cost` and in claims marked `cost`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The heading.
     pub title: String,
     /// The version of bitfit that wrote it.
     pub version: &'static str,
-    /// The seeds asked for.
+    /// The configured seeds.
     pub seeds: Vec<u64>,
-    /// Whether rates were chosen on the first seed alone.
+    /// Whether learning rates were chosen on the first seed alone.
     pub tune: bool,
-    /// The arm that others are tested against.
+    /// Name of the arm that the others are tested against.
     pub reference: String,
-    /// The arms that what is said of BitFit is measured of: the first that is BitFit, and the first that is full fine-tuning.
+    /// Names of the arms that the claims about BitFit are measured on: the first BitFit arm, and
+    /// the first arm of full fine-tuning.
     pub claims_about: Vec<String>,
-    /// Whether the state that a run is measured by is its best evaluation's, or else the last; none where some are either.
+    /// Whether each run is measured at its best evaluation (`load_best_model_at_end`) or else at
+    /// its last; `None` if the runs differ or none is done.
     pub best_state: Option<bool>,
-    /// Runs that are done.
+    /// Number of finished runs.
     pub runs_done: usize,
-    /// Runs of the grid.
+    /// Number of runs of the grid.
     pub runs_planned: usize,
-    /// By task.
+    /// The tasks that have a finished run.
     pub tasks: Vec<TaskReport>,
-    /// What is commonly said of BitFit, beside what was measured.
+    /// Common claims about BitFit, beside what was measured.
     pub claims: Vec<Claim>,
-    /// What failed and was passed over.
+    /// Runs that failed and were skipped.
     pub failures: Vec<Failure>,
 }
 
-/// A task.
+/// The report of a task.
 #[derive(Debug, Clone, Serialize)]
 pub struct TaskReport {
-    /// Its name.
+    /// The task's name.
     pub name: String,
-    /// Whether all arms are of the same base.
+    /// Whether all arms use the same base.
     pub same_base: bool,
-    /// Whether all arms have the same rows, with each seed.
+    /// Whether all arms have the same rows for each seed.
     pub same_rows: bool,
-    /// The metric that it goes by.
+    /// Name of the task's metric.
     pub metric: String,
-    /// Whether more of it is better.
+    /// Whether greater values of the metric are better.
     pub greater_is_better: bool,
     /// Label names.
     pub labels: Vec<String>,
-    /// Of the evaluation rows with the first seed.
+    /// Fingerprint of the evaluation rows of the first finished run.
     pub rows_fingerprint: String,
-    /// In the order of the grid, those of which a run is done.
+    /// The arms that have a finished run, in the order of the grid.
     pub arms: Vec<ArmReport>,
 }
 
-/// An arm on a task.
+/// The report of an arm on a task.
 #[derive(Debug, Clone, Serialize)]
 pub struct ArmReport {
-    /// Its name.
+    /// The arm's name.
     pub name: String,
-    /// Its place in the grid.
+    /// The arm's index in the grid.
     pub place: usize,
     /// The base's name.
     pub base: String,
-    /// Size of its weight file, in bytes.
+    /// Size of the base's weight file, in bytes.
     pub base_bytes: u64,
-    /// Training rows.
+    /// Number of training rows.
     pub train_rows: usize,
-    /// Evaluation rows.
+    /// Number of evaluation rows.
     pub eval_rows: usize,
-    /// What trained.
+    /// The training method, such as `bitfit` or `full`.
     pub method: String,
-    /// The learning rate that everything below is about.
+    /// The chosen learning rate. All fields below except `rates` are measured at it.
     pub learning_rate: f64,
-    /// Every rate that was tried, in the grid's order.
+    /// The metric at every learning rate that was tried, in the grid's order.
     pub rates: Vec<RateReport>,
     /// The task's metric over the seeds.
     pub quality: Spread,
-    /// Seed by seed.
+    /// The task's metric of each seed.
     pub by_seed: Vec<SeedReport>,
     /// Every metric over the seeds.
     pub metrics: BTreeMap<String, Spread>,
-    /// Parameters that train.
+    /// Number of trainable parameters.
     pub trainable: u64,
-    /// All parameters.
+    /// Number of all parameters.
     pub all: u64,
-    /// Size of the task's file, in bytes.
+    /// Size of the task's delta file, in bytes.
     pub delta_bytes: u64,
-    /// What it cost.
+    /// Time and memory.
     pub cost: Cost,
-    /// Against the reference; none of the reference itself, or without it.
+    /// The comparison with the reference arm; `None` for the reference itself, and if the two have
+    /// no seed in common.
     pub versus: Option<Versus>,
-    /// The task's metric over the steps.
+    /// The task's metric over the seeds, at each step with an evaluation.
     pub curve: Vec<CurvePoint>,
-    /// Over all seeds: rows are true classes, columns predicted ones.
+    /// Confusion matrix, summed over the seeds: rows are true classes, columns predicted ones.
     pub confusion: Option<Vec<Vec<u64>>>,
-    /// The mean change of each bias, over the seeds.
+    /// The mean change of each bias, averaged over the seeds.
     pub moved: Vec<Moved>,
 }
 
-/// An arm at a rate.
+/// The quality of an arm at one learning rate.
 #[derive(Debug, Clone, Serialize)]
 pub struct RateReport {
-    /// The rate.
+    /// The learning rate.
     pub learning_rate: f64,
     /// The task's metric over the seeds that ran at it.
     pub quality: Spread,
 }
 
-/// An arm with a seed.
+/// The quality of an arm with one seed.
 #[derive(Debug, Clone, Serialize)]
 pub struct SeedReport {
     /// The seed.
     pub seed: u64,
     /// The task's metric.
     pub value: f64,
-    /// The step at which it was best.
+    /// The step after which `value` was measured.
     pub best_step: Option<u64>,
 }
 
-/// What an arm cost, over the seeds.
+/// The time and memory of an arm, over the seeds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cost {
-    /// The middle one of each run's steps, in seconds.
+    /// Seconds per step: a run's median, or its mean if the process that finished it trained other
+    /// runs or took few of its steps.
     pub step_seconds: Spread,
-    /// Real tokens in steps.
+    /// Tokens per second of step time. Batches have no padding.
     pub tokens_per_second: Spread,
-    /// Seconds of a whole run.
+    /// Seconds that a whole run took.
     pub seconds: Spread,
-    /// Peak resident memory in MiB; none where it could not be told from that of other runs.
+    /// Peak resident memory in MiB; `None` if it could not be measured apart from other runs.
     pub peak_rss_mib: Option<Spread>,
-    /// Peak memory of tensors on the GPU, in MiB.
+    /// Peak memory of tensors on the GPU, in MiB; `None` without a GPU.
     pub peak_gpu_mib: Option<Spread>,
 }
 
-/// An arm against the reference.
+/// The comparison of an arm with the reference.
 #[derive(Debug, Clone, Serialize)]
 pub struct Versus {
-    /// The mean difference of the metric over the seeds that both have, the arm less the reference.
+    /// The arm's metric minus the reference's, averaged over the common seeds.
     pub difference: f64,
-    /// The paired t-test over the seeds; none of one.
+    /// The paired t-test over the seeds; `None` with fewer than two common seeds, or with other
+    /// rows.
     pub paired_t: Option<PairedT>,
-    /// Its probability with Holm's correction over the task's arms.
+    /// The p-value of `paired_t`, with Holm's correction over the task's arms.
     pub p: Option<f64>,
-    /// McNemar's exact test, seed by seed, on the same evaluation rows.
+    /// McNemar's exact test for each seed with the same evaluation rows.
     pub mcnemar: Vec<Mcnemar>,
-    /// What may be said.
+    /// The conclusion.
     pub verdict: Verdict,
 }
 
@@ -168,14 +174,14 @@ pub struct Versus {
 pub struct Mcnemar {
     /// The seed.
     pub seed: u64,
-    /// Rows that the arm alone has right, and rows that the reference alone has right.
+    /// Number of rows that only the arm predicts right, and that only the reference predicts right.
     #[serde(flatten)]
     pub rows: Discordant,
-    /// The probability of counts so unequal by chance.
+    /// The two-sided p-value.
     pub p: f64,
 }
 
-/// What may be said of a difference.
+/// The conclusion about a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -183,9 +189,9 @@ pub enum Verdict {
     Better,
     /// The arm is worse.
     Worse,
-    /// The seeds do not tell the two apart.
+    /// The test shows no significant difference, or has no p-value.
     NoDifferenceShown,
-    /// Of one seed no winner is named.
+    /// The arms have only one seed in common, so no test is possible.
     OneSeed,
     /// The two were evaluated on different rows.
     OtherRows,
@@ -203,20 +209,20 @@ pub struct CurvePoint {
 /// A run that failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Failure {
-    /// Its task.
+    /// The task's name.
     pub task: String,
-    /// Its arm.
+    /// The arm's name.
     pub arm: String,
-    /// Its learning rate.
+    /// The learning rate.
     pub learning_rate: f64,
-    /// Its seed.
+    /// The seed.
     pub seed: u64,
-    /// Why.
+    /// The error message.
     pub problem: String,
 }
 
 impl Failure {
-    /// Of `cell`.
+    /// The failure of `cell` with the error message `problem`.
     pub fn new(grid: &Grid, cell: &Cell, problem: String) -> Self {
         Self {
             task: grid.tasks.get(cell.task).cloned().unwrap_or_default(),
@@ -227,7 +233,7 @@ impl Failure {
         }
     }
 
-    /// Whether it is `cell`'s.
+    /// Whether the failure is that of `cell`.
     pub fn is_of(&self, grid: &Grid, cell: &Cell) -> bool {
         let names = (grid.tasks.get(cell.task), grid.arms.get(cell.arm).map(|arm| &arm.name));
         names == (Some(&self.task), Some(&self.arm))
@@ -236,7 +242,7 @@ impl Failure {
 }
 
 impl Report {
-    /// Gathers what `ran`.
+    /// Gathers the report from the finished runs `ran`.
     pub fn new(grid: &Grid, ran: &[Ran], failures: Vec<Failure>) -> Result<Self> {
         let mut tasks = vec![];
         for (task, name) in grid.tasks.iter().enumerate() {
@@ -309,7 +315,8 @@ impl Report {
         })
     }
 
-    /// Writes report.json, report.md, report.html and the plots into `dir`; returns the page.
+    /// Writes `report.json`, `report.md`, `report.html` and the plots into `dir`; returns the path
+    /// of `report.html`.
     pub fn write(&self, dir: &Path) -> Result<PathBuf> {
         let charts = charts::all(self);
         files::replace_dir(&dir.join("plots"), |folder| {
@@ -326,7 +333,8 @@ impl Report {
     }
 }
 
-/// Gathers an arm's runs on a task, and returns those at its chosen rate; none where none is done.
+/// The report of an arm on a task, and the runs at its chosen rate; `None` if no finished run gives
+/// a rate to choose.
 fn arm_report(
     grid: &Grid,
     place: usize,
@@ -354,7 +362,8 @@ fn arm_report(
     let chosen = if grid.tunes(place) {
         best_rate(&first_seed)
     } else {
-        // The first of equals. A rate at which some seeds failed has no mean to be compared with those of others.
+        // Takes the first of ties. A rate at which some seeds failed is left out: its mean is over
+        // fewer seeds than that of the others.
         let sign = if greater { 1.0 } else { -1.0 };
         let score = |rate: &RateReport| sign * rate.quality.mean;
         let most = rates.iter().map(|rate| rate.quality.n).max();
@@ -380,7 +389,7 @@ fn arm_report(
     let metrics = names
         .filter_map(|name| Some((name.clone(), over(&|ran| ran.summary.best.get(name).copied())?)));
     let cost = Cost {
-        // A process that took the last steps of a run alone has timed few, or none.
+        // The median is over the steps of the run's last process, which may have taken few or none.
         step_seconds: needed(&|ran| match ran.finished.memory_is_its_own {
             true => ran.summary.median_step_seconds,
             false => ran.summary.seconds_in_steps / ran.summary.steps.max(1) as f64,
@@ -424,18 +433,18 @@ fn arm_report(
     Ok(Some((report, chosen)))
 }
 
-/// Whether all of `runs` are alike.
+/// Whether the facts of the first of `runs` are `alike` to those of each other run.
 fn alike(runs: &[&Ran], alike: impl Fn(&Facts, &Facts) -> bool) -> bool {
     let mut facts = runs.iter().map(|ran| &ran.finished.facts);
     facts.next().is_none_or(|first| facts.all(|other| alike(first, other)))
 }
 
-/// Whether two fingerprints are the same, as far as they are known.
+/// Whether two fingerprints are equal. An unknown fingerprint counts as equal to any.
 fn same(a: &Option<String>, b: &Option<String>) -> bool {
     a.is_none() || b.is_none() || a == b
 }
 
-/// The metric after each step that a run evaluated at.
+/// The metric over the runs, at each step at which a run was evaluated.
 fn curve(runs: &[Ran]) -> Result<Vec<CurvePoint>> {
     let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for ran in runs {
@@ -478,7 +487,7 @@ fn moved(runs: &[Ran]) -> Vec<Moved> {
     by_place.into_iter().filter_map(mean).collect()
 }
 
-/// Tests each arm against the reference.
+/// Tests each arm against the reference, and corrects the p-values.
 fn versus(reference: usize, task: &mut TaskReport, chosen: &[Vec<Ran>]) {
     let Some(at) = task.arms.iter().position(|arm| arm.place == reference) else { return };
     let Some(base) = chosen.get(at) else { return };

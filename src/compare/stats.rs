@@ -3,19 +3,19 @@
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
 
-/// A mean over seeds.
+/// The mean and standard deviation over seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// How many values.
+    /// Number of values.
     pub n: usize,
-    /// Their mean.
+    /// The mean.
     pub mean: f64,
-    /// Their standard deviation, of a sample (n - 1); none of a single value.
+    /// The sample standard deviation (n - 1); `None` for a single value.
     pub sd: Option<f64>,
 }
 
 impl Spread {
-    /// Of `values`; none of no values.
+    /// The spread of `values`; `None` if `values` is empty.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         if n == 0 {
@@ -27,24 +27,25 @@ impl Spread {
     }
 }
 
-/// A paired t-test, two-sided.
+/// The result of a two-sided paired t-test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PairedT {
-    /// Pairs.
+    /// Number of pairs.
     pub n: usize,
-    /// The mean difference, the first less the second.
+    /// The mean difference, the first minus the second.
     pub difference: f64,
-    /// Student's t; none where all differences are equal.
+    /// Student's t; `None` if all differences are equal.
     pub t: Option<f64>,
-    /// The probability of such a difference by chance; none where all differences are equal, and not zero.
+    /// The p-value. If all differences are equal: 1 if they are zero, else `None`.
     pub p: Option<f64>,
 }
 
-/// Tests whether the mean of `a - b` differs from 0, as `scipy.stats.ttest_rel`; none of fewer than two pairs.
+/// Tests whether the mean of `a - b` differs from 0, like `scipy.stats.ttest_rel`; `None` for fewer
+/// than two pairs.
 pub fn paired_t(pairs: &[(f64, f64)]) -> Option<PairedT> {
     let differences: Vec<f64> = pairs.iter().map(|(a, b)| a - b).collect();
     let Spread { n, mean, sd: Some(sd) } = Spread::of(&differences)? else { return None };
-    // Equal differences leave no spread to measure them by: rounding alone is none.
+    // Equal differences have no spread to test by. Rounding errors do not count as spread.
     let scale = pairs.iter().map(|(a, b)| a.abs().max(b.abs())).fold(0.0, f64::max);
     if sd <= 1e-12 * scale {
         let p = (mean.abs() <= 1e-12 * scale).then_some(1.0);
@@ -60,17 +61,17 @@ pub fn paired_t(pairs: &[(f64, f64)]) -> Option<PairedT> {
     })
 }
 
-/// McNemar's test, exact and two-sided, of two classifiers on the same rows.
+/// The discordant pairs of two classifiers on the same rows, for McNemar's exact two-sided test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Discordant {
-    /// Rows that the first alone has right.
+    /// Number of rows that only the first predicts right.
     pub first_alone: u64,
-    /// Rows that the second alone has right.
+    /// Number of rows that only the second predicts right.
     pub second_alone: u64,
 }
 
 impl Discordant {
-    /// Counts where one is right and the other is not; none where they are not about the same number of rows.
+    /// Counts the rows that only one of the two predicts right; `None` if the lengths differ.
     pub fn of(first: &[bool], second: &[bool]) -> Option<Self> {
         if first.len() != second.len() {
             return None;
@@ -81,7 +82,8 @@ impl Discordant {
         Some(Self { first_alone: count((true, false)), second_alone: count((false, true)) })
     }
 
-    /// The probability of counts so unequal, were either as likely: `scipy.stats.binomtest(first_alone, sum, 0.5)`.
+    /// The p-value, `scipy.stats.binomtest(first_alone, first_alone + second_alone, 0.5)`; 1 if
+    /// both counts are zero.
     pub fn p(&self) -> f64 {
         let n = self.first_alone + self.second_alone;
         let less = self.first_alone.min(self.second_alone);
@@ -92,7 +94,7 @@ impl Discordant {
     }
 }
 
-/// Holm's correction (1979): what each p-value of several tests is worth together.
+/// Holm's correction (1979): the adjusted p-values of several tests, in the order of `values`.
 pub fn holm(values: &[f64]) -> Vec<f64> {
     let mut sorted: Vec<(usize, f64)> = values.iter().copied().enumerate().collect();
     sorted.sort_by(|a, b| a.1.total_cmp(&b.1));

@@ -6,11 +6,11 @@ use super::report::{ArmReport, Report, TaskReport, Verdict, Versus};
 use super::stats::Spread;
 use crate::freeze::thousands;
 
-/// A table of texts.
+/// A table whose cells are text.
 pub struct Table {
     /// The columns' names.
     pub head: Vec<String>,
-    /// Row by row; the first of each is its name.
+    /// The rows; the first cell of each is the row's name.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -20,7 +20,7 @@ impl Table {
     }
 }
 
-/// What the report is about, in a few sentences.
+/// A summary of the report, in a few sentences.
 pub fn summary(report: &Report) -> Vec<String> {
     let mut out = vec![];
     let (arms, tasks) =
@@ -55,7 +55,7 @@ pub fn summary(report: &Report) -> Vec<String> {
     out
 }
 
-/// How it was measured.
+/// Notes on how the measurements were made.
 pub fn notes(report: &Report) -> Vec<String> {
     let all = |same: fn(&TaskReport) -> bool| report.tasks.iter().all(same);
     let on = match (all(|task| task.same_base), all(|task| task.same_rows)) {
@@ -102,7 +102,7 @@ pub fn notes(report: &Report) -> Vec<String> {
     notes
 }
 
-/// What is said and what was measured.
+/// The claims about BitFit beside what was measured; `None` without tasks or claims.
 pub fn claims(report: &Report) -> Option<Table> {
     if report.tasks.is_empty() {
         return None;
@@ -120,7 +120,7 @@ pub fn claims(report: &Report) -> Option<Table> {
         .filter(|table| !table.rows.is_empty())
 }
 
-/// The metric of every arm on every task, where there are several.
+/// The metric of every arm on every task; `None` for fewer than two tasks.
 pub fn by_task(report: &Report) -> Option<Table> {
     if report.tasks.len() < 2 {
         return None;
@@ -157,7 +157,7 @@ pub fn by_task(report: &Report) -> Option<Table> {
     Some(table)
 }
 
-/// The arms of a task: how good, how large.
+/// The quality and the size of a task's arms.
 pub fn arms(task: &TaskReport) -> Table {
     let mut table =
         Table::new(&["arm", "", "learning rate", "seeds", "trainable", "share", "task file"]);
@@ -178,7 +178,7 @@ pub fn arms(task: &TaskReport) -> Table {
     table
 }
 
-/// What the arms of a task cost.
+/// The time and memory of a task's arms.
 pub fn costs(task: &TaskReport) -> Table {
     let mut table = Table::new(&["arm", "per step", "tokens/s", "peak memory", "a whole run"]);
     let gpu = task.arms.iter().any(|arm| arm.cost.peak_gpu_mib.is_some());
@@ -206,7 +206,7 @@ pub fn costs(task: &TaskReport) -> Table {
     table
 }
 
-/// The arms of a task against the reference.
+/// The comparison of a task's arms with the reference; `None` if there is none.
 pub fn against(report: &Report, task: &TaskReport) -> Option<Table> {
     let mut table = Table::new(&["arm", "", "p", "McNemar's p, by seed", "verdict"]);
     if let Some(slot) = table.head.get_mut(1) {
@@ -240,7 +240,7 @@ fn verdict(arm: &ArmReport, versus: &Versus, reference: &str) -> String {
     }
 }
 
-/// The rates that were tried on a task.
+/// The metric at each learning rate tried on a task; `None` if no arm has more than one rate.
 pub fn rates(task: &TaskReport) -> Option<Table> {
     let mut rates: Vec<f64> =
         task.arms.iter().flat_map(|arm| arm.rates.iter().map(|rate| rate.learning_rate)).collect();
@@ -264,7 +264,7 @@ pub fn rates(task: &TaskReport) -> Option<Table> {
     Some(table)
 }
 
-/// What failed.
+/// The failed runs; `None` if no run failed.
 pub fn failures(report: &Report) -> Option<Table> {
     let mut table = Table::new(&["arm", "task", "learning rate", "seed", "why"]);
     for failure in &report.failures {
@@ -279,7 +279,7 @@ pub fn failures(report: &Report) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// What a task is, in a sentence.
+/// A task's base, rows, labels and metric, in a sentence.
 pub fn about(task: &TaskReport) -> String {
     let labels = match task.labels.len() {
         0 => String::new(),

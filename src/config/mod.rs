@@ -1,4 +1,5 @@
-//! The run's configuration: [`RunConfig`] as it is written in TOML, [`Run`] resolved and checked.
+//! The run's configuration: [`RunConfig`] as written in TOML, and [`Run`] after checks and
+//! defaults.
 
 mod read;
 mod reference;

@@ -1,4 +1,4 @@
-//! From a TOML file and overrides to a [`RunConfig`].
+//! Reads a [`RunConfig`] from a TOML file and overrides.
 
 use super::RunConfig;
 use crate::error::{Error, Result};
@@ -6,10 +6,11 @@ use crate::{data, hub};
 use std::path::{Path, PathBuf};
 
 impl RunConfig {
-    /// Reads `path`, then lays the overrides `SECTION.KEY=VALUE` over it.
+    /// Reads the TOML file `path`, then applies the overrides `SECTION.KEY=VALUE`.
     ///
-    /// Relative paths in the file are made absolute by the file's directory, in overrides by the working directory. What stays
-    /// relative is an id of the Hub: see [`RunConfig::is_id`].
+    /// Relative paths start from the file's directory, in overrides from the working directory;
+    /// both become absolute. A path that stays relative is an id of the Hub: see
+    /// [`RunConfig::is_id`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let mut config: RunConfig = read_toml(path)?;
         let folder = folder_of(path)?;
@@ -17,7 +18,7 @@ impl RunConfig {
         config.with(overrides, path)
     }
 
-    /// Lays the overrides `SECTION.KEY=VALUE` over it; it came from `path`.
+    /// Applies the overrides `SECTION.KEY=VALUE` to the configuration, which was read from `path`.
     pub fn with(self, overrides: &[String], path: &Path) -> Result<Self> {
         let mut config = self;
         if overrides.is_empty() {
@@ -29,7 +30,7 @@ impl RunConfig {
         })?;
         let mut overridden = vec![];
         for text in overrides {
-            // Checked one by one, so that a message is about the right one.
+            // Applied one at a time, so that an error names the override that caused it.
             (table, config) = override_key(&table, text)?;
             overridden.extend(text.split_once('=').map(|(key, _)| key.trim()));
         }
@@ -41,7 +42,7 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// Every path that is given, with its key.
+    /// Calls `change` with each path that is given, and its key.
     fn for_each_path(&mut self, mut change: impl FnMut(&'static str, &mut PathBuf)) {
         let paths = [
             (MODEL, Some(&mut self.model.model_name_or_path)),
@@ -57,7 +58,8 @@ impl RunConfig {
         }
     }
 
-    /// Sets `key`, a `SECTION.KEY`, to `value`; a relative path is made absolute by `folder`. The error says what is wrong, not where.
+    /// Sets `key`, written `SECTION.KEY`, to `value`; a relative path starts from `folder`. The
+    /// error states the problem without naming the key.
     pub fn set(
         &mut self,
         key: &str,
@@ -79,12 +81,13 @@ impl RunConfig {
         Ok(())
     }
 
-    /// Whether a path is an id of the Hub, of which there is no such file or directory here.
+    /// Whether `path`, in a configuration that was read, is an id of the Hub. [`RunConfig::read`]
+    /// makes the paths of existing files absolute, so a relative path is an id.
     pub fn is_id(path: &Path) -> bool {
         path.is_relative() && !path.as_os_str().is_empty()
     }
 
-    /// The file as it was run: every key.
+    /// The configuration as TOML, defaults included. Errs where a path is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Error::Usage(format!("the configuration cannot be written down: {e}")))
@@ -95,10 +98,11 @@ const MODEL: &str = "model.model_name_or_path";
 const TRAIN: &str = "data.train";
 const EVAL: &str = "data.eval";
 
-/// Bytes of a configuration. That of a run has all labels.
+/// The most bytes of a TOML file. A run's resolved configuration holds all label names, so it can
+/// be large.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Reads a TOML file; an error names it, with line and key.
+/// Reads a TOML file; an error names the file, with line and key.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = crate::files::read_pipe(path, MOST_BYTES).map_err(|error| {
         let message = match error {
@@ -120,22 +124,24 @@ pub fn folder_of(path: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(folder).map_err(Error::io("find", path))
 }
 
-/// Makes a path absolute, unless nothing is there and it can be an id of the Hub: a model's, or a data set's `OWNER/NAME`.
+/// Makes `path` absolute from `folder`, unless no such file exists and `key` can hold an id of the
+/// Hub: a model's, or a data set's `OWNER/NAME`.
 fn resolve(key: &str, path: &mut PathBuf, folder: &Path) {
     let local = plain(&folder.join(&*path));
     let id = path.to_str().is_some_and(|text| match key {
         MODEL => hub::is_id(text),
-        // A file that was forgotten is looked for here and nowhere else.
+        // A name with the ending of a data file is a local file, even where the file is missing.
         TRAIN | EVAL => hub::is_id(text) && text.contains('/') && !data::has_ending(path),
         _ => false,
     });
-    // A link to nowhere is no id either.
+    // A symbolic link whose target is missing is a local path too.
     if !id || local.exists() || local.is_symlink() {
         *path = local;
     }
 }
 
-/// An absolute path without `.` and `..`, for people to read.
+/// `path` without `.` and `..`. Each `..` removes the component before it; symbolic links are not
+/// resolved.
 pub fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -150,16 +156,18 @@ pub fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// A TOML error with its place, and with the nearest key where one is unknown.
+/// The error with its line and column in the file; for an unknown key, also with the nearest known
+/// one.
 fn toml_error(path: &Path, error: &toml::de::Error) -> Error {
     let text = error.to_string();
     let message = error.message();
-    // `to_string` ends in the message, after the place and the line itself.
+    // `to_string` gives the position, the line itself, and the message last.
     let message = text.trim_end().replace(message, &with_suggestion(message));
     Error::Toml { path: path.to_owned(), message }
 }
 
-/// Serde says "unknown field `x`, expected one of `a`, `b`": the nearest of them is likely meant.
+/// Appends the nearest allowed name to a message of serde such as "unknown field `x`, expected one
+/// of `a`, `b`". Other messages are returned as they are.
 pub fn with_suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = match (message.starts_with("unknown "), quoted.next()) {
@@ -198,9 +206,10 @@ fn override_key(table: &toml::Table, text: &str) -> Result<(toml::Table, RunConf
         })?;
         Ok((table, config))
     };
-    // What is no TOML is a string, and so is what must be one: paths and names need no quotes within quotes.
+    // A value that is not TOML, or that its key does not accept, is tried as a string, so that
+    // paths and names need no quotes inside the shell's quotes.
     let bare = || with(Some(toml::Value::String(written.trim().to_owned())));
-    // Without a value the key has its default again, if it is one.
+    // An empty value restores the key's default. An unknown key is still an error.
     if written.trim().is_empty() {
         let unknown = |error: &Error| error.to_string().contains(": unknown field ");
         return match bare() {

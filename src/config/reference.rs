@@ -1,4 +1,5 @@
-//! What a configuration may hold, told from its types: as a JSON schema for editors, and as a page for people.
+//! The reference of the configuration, generated from its types: a JSON schema for editors, and a
+//! Markdown page for people.
 
 use super::RunConfig;
 use schemars::JsonSchema;
@@ -11,7 +12,8 @@ pub fn schema() -> Value {
     schema_of::<RunConfig>("The configuration of a bitfit run")
 }
 
-/// The JSON schema of what is read as a `T` from TOML. (Draft 7: what TOML's editors know.)
+/// The JSON schema, titled `title`, of a TOML file that is read as a `T`. It is draft 7, the draft
+/// that TOML editors support.
 pub fn schema_of<T: JsonSchema>(title: &str) -> Value {
     let settings = SchemaSettings::draft07().with(|s| s.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
@@ -22,7 +24,8 @@ pub fn schema_of<T: JsonSchema>(title: &str) -> Value {
     schema
 }
 
-/// What Rust's types say, as it is in TOML: no null, no widths of numbers, no defaults that are none.
+/// Reduces the schema of Rust types to what TOML has: drops null and number formats, and marks
+/// required keys instead of giving them an empty default.
 fn plain(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else {
         schema.as_array_mut().into_iter().flatten().for_each(plain);
@@ -45,12 +48,13 @@ fn plain(schema: &mut Value) {
     }
     map.shift_remove("format");
     if map.contains_key("enum") {
-        // A name with its aliases.
+        // `enum` lists the name in `const` together with its aliases.
         map.shift_remove("const");
     }
     for (key, value) in map.iter_mut() {
         match (key.as_str(), value) {
-            // Names of keys, which may be called as anything.
+            // The names here are the configuration's own keys, so a key called `default` is no
+            // schema keyword.
             ("properties", Value::Object(named)) => named.values_mut().for_each(plain),
             ("default" | "const", _) => {}
             (_, value) => plain(value),
@@ -59,7 +63,8 @@ fn plain(schema: &mut Value) {
     require(map);
 }
 
-/// A path that is empty by default must be given, and so must the section that it is in. A section's defaults are its keys'.
+/// Marks as required each path whose default is empty, and each section with a required key. Drops
+/// the defaults of sections, which repeat those of their keys.
 fn require(map: &mut Map<String, Value>) {
     let Some(properties) = map.get_mut("properties").and_then(Value::as_object_mut) else { return };
     let mut required = vec![];
@@ -78,7 +83,7 @@ fn require(map: &mut Map<String, Value>) {
     }
 }
 
-/// The page of all keys, in Markdown.
+/// The reference page of all keys, in Markdown.
 pub fn page() -> String {
     let schema = schema();
     let mut page = String::from(
@@ -106,7 +111,7 @@ pub fn page() -> String {
                 None if required.is_some_and(|keys| keys.contains(&json!(key))) => {
                     "required".into()
                 }
-                // What depends on something else is told in words.
+                // A default that depends on other values is given in the description.
                 None => match meaning.split_once("; by default ") {
                     Some((what, default)) => {
                         let default = default.trim_end_matches('.').to_owned();
@@ -139,7 +144,7 @@ fn entries<'a>(schema: &'a Value, key: &str) -> impl Iterator<Item = (&'a String
     schema.get(key).and_then(Value::as_object).into_iter().flatten()
 }
 
-/// The names that a value, or an entry of a list, may be, with what they mean.
+/// The allowed names of a value, or of a list's entries, each with its description.
 fn named(schema: &Value) -> Vec<(String, String)> {
     let all = schema.get("items").unwrap_or(schema);
     let one = |one: &Value| {
@@ -153,7 +158,7 @@ fn named(schema: &Value) -> Vec<(String, String)> {
     ones.flatten().filter_map(one).collect()
 }
 
-/// What a value may be, in words.
+/// The allowed values, in words.
 fn values(schema: &Value) -> String {
     let words = |key: &str| schema.get(key).and_then(Value::as_array);
     if let Some(value) = schema.get("const") {

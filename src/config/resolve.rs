@@ -1,4 +1,4 @@
-//! A configuration with everything checked that can be checked early.
+//! Checks of a configuration that need neither the model nor the data.
 
 use super::{BitfitSection, ClassWeights, MethodName, MethodSection, Metric, RunConfig};
 use crate::data::{Columns, DELIMITER, LabelColumns, Labels, MIN_LENGTH, can_delimit};
@@ -12,23 +12,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::{Cuda, Device};
 
-/// A configuration with everything checked that can be checked without reading the model or the data.
+/// A configuration that passed every check that needs neither the model nor the data.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// As written, with absolute paths.
+    /// The configuration as written, with absolute paths.
     pub config: RunConfig,
     origin: Origin,
-    /// Where to compute.
+    /// The device to compute on.
     pub device: Device,
-    /// The method.
+    /// The fine-tuning method.
     pub method: Method,
-    /// Of BitFit, what trains.
+    /// What the `[bitfit]` section trains.
     pub switches: Switches,
     /// The optimizer's settings.
     pub adamw: AdamWSettings,
-    /// What decides which state is best.
+    /// The metric that decides which state is best.
     pub metric: Metric,
-    /// Whether more of the metric is better.
+    /// Whether a greater value of the metric is better.
     pub greater_is_better: bool,
 }
 
@@ -175,7 +175,8 @@ impl Run {
         })
     }
 
-    /// The configuration with everything that defaults, base and data decide, as it is written into the run directory.
+    /// The configuration with every value that the defaults, the base or the data decided. The run
+    /// directory holds a copy.
     pub fn resolved(&self, labels: &[String], dropouts: Dropouts, method: &Method) -> RunConfig {
         let mut config = self.config.clone();
         if config.model.task_type != TaskType::Regression {
@@ -205,12 +206,13 @@ impl Run {
         config
     }
 
-    /// AdamW's rate of the head.
+    /// AdamW's learning rate for the head.
     pub fn learning_rate(&self) -> f64 {
         self.config.training.learning_rate.unwrap_or(self.method.learning_rate())
     }
 
-    /// What came of something that the configuration asks for; an error names the configuration.
+    /// Turns a usage error in `result` into one that names the configuration file; anything else is
+    /// returned unchanged.
     pub fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| match error {
             Error::Usage(message) => Error::Toml { path: self.origin.path.clone(), message },
@@ -237,7 +239,11 @@ impl Run {
         }
     }
 
-    /// The weight of each class, by the configuration and the number of training rows that have each of `labels`.
+    /// The weight of each class in the loss; `None` without `training.class_weights`. `having` is
+    /// the number of training rows with each of `labels`, `rows` the number of all.
+    ///
+    /// Errs where the configured weights do not fit the labels, or where `"balanced"` meets a label
+    /// without rows.
     pub fn class_weights(
         &self,
         labels: &Labels,
@@ -257,7 +263,8 @@ impl Run {
                 }
                 let several = self.config.model.task_type == TaskType::MultiLabel;
                 let weight = |&count: &usize| match several {
-                    // A label that every row has counts as if one had not.
+                    // A label that every row has would weigh 0, so one row is counted as not having
+                    // it.
                     true => rows.saturating_sub(count).max(1) as f64 / count as f64,
                     false => rows as f64 / (having.len() * count) as f64,
                 };
@@ -279,12 +286,13 @@ impl Run {
         }))
     }
 
-    /// The seed of the rows that are drawn.
+    /// The seed for drawing and splitting rows: `data.seed`, or else `training.seed`.
     pub fn data_seed(&self) -> u64 {
         self.config.data.seed.unwrap_or(self.config.training.seed)
     }
 
-    /// The class names that the configuration gives, or the numbers that it asks for.
+    /// The class names that the configuration gives, or else the numbers 0 to `num_labels` - 1.
+    /// `None` where the configuration gives neither; empty for a regression.
     pub fn label_names(&self) -> Option<Vec<String>> {
         let (model, data) = (&self.config.model, &self.config.data);
         if model.task_type == TaskType::Regression {
@@ -295,17 +303,18 @@ impl Run {
         given.or_else(|| model.num_labels.map(numbers))
     }
 
-    /// Where the task is written.
+    /// The path of the run's `delta.safetensors`.
     pub fn delta_path(&self) -> PathBuf {
         self.config.training.output_dir.join("delta.safetensors")
     }
 
-    /// An error about one of its keys.
+    /// The error that `key` is `found` and not `expected`. It names the override that set the key,
+    /// or else the configuration file.
     pub fn error(&self, key: &str, found: &dyn std::fmt::Display, expected: &str) -> Error {
         self.origin.error(key, found, expected)
     }
 
-    /// Checks what depends on the base.
+    /// Checks `data.max_length` against the number of positions that the base has.
     pub fn check_model(&self, model: &ModelConfig) -> Result<()> {
         let (found, most) = (self.config.data.max_length, model.max_length());
         let expected =
@@ -318,7 +327,7 @@ impl Run {
         )
     }
 
-    /// Dropout probabilities: the base's, where the configuration has no others.
+    /// The dropout probabilities of the configuration, or else the base's.
     pub fn dropouts(&self, model: &ModelConfig) -> Dropouts {
         let section = &self.config.model;
         Dropouts {
@@ -337,7 +346,8 @@ struct Origin {
 }
 
 impl Origin {
-    /// Checks the budget of tokens. Its epochs have as many steps as their order makes, so they are counted before the first.
+    /// Checks `training.max_tokens_per_batch`. With it, the number of steps in an epoch depends on
+    /// the order of the rows, so the steps of all epochs are counted before the first.
     fn tokens(&self, config: &RunConfig) -> Result<()> {
         let (length, training) = (config.data.max_length, &config.training);
         let Some(tokens) = training.max_tokens_per_batch else { return Ok(()) };
@@ -353,7 +363,7 @@ impl Origin {
         Ok(())
     }
 
-    /// Checks what is said of the Hub.
+    /// Checks the keys that only ids of the Hub may have.
     fn hub(&self, config: &RunConfig) -> Result<()> {
         let (model, data) = (&config.model, &config.data);
         let base_is_id = RunConfig::is_id(&model.model_name_or_path);
@@ -405,7 +415,8 @@ impl Origin {
         }
     }
 
-    /// The method; keys that are not its own are refused.
+    /// The fine-tuning method with its settings. Errs where a key of another method is set to
+    /// anything but its default.
     fn method(&self, config: &RunConfig) -> Result<Method> {
         let section = &config.method;
         let (lora, adapter) = (Lora::default(), Adapter::new(section.config.unwrap_or_default()));
@@ -463,7 +474,7 @@ impl Origin {
         Ok(method)
     }
 
-    /// What trains; keys that contradict each other are refused.
+    /// What the `[bitfit]` section trains. Errs where its keys contradict each other.
     fn switches(&self, section: &BitfitSection) -> Result<Switches> {
         let groups = [
             (Group::Attention, "train_attention_bias", section.train_attention_bias),
@@ -506,7 +517,7 @@ impl Origin {
         })
     }
 
-    /// Checks what is said of labels against the task.
+    /// Checks the keys about labels and columns against the task and against each other.
     fn labels(&self, config: &RunConfig) -> Result<()> {
         let (model, data) = (&config.model, &config.data);
         let task = format!("with task_type = {:?}", model.task_type.name());
@@ -578,7 +589,7 @@ impl Origin {
         self.that((least..=10_000).contains(&labels), "model.num_labels", &labels, expected)
     }
 
-    /// Checks how the loss is shaped.
+    /// Checks label smoothing and class weights against the task.
     fn loss(&self, config: &RunConfig) -> Result<()> {
         let (task, training) = (config.model.task_type, &config.training);
         self.that(
@@ -598,7 +609,7 @@ impl Origin {
             ClassWeights::List(list) => list.clone(),
             ClassWeights::Table(table) => table.values().copied().collect(),
         };
-        // They are multiplied in float32, where others are zero, lose their digits or are infinite.
+        // The loss uses float32, in which other values become zero, subnormal or infinite.
         let good = |weight: &f64| (f32::MIN_POSITIVE..=f32::MAX).contains(&(*weight as f32));
         let expected = "positive numbers that float32 has, of at least 1.2e-38 and at most 3.4e38";
         self.that(values.iter().all(good), key, &format!("{values:?}"), expected)
@@ -629,7 +640,7 @@ impl Origin {
     }
 }
 
-/// A method as its section of the configuration.
+/// The `[method]` section of a method.
 fn as_section(method: &Method) -> MethodSection {
     let name = match method {
         Method::Bitfit => MethodName::Bitfit,
@@ -665,7 +676,8 @@ fn values(section: &impl serde::Serialize) -> Result<toml::Table> {
     toml::Table::try_from(section).map_err(|e| Error::Bug(e.to_string()))
 }
 
-/// The device that `auto`, `cpu`, `cuda` or `cuda:N` names; as an error, what was found and what was expected.
+/// The device that `name` stands for: `auto`, `cpu`, `cuda` or `cuda:N`. The error is what was
+/// found and what was expected.
 pub fn device(name: &str) -> std::result::Result<Device, (String, String)> {
     let count = Cuda::device_count().max(0) as usize;
     let index = match name {
@@ -692,7 +704,7 @@ fn no_device(count: usize) -> String {
     }
 }
 
-/// The first label names, for messages.
+/// The first of the label names, for messages.
 fn shown(names: &[String]) -> String {
     Labels { names: names.to_vec(), declared: true }.to_string()
 }

@@ -1,4 +1,5 @@
-//! Every key with its default, as it is written: the paper's settings, under Hugging Face's names.
+//! Every key of a configuration file, with its default: the paper's settings, under Hugging Face's
+//! names.
 
 use crate::data::{BatchSize, MIN_LENGTH};
 use crate::freeze::Term;
@@ -11,145 +12,156 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A configuration file, as written. Every key has a default but the three paths that only the user knows.
+/// A configuration file, as written. Every key has a default, except three paths that only the user
+/// knows.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunConfig {
-    /// The base.
+    /// The base model, and the task to learn.
     pub model: ModelSection,
-    /// The method.
+    /// The fine-tuning method. Keys of a method that is not chosen are refused.
     pub method: MethodSection,
-    /// Of BitFit, what trains.
+    /// What BitFit trains, and the learning rates of the biases.
     pub bitfit: BitfitSection,
-    /// What it learns from.
+    /// The training and evaluation data.
     pub data: DataSection,
-    /// How.
+    /// The training, with the keys of Hugging Face's `TrainingArguments`.
     pub training: TrainingSection,
 }
 
-/// `[model]`: the base, and what is learned.
+/// `[model]`: the base model, and the task to learn.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
     /// The base: a directory in Hugging Face layout, or the id of a model on the Hub.
     pub model_name_or_path: PathBuf,
-    /// Of a model on the Hub: a branch, a tag or a commit; by default the newest of `main`.
+    /// Branch, tag or commit of a model on the Hub; by default the newest commit of `main`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Its weight file's name, or its index's; by default the first of `model.ot`, `model.safetensors`, `pytorch_model.bin`, which must agree (of the Hub, safetensors first).
+    /// File name of the base's weights, or of their index; by default the first of `model.ot`,
+    /// `model.safetensors`, `pytorch_model.bin`, which must agree (from the Hub, safetensors
+    /// first).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// A delta, or a plain safetensors file under Hugging Face's names, to start from.
+    /// Delta to start from, or a plain safetensors file under Hugging Face's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_delta: Option<PathBuf>,
-    /// What is learned of a text.
+    /// What the head predicts for a text.
     pub task_type: TaskType,
-    /// Number of classes; labels are then 0 to `num_labels` - 1 where no `label_names` are given; by default the labels in the data.
+    /// Number of classes. Without `label_names`, the labels are then 0 to `num_labels` - 1; by
+    /// default the number of labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
     pub num_labels: Option<usize>,
-    /// Class names by number. With them the labels of a file may be the names or, where no name is a number, the numbers; labels such as
-    /// `NA` can be classes; and a list of 0 and 1 has 0 or 1 for each; by default the labels in the data, sorted, or in the order that a
-    /// Parquet file of the Hub says.
+    /// Class names, in the order of the class numbers. Labels in a file may then be these names or,
+    /// if no name is a number, class numbers. Names such as `NA` are allowed, and a list of 0 and 1
+    /// holds a flag for each name; by default the labels in the data, sorted, or in the order that
+    /// a Parquet file of the Hub declares.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_names: Option<Vec<String>>,
-    /// Dropout after the embeddings and before each residual; by default the base's.
+    /// Dropout probability after the embeddings and before each residual connection; by default the
+    /// base's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub hidden_dropout_prob: Option<f64>,
-    /// Dropout of attention probabilities; by default the base's.
+    /// Dropout probability of the attention probabilities; by default the base's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub attention_probs_dropout_prob: Option<f64>,
-    /// Dropout before the head; by default the base's, and where it has none, `hidden_dropout_prob`.
+    /// Dropout probability before the head; by default the base's, or `hidden_dropout_prob` if the
+    /// base has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub classifier_dropout: Option<f64>,
 }
 
-/// The methods by name.
+/// The names of the fine-tuning methods.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MethodName {
     /// Biases and the new head.
     #[default]
     Bitfit,
-    /// Everything.
+    /// Every parameter.
     Full,
-    /// Low-rank additions, with the new head.
+    /// Low-rank updates of dense layers, and the new head.
     Lora,
-    /// Bottlenecks, with the new head.
+    /// Bottleneck adapters, and the new head.
     Adapter,
     /// The new head alone.
     Head,
-    /// Every LayerNorm, with the new head.
+    /// The weight and bias of every LayerNorm, and the new head.
     LayerNorm,
 }
 
-/// `[method]`: how it trains; keys that are not the chosen method's have no effect, so they are refused.
+/// `[method]`: the fine-tuning method. Keys of a method that is not chosen would have no effect, so
+/// they are refused.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MethodSection {
-    /// What is trained, and how.
+    /// Name of the fine-tuning method.
     pub name: MethodName,
     /// LoRA's rank; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1, "maximum" = 4096))]
     pub r: Option<i64>,
-    /// What LoRA adds is scaled by `lora_alpha / r`; by default 8.
+    /// Scale of LoRA's update, which is multiplied by `lora_alpha / r`; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lora_alpha: Option<f64>,
-    /// Dropout of what LoRA's matrices read; by default 0.
+    /// Dropout probability of the input of LoRA's matrices; by default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub lora_dropout: Option<f64>,
-    /// The dense layers that LoRA adds to; by default query and value.
+    /// Dense layers that LoRA adapts, by their full names or last parts; by default query and
+    /// value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_modules: Option<Vec<String>>,
     /// Which biases train with LoRA; by default `"none"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias: Option<LoraBias>,
-    /// Where adapters are; by default `"pfeiffer"`.
+    /// Placement of the adapters; by default `"pfeiffer"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<AdapterConfig>,
-    /// The hidden size over an adapter's; by default 16.
+    /// Hidden size divided by the adapter's bottleneck size; by default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0.0625))]
     pub reduction_factor: Option<f64>,
-    /// What lies between an adapter's two dense layers; by default `"relu"` of `"pfeiffer"`, `"swish"` of `"houlsby"`.
+    /// Activation between an adapter's two dense layers; by default `"relu"` for `"pfeiffer"`,
+    /// `"swish"` for `"houlsby"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_linearity: Option<NonLinearity>,
 }
 
-/// `[bitfit]`: what trains.
+/// `[bitfit]`: what BitFit trains, and the learning rates of the biases.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BitfitSection {
-    /// Only true: training weights is another method.
+    /// Always true for BitFit; to train weights, choose another method such as `"full"`.
     #[schemars(extend("const" = true))]
     pub freeze_all_weights: bool,
-    /// Only true.
+    /// Always true for BitFit.
     #[schemars(extend("const" = true))]
     pub train_bias_only: bool,
-    /// The rate of the encoder's biases; by default `training.learning_rate`, which is then the head's alone.
+    /// Learning rate of the encoder's biases, if it differs from the head's; by default
+    /// `training.learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub bias_learning_rate: Option<f64>,
-    /// The rate of the attention's biases; by default `bias_learning_rate`.
+    /// Learning rate of the attention's biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub attention_learning_rate: Option<f64>,
-    /// The rate of the feedforward's biases; by default `bias_learning_rate`.
+    /// Learning rate of the feedforward's biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub feedforward_learning_rate: Option<f64>,
-    /// The rate of the LayerNorms' biases; by default `bias_learning_rate`.
+    /// Learning rate of the LayerNorms' biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub layer_norm_learning_rate: Option<f64>,
-    /// The rate of the pooler's bias; by default `bias_learning_rate`.
+    /// Learning rate of the pooler's bias; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub other_learning_rate: Option<f64>,
@@ -163,88 +175,102 @@ pub struct BitfitSection {
     pub train_classifier_bias: bool,
     /// Whether the pooler's bias trains (BERT).
     pub train_other_bias: bool,
-    /// Whether the head's weight trains: random at first, and in no base; false is strictly biases.
+    /// Whether the head's weight, which starts from random values, trains. With false, BitFit
+    /// trains strictly biases.
     pub train_classifier_weight: bool,
-    /// Whether the key's bias trains, whose gradient is zero but for rounding.
+    /// Whether the key's bias trains. The gradient of that bias is zero except for rounding errors.
     pub train_key_bias: bool,
-    /// Of the encoder's biases, those that train if their group does: the paper's subsets; by default all.
+    /// Encoder biases that train, as in the paper's subsets, if the switch of their group is on; by
+    /// default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_terms: Option<Vec<Term>>,
-    /// The layers whose biases train, counted from 0: `"8-11"`, `"0,2"`, `"6-"`, `"-3"`; by default all, and the embeddings' LayerNorm.
+    /// Layers whose biases train, counted from 0: `"8-11"`, `"0,2"`, `"6-"`, `"-3"`; by default
+    /// all, and the embeddings' LayerNorm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<String>,
-    /// Biases that train in any case: regular expressions over whole names.
+    /// Biases that train in addition to those that the keys above select: regular expressions over
+    /// whole names.
     pub include: Vec<String>,
-    /// Biases that do not, after `include`: regular expressions over whole names, such as `".*\\.key\\.bias"`.
+    /// Biases that do not train, even if `include` matches them: regular expressions over whole
+    /// names, such as `".*\\.key\\.bias"`.
     pub exclude: Vec<String>,
-    /// Of the encoder's biases that the keys above leave, only so many entries train, or a little fewer: whole biases, drawn by `training.seed`;
-    /// by default all.
+    /// Number of bias entries that train in the encoder, drawn with `training.seed` from the biases
+    /// that the keys above select. Only whole biases are drawn, so slightly fewer entries may
+    /// train; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random_biases: Option<u64>,
 }
 
-/// `[data]`: what it learns from.
+/// `[data]`: the training and evaluation data.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataSection {
-    /// The training rows: a `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`, a folder of class folders or of a split's Parquet files, or the id
-    /// of a data set on the Hub.
+    /// The training rows: a `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`, a folder of class
+    /// folders or of a split's Parquet files, or the id of a data set on the Hub.
     pub train: PathBuf,
     /// The evaluation rows, in the same forms; by default `eval_fraction` of the training rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<PathBuf>,
-    /// Of a data set on the Hub: a branch, a tag or a commit; by default the newest of `main`.
+    /// Branch, tag or commit of a data set on the Hub; by default the newest commit of `main`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// The subset of a data set on the Hub; by default the only one, or the one called `default`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
-    /// Of a data set on the Hub: the split to train on; by default `train`.
+    /// Split of a data set on the Hub to train on; by default `train`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_split: Option<String>,
-    /// Of a data set on the Hub: the split to evaluate on; by default `validation`, or else `test`.
+    /// Split of a data set on the Hub to evaluate on; by default `validation`, or else `test`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_split: Option<String>,
-    /// The share of training rows, drawn by class, that is kept for evaluation where there is no `eval`.
+    /// Share of the training rows, stratified by class, that is kept for evaluation if there is no
+    /// `eval`.
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub eval_fraction: f64,
-    /// How many of the training rows are used, drawn so that classes keep their shares; by default all.
+    /// Number of training rows to use, drawn so that classes keep their shares; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub train_samples: Option<usize>,
-    /// How many of the evaluation rows are used, drawn likewise; by default all.
+    /// Number of evaluation rows to use, drawn so that classes keep their shares; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub eval_samples: Option<usize>,
-    /// Seed of the rows that are drawn and of the split: a number keeps them the same over seeds; by default `training.seed`.
+    /// Seed for drawing rows and for the split. A number keeps the rows the same when
+    /// `training.seed` changes; by default `training.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Whether the first line of a CSV or TSV names the columns; if not, they are named by number, from 1.
+    /// Whether the first line of a CSV or TSV names the columns; otherwise the columns are named by
+    /// number, from 1.
     pub header: bool,
-    /// What stands between the columns of a CSV, one character; by default a comma, semicolon, tab or bar, as its first lines show.
+    /// Character between the columns of a CSV; by default a comma, semicolon, tab or bar, as its
+    /// first lines show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// Whether a row with something wrong in it, its label included, is left out, with a warning, instead of ending the run. A file that is
-    /// not UTF-8 or has a quote out of place ends it all the same.
+    /// Whether to leave out rows with an error, such as a missing label, and warn about them,
+    /// instead of ending the run. A file that is not UTF-8 or has a misplaced quote still ends the
+    /// run.
     pub skip_bad_rows: bool,
     /// The column or field of the text.
     pub text_column: String,
-    /// The column of the second text, where there are pairs.
+    /// The column of the second text of a pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_pair_column: Option<String>,
     /// The column of the label, or of the labels.
     pub label_column: String,
-    /// What stands between several labels of a row (`multi_label`); in JSON and Parquet they may be a list.
+    /// Text between the labels of a row (`multi_label`). In JSON and Parquet the labels may be a
+    /// list instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minLength" = 1))]
     pub label_separator: Option<String>,
-    /// Instead of `label_column`, of several labels (`multi_label`): a column of 0 or 1 for each label, named by it.
+    /// Columns of 0 or 1, one for each label and named by it (`multi_label`); used instead of
+    /// `label_column`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
     pub label_columns: Option<Vec<String>>,
-    /// Whether each epoch has another order.
+    /// Whether the rows are shuffled anew for each epoch.
     pub shuffle: bool,
-    /// Tokens that a text is cut to, special tokens included; at most what the base has places for.
+    /// Number of tokens to which a text is truncated, special tokens included; at most the number
+    /// of the base's positions.
     #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_length: usize,
 }
@@ -258,21 +284,21 @@ pub enum Interval {
     Steps,
     /// At the end of each epoch.
     Epoch,
-    /// Never on the way.
+    /// Never during the training.
     No,
 }
 
-/// What decides which evaluation is the best.
+/// The metric that decides which evaluation is the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Share of rows predicted right; with several labels, in all of them.
+    /// Share of rows predicted correctly; with several labels, of rows with every label correct.
     Accuracy,
     /// F1 of class 1 where there are two classes, the mean over classes otherwise.
     F1,
-    /// F1 over all decisions together.
+    /// F1 over the decisions on all classes together.
     F1Micro,
-    /// The mean of the classes' F1.
+    /// Mean of the classes' F1.
     F1Macro,
     /// Matthews correlation.
     Matthews,
@@ -289,7 +315,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Its name in metrics files.
+    /// The metric's name in metrics files.
     pub fn name(self) -> &'static str {
         match self {
             Metric::Accuracy => "accuracy",
@@ -305,12 +331,12 @@ impl Metric {
         }
     }
 
-    /// Whether less of it is better.
+    /// Whether a lower value of the metric is better.
     pub fn is_error(self) -> bool {
         matches!(self, Metric::Loss | Metric::Mse | Metric::Mae)
     }
 
-    /// Those that a task has, the default first.
+    /// The metrics of a task, its default first.
     pub fn of(task: TaskType) -> &'static [Metric] {
         use Metric::*;
         match task {
@@ -321,26 +347,27 @@ impl Metric {
     }
 }
 
-/// How much each class counts in the loss of a training.
+/// The weight of each class in the training loss.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected \"balanced\", a list of numbers, or a table of a number for each label"
 )]
 pub enum ClassWeights {
-    /// By how rare it is among the training rows.
+    /// Weights by how rare each class is among the training rows.
     Named(Balanced),
-    /// By class number.
+    /// One weight for each class, by class number.
     List(Vec<f64>),
-    /// By label; 1 for those that are not named.
+    /// Weights by label. A label that is not named has weight 1.
     Table(BTreeMap<String, f64>),
 }
 
-/// The one name of class weights.
+/// The name of a rule for class weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balanced {
-    /// Rows / (classes x rows of the class), as scikit-learn's `class_weight`; with several labels, rows without it / rows with it.
+    /// Rows / (classes x rows of the class), as scikit-learn's `class_weight="balanced"`; with
+    /// several labels, rows without the label / rows with it.
     Balanced,
 }
 
@@ -353,41 +380,47 @@ pub struct TrainingSection {
     /// Passes over the training rows.
     #[schemars(extend("minimum" = 1))]
     pub num_train_epochs: u64,
-    /// Steps of the run; where it is positive, instead of `num_train_epochs`.
+    /// Number of steps of the run; a positive number replaces `num_train_epochs`.
     pub max_steps: i64,
-    /// Rows that are computed at once.
+    /// Rows in a training batch.
     #[schemars(extend("minimum" = 1))]
     pub per_device_train_batch_size: usize,
-    /// Instead of rows: as many of them, in the epoch's order, as have so many tokens together, `data.max_length` or more; steps then cost about the
-    /// same whatever the texts' lengths.
+    /// Token budget of a batch, in place of `per_device_train_batch_size`: a batch takes rows in
+    /// the epoch's order as long as their tokens fit. Steps then cost about the same whatever the
+    /// lengths of the texts. At least `data.max_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = MIN_LENGTH))]
     pub max_tokens_per_batch: Option<usize>,
-    /// How many batches make a step: their gradients are added up, so that less memory gives the same numbers. An epoch's last step takes what
-    /// is left, and
-    /// counts it right.
+    /// Number of batches whose gradients are summed for one step: the result of one large batch,
+    /// with less memory. The last step of an epoch takes the rows that remain, and averages over
+    /// those.
     #[schemars(extend("minimum" = 1))]
     pub gradient_accumulation_steps: usize,
-    /// Rows in a batch when evaluating; short ones go together up to 2,048 tokens.
+    /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all.
     #[schemars(extend("minimum" = 1))]
     pub per_device_eval_batch_size: usize,
-    /// AdamW's rate; by default the method's: 1e-3 of BitFit, the head and the LayerNorms, 5e-5 of full, 5e-4 of LoRA, 1e-4 of adapters.
+    /// AdamW's learning rate; by default the method's: 1e-3 for BitFit, the head and the
+    /// LayerNorms, 5e-5 for full, 5e-4 for LoRA, 1e-4 for adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: Option<f64>,
-    /// How the rate goes on after the warm-up.
+    /// How the learning rate changes after the warm-up.
     pub lr_scheduler_type: Course,
-    /// Steps in which the rate rises from zero; where it is 0, `warmup_ratio` says.
+    /// Number of warm-up steps, in which the learning rate rises from zero; with 0, `warmup_ratio`
+    /// applies.
     pub warmup_steps: u64,
-    /// The steps in which the rate rises, as a share of all.
+    /// Share of all steps that are warm-up steps, if `warmup_steps` is 0.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub warmup_ratio: f64,
-    /// Of a classification, the share of each target that is spread over all classes; evaluations measure the loss without it.
+    /// Share of each target that is spread over all classes, in a classification. Evaluations
+    /// measure the loss without smoothing.
     #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub label_smoothing_factor: f64,
-    /// How much each class counts in the loss: `"balanced"`, a list by class number, or a table by label; with several labels, how much having
-    /// one counts. `"balanced"` is rows / (classes x rows of the class), with several labels rows without it / rows with it; labels that a
-    /// table does not name count 1. Evaluations do without it; by default all the same; a regression has none.
+    /// Weight of each class in the training loss: `"balanced"`, a list by class number, or a table
+    /// by label. With several labels, a weight multiplies the loss of having the label.
+    /// `"balanced"` is rows / (classes x rows of the class), with several labels rows without the
+    /// label / rows with it. A label that a table does not name has weight 1. Evaluations use no
+    /// weights, and a regression accepts none; by default 1 for every class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
@@ -402,10 +435,11 @@ pub struct TrainingSection {
     /// AdamW's epsilon.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub adam_epsilon: f64,
-    /// The gradient's norm is clipped to this; 0: never.
+    /// Norm to which the gradient is clipped; 0 turns clipping off.
     #[schemars(extend("minimum" = 0))]
     pub max_grad_norm: f64,
-    /// Seed of the new head, the order of the rows, dropout and the split.
+    /// Seed of new parameters, the order of the rows and dropout, and, without `data.seed`, of
+    /// drawn rows and the split.
     pub seed: u64,
     /// When to evaluate; a run always ends with an evaluation.
     pub eval_strategy: Interval,
@@ -417,46 +451,55 @@ pub struct TrainingSection {
     /// Steps between saves.
     #[schemars(extend("minimum" = 1))]
     pub save_steps: u64,
-    /// The newest checkpoints that are kept.
+    /// Number of checkpoints to keep: the newest.
     #[schemars(extend("minimum" = 1))]
     pub save_total_limit: usize,
     /// Steps between lines of the log.
     #[schemars(extend("minimum" = 1))]
     pub logging_steps: u64,
-    /// Whether `delta.safetensors` is the best evaluated, or the last.
+    /// Whether `delta.safetensors` holds the best evaluated state, instead of the last.
     pub load_best_model_at_end: bool,
-    /// The metric by which the best state is chosen; by default the task's first: accuracy, f1_micro or pearson. docs/formats.md has each task's.
+    /// Metric that decides which state is best; docs/formats.md lists each task's metrics; by
+    /// default the task's first: accuracy, f1_micro or pearson.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric_for_best_model: Option<Metric>,
-    /// Whether more of that metric is better; by default true, and false for errors and the loss.
+    /// Whether a greater value of that metric is better; by default true, and false for errors and
+    /// the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub greater_is_better: Option<bool>,
-    /// The run ends after so many evaluations in a row that gained nothing; by default never.
+    /// Number of evaluations in a row without improvement after which the run ends; by default
+    /// never.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1))]
     pub early_stopping_patience: Option<u64>,
-    /// What the metric must gain to count.
+    /// Improvement of the metric that an evaluation must exceed to count for
+    /// `early_stopping_patience`.
     #[schemars(extend("minimum" = 0))]
     pub early_stopping_threshold: f64,
-    /// Whether a step keeps only what goes into each layer, and computes the rest again in backward: less memory, more time.
+    /// Whether to keep only each layer's input in the forward pass, and to recompute the rest in
+    /// the backward pass: less memory, more time.
     pub gradient_checkpointing: bool,
-    /// Whether the output of the lowest layers, where nothing in them trains, is computed once for each training row, without dropout.
+    /// Whether to compute the output of the lowest layers, if nothing in them trains, once for each
+    /// training row, without dropout.
     pub cache_frozen_layers: bool,
-    /// Of `cache_frozen_layers`, how much is kept in memory, in MiB.
+    /// Memory for the output that `cache_frozen_layers` keeps, in MiB.
     pub cache_memory_mib: u64,
-    /// Of what does not fit there, how much is kept on the disk of `output_dir`, in MiB.
+    /// Disk space for the output that does not fit in `cache_memory_mib`, on the disk of
+    /// `output_dir`, in MiB.
     pub cache_disk_mib: u64,
-    /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`.
     #[schemars(extend("pattern" = "^(auto|cpu|cuda(:[0-9]+)?)$"))]
     pub device: String,
-    /// What products with frozen weights are made in. What trains is fp32 in any case.
+    /// Data type of matrix products with frozen weights. Parameters that train are fp32 in any
+    /// case.
     pub precision: Precision,
-    /// Whether fp32 products on CUDA devices may round their factors to TF32's 10 bits.
+    /// Whether fp32 matrix products on CUDA devices may round their factors to TF32's 10 mantissa
+    /// bits.
     pub tf32: bool,
 }
 
 impl TrainingSection {
-    /// What is computed at once.
+    /// The size of a training batch: in tokens if `max_tokens_per_batch` is set, otherwise in rows.
     pub fn batch_size(&self) -> BatchSize {
         let rows = BatchSize::Rows(self.per_device_train_batch_size);
         self.max_tokens_per_batch.map_or(rows, BatchSize::Tokens)

@@ -1,11 +1,11 @@
-//! A batch as plain vectors, and on its device.
+//! Batches: plain vectors on the host, and their tensors on a device.
 
 use super::{Encoded, Example, Target};
 use crate::error::Result;
 use crate::nn::Packed;
 use tch::{Device, Tensor};
 
-/// What the dropout keys of a batch are made from.
+/// The seed and the epoch from which the dropout keys of a batch are derived.
 #[derive(Debug, Clone, Copy)]
 pub struct DropoutKeys {
     /// The run's seed.
@@ -17,21 +17,21 @@ pub struct DropoutKeys {
 /// A packed batch: the tokens of `B` sequences one after the other, without padding.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// `[T]`.
+    /// Vocabulary ids, `[T]`.
     pub input_ids: Vec<i64>,
-    /// `[T]`.
+    /// Positions within each sequence, `[T]`.
     pub position_ids: Vec<i64>,
-    /// `[T]`.
+    /// Segment ids, 0 or 1, `[T]`.
     pub token_type_ids: Vec<i64>,
-    /// `[B + 1]`.
+    /// Cumulative lengths of the sequences, `[B + 1]`.
     pub cu_seqlens: Vec<i64>,
     /// Length of the longest sequence.
     pub max_seqlen: usize,
-    /// Class numbers, `[B]`; empty where the targets are no classes.
+    /// Class numbers, `[B]`; empty unless the targets are classes.
     pub classes: Vec<i64>,
-    /// Other targets, `[B, L]`.
+    /// Targets of multi-label tasks and regressions, `[B, L]`; empty if the targets are classes.
     pub values: Vec<f32>,
-    /// `[T]`, or empty when evaluating.
+    /// Dropout keys of the tokens, `[T]`; empty when evaluating.
     pub dropout_keys: Vec<i64>,
 }
 
@@ -43,7 +43,7 @@ impl Batch {
         batch
     }
 
-    /// Packs the examples at `rows`; with `dropout`, for training.
+    /// Packs the examples at `rows`. `dropout` is for training; `None` leaves out the dropout keys.
     pub fn of(examples: &[Example], rows: &[usize], dropout: Option<DropoutKeys>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
         for (&row, example) in rows.iter().filter_map(|row| Some((row, examples.get(*row)?))) {
@@ -62,7 +62,8 @@ impl Batch {
                 Target::Number(number) => batch.values.push(*number),
             }
             if let Some(keys) = dropout {
-                // The row's own number, not its place in the batch: a split batch has the same masks.
+                // The key uses the row's number, not its place in the batch, so that splitting a
+                // batch keeps its dropout masks.
                 let row_key = mix(mix(mix(keys.seed) ^ keys.epoch) ^ row as u64);
                 batch
                     .dropout_keys
@@ -86,21 +87,22 @@ impl Batch {
         self.input_ids.len()
     }
 
-    /// The tensors, on `device`, and the targets: int64 `[B]` for classes, else fp32 `[B, L]`.
+    /// The packed tensors on `device`, and the targets: int64 `[B]` for classes, else fp32
+    /// `[B, L]`.
     ///
-    /// Tokens that nobody looks at fill the last rows, as a sequence of their own: products are made by code for their very sizes, which
-    /// is written when a size comes first, so there had better be few.
+    /// Pads the batch to one of a few lengths with a dummy sequence. oneDNN compiles code for every
+    /// new shape, so we keep the number of shapes small.
     pub fn to_device(&self, device: Device) -> Result<(Packed, Tensor)> {
         let (tokens, length) = (self.tokens(), filled(self.tokens()));
         let starts = self.cu_seqlens.split_last().map_or(&[][..], |(_, starts)| starts);
         let per_token = [
             &self.input_ids,
-            // Filled up with the first place, which every model has.
+            // Padded with position 0, which every model has.
             &self.position_ids,
             &self.token_type_ids,
             &self.dropout_keys,
         ];
-        // All in one tensor, so that it is sent at once.
+        // All integers are in one tensor, so that a single copy moves them to the device.
         let mut numbers = Vec::with_capacity(4 * length + 2 * starts.len());
         for values in per_token {
             numbers.extend(values);
@@ -141,7 +143,8 @@ impl Batch {
     }
 }
 
-/// On its way to `device`, which the host does not wait for.
+/// Copies `tensor` to `device`. To a GPU it copies from pinned memory, and returns before the copy
+/// has ended.
 pub fn sent(tensor: Tensor, device: Device) -> Result<Tensor> {
     if !device.is_cuda() {
         return Ok(tensor.f_to_device(device)?);
@@ -150,10 +153,11 @@ pub fn sent(tensor: Tensor, device: Device) -> Result<Tensor> {
     Ok(pinned.f_to_device_(device, pinned.kind(), true, false)?)
 }
 
-/// Tokens that are worth computing at once: more are no faster.
+/// Tokens in a forward pass above which a larger batch is no faster.
 const WORTHWHILE: usize = 2048;
 
-/// How many of the texts, whose numbers of tokens follow, are predicted at once: `rows` of them, or more where they are short.
+/// Number of texts to predict in one batch, given the number of tokens of each text: `rows` texts,
+/// or more as long as they have at most `WORTHWHILE` tokens in total.
 pub fn at_once(tokens: impl IntoIterator<Item = usize>, rows: usize) -> usize {
     let mut sum = 0;
     let fits = |(index, tokens): &(usize, usize)| {
@@ -163,7 +167,8 @@ pub fn at_once(tokens: impl IntoIterator<Item = usize>, rows: usize) -> usize {
     tokens.into_iter().enumerate().take_while(fits).count()
 }
 
-/// So many rows for that many tokens: at most 32 sizes for each doubling, and for few tokens sixteens.
+/// Length that `tokens` tokens are padded to: a multiple of 16, and for long batches a multiple of
+/// a larger step, so that there are at most 32 lengths between a power of two and the next.
 fn filled(tokens: usize) -> usize {
     let step = (tokens.next_power_of_two() / 64).max(16);
     tokens.next_multiple_of(step)

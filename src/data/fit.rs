@@ -1,4 +1,4 @@
-//! Whether texts, their tokenizer, a base and a task go together.
+//! Checks that texts, a tokenizer, a base model and a task go together.
 
 use super::{Encoded, MIN_LENGTH, Tokenizer};
 use crate::delta::Meta;
@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::models::ModelConfig;
 use std::path::Path;
 
-/// Checks that `reader`, of the directory `tokenizer`, is what the task `delta` was trained with.
+/// Checks that `reader`, the tokenizer of the directory `tokenizer`, is the one that the task
+/// `delta` was trained with.
 pub fn same_tokenizer(
     task: &Meta,
     delta: &Path,
@@ -25,7 +26,8 @@ pub fn same_tokenizer(
     Err(Error::file(tokenizer, problem))
 }
 
-/// Checks that the base has places for texts as long as those of the task `delta`.
+/// Checks that the `max_length` of the task `delta` is at least [`MIN_LENGTH`] and at most the
+/// number of positions of the base.
 pub fn check_length(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
     let most = usize::try_from(base.max_length()).unwrap_or(0);
     if (MIN_LENGTH..=most).contains(&meta.max_length) {
@@ -48,7 +50,8 @@ pub fn fits(dir: &Path, tokenizer: &Tokenizer, base: &ModelConfig) -> Result<()>
     Err(Error::file(dir, problem))
 }
 
-/// Checks that the base `dir` has an embedding for each token in `tokens`, and for their second texts.
+/// Checks that the base of `dir` has an embedding for each id in `tokens`, and a token type for
+/// second texts if there are any.
 pub fn has_embeddings<'a>(
     dir: &Path,
     base: &ModelConfig,

@@ -1,4 +1,4 @@
-//! What the rows are to be predicted as: the classes, and each row's target.
+//! Labels: the classes, and each row's target.
 
 use super::source::{Label, Place, Row, Table};
 use super::spelling::{self, Number, folded, listed, quoted};
@@ -7,39 +7,43 @@ use crate::models::TaskType;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-/// The classes: their names, by number. A regression has none.
+/// The names of the classes; empty for a regression.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels {
     /// Names by class number.
     pub names: Vec<String>,
-    /// Whether somebody said which name has which number; else they are sorted, and a number says nothing.
+    /// Whether the file or the configuration says which name has which number. If not, the names
+    /// are sorted, and a number in the data does not identify a class.
     pub declared: bool,
 }
 
-/// What a row is to be predicted as.
+/// Target of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Target {
     /// A class number.
     Class(usize),
-    /// Any of the labels.
+    /// Any number of labels (multi-label).
     Labels {
-        /// The numbers of those that it has, in order.
+        /// Numbers of the row's labels, ascending.
         has: Vec<u32>,
-        /// How many labels there are.
+        /// Number of labels of the task.
         of: usize,
     },
-    /// A number.
+    /// A number (regression).
     Number(f32),
 }
 
-/// More are likely a column of something else.
+/// Maximum number of classes. A column with more is probably not the label column.
 const MOST: usize = 10_000;
 
 impl Labels {
-    /// The labels that the data has: by number where the file says so, in the order of numbers where all are numbers, else of names.
+    /// The labels of the data: in the file's order if it names the classes, in numeric order if all
+    /// are numbers, else in the order of their names.
     ///
-    /// Labels that only look alike are an error, and so is what is no label unless `model.label_names` names it; with
-    /// `skip_bad_rows` the latter is passed over, for [`Labels::reading`] to refuse the rows that have it.
+    /// Errs if two labels only look alike, or if a value is not a label unless `model.label_names`
+    /// names it, such as a missing value. With `skip_bad_rows` such values are passed over, and
+    /// [`Labels::reading`] refuses their rows. Also errs on no labels, a single class or too many
+    /// classes.
     pub fn of(task: TaskType, path: &Path, data: &Table, skip_bad_rows: bool) -> Result<Self> {
         if task == TaskType::Regression {
             return Ok(Self::default());
@@ -78,17 +82,19 @@ impl Labels {
         }
     }
 
-    /// Each row's target.
+    /// The target of each row. Errs if a row's labels are not valid for `task`.
     pub fn targets(&self, task: TaskType, rows: &[Row]) -> Result<Vec<Target>> {
         let reading = self.reading(task, rows);
         rows.iter().map(|row| reading.target(row)).collect()
     }
 
-    /// What the labels of `rows` mean, which can depend on all of them.
+    /// The meaning of the labels of `rows`, which can depend on all rows.
     ///
-    /// A label is the class of that very name. Else it is the class whose name differs from it in case, white space, Unicode form
-    /// or (where all names are numbers) the spelling of the number alone, if there is one such name and one such label. Else, where
-    /// names have declared numbers and no label of the rows is a name, it is the class of that number.
+    /// A label is the class of exactly that name. If there is none, it is the class whose name
+    /// differs from the label only in case, white space, Unicode form or (if all names are numbers)
+    /// the spelling of the number, provided that only one name and one label of the rows match. If
+    /// there is none either, the names have declared numbers, and no label of the rows is a name,
+    /// it is the class of that number.
     pub fn reading<'a>(&'a self, task: TaskType, rows: &[Row]) -> Reading<'a> {
         let mut reading =
             Reading { labels: self, task, classes: HashMap::new(), lists: ReadLists::Names };
@@ -103,13 +109,14 @@ impl Labels {
         reading
     }
 
-    /// How lists are to be read.
+    /// The way to read the lists of the rows: as names, or as 0 or 1 for each label.
     fn read_lists(&self, found: &Found<'_>) -> ReadLists {
         let own: HashSet<&str> = self.names.iter().map(String::as_str).collect();
         let named = || found.names().all(|name| own.contains(name));
         match &found.lists {
             Lists::Names => ReadLists::Names,
-            // Of the numbers 0 and 1, which are names of labels.
+            // The labels are themselves named 0 and 1, and the lists do not have one value for each
+            // label.
             Lists::Flags { certain: false, length, .. }
                 if *length != Some(self.names.len()) && named() =>
             {
@@ -123,7 +130,9 @@ impl Labels {
         }
     }
 
-    /// The class of each label that was found, or why it has none; `flags` where they are 0 and 1 that may be of one label of several.
+    /// The class of each label found, or why it has none. `flags` is whether the labels are 0 and 1
+    /// in the one column of a multi-label task, which may say whether rows have one of several
+    /// labels.
     fn classes(&self, found: &Found<'_>, flags: bool) -> HashMap<Label, Read> {
         let numbers = self.names.iter().all(|name| Number::of(name).is_some());
         let mut exact: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -157,7 +166,7 @@ impl Labels {
             })
         };
         let named: Vec<Option<Read>> = found.labels.keys().map(|label| by_name(label)).collect();
-        // A number is a class where nothing else can be meant: not beside names.
+        // A number is a class number only if no label of the rows is a name.
         let nameless = !named.iter().any(Option::is_some);
         let by_number =
             nameless && self.declared && self.names.iter().all(|name| Number::of(name).is_none());
@@ -197,7 +206,7 @@ impl Labels {
         found.labels.keys().zip(named).map(read).collect()
     }
 
-    /// Warns where numbers that are taken for those of classes, from 0, could be meant from 1.
+    /// Warns if class numbers, which count from 0, may have been counted from 1.
     fn warn_of_numbers_from_1(&self, found: &Found<'_>) {
         let class =
             |label: &&Label| Number::of(&label.name)?.class().filter(|_| label.number.is_none());
@@ -205,7 +214,7 @@ impl Labels {
         let numbers = numbers.unwrap_or_default();
         let (count, most) = (numbers.len(), numbers.last().copied().unwrap_or(0));
         let Some(place) = found.labels.values().next() else { return };
-        // All from 1 on, and none is too large for a class.
+        // Warn only if the numbers are exactly 1 to `count`, all of them valid class numbers.
         if count < 2 || numbers.contains(&0) || most != count || most >= self.names.len() {
             return;
         }
@@ -222,7 +231,7 @@ impl Labels {
 /// A class number, or why a label has none.
 type Read = std::result::Result<usize, String>;
 
-/// What the labels of some rows mean: [`Labels::reading`].
+/// The meaning of the labels of some rows, as [`Labels::reading`] returns it.
 pub struct Reading<'a> {
     labels: &'a Labels,
     task: TaskType,
@@ -230,24 +239,24 @@ pub struct Reading<'a> {
     lists: ReadLists,
 }
 
-/// What a list holds.
+/// The contents of lists.
 enum ReadLists {
-    /// Labels.
+    /// Names of labels.
     Names,
     /// 0 or 1 for each label.
     Flags,
-    /// It cannot be told.
+    /// Unknown, for this reason.
     Wrong(String),
 }
 
-/// What is expected of a list of numbers.
+/// The error for a list of numbers that are neither 0 or 1 for each label nor names.
 const NEITHER: &str = "a list of numbers that are neither 0 or 1 for each label nor each another label: expected the names of the row's labels, or 0 or 1 for each label";
 
-/// What is expected instead of 0 and 1 in one column, where there are several labels.
+/// The error for one column of 0 and 1 in a multi-label task.
 const FLAGS: &str = "a column of 0 and 1 may say whether rows have one label, or name the labels of these numbers: expected a column for each label (data.label_columns, --label-columns), lists, or the labels' names";
 
 impl Reading<'_> {
-    /// The row's target.
+    /// The target of `row`. Errs if its labels are not valid for the task.
     pub fn target(&self, row: &Row) -> Result<Target> {
         match self.task {
             TaskType::Classification => Ok(Target::Class(self.class(row, only(row)?)?)),
@@ -277,7 +286,9 @@ impl Reading<'_> {
         }
     }
 
-    /// Puts the names of its classes into the row, which mean the same among any other rows.
+    /// Replaces the labels of `row` with the names of its classes, which mean the same among any
+    /// other rows. Leaves the row of a regression as it is. Errs if its labels are not valid for
+    /// the task.
     pub fn settle(&self, row: &mut Row) -> Result<()> {
         let classes = match self.target(row)? {
             Target::Class(class) => vec![class],
@@ -298,7 +309,7 @@ impl Reading<'_> {
         class.clone().map_err(|why| row.place.error(format!("label {label}: {why}")))
     }
 
-    /// The row's 0 and 1 for each label, where its list holds those.
+    /// The row's 0 or 1 for each label; `None` if it has no list or its list holds names.
     fn flags(&self, row: &Row) -> Result<Option<Vec<bool>>> {
         let labels = row.labels();
         match &self.lists {
@@ -311,7 +322,7 @@ impl Reading<'_> {
             [] => labels.iter().map(|label| spelling::flag(&label.name)).collect(),
             flags => Some(flags.to_vec()),
         };
-        // Names, beside lists of 0 and 1.
+        // This list holds names, although others hold 0 and 1.
         let Some(flags) = flags else { return Ok(None) };
         let (length, count) = (flags.len(), self.labels.names.len());
         if length != count {
@@ -324,7 +335,7 @@ impl Reading<'_> {
     }
 }
 
-/// The row's one label.
+/// The row's only label. Errs if it has none or several.
 fn only(row: &Row) -> Result<&Label> {
     match row.labels() {
         [label] => Ok(label),
@@ -339,7 +350,8 @@ fn only(row: &Row) -> Result<&Label> {
     }
 }
 
-/// The number that a label is: its name's, if the file has names for its numbers and they are numbers, else its own.
+/// The target that `label` is in a regression: its name as a number, or else its class number in
+/// the file. Errs if that is missing or not finite.
 fn number(row: &Row, label: &Label) -> Result<f32> {
     let number = label.name.parse().ok().or_else(|| label.number.map(|number| number as f32));
     number.filter(|number: &f32| number.is_finite()).ok_or_else(|| {
@@ -353,7 +365,7 @@ fn number(row: &Row, label: &Label) -> Result<f32> {
     })
 }
 
-/// What makes two texts look alike.
+/// A key that is equal for two texts that look alike.
 #[derive(PartialEq, Eq, Hash)]
 enum Alike {
     Number(Number),
@@ -361,7 +373,7 @@ enum Alike {
 }
 
 impl Alike {
-    /// Of a text that stands among `numbers` alone, or among others.
+    /// The key of `text`. With `numbers`, where all texts are numbers, numbers are equal by value.
     fn of(text: &str, numbers: bool) -> Self {
         let number = numbers.then(|| Number::of(text)).flatten();
         number.map_or_else(|| Self::Text(folded(text)), Self::Number)
@@ -370,28 +382,28 @@ impl Alike {
 
 /// The labels of some rows.
 struct Found<'a> {
-    /// Each with the first row that has it.
+    /// Labels, each with the first row that has it.
     labels: BTreeMap<&'a Label, &'a Place>,
-    /// Whether those that are not missing are numbers.
+    /// Whether all labels that are not missing values are numbers, and there are any.
     numbers: bool,
     lists: Lists<'a>,
 }
 
-/// What the rows' lists hold, as far as that can be told without the task's labels.
+/// The contents of the rows' lists, as far as they can be told without the task's labels.
 enum Lists<'a> {
-    /// Labels, or there are no lists.
+    /// Names of labels, or no lists at all.
     Names,
-    /// 0 and 1 alone.
+    /// Only 0 and 1.
     Flags {
         first: &'a Place,
-        /// Whether they cannot be labels called 0 and 1: a list has one of them twice.
+        /// Whether 0 and 1 cannot be names of labels, because a list has one of them twice.
         certain: bool,
-        /// The length of all lists.
+        /// The length of the lists, if it is the same for all.
         length: Option<usize>,
     },
-    /// Numbers, fractions among them.
+    /// Numbers, some of them fractions.
     Fractions(&'a Place),
-    /// Numbers, and a list has one of them twice.
+    /// Numbers, one of them twice in the same list.
     Repeats(&'a Place),
 }
 
@@ -411,20 +423,21 @@ impl<'a> Found<'a> {
         Self { labels, numbers, lists: Lists::of(rows) }
     }
 
-    /// Whether they are 0 and 1 alone, which no file has names for.
+    /// Whether all labels are 0 or 1, and the file does not name the classes.
     fn is_of_flags(&self) -> bool {
         let flag = |label: &&Label| label.number.is_none() && spelling::flag(&label.name).is_some();
         !self.labels.is_empty() && self.labels.keys().all(flag)
     }
 
-    /// The different names, sorted.
+    /// The distinct names, sorted.
     fn names(&self) -> impl Iterator<Item = &'a str> {
         let mut last = None;
         let names = self.labels.keys().map(|label| label.name.as_str());
         names.filter(move |name| last.replace(*name) != Some(*name))
     }
 
-    /// Why `name` is no label unless the task has one of that name.
+    /// The reason why `name` cannot be a label, unless the task has a label of that name; `None` if
+    /// it can.
     fn trouble(&self, name: &str) -> Option<String> {
         if spelling::is_missing(name, self.numbers) {
             return Some("expected a label (data.label_column), and this is what programs write where one is missing; model.label_names can name it, and data.skip_bad_rows leaves such rows out".into());
@@ -439,7 +452,8 @@ impl<'a> Found<'a> {
         ))
     }
 
-    /// The names of the labels that are learned from these rows, sorted, where nobody named them.
+    /// The names of the labels to learn from these rows, sorted, if neither the file nor the
+    /// configuration names them.
     fn to_learn(&self, task: TaskType, rows: &[Row], skip_bad_rows: bool) -> Result<Vec<String>> {
         match (task, &self.lists) {
             (TaskType::MultiLabel, Lists::Flags { first, .. }) => {
@@ -518,14 +532,14 @@ fn is_number(label: &Label) -> bool {
     label.number.is_none() && text()
 }
 
-/// Whether `name` says no more of a class than its number: `0`, or transformers' `LABEL_0`.
+/// Whether `name` is only the class's number: `0`, or transformers' `LABEL_0`.
 fn says_number(name: &str, number: i64) -> bool {
     let number = number.to_string();
     let rest = name.get(..6).filter(|start| start.eq_ignore_ascii_case("label_"));
     name == number || (rest.is_some() && name.get(6..) == Some(&number))
 }
 
-/// What is odd about labels that are learned from `rows`.
+/// A warning about implausible labels that are learned from `rows`.
 fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
     let (count, of) = (names.len(), rows.len());
     if task == TaskType::MultiLabel {
@@ -562,7 +576,7 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
     })
 }
 
-/// The first names, for people.
+/// Shows the first names, for a message.
 impl std::fmt::Display for Labels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&listed(self.names.iter().map(String::as_str)))

@@ -1,4 +1,5 @@
-//! From files to batches: rows, targets, token ids, order, packed tensors.
+//! The data pipeline, from files to batches: rows, targets, token ids, order of rows, packed
+//! tensors.
 
 mod batch;
 mod fit;
@@ -24,13 +25,14 @@ use crate::models::TaskType;
 /// A tokenized row with its target.
 #[derive(Debug, Clone)]
 pub struct Example {
-    /// Its token ids.
+    /// Token ids of the row.
     pub tokens: Encoded,
-    /// What it is to be predicted as.
+    /// Target of the row.
     pub target: Target,
 }
 
-/// Tokenizes labelled rows.
+/// Tokenizes labelled `rows`, each cut to `max_length` ids. Errs if a row's labels are not valid
+/// for `task`.
 pub fn examples(
     tokenizer: &Tokenizer,
     rows: &[Row],

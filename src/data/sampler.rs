@@ -13,17 +13,17 @@ pub fn epoch_order(count: usize, seed: u64, epoch: u64, shuffle: bool) -> Vec<us
     order
 }
 
-/// How much a batch takes.
+/// Size of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchSize {
-    /// So many rows.
+    /// A number of rows.
     Rows(usize),
-    /// As many rows as have so many tokens together; one at least.
+    /// As many rows as have at most this number of tokens in total, and at least one row.
     Tokens(usize),
 }
 
 impl BatchSize {
-    /// So many times as much.
+    /// This size, `count` times.
     pub fn times(self, count: usize) -> Self {
         match self {
             Self::Rows(rows) => Self::Rows(rows.saturating_mul(count)),
@@ -31,7 +31,8 @@ impl BatchSize {
         }
     }
 
-    /// Cuts `rows` into batches, in their order; `lengths` has the tokens of each row of the data.
+    /// Cuts `rows` into batches, in their order. `lengths` holds the number of tokens of each row
+    /// of the data.
     pub fn cut<'a>(
         self,
         mut rows: &'a [usize],
@@ -54,16 +55,16 @@ impl BatchSize {
     }
 }
 
-/// Which rows the steps of an epoch take.
+/// The assignment of rows to the steps of an epoch.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    /// Tokens of each row.
+    /// Number of tokens of each row.
     pub lengths: Vec<usize>,
-    /// Of the order.
+    /// Seed of the shuffling.
     pub seed: u64,
-    /// Whether each epoch has another order.
+    /// Whether each epoch shuffles the rows anew.
     pub shuffle: bool,
-    /// What a step takes.
+    /// Size of a step.
     pub step: BatchSize,
 }
 
@@ -73,7 +74,8 @@ impl Sampler {
         epoch_order(self.lengths.len(), self.seed, epoch, self.shuffle)
     }
 
-    /// The steps of `epoch`; of every epoch, where a step takes a number of rows.
+    /// Number of steps of `epoch`, at least 1. With [`BatchSize::Rows`] it is the same for every
+    /// epoch.
     pub fn steps(&self, epoch: u64) -> u64 {
         let count = match self.step {
             BatchSize::Rows(rows) => self.lengths.len().div_ceil(rows.max(1)),
@@ -83,7 +85,10 @@ impl Sampler {
     }
 }
 
-/// Splits rows by their classes: of each class, `fraction` (at least one row, where it has two) goes to the second part.
+/// Splits rows into two parts, class by class: `fraction` of each class goes to the second part. If
+/// a class has two rows or more, at least one goes to each part; a single row goes to the first.
+///
+/// Returns the row numbers of both parts, ascending.
 pub fn split_by_class(labels: &[usize], fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
     let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (row, &label) in labels.iter().enumerate() {
@@ -91,7 +96,7 @@ pub fn split_by_class(labels: &[usize], fraction: f64, seed: u64) -> (Vec<usize>
     }
     let (mut first, mut second) = (vec![], vec![]);
     for (class, mut rows) in classes {
-        // A stream of its own for each class, away from the epochs'.
+        // Each class has its own random stream, distinct from those of the epochs.
         permute(&mut rows, seed, u64::MAX - class as u64);
         let count = ((rows.len() as f64 * fraction).round() as usize)
             .clamp(usize::from(rows.len() > 1), rows.len() - 1);
@@ -103,15 +108,17 @@ pub fn split_by_class(labels: &[usize], fraction: f64, seed: u64) -> (Vec<usize>
     (first, second)
 }
 
-/// Draws `count` of the rows at random, each class in proportion; in the rows' order. `classes` has each row's class, the same for
-/// all where there are none.
+/// Draws `count` of the rows at random, each class in proportion, and returns their numbers,
+/// ascending. `classes` holds the class of each row; without classes, it holds the same number for
+/// each row.
 pub fn draw(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
     let total = classes.len().max(1);
     let mut by_class: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (row, &class) in classes.iter().enumerate() {
         by_class.entry(class).or_default().push(row);
     }
-    // Largest remainders: whole parts first, then one each to the classes that lost most, the rarer one first.
+    // Largest remainder method: each class gets the whole part of its share, and the rows left over
+    // go to the classes with the largest remainders, one each; of equals, to the rarer class.
     let share = |rows: &Vec<usize>| rows.len() * count.min(total);
     let left =
         count.min(classes.len()) - by_class.values().map(|rows| share(rows) / total).sum::<usize>();
@@ -124,7 +131,7 @@ pub fn draw(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
     let mut drawn = vec![];
     for (class, mut rows) in by_class {
         let take = share(&rows) / total + usize::from(more.contains(&class));
-        // Streams of its own, away from the epochs' and the split's.
+        // Each class has its own random stream, distinct from those of the epochs and of the split.
         permute(&mut rows, seed, (1 << 63) + class as u64);
         drawn.extend(rows.iter().take(take));
     }
@@ -132,7 +139,8 @@ pub fn draw(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
     drawn
 }
 
-/// Fisher and Yates, spelled out: a library's shuffle may change with its version, and with it every run.
+/// Shuffles `items` (Fisher-Yates). Written out here because a library's shuffle may change with
+/// its version, and every run with it.
 fn permute(items: &mut [usize], seed: u64, stream: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(stream);

@@ -1,8 +1,9 @@
-//! How labels are written: spellings of a number, of a missing value, of a list, and texts that only look alike.
+//! Spellings of labels: numbers, missing values, lists, and texts that only look alike.
 
 use unicode_normalization_alignments::UnicodeNormalization;
 
-/// A decimal number: equal for `1`, `1.0`, `01`, `+1` and `1e0`, and different for any two integers, however long.
+/// A decimal number of any length. `1`, `1.0`, `01`, `+1` and `1e0` are equal; two different
+/// integers never are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Number {
     negative: bool,
@@ -13,7 +14,8 @@ pub struct Number {
 }
 
 impl Number {
-    /// The number that `text` spells; NaN and infinity are none.
+    /// Parses `text`. Returns `None` if it is not a number (NaN and infinity are not), or if its
+    /// exponent has more than four digits.
     pub fn of(text: &str) -> Option<Self> {
         let text = text.trim();
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -40,7 +42,7 @@ impl Number {
         self.exponent >= 0
     }
 
-    /// The number as that of a class.
+    /// The number as a class number; `None` if it is negative, has a fraction or is too large.
     pub fn class(&self) -> Option<usize> {
         let zeros = usize::try_from(self.exponent).ok().filter(|&zeros| zeros < 20)?;
         let digits = format!("0{}{}", self.digits, "0".repeat(zeros));
@@ -48,7 +50,7 @@ impl Number {
     }
 }
 
-/// 0 or 1 as a truth value: `1`, `1.0`, `true`.
+/// Parses `text` as 0 or 1, which may be spelled `1.0` or `true`; `None` if it is neither.
 pub fn flag(text: &str) -> Option<bool> {
     match text.trim() {
         "1" => Some(true),
@@ -63,16 +65,19 @@ pub fn flag(text: &str) -> Option<bool> {
     }
 }
 
-/// The truth values of a list that holds nothing else, and one of them twice: such a list cannot be one of names.
+/// Parses a list of 0 and 1 that has one of them twice, so that it cannot list names of labels;
+/// `None` for any other list.
 pub fn flags(list: &[String]) -> Option<Vec<bool>> {
     let flags = list.iter().map(|text| flag(text)).collect::<Option<Vec<bool>>>()?;
     let count = |value| flags.iter().filter(|&&flag| flag == value).count();
     (count(true) > 1 || count(false) > 1).then_some(flags)
 }
 
-/// Whether `text` is what programs write where a value is missing: pandas (as `read_csv` has them by default), R, SQL, spreadsheets.
+/// Whether `text` is what programs write for a missing value: pandas (the defaults of `read_csv`),
+/// R, SQL, spreadsheets.
 ///
-/// Words such as `none` and `?` are also good names for a class: they count `among_numbers` alone.
+/// Words such as `none` and `?` are also plausible names of classes: they count as missing only
+/// `among_numbers`, where the other labels are numbers.
 pub fn is_missing(text: &str, among_numbers: bool) -> bool {
     let (text, small) = (text.trim(), folded(text));
     let in_any_case = [
@@ -86,7 +91,8 @@ pub fn is_missing(text: &str, among_numbers: bool) -> bool {
         || (among_numbers && word.contains(&small.as_str()))
 }
 
-/// Whether `text` is a list as Python, NumPy, JSON or YAML print one: `[0, 1]`, `[0 1]`, `['a', 'b']`, `[a, b]`, `(0, 1)`.
+/// Whether `text` is a list as Python, NumPy, JSON or YAML print one: `[0, 1]`, `[0 1]`,
+/// `['a', 'b']`, `[a, b]`, `(0, 1)`.
 pub fn is_printed_list(text: &str) -> bool {
     let inner = |open, close| text.trim().strip_prefix(open)?.strip_suffix(close).map(str::trim);
     let brackets = inner('[', ']');
@@ -102,7 +108,8 @@ pub fn is_printed_list(text: &str) -> bool {
     quoted || names || (numbers && (brackets.is_some() || inner.is_empty() || inner.contains(',')))
 }
 
-/// Whether `text` is 0 and 1 with something between them: `0 1 1`. Two with a comma between them are a number.
+/// Whether `text` is several 0 or 1 with a separator between them: `0 1 1`. Commas must separate
+/// three or more, because `0,1` may be a decimal number.
 pub fn is_row_of_flags(text: &str) -> bool {
     let pieces = |(between, least): (char, usize)| {
         text.split(between).count() >= least && text.split(between).all(|x| flag(x).is_some())
@@ -110,7 +117,7 @@ pub fn is_row_of_flags(text: &str) -> bool {
     [(',', 3), (';', 2), ('|', 2), (' ', 2), ('\t', 2)].into_iter().any(pieces)
 }
 
-/// The number that `text` spells with a comma for the point, as with a point: `0,5` as `0.5`.
+/// Rewrites a number with a decimal comma: `0,5` as `0.5`. Returns `None` if `text` is not one.
 fn decimal_comma(text: &str) -> Option<String> {
     let (whole, fraction) = text.trim().split_once(',')?;
     let number = format!("{}.{fraction}", whole.replace('.', ""));
@@ -118,7 +125,8 @@ fn decimal_comma(text: &str) -> Option<String> {
     (digits(whole) && digits(fraction) && Number::of(&number).is_some()).then_some(number)
 }
 
-/// The number that `text` spells with commas between its thousands, without them: `1,000` as `1000`.
+/// Rewrites a number with commas between thousands: `1,000` as `1000`. Returns `None` if `text` is
+/// not one.
 fn without_thousands(text: &str) -> Option<String> {
     let text = text.trim();
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
@@ -133,7 +141,8 @@ fn without_thousands(text: &str) -> Option<String> {
     good.then(|| text.replace(',', ""))
 }
 
-/// What a number with a comma in it may be, and how to write it.
+/// A description of a number with a comma, and how to write it instead; `None` if `text` is not
+/// one.
 pub fn comma(text: &str) -> Option<(&'static str, String)> {
     match (without_thousands(text), decimal_comma(text)) {
         (None, None) => None,
@@ -146,8 +155,10 @@ pub fn comma(text: &str) -> Option<(&'static str, String)> {
     }
 }
 
-/// Whether `letter` is not seen, or turns the order of others round: controls, joiners, marks of direction and of shape, the soft
-/// hyphen, the byte order mark. What this version of Unicode has not assigned may be seen, and the tags of flags are.
+/// Whether `letter` is invisible or changes the order of others: controls, joiners, direction
+/// marks, variation selectors, the soft hyphen, the byte order mark. Code points that this version
+/// of Unicode has not assigned may be visible, and the tag characters in flags are; neither counts
+/// as invisible.
 fn is_invisible(letter: char) -> bool {
     let control = letter.is_control() && !letter.is_whitespace();
     control
@@ -157,24 +168,24 @@ fn is_invisible(letter: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// What texts that look alike have in common: without case, space around and between words as one, composed characters, nothing
-/// invisible.
+/// The common form of texts that look alike: without case, without invisible characters, in NFC,
+/// with single spaces between words and none around them.
 pub fn folded(text: &str) -> String {
     let visible: String = text.chars().filter(|letter| !is_invisible(*letter)).collect();
-    // Upper case first: what lower case alone keeps apart, as "ß" and "SS", is equal then.
+    // Upper case comes first because lower case alone keeps "ß" and "SS" apart.
     let cased = visible.to_uppercase().to_lowercase();
     let composed: String = cased.nfc().map(|(c, _)| c).collect();
     composed.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A text in quotes, at the length that a message has room for.
+/// A text in quotes, shortened for a message.
 pub fn quoted(text: &str) -> String {
-    // Of a long text no more is copied.
+    // Cut before it is formatted, so that a long text is not copied whole.
     let start = text.char_indices().nth(100).and_then(|(end, _)| text.get(..end));
     shortened(&format!("{:?}", start.unwrap_or(text)))
 }
 
-/// So much of a value as a message needs.
+/// The start of a value, for a message.
 pub fn shortened(text: &str) -> String {
     const MOST: usize = 80;
     match text.char_indices().nth(MOST).and_then(|(end, _)| text.get(..end)) {
@@ -183,7 +194,7 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
-/// The first of `names`, for people.
+/// The first of `names`, separated by commas, for a message.
 pub fn listed<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
     const SHOWN: usize = 20;
     let first: Vec<String> =

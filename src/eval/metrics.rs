@@ -1,12 +1,14 @@
-//! Metrics, as scikit-learn and SciPy define them; what is undefined is 0 (scikit-learn's `zero_division=0`).
+//! Metrics, as scikit-learn and SciPy define them. An undefined metric is 0 (scikit-learn's
+//! `zero_division=0`).
 
 use std::collections::BTreeMap;
 use std::iter::Sum;
 
-/// `accuracy`, `f1` (of class 1 where there are two classes, `f1_macro` otherwise), `f1_micro`, `f1_macro` and `matthews`.
+/// Returns `accuracy`, `f1`, `f1_micro`, `f1_macro` and `matthews`.
 ///
-/// `f1_macro` is the mean over the classes that occur in `labels` or `predictions`. Rows with a class of `num_labels` or more
-/// are left out.
+/// `f1` is that of class 1 if there are two classes, and `f1_macro` otherwise. `f1_macro` is the
+/// mean over the classes that occur in `labels` or `predictions`. Rows with a class of `num_labels`
+/// or more are left out.
 pub fn classification(
     labels: &[usize],
     predictions: &[usize],
@@ -35,7 +37,8 @@ pub fn classification(
     ])
 }
 
-/// Counts of rows with any number of labels, row by row: their size is that of the labels, however many rows there are.
+/// Counts for multi-label metrics, added row by row, so that memory grows with the labels and not
+/// with the rows.
 #[derive(Debug, Clone)]
 pub struct MultiLabel {
     pub(super) counts: Vec<Counts>,
@@ -44,13 +47,14 @@ pub struct MultiLabel {
 }
 
 impl MultiLabel {
-    /// No rows yet, of `num_labels` labels.
+    /// Counts of no rows, for `num_labels` labels.
     pub fn new(num_labels: usize) -> Self {
         Self { counts: vec![Counts::default(); num_labels], right: 0, rows: 0 }
     }
 
-    /// Counts a row that has `labels`, and of which `predictions` are predicted: numbers of labels in their order. A number that no
-    /// label has is left out.
+    /// Counts a row with the true `labels` and the predicted labels `predictions`, both as label
+    /// numbers in ascending order. A number of `num_labels` or more is left out of the counts by
+    /// label.
     pub fn add(&mut self, labels: &[u32], predictions: &[u32]) {
         let mut count = |number: &u32, what: fn(&mut Counts)| {
             self.counts.get_mut(*number as usize).into_iter().for_each(what);
@@ -63,7 +67,8 @@ impl MultiLabel {
         self.rows += 1;
     }
 
-    /// `accuracy` (of rows in which every label is right), `f1_micro`, and `f1_macro`: the mean over all labels.
+    /// Returns `accuracy` (the share of rows in which every label is right), `f1_micro`, and
+    /// `f1_macro`, the mean over all labels.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         named([
             ("accuracy", ratio(self.right as f64, self.rows as f64)),
@@ -73,10 +78,10 @@ impl MultiLabel {
     }
 }
 
-/// `pearson`, `spearman` (equal values share the mean of their ranks), `mse` and `mae`.
+/// Returns `pearson`, `spearman` (equal values share the mean of their ranks), `mse` and `mae`.
 ///
-/// Where all values of one side are equal, no correlation is defined: SciPy says NaN, and this says 0. A value that is NaN makes
-/// everything NaN, and an infinite one may.
+/// If all values of one side are equal, no correlation is defined: SciPy returns NaN, and this
+/// function returns 0. A NaN value makes every metric NaN, and an infinite value may.
 pub fn regression(gold: &[f64], predicted: &[f64]) -> BTreeMap<String, f64> {
     let (gold, predicted): (Vec<f64>, Vec<f64>) = gold.iter().zip(predicted).unzip();
     let errors = || gold.iter().zip(&predicted).map(|(g, p)| g - p);
@@ -88,7 +93,7 @@ pub fn regression(gold: &[f64], predicted: &[f64]) -> BTreeMap<String, f64> {
     ])
 }
 
-/// What is counted of a class, or of several.
+/// The counts of one class, or of several.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     hits: u64,
@@ -120,7 +125,7 @@ impl<'a> Sum<&'a Counts> for Counts {
     }
 }
 
-/// The rows' true and predicted classes, where both are less than `num_labels`.
+/// Returns the true and the predicted class of each row, where both are less than `num_labels`.
 pub(super) fn pairs(
     labels: &[usize],
     predictions: &[usize],
@@ -154,19 +159,22 @@ fn pearson(a: &[f64], b: &[f64]) -> f64 {
     ratio(dot(&a, &b), (dot(&a, &a) * dot(&b, &b)).sqrt()).clamp(-1.0, 1.0)
 }
 
-/// How far each value is from the mean; of these, the largest is made 1, so that no square overflows or vanishes.
+/// Returns the deviations from the mean, divided by the largest of them so that no square overflows
+/// or vanishes.
 fn deviations(values: &[f64]) -> Vec<f64> {
-    // From the first value, then from the mean: equal values give zeros exactly, and a large offset costs no digits.
+    // The first value is subtracted before the mean: equal values then give exact zeros, and a
+    // large offset costs no digits.
     let first = values.first().copied().unwrap_or(0.0);
     let shifted: Vec<f64> = values.iter().map(|value| value - first).collect();
     let center = mean(shifted.iter().copied());
     let largest = shifted.iter().map(|value| (value - center).abs()).fold(0.0, f64::max);
-    // Zeros stay zeros, and NaN, which max() passes over, stays NaN.
+    // Zeros stay zeros. NaN, which `max` ignores, stays NaN.
     let scale = largest.max(f64::MIN_POSITIVE);
     shifted.iter().map(|value| (value - center) / scale).collect()
 }
 
-/// Each value's rank, counted from 1; NaN has none, and its rank is NaN.
+/// Returns each value's rank, counted from 1. Equal values share the mean of their ranks, and the
+/// rank of NaN is NaN.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut ranks = vec![f64::NAN; values.len()];
     let mut sorted: Vec<(f64, &mut f64)> = values.iter().copied().zip(&mut ranks).collect();

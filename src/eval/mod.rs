@@ -1,4 +1,4 @@
-//! How good a model is on labelled examples.
+//! Evaluates a model on labelled examples.
 
 mod metrics;
 mod report;
@@ -14,16 +14,18 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
-/// What an evaluation found.
+/// The result of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// `loss`, and the task's metrics.
     pub metrics: BTreeMap<String, f64>,
-    /// By class, where there are classes.
+    /// The scores by class; `None` for a regression.
     pub report: Option<Report>,
 }
 
-/// Runs `model` over `examples` in their order, `batch_size` at a time, or more where they are short; `progress` hears how many are done, and may stop it.
+/// Evaluates `model` on `examples` in order, in batches of `batch_size` rows, or more if the rows
+/// are short. `progress` is called with the number of rows done, and may stop the evaluation by an
+/// error.
 pub fn evaluate(
     model: &Classifier,
     device: Device,
@@ -55,8 +57,11 @@ pub fn evaluate(
     Ok(Evaluation { metrics, report })
 }
 
-/// Hands over where each batch of texts of `lengths` tokens lies, in their order: `batch_size` texts, or more where they are short. Where
-/// `compute` runs out of the device's memory, it is handed half as many.
+/// Calls `compute` with the range of each batch of texts, in order. `lengths` are the texts'
+/// numbers of tokens.
+///
+/// A batch has `batch_size` texts, or more if the texts are short. If `compute` runs out of the
+/// device's memory, it is called again with half as many texts.
 pub fn in_batches(
     lengths: &[usize],
     batch_size: usize,
@@ -78,7 +83,8 @@ pub fn in_batches(
     Ok(())
 }
 
-/// What is right and what is predicted, of the rows so far. Logits are not kept: those of many labels are large.
+/// The targets and predictions of the rows so far. Logits are not kept, because those of many
+/// labels are large.
 enum Seen {
     Classes { gold: Vec<usize>, guess: Vec<usize> },
     Labels(MultiLabel),
@@ -101,7 +107,7 @@ impl Seen {
                 guess.push(best(logits));
             }
             (Self::Labels(counts), Target::Labels { has, .. }) => {
-                // A probability of a half or more.
+                // A logit of 0 is a probability of a half.
                 let guess = logits.iter().zip(0..).filter(|(x, _)| **x >= 0.0);
                 counts.add(has, &guess.map(|(_, label)| label).collect::<Vec<u32>>());
             }
@@ -125,12 +131,12 @@ impl Seen {
     }
 }
 
-/// The class with the largest value, the first of equals.
+/// Returns the class with the largest value, the first one if several are equal.
 pub fn best(values: &[f32]) -> usize {
     values.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class)
 }
 
-/// `[B, L]` as a vector for each row.
+/// Returns `[B, L]` as a vector for each row, on the CPU.
 pub fn to_rows(values: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(Vec::try_from(values.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)?)
 }

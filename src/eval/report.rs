@@ -1,4 +1,4 @@
-//! How good a model is at each class.
+//! A report of how well a model predicts each class.
 
 use super::metrics::{Counts, MultiLabel, count_classes, pairs, ratio};
 use crate::escape;
@@ -6,27 +6,33 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::{fmt, iter};
 
-/// Precision, recall and F1 of each class, as scikit-learn's `classification_report`; `Display` is its table.
+/// Precision, recall and F1 of each class, as in scikit-learn's `classification_report`. `Display`
+/// prints the same table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Every class in the order of its number, with those that do not occur.
+    /// All classes in the order of their numbers, including those that do not occur.
     pub classes: Vec<ClassReport>,
-    /// The scores of all decisions together, for several labels a row. With one label a row all three are the accuracy.
+    /// The scores of all decisions together, for a multi-label task. With one label a row, all
+    /// three scores would be the accuracy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_avg: Option<Average>,
-    /// The unweighted mean over `classes`. Unlike the metric `f1_macro`, it includes the classes that do not occur.
+    /// The unweighted mean over `classes`. Unlike the metric `f1_macro`, this mean includes the
+    /// classes that do not occur.
     pub macro_avg: Average,
     /// The mean over `classes`, weighted by support.
     pub weighted_avg: Average,
-    /// Rows are true classes, columns predicted ones; for one label a row only, and at most [`MATRIX`] classes.
+    /// The confusion matrix, with one label a row and at most [`MATRIX`] classes. Rows are true
+    /// classes, columns are predicted ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Vec<Vec<u64>>>,
-    /// With more classes, what the matrix has in it beside zeros: true class, predicted class and how many rows.
+    /// The nonzero cells of the confusion matrix, with more than [`MATRIX`] classes: true class,
+    /// predicted class, number of rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion_cells: Option<Vec<(usize, usize, u64)>>,
 }
 
-/// With more classes the confusion matrix, which grows with their square, is kept cell by cell.
+/// The largest number of classes for which the whole confusion matrix is kept. The matrix grows
+/// with the square of the classes, so with more classes only the nonzero cells are kept.
 pub const MATRIX: usize = 200;
 
 /// The scores of one class.
@@ -34,13 +40,13 @@ pub const MATRIX: usize = 200;
 pub struct ClassReport {
     /// The class's name.
     pub label: String,
-    /// The share of those predicted that are right.
+    /// The share of the rows predicted as this class that truly have it.
     pub precision: f64,
-    /// The share of those there are that are predicted.
+    /// The share of the rows with this class that are predicted as it.
     pub recall: f64,
-    /// The harmonic mean of both.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
-    /// How many rows truly are of this class.
+    /// The number of rows that truly have this class.
     pub support: u64,
 }
 
@@ -58,7 +64,7 @@ pub struct Average {
 }
 
 impl Report {
-    /// For one label a row. Rows with a class that has no name are left out.
+    /// The report of a task with one label a row. Rows with a class that has no name are left out.
     pub fn classification(labels: &[usize], predictions: &[usize], names: &[String]) -> Report {
         let mut cells: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for pair in pairs(labels, predictions, names.len()) {
@@ -76,7 +82,7 @@ impl Report {
         report
     }
 
-    /// For any number of labels a row. Labels without a name are left out.
+    /// The report of a multi-label task. Labels without a name are left out.
     pub fn multi_label(found: &MultiLabel, names: &[String]) -> Report {
         let counts = &found.counts;
         let all: Counts = counts.iter().sum();
@@ -139,7 +145,7 @@ impl fmt::Display for Report {
         }
         writeln!(f)?;
         if self.micro_avg.is_none() {
-            // What is right of each class, weighted by its size, is what is right of all.
+            // The mean of the recalls, weighted by support, is the accuracy.
             let Average { recall, support, .. } = self.weighted_avg;
             write!(f, "\n{:>width$}  {:>9} {:>9} {recall:>9.4} {support:>9}", "accuracy", "", "")?;
         }
@@ -161,7 +167,7 @@ impl fmt::Display for Report {
             }
             Some(rows) if !rows.is_empty() => {
                 f.write_str("\n\nconfusion matrix (rows: true label, columns: predicted)")?;
-                // Columns have the order of the rows, so that short names are clear enough.
+                // Columns are in the order of the rows, so short names are clear enough.
                 let heads = self.classes.iter().map(|c| cut(&c.label, 9)).collect();
                 let text = |row: &Vec<u64>| row.iter().map(u64::to_string).collect();
                 let lines: Vec<Vec<String>> =
@@ -173,7 +179,7 @@ impl fmt::Display for Report {
                     let cells: String =
                         cells.iter().map(|text| format!(" {text:>cell$}")).collect();
                     let line = format!("{name:>width$} {cells}");
-                    // A name may be empty.
+                    // An empty name in the header would leave spaces at the end of the line.
                     write!(f, "\n{}", line.trim_end())?;
                 }
                 Ok(())
@@ -183,7 +189,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// `label` with at most `length` characters, the last of them an ellipsis where some are left out; none of them moves the cursor.
+/// Returns `label` with at most `length` characters, without any that move the cursor. A label that
+/// is cut ends in an ellipsis.
 fn cut(label: &str, length: usize) -> String {
     let label = escape::line(label);
     if label.chars().count() <= length {

@@ -13,23 +13,24 @@ use serde_json::json;
 use std::fmt::Write;
 use std::path::Path;
 
-/// What a card is about.
+/// The contents of a model card.
 pub struct Card<'a> {
-    /// The form.
+    /// The format of the export.
     pub format: Format,
-    /// What the exported model is called.
+    /// The name of the exported model.
     pub name: &'a str,
-    /// Where the base comes from.
+    /// The origin of the base.
     pub source: &'a Model,
-    /// The base, its head that of the task.
+    /// The base with the task's head and tensors.
     pub model: &'a TaskModel,
-    /// The task.
+    /// The exported task.
     pub task: &'a Delta,
     /// The run that made the task, where it is known.
     pub run: Option<&'a Run>,
 }
 
-/// The Hub's name of a metric that an evaluation gives, and how it is shown.
+/// The Hub's id of a metric, and the metric's display name; `None` if evaluations give no such
+/// metric.
 fn metric(name: &str) -> Option<(&'static str, &'static str)> {
     Some(match name {
         "accuracy" => ("accuracy", "Accuracy"),
@@ -47,7 +48,7 @@ fn metric(name: &str) -> Option<(&'static str, &'static str)> {
 }
 
 impl Card<'_> {
-    /// The whole text.
+    /// The card's text: YAML front matter, then Markdown.
     pub fn text(&self) -> String {
         let (meta, base) = (&self.task.meta, markdown(&self.source.name));
         let mut text = self.front_matter();
@@ -89,7 +90,7 @@ impl Card<'_> {
         self.task.meta.labels.iter().map(code).collect::<Vec<_>>().join(", ")
     }
 
-    /// The YAML that the Hub reads.
+    /// The front matter: YAML that the Hub reads.
     fn front_matter(&self) -> String {
         let (library, relation) = match self.format {
             Format::Hf => ("transformers", "finetune"),
@@ -137,7 +138,8 @@ impl Card<'_> {
         text + "---\n"
     }
 
-    /// The metrics that are numbers: the Hub's name, what is shown, the value. Names that no evaluation gives are anybody's, and left out.
+    /// The finite metrics: id on the Hub, display name, value. Names that evaluations do not give
+    /// are left out, because a task file may hold any name.
     fn found(&self) -> impl Iterator<Item = (&'static str, &'static str, f64)> {
         let metrics = self.task.meta.metrics.iter().filter(|(_, value)| value.is_finite());
         metrics.filter_map(|(name, value)| {
@@ -189,7 +191,7 @@ impl Card<'_> {
         }
     }
 
-    /// What trained, by group.
+    /// The section on what trained, by group.
     fn trained(&self) -> String {
         let (meta, shapes) = (&self.task.meta, self.model.shapes());
         let size = |name: &String| {
@@ -232,7 +234,7 @@ impl Card<'_> {
     }
 }
 
-/// A method, with where it comes from.
+/// A method's name in Markdown; BitFit and LoRA link to their papers.
 fn how_named(method: &Method) -> String {
     let paper = match method {
         Method::Bitfit => "BitFit](https://arxiv.org/abs/2106.10199)",
@@ -242,10 +244,10 @@ fn how_named(method: &Method) -> String {
     format!("[{paper}")
 }
 
-/// What was evaluated on.
+/// The data of the evaluation.
 struct Data {
     name: String,
-    /// On the Hub.
+    /// The id on the Hub; `None` for local files.
     id: Option<String>,
     split: Option<String>,
 }
@@ -266,7 +268,8 @@ fn data(config: &RunConfig) -> Data {
     }
 }
 
-/// An id, or a file with the directory that it is in: what lies above is nobody's business.
+/// The id, or the last two names of the path: cards are published, and the directories above may be
+/// private.
 fn shown(path: &Path) -> String {
     let last = |count| {
         let mut names: Vec<_> = path.iter().rev().take(count).collect();
@@ -276,7 +279,7 @@ fn shown(path: &Path) -> String {
     last(2)
 }
 
-/// How it was trained: the keys that decide about it.
+/// The section on the training, with the keys that affect its result.
 fn how(run: &Run) -> String {
     let (training, data) = (&run.config.training, &run.config.data);
     let mut rows = vec![

@@ -1,4 +1,4 @@
-//! A task in forms that Python loads: a whole checkpoint, or a PEFT adapter.
+//! Exports a task in formats that Python loads: a whole checkpoint, or a PEFT adapter.
 
 mod card;
 mod peft;
@@ -18,7 +18,7 @@ use std::io::BufWriter;
 use std::path::Path;
 use tch::{Device, Tensor};
 
-/// The forms.
+/// The formats of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// A whole checkpoint, for from_pretrained: base and task merged.
@@ -27,8 +27,12 @@ pub enum Format {
     Peft,
 }
 
-/// Writes the task `delta` of the base `model` into the new directory `output`, with a model card; the tokenizer is `tokenizer`'s,
-/// and `run` is what made the task, where that is known.
+/// Writes the task in the file `delta`, over the base `source`, into the new directory `output`,
+/// with a model card. The tokenizer's files come from `tokenizer`. `run` is the run that trained
+/// the task, if known.
+///
+/// Errs where `tokenizer` or the base is not the one that the task was trained with, and where
+/// `format` cannot hold the task.
 pub fn export(
     format: Format,
     source: &Model,
@@ -68,12 +72,13 @@ pub fn export(
             }
             Format::Peft => peft::write(dir, source, &base, &model, &task),
         }?;
-        // What was written are pieces of its file.
+        // The tensors that were written are views of the base's file, so that file must not have
+        // changed.
         base.info.check_unchanged()
     })
 }
 
-/// Writes tensors as transformers and peft read them: without `format` they refuse the file.
+/// Writes tensors with the metadata `format`, without which transformers and peft refuse the file.
 fn write_tensors(dir: &Path, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = dir.join(name);
     let file = files::Writer::create(&path)?;

@@ -1,5 +1,6 @@
-//! An adapter for PEFT. Of BitFit it is one of the type BEFT (peft 0.20): what is added to the biases of dense layers, and modules that
-//! are replaced whole. Of LoRA it is one of the type LORA, as peft itself saves it.
+//! Writes an adapter for PEFT. BitFit becomes an adapter of type BEFT (peft 0.20): values that are
+//! added to the biases of dense layers, and modules that are replaced whole. LoRA becomes an
+//! adapter of type LORA, as peft itself saves it.
 
 use super::write_tensors;
 use crate::base::Base;
@@ -16,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use tch::Tensor;
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` for the task that `model` has.
+/// Writes `adapter_config.json` and `adapter_model.safetensors` for `task`, which `model` holds.
+/// Errs where PEFT has no adapter that can hold the task.
 pub fn write(
     dir: &Path,
     source: &Model,
@@ -59,16 +61,18 @@ fn cannot_hold(why: &str) -> Error {
     ))
 }
 
-/// What peft's names begin with.
+/// The prefix of names in peft's files.
 const PREFIX: &str = "base_model.model.";
 
-/// The two matrices of each target, and the head whole; with `bias = "all"` every bias, as peft saves them.
+/// A LORA adapter: the two matrices of each target, and the whole head. With `bias = "all"` also
+/// every bias, as peft saves them.
 fn lora(model: &TaskModel, settings: &Lora, task: &Delta) -> Result<Adapter> {
     let variables = model.store.variables();
     let added: BTreeSet<String> = methods::lora_modules(model.added.iter()).into_iter().collect();
     let mut replaced = BTreeSet::new();
     for name in &model.new {
-        // A head's own module, `classifier` of RoBERTa's `classifier.dense`; of the pooler its dense layer.
+        // The head's top module, such as `classifier` for RoBERTa's `classifier.dense`; for the
+        // pooler, its dense layer.
         let (module, _) = name.rsplit_once('.').unwrap_or((name, ""));
         let head = model.config.architecture.in_head(name);
         let first = module.split('.').next().unwrap_or(module);
@@ -102,7 +106,7 @@ fn lora(model: &TaskModel, settings: &Lora, task: &Delta) -> Result<Adapter> {
     if let Some(name) = differing {
         return Err(cannot_hold(&format!("{name} differs from the base's")));
     }
-    // Names as short as they were given, where peft finds the same modules by them.
+    // Short target names are kept where peft finds the same modules by them.
     let dense = variables.keys().filter_map(|name| name.strip_suffix(".weight"));
     let named = |module: &str| {
         settings.target_modules.iter().any(|target| {
@@ -130,7 +134,8 @@ fn object(value: Value) -> Map<String, Value> {
     if let Value::Object(fields) = value { fields } else { Map::new() }
 }
 
-/// Modules are named by their whole paths: a name alone, such as `dense`, would be those of other modules too.
+/// A BEFT adapter. Modules are named by their whole paths, because peft would match a short name
+/// such as `dense` with other modules too.
 fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
     let variables = model.store.variables();
     let mut tensors = BTreeMap::new();
@@ -146,7 +151,7 @@ fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
             added_to.insert(module);
             continue;
         }
-        // A module replaced has all of its tensors, those too that the task left alone.
+        // peft replaces whole modules, so the adapter also holds their unchanged tensors.
         for leaf in ["weight", "bias"] {
             let name = format!("{module}.{leaf}");
             let Some(own) = variables.get(&name) else {
@@ -162,10 +167,11 @@ fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
     }
     let architecture = model.config.architecture;
     let prefix = architecture.prefix();
-    // The type of peft that stands for no module at all.
+    // peft's placeholder for an adapter without target modules.
     let none = json!("dummy-target-modules");
     let (key, value) = if architecture == Architecture::Roberta {
-        // With a task type peft would wrap RoBERTa's whole head beside its two layers, and fail.
+        // With a task type, peft would wrap RoBERTa's whole head in addition to its two layers, and
+        // fail.
         let parent = format!("transformers.models.{prefix}.modeling_{prefix}");
         let class = architecture.class();
         ("auto_mapping", json!({ "base_model_class": class, "parent_library": parent }))

@@ -1,24 +1,29 @@
-//! What a step costs in matrix products: forward, and backward as far down as something trains.
+//! The cost of a training step in matrix products: the forward pass, and the backward pass down to
+//! the lowest parameter that trains.
 
 use super::{FreezePlan, Group, Parameter, Term};
 use crate::models::ModelConfig;
 use serde::Serialize;
 
-/// Multiply-and-adds in the encoder's matrix products for one text, and how far backpropagation goes.
+/// Multiply-adds of the encoder's matrix products for one text, and how far down backpropagation
+/// goes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Cost {
-    /// Of the forward pass.
+    /// Multiply-adds of the forward pass.
     pub forward: f64,
-    /// Of the backward pass: gradients with respect to inputs, and to the weights that train.
+    /// Multiply-adds of the backward pass: gradients with respect to inputs, and to the weights
+    /// that train.
     pub backward: f64,
-    /// What the backward pass would be if every bias of the model trained, and no weight.
+    /// Multiply-adds of the backward pass if every bias of the model trained, and no weight.
     pub backward_of_all: f64,
-    /// The lowest layer that backpropagation reaches; `None`: it goes down to the embeddings, or does not enter the encoder.
+    /// The lowest layer that backpropagation reaches. `None` if it reaches the embeddings or does
+    /// not enter the encoder.
     pub lowest_layer: Option<usize>,
 }
 
 impl Cost {
-    /// For texts of `length` tokens. The last layer computes its first token alone, keys and values aside.
+    /// Computes the cost for texts of `length` tokens. The last layer computes keys and values for
+    /// all tokens, and everything else for the first token alone.
     pub fn of(plan: &FreezePlan, model: &ModelConfig, length: f64) -> Self {
         let at = |term, layer| {
             let there = move |p: &&Parameter| p.place.term == Some(term) && p.place.layer == layer;
@@ -40,18 +45,18 @@ impl Cost {
             forward,
             backward,
             backward_of_all: products(model, length, &biases).1,
-            // No layer is the embeddings', which are below all.
+            // `None` stands for the embeddings, which are below all layers, and is the minimum.
             lowest_layer: lowest.min().flatten(),
         }
     }
 
-    /// The share of a whole step's products that stopping early saves.
+    /// The share of a step's multiply-adds saved, compared with training every bias.
     pub fn saved(&self) -> f64 {
         1.0 - (self.forward + self.backward) / (self.forward + self.backward_of_all)
     }
 }
 
-/// How far backpropagation goes, and what that saves.
+/// Formats how far down backpropagation goes, and the share of multiply-adds saved.
 impl std::fmt::Display for Cost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.lowest_layer {
@@ -64,18 +69,19 @@ impl std::fmt::Display for Cost {
     }
 }
 
-/// What there is at a place of the encoder.
+/// The parameters of one module of the encoder.
 struct Module {
-    /// Whether anything there trains.
+    /// Whether any parameter of the module trains.
     trains: bool,
-    /// Whether the dense layer's own weight does.
+    /// Whether the dense layer's own weight trains.
     weight_trains: bool,
-    /// Entries of the weights that a method added there.
+    /// Number of weight elements that a method added to the module.
     added: f64,
 }
 
-/// Forward and backward, by walking up the encoder: the backward of a product's input is needed once something below it trains,
-/// and that of a weight where it trains itself.
+/// Returns the multiply-adds of the forward and the backward pass. The loop walks up the encoder: a
+/// product needs the gradient with respect to its input once something below the product trains,
+/// and the gradient with respect to its weight if the weight trains.
 fn products(
     model: &ModelConfig,
     length: f64,
@@ -91,7 +97,8 @@ fn products(
             forward += cost;
             backward += cost * inputs.iter().filter(|needed| **needed).count() as f64;
         };
-        // A dense layer with what is added to it, whose both gradients are always needed; gives whether something trains up to it.
+        // Counts a dense layer and the weights added to it, which always need both gradients.
+        // Returns whether anything up to this layer trains.
         let mut dense = |term, rows: f64, cost: f64, below: bool| {
             let Module { trains, weight_trains, added } = module(term);
             product(rows * cost, &[below, weight_trains]);

@@ -1,9 +1,10 @@
-//! How many parameters there are and how many train, by group.
+//! Parameter counts by group: all parameters, and those that train.
 
 use super::{FreezePlan, Group, Parameter};
 use serde::Serialize;
 
-/// Bytes that AdamW needs for a trained parameter besides its value, in fp32: gradient and two moments.
+/// Bytes that AdamW needs for a trained parameter besides its value, in fp32: gradient and two
+/// moments.
 const TRAINING_BYTES: u64 = 12;
 
 impl FreezePlan {
@@ -45,9 +46,9 @@ impl FreezePlan {
 pub struct Counts {
     /// Every parameter.
     pub all: u64,
-    /// Those that train.
+    /// Parameters that train.
     pub trainable: u64,
-    /// Those that do not.
+    /// Parameters that do not train.
     pub frozen: u64,
     /// Biases, trained or not.
     pub bias: u64,
@@ -61,11 +62,12 @@ pub struct Counts {
     pub share: f64,
     /// `all / trainable`.
     pub reduction: f64,
-    /// Bytes of gradient and AdamW moments, fp32.
+    /// Bytes of the gradient and the AdamW moments, fp32.
     pub training_bytes: u64,
-    /// The same when everything trains that the model has without a method's additions.
+    /// The same bytes for full fine-tuning, where every parameter trains except those that a method
+    /// added.
     pub full_training_bytes: u64,
-    /// By group.
+    /// Counts of each group. LoRA and adapters are listed only if the model has them.
     pub groups: Vec<GroupCounts>,
 }
 
@@ -74,11 +76,11 @@ pub struct Counts {
 pub struct GroupCounts {
     /// The group.
     pub group: Group,
-    /// Its biases.
+    /// Number of parameters in biases.
     pub bias: u64,
-    /// Its weights.
+    /// Number of parameters in weights.
     pub weight: u64,
-    /// What trains of both.
+    /// Number of parameters that train, in biases and weights.
     pub trainable: u64,
 }
 
@@ -118,7 +120,7 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats a number with commas: `1234567` as `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

@@ -1,4 +1,5 @@
-//! Where each parameter belongs, by anchored regular expressions over canonical names.
+//! The group and the place of each parameter, found by anchored regular expressions over canonical
+//! names.
 
 use crate::error::{Error, Result};
 use regex::{Regex, RegexSet};
@@ -22,50 +23,50 @@ pub enum Group {
     Classifier,
     /// BERT's pooler.
     Other,
-    /// What LoRA adds.
+    /// LoRA's matrices.
     Lora,
     /// Adapters.
     Adapter,
 }
 
-/// The encoder's biases by their place in a layer: the paper's subsets.
+/// The places of the encoder's biases in a layer, by which the paper selects subsets of them.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Term {
-    /// Of the query projection.
+    /// Bias of the query projection.
     Query,
-    /// Of the key projection. Its gradient is zero but for rounding.
+    /// Bias of the key projection. Its gradient is zero up to rounding.
     Key,
-    /// Of the value projection.
+    /// Bias of the value projection.
     Value,
-    /// Of the dense layer after attention.
+    /// Bias of the dense layer after attention.
     AttentionOutput,
-    /// Of the LayerNorm after attention.
+    /// Bias of the LayerNorm after attention.
     AttentionLayerNorm,
-    /// Of the feedforward's first dense layer.
+    /// Bias of the feedforward's first dense layer.
     Intermediate,
-    /// Of the feedforward's second dense layer.
+    /// Bias of the feedforward's second dense layer.
     Output,
-    /// Of the LayerNorm after the feedforward.
+    /// Bias of the LayerNorm after the feedforward.
     OutputLayerNorm,
-    /// Of the LayerNorm after the embeddings, which is in no layer.
+    /// Bias of the LayerNorm after the embeddings, which is in no layer.
     EmbeddingsLayerNorm,
 }
 
-/// Where a parameter belongs.
+/// The group, the term and the layer of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// The part of the model.
     pub group: Group,
-    /// Its place in the encoder; none of lookup tables, pooler and head.
+    /// The place in the encoder. `None` for embedding tables, the pooler and the head.
     pub term: Option<Term>,
-    /// The layer, counted from 0; none outside the layers.
+    /// The layer, counted from 0. `None` outside the layers.
     pub layer: Option<usize>,
 }
 
-/// The module of each term in a layer: of BERT and RoBERTa, and of DistilBERT.
+/// The module of each term in a layer: the name in BERT and RoBERTa, then in DistilBERT.
 const MODULES: [(Term, &str, &str); 8] = [
     (Term::Query, r"attention\.self\.query", r"attention\.q_lin"),
     (Term::Key, r"attention\.self\.key", r"attention\.k_lin"),
@@ -77,23 +78,23 @@ const MODULES: [(Term, &str, &str); 8] = [
     (Term::OutputLayerNorm, r"output\.LayerNorm", "output_layer_norm"),
 ];
 
-/// Where adapters are, likewise.
+/// The modules that hold adapters: the name in BERT and RoBERTa, then in DistilBERT.
 const ADAPTERS: [(Term, &str, &str); 2] = [
     (Term::AttentionOutput, r"attention\.output", "attention_adapters"),
     (Term::Output, "output", "output_adapters"),
 ];
 
-/// LoRA's tensors, below a dense layer.
+/// The pattern of LoRA's tensor names below a dense layer.
 const LORA: &str = r"lora_[AB]\.weight";
 
-/// A pattern of modules, by their names below a layer.
+/// The pattern of a module's full name in any layer, from its names below a layer.
 fn in_layer(bert: &str, distilbert: &str) -> String {
     let bert = format!(r"(bert|roberta)\.encoder\.layer\.\d+\.{bert}");
     format!(r"({bert}|distilbert\.transformer\.layer\.\d+\.{distilbert})")
 }
 
-/// Every place, with the pattern of its parameters' whole names. Anchored, so that `output` is not `attention.output`, and
-/// LayerNorm is itself alone.
+/// All places, each with the pattern of its parameters' full names. The patterns are anchored, so
+/// that `output` does not match `attention.output`, and `LayerNorm` matches itself alone.
 struct Patterns {
     places: Vec<(Group, Option<Term>)>,
     names: RegexSet,
@@ -139,7 +140,8 @@ impl Patterns {
 }
 
 impl Place {
-    /// The place of a parameter, by its canonical name.
+    /// The place of a parameter, by its canonical name. Returns an error unless the name is in
+    /// exactly one group.
     pub fn of(name: &str) -> Result<Self> {
         static PATTERNS: OnceLock<Option<Patterns>> = OnceLock::new();
         let patterns = PATTERNS
@@ -159,7 +161,7 @@ impl Place {
 }
 
 impl Group {
-    /// All groups, as they are printed.
+    /// All groups, in the order of printing.
     pub const ALL: [Group; 8] = [
         Group::Embeddings,
         Group::Attention,
@@ -171,12 +173,12 @@ impl Group {
         Group::Adapter,
     ];
 
-    /// Whether it is what a method adds: of most models there is none.
+    /// Whether a method adds this group's parameters. Most models have none of them.
     pub fn is_added(self) -> bool {
         matches!(self, Group::Lora | Group::Adapter)
     }
 
-    /// The group of a parameter, by its canonical name.
+    /// The group of a parameter, by its canonical name. Returns an error as [`Place::of`] does.
     pub fn of(name: &str) -> Result<Group> {
         Ok(Place::of(name)?.group)
     }
@@ -225,7 +227,7 @@ impl Term {
         }
     }
 
-    /// The group that it is in.
+    /// The group of the term.
     pub fn group(self) -> Group {
         match self {
             Term::Query | Term::Key | Term::Value | Term::AttentionOutput => Group::Attention,
@@ -237,15 +239,15 @@ impl Term {
     }
 }
 
-/// Layers by number, from 0: `4-5`, `0,2,6-` or `-3`, ends included.
+/// A set of layers by number, from 0: `4-5`, `0,2,6-` or `-3`. Ranges include both ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers(Vec<(usize, Option<usize>)>);
 
 impl Layers {
-    /// What [`Layers::parse`] takes, for messages.
+    /// The syntax that [`Layers::parse`] accepts, for error messages.
     pub const SYNTAX: &str = "layers by number, from 0, such as \"4-5\", \"0,2\", \"6-\" (to the last) or \"-3\" (from the first)";
 
-    /// Reads a list of numbers and ranges.
+    /// Parses a comma-separated list of numbers and ranges. Returns `None` if `text` is not one.
     pub fn parse(text: &str) -> Option<Self> {
         let number = |text: &str| text.trim().parse::<usize>().ok();
         let part = |part: &str| match part.trim().split_once('-') {
@@ -261,12 +263,13 @@ impl Layers {
         text.split(',').map(part).collect::<Option<_>>().map(Self)
     }
 
-    /// Whether `layer` is one of them.
+    /// Whether the set contains `layer`.
     pub fn contains(&self, layer: usize) -> bool {
         self.0.iter().any(|&(first, last)| layer >= first && last.is_none_or(|last| layer <= last))
     }
 
-    /// The highest number that is named.
+    /// The highest layer number in the text. An open range such as `6-` counts with its first
+    /// number.
     pub fn highest(&self) -> usize {
         self.0.iter().map(|&(first, last)| last.unwrap_or(first)).max().unwrap_or(0)
     }

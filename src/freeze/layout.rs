@@ -1,8 +1,8 @@
-//! Where each trained tensor lies in the one flat vector.
+//! The layout of the trained tensors in one flat vector.
 
 use super::Parameter;
 
-/// Where each trained tensor lies in one flat vector.
+/// The offset of each trained tensor in one flat vector.
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// Name, offset in elements, number of elements; sorted by name.

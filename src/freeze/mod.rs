@@ -1,4 +1,5 @@
-//! Which tensors train: bias groups by anchored regexes over canonical names, the freeze plan, and what it costs.
+//! The choice of the tensors that train: parameter groups, the freeze plan, its counts and its
+//! cost.
 
 mod cost;
 mod counts;
@@ -18,22 +19,25 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::nn;
 
-/// What the configuration's switches say.
+/// The switches of a configuration's `[bitfit]` section.
 #[derive(Debug, Clone)]
 pub struct Switches {
     /// The groups whose biases train.
     pub biases: BTreeSet<Group>,
-    /// Of the encoder's biases, those that train if their group does.
+    /// The terms whose biases train, if their group is in `biases`.
     pub terms: BTreeSet<Term>,
-    /// The layers whose biases train; `None`: all, and the embeddings' LayerNorm, which is in no layer.
+    /// The layers whose biases train. `None` selects all layers and the embeddings' LayerNorm,
+    /// which is in no layer.
     pub layers: Option<Layers>,
     /// Whether the head's weights train too.
     pub classifier_weight: bool,
     /// Biases that train whatever their group: anchored regexes over canonical names.
     pub include: Vec<String>,
-    /// Biases that do not: anchored regexes, after `include`.
+    /// Biases that do not train, even if `include` matches them: anchored regexes over canonical
+    /// names.
     pub exclude: Vec<String>,
-    /// Of the encoder's biases that all this leaves, so many entries drawn at random by a seed.
+    /// The number of bias elements to draw from the encoder's biases that the other switches
+    /// select, and the seed of the draw.
     pub random: Option<(u64, u64)>,
 }
 
@@ -53,7 +57,7 @@ impl Default for Switches {
 }
 
 impl Switches {
-    /// Whether they turn the bias at `place` on.
+    /// Whether the switches turn on the bias at `place`.
     fn chooses(&self, place: Place) -> bool {
         let layers = |layers: &Layers| place.layer.is_some_and(|layer| layers.contains(layer));
         self.biases.contains(&place.group)
@@ -73,7 +77,8 @@ pub struct Parameter {
     /// Its group, place in a layer, and layer.
     #[serde(flatten)]
     pub place: Place,
-    /// Whether the base lacks it: the head, or a pooler that the checkpoint does not have.
+    /// Whether the base lacks the parameter: the head's, a pooler's that is not in the checkpoint,
+    /// or one that a method added.
     pub new: bool,
     /// Whether it trains.
     pub trains: bool,
@@ -98,7 +103,10 @@ pub struct FreezePlan {
 }
 
 impl FreezePlan {
-    /// Lets `trains` decide for each of the parameters `shapes`, of which the base lacks those in `new`.
+    /// Makes the plan in which `trains` decides for each of the parameters in `shapes`. `new` names
+    /// the parameters that the base lacks.
+    ///
+    /// Returns an error if a parameter is in no group.
     pub fn of(
         shapes: &BTreeMap<String, Vec<i64>>,
         new: &[String],
@@ -118,7 +126,7 @@ impl FreezePlan {
         Ok(Self { parameters: shapes.iter().map(parameter).collect::<Result<_>>()? })
     }
 
-    /// It with those that `trains` chooses besides.
+    /// Also trains the parameters that `trains` selects.
     pub fn with(mut self, trains: impl Fn(&Parameter) -> bool) -> Self {
         for parameter in &mut self.parameters {
             parameter.trains |= trains(parameter);
@@ -126,10 +134,15 @@ impl FreezePlan {
         self
     }
 
-    /// Decides, as BitFit does, for the parameters `shapes`, of which the base lacks those in `new`.
+    /// Makes BitFit's plan for the parameters in `shapes`. `new` names the parameters that the base
+    /// lacks.
     ///
-    /// Biases train by their group's switch; a new weight trains too, since it is random: the head's unless
-    /// `classifier_weight` is off, a new pooler's with the switch of its bias.
+    /// A bias trains if the switches select it. A new weight is random, so it trains too: the
+    /// head's unless `classifier_weight` is off, a new pooler's if the switch of its group is on.
+    ///
+    /// Returns an error if a switch names a layer or a bias that does not exist, if a pattern is
+    /// not a regular expression, if the number of random biases is out of range, or if nothing
+    /// would train.
     pub fn new(
         shapes: &BTreeMap<String, Vec<i64>>,
         new: &[String],
@@ -190,12 +203,12 @@ impl FreezePlan {
         &self.parameters
     }
 
-    /// Those that train, sorted by name.
+    /// The parameters that train, sorted by name.
     pub fn trainable(&self) -> impl Iterator<Item = &Parameter> {
         self.parameters.iter().filter(|p| p.trains)
     }
 
-    /// How many of the encoder's lowest layers train nothing, nor the embeddings below them.
+    /// Number of the encoder's lowest layers that train nothing; 0 if the embeddings train.
     pub fn frozen_layers(&self) -> usize {
         let embeddings = |p: &Parameter| {
             p.place.group == Group::Embeddings || p.place.term == Some(Term::EmbeddingsLayerNorm)
@@ -205,7 +218,7 @@ impl FreezePlan {
         self.trainable().filter_map(lowest).min().unwrap_or(count)
     }
 
-    /// Sets `requires_grad` in the store: false everywhere, then true on what trains.
+    /// Sets `requires_grad` in the store: true for the parameters that train, false for all others.
     pub fn apply(&self, store: &mut nn::VarStore) -> Result<()> {
         store.freeze();
         let variables = store.variables();
@@ -219,7 +232,8 @@ impl FreezePlan {
     }
 }
 
-/// Leaves whole biases of the encoder, `count` entries or as many below it as whole ones make; which, `seed` alone decides.
+/// Keeps a random selection of the encoder's biases that train, and freezes the rest. The seed
+/// alone decides the selection. Biases are kept whole, as far as they fit into `count` elements.
 fn draw(parameters: &mut [Parameter], count: u64, seed: u64) -> Result<()> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut order: Vec<(u64, &mut Parameter)> = parameters

@@ -1,21 +1,22 @@
-//! A bar for what is being downloaded.
+//! A progress bar for downloads.
 
 use crate::escape;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// A bar for each file in turn; none where stderr is no terminal.
+/// Shows a bar for one file at a time. `bars` draws nothing if stderr is not a terminal.
 pub struct Bar {
     bars: MultiProgress,
     file: Option<(String, ProgressBar)>,
 }
 
 impl Bar {
-    /// Draws on `bars`.
+    /// Creates a `Bar` that draws on `bars`. Nothing is shown before the first file.
     pub fn new(bars: MultiProgress) -> Self {
         Self { bars, file: None }
     }
 
-    /// `done` bytes of `total` are there of the file `name`.
+    /// Shows that `done` of `total` bytes of the file `name` are downloaded. Replaces the bar of
+    /// another file.
     pub fn hear(&mut self, name: &str, done: u64, total: Option<u64>) {
         if self.file.as_ref().is_none_or(|(file, _)| file != name) {
             self.clear();
@@ -31,7 +32,7 @@ impl Bar {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&mut self) {
         if let Some((_, bar)) = self.file.take() {
             bar.finish_and_clear();

@@ -1,7 +1,8 @@
-//! A repository's folder in the cache.
+//! A repository's folder in the cache, in the layout of huggingface_hub.
 //!
-//! `models--OWNER--NAME/` holds `blobs/HASH`, `snapshots/COMMIT/FILE` linking to them, `refs/BRANCH` naming a commit, and
-//! `.no_exist/COMMIT/FILE` for what a commit is known not to have. huggingface_hub reads and writes the same.
+//! `models--OWNER--NAME/` has four kinds of files: `blobs/HASH` holds a file's bytes,
+//! `snapshots/COMMIT/FILE` links to a blob, `refs/BRANCH` names a commit, and
+//! `.no_exist/COMMIT/FILE` records that the commit has no such file.
 
 use super::repo::{Repo, is_plain};
 use crate::error::{Error, Result};
@@ -10,37 +11,38 @@ use crate::lock::{self, Attempt};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Where a repository is kept.
+/// The folder of one repository.
 pub struct Folder {
     path: PathBuf,
     locks: PathBuf,
 }
 
 impl Folder {
-    /// The folder of `repo` in `cache`, be it there or not.
+    /// The folder of `repo` in `cache`. The folder need not exist.
     pub fn of(repo: &Repo, cache: &Path) -> Self {
         let name = format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--"));
         Self { path: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
-    /// The files of a commit.
+    /// The folder with the files of a commit.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.path.join("snapshots").join(commit)
     }
 
-    /// The commit that a branch or tag was when it was last asked for; a commit is its own.
+    /// The commit that `refs` records for the branch or tag `revision`, or else `revision` itself.
     pub fn commit_of(&self, revision: &str) -> String {
         let noted = std::fs::read_to_string(self.path.join("refs").join(revision));
         let noted = noted.ok().map(|text| text.trim().to_owned()).filter(|text| is_plain(text));
         noted.unwrap_or_else(|| revision.to_owned())
     }
 
-    /// Notes which commit a branch or tag is.
+    /// Records the commit of a branch or tag. Does not fail if the cache cannot be written.
     pub fn note_commit(&self, revision: &str, commit: &str) {
         note(&self.path.join("refs").join(revision), commit);
     }
 
-    /// Notes that a commit has no file of this name.
+    /// Records that a commit has no file of this name. Does not fail if the cache cannot be
+    /// written.
     pub fn note_absent(&self, commit: &str, name: &str) {
         note(&self.no_exist(commit, name), "");
     }
@@ -54,7 +56,8 @@ impl Folder {
         self.path.join(".no_exist").join(commit).join(name)
     }
 
-    /// The files of a commit, by their paths below its folder, sorted. Links to nowhere are among them.
+    /// The paths of a commit's files, relative to the commit's folder and sorted. Dangling links
+    /// are included.
     pub fn list(&self, commit: &str) -> Vec<String> {
         fn below(folder: &Path, prefix: &str, files: &mut Vec<String>) {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -72,14 +75,17 @@ impl Folder {
         files
     }
 
-    /// The file that holds the bytes with this hash, in a folder that is there.
+    /// The path of the blob with the hash `etag`. Creates the folder of blobs.
     pub fn blob(&self, etag: &str) -> Result<PathBuf> {
         let blobs = self.path.join("blobs");
         files::create_dir(&blobs)?;
         Ok(blobs.join(etag))
     }
 
-    /// Waits until no other process downloads these bytes, and keeps others waiting while the result lives.
+    /// Locks the blob with the hash `etag` until the result is dropped. Waits while another process
+    /// holds the lock.
+    ///
+    /// On a file system without locks, warns and locks nothing.
     pub fn lock(&self, etag: &str) -> Result<Writer> {
         files::create_dir(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
@@ -96,11 +102,12 @@ impl Folder {
         Ok(file)
     }
 
-    /// Makes the blob a commit's file of this name: by a link, and where there are none by moving a `new` blob there or copying an old one.
+    /// Puts the blob into a commit's folder under this name, as a symbolic link. If the file system
+    /// has no links, a `new` blob is moved there and an old one is copied.
     pub fn link(&self, blob: &Path, commit: &str, name: &str, new: bool) -> Result<()> {
         let link = self.snapshot(commit).join(name);
         files::create_dir(link.parent().unwrap_or(&self.path))?;
-        // A link of before that leads nowhere.
+        // Remove an earlier link that dangles.
         if link.is_symlink() && !link.exists() {
             files::remove(&link)?;
         }
@@ -117,7 +124,8 @@ impl Folder {
     }
 }
 
-/// Writes what makes later runs faster, where it is not there yet: a cache that cannot be written serves as well without.
+/// Writes `text` to `path`, if it is not there yet. These files only make later runs faster, so
+/// that a failure is logged and ignored.
 fn note(path: &Path, text: &str) {
     if std::fs::read_to_string(path).is_ok_and(|there| there == text) {
         return;

@@ -1,23 +1,24 @@
-//! Which of a repository's files are wanted.
+//! Chooses which of a repository's files to download.
 
 use crate::data::{TOKENIZER_FILES, place_of, whole};
 use crate::weights;
 use std::collections::BTreeSet;
 
-/// The files chosen, by their paths in the repository.
+/// The chosen files.
 pub struct Choice {
     pub files: Vec<String>,
-    /// Files that would have been chosen, were they there: a cache that is not known to lack them may not be whole.
+    /// Files that would have been chosen too, had they been listed. A cached commit counts as
+    /// complete only if these files are recorded as absent.
     pub absent: Vec<String>,
-    /// Whether files that are not listed could make another choice.
+    /// Whether no unlisted file, apart from those in `absent`, could change the choice.
     pub certain: bool,
 }
 
-/// Why nothing was chosen.
+/// The reason why nothing was chosen.
 pub enum Unfit {
-    /// A data set without Parquet, which another branch may have; and how that is said.
+    /// The data set has no Parquet files; another branch may have them. Holds the message.
     NoParquet(String),
-    /// Anything else, as it is said.
+    /// Any other reason. Holds the message.
     Other(String),
 }
 
@@ -27,9 +28,10 @@ impl From<String> for Unfit {
     }
 }
 
-/// A model: configuration and tokenizer, and as its last file the weights named, or the first that can be read.
+/// Chooses a model's files: configuration, tokenizer and, as the last file, the weights. The
+/// weights are the file `named`, or else the first of [`weights::HUB_FILES`] in `files`.
 ///
-/// Of weights in several files it is their index, which names the others.
+/// For sharded weights, the last file is their index, which names the shards.
 pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, Unfit> {
     let there = |name: &&str| files.iter().any(|file| file == name);
     if !there(&"config.json") {
@@ -53,7 +55,10 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, Unfit> {
     Ok(Choice { files: owned(found), absent: owned(absent), certain: true })
 }
 
-/// A data set's split, as Parquet. Without a name it is `validation` where there is one, and else `test`.
+/// Chooses the Parquet files of a data set's split. Without `split`, takes `validation` if there is
+/// one, else `test`.
+///
+/// Without `subset`, takes the only subset or else `default`.
 pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Result<Choice, Unfit> {
     let found: Vec<(&String, (String, String))> =
         files.iter().filter_map(|file| Some((file, place_of(file)?))).collect();
@@ -100,12 +105,13 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
         .collect();
     chosen.sort();
     let absent = whole(&chosen)?;
-    // In a cache, a split of a default name may stand in for one that was not downloaded, and a lone subset for "default".
+    // In a cache, a split of a default name may stand in for one that was not downloaded, and a
+    // lone subset for "default".
     let certain = split.is_some() && (named.is_some() || subset == "default");
     Ok(Choice { files: chosen, absent, certain })
 }
 
-/// What is said of a data set without Parquet.
+/// The message for a data set without Parquet files.
 fn no_parquet(files: &[String]) -> String {
     let is_table = |file: &&String| [".csv", ".tsv", ".jsonl"].iter().any(|e| file.contains(e));
     match files.iter().find(is_table) {
@@ -116,7 +122,7 @@ fn no_parquet(files: &[String]) -> String {
     }
 }
 
-/// Names for a message, which stays short however many there are.
+/// Joins names for a message: at most 20 names, of at most 60 characters each.
 fn listed(names: &BTreeSet<&str>) -> String {
     let short = |name: &&str| name.chars().take(60).collect::<String>();
     let mut shown: Vec<_> = names.iter().take(20).map(short).collect();

@@ -1,4 +1,4 @@
-//! A file on its way into the cache: taken up where it broke off, and never longer than it may be.
+//! Downloads a file into the cache. A broken download is resumed, and the size is limited.
 
 use super::cache::Folder;
 use super::remote::{ATTEMPTS, Ask, Expected, Failure, Remote, header, pause};
@@ -14,22 +14,28 @@ use std::path::Path;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-/// Hears how much of a file is there: its name, bytes so far, bytes in all. An error ends the download; what is there is kept.
+/// A callback for progress: the file's name, the bytes so far, and the size if it is known. An
+/// error ends the download; the partial file is kept.
 pub type Progress<'a> = dyn FnMut(&str, u64, Option<u64>) -> Result<()> + 'a;
 
-/// Bytes by which an attempt must come further than any before it, so that the line counts as slow and not as broken.
+/// The bytes that an attempt must add to the best before it, so that the connection counts as slow,
+/// not as broken.
 const PROGRESS: u64 = 1 << 20;
 
-/// The most bytes of a file that is read as a text.
+/// The maximum size of a text file (`.json`, `.txt`), in bytes.
 const MOST_OF_A_TEXT: u64 = 64 << 20;
 
-/// The most bytes of a file whose size is not announced: the Hub's own limit for a file.
+/// The maximum size of a file whose size is not announced, in bytes: the Hub's own limit for a
+/// file.
 const MOST_OF_A_FILE: u64 = 50_000_000_000;
 
-/// Bytes read at once.
+/// The size of a read buffer, in bytes.
 const BUFFER: usize = 1 << 16;
 
-/// Brings a file of a commit into `folder`. What broke off is taken up again, by this run or the next.
+/// Downloads a file of a commit into `folder`, or links it if its blob is there. A broken download
+/// is resumed, by this run or the next.
+///
+/// Errs if there is no room, if the hash is wrong, or if the Hub does not send the whole file.
 pub fn bring(
     remote: &Remote,
     repo: &Repo,
@@ -42,7 +48,7 @@ pub fn bring(
     let Expected { etag, size } = remote.expected(repo, name, &url)?;
     let blob = folder.blob(&etag)?;
     let _lock = folder.lock(&etag)?;
-    // Somebody else may have been faster.
+    // Another process may have downloaded the file while we waited for the lock.
     if folder.snapshot(commit).join(name).exists() {
         return Ok(());
     }
@@ -65,27 +71,28 @@ struct Download<'a> {
     name: &'a str,
     url: &'a str,
     part: &'a Path,
-    /// The size that is announced.
+    /// The announced size in bytes, if there is one.
     size: Option<u64>,
-    /// The most bytes that are taken.
+    /// The maximum number of bytes to accept.
     most: u64,
     file: Writer,
-    /// Bytes that are there.
+    /// The bytes downloaded so far.
     there: u64,
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 enum Attempt {
     /// The body ended.
     Ended,
-    /// It broke off, and why.
+    /// The connection broke off. Holds the reason.
     BrokeOff(String),
-    /// The body goes on beyond what is taken.
+    /// The body is longer than `most`.
     TooLong,
 }
 
 impl<'a> Download<'a> {
-    /// The file `name`, which is at `url`, into `part`, where some of it may be.
+    /// A download of the file `name` from `url` into `part`, which may already hold its first
+    /// bytes.
     fn new(
         remote: &'a Remote,
         repo: &'a Repo,
@@ -101,7 +108,10 @@ impl<'a> Download<'a> {
         Ok(download)
     }
 
-    /// The most bytes that are taken of the file: those that are announced, if there is room for them.
+    /// The maximum number of bytes to accept: the announced size, or else a limit by the kind of
+    /// file and by the free space.
+    ///
+    /// Errs if the announced size exceeds the free space or, for a text, the limit.
     fn room(&self) -> Result<u64> {
         let (name, there) = (self.name, self.there);
         let is_text = [".json", ".txt"].iter().any(|ending| name.ends_with(ending));
@@ -111,7 +121,7 @@ impl<'a> Download<'a> {
             return Err(self.problem(problem));
         }
         let folder = self.part.parent().unwrap_or(self.part);
-        // A file system that says nothing of its size is not asked further.
+        // Skip the check on a file system that does not report its size.
         let Some(free) = rustix::fs::statvfs(folder).ok().filter(|found| found.f_blocks > 0) else {
             return Ok(self.size.unwrap_or(most));
         };
@@ -126,12 +136,13 @@ impl<'a> Download<'a> {
                 Err(self.problem(problem))
             }
             Some(size) => Ok(size),
-            // Where nobody says how much is to come, half of the room stays free.
+            // The size is unknown: leave half of the free space.
             None => Ok(most.min(there.saturating_add(free / 2))),
         }
     }
 
-    /// Receives the rest of the file, in as many attempts as that takes.
+    /// Downloads the rest of the file. Gives up when attempt [`ATTEMPTS`] or a later one adds less
+    /// than [`PROGRESS`] bytes.
     fn run(&mut self, progress: &mut Progress<'_>) -> Result<()> {
         let (mut best, mut too_long) = (self.there, 0);
         for attempt in 1.. {
@@ -151,14 +162,15 @@ impl<'a> Download<'a> {
                 Attempt::TooLong => {
                     self.begin_again()?;
                     too_long += 1;
-                    // A size that was said wrongly once may be said wrongly for ever.
+                    // Give up the second time: the announced size may be wrong for good.
                     if self.size.is_none() || too_long == 2 {
                         return Err(self.too_long());
                     }
                     format!("more than {} bytes", self.most)
                 }
             };
-            // A slow line that moves on is no reason to give up; what was thrown away is no progress.
+            // A slow connection that makes progress is no reason to give up. Bytes that were
+            // discarded do not count as progress.
             if attempt >= ATTEMPTS && self.there < best + PROGRESS {
                 let problem = format!(
                     "{} broke off {attempt} times ({why}); what is there is kept, and the next run goes on from it",
@@ -169,7 +181,7 @@ impl<'a> Download<'a> {
             best = best.max(self.there);
             std::thread::sleep(pause(attempt));
         }
-        // Where the file system has no locks, two may have written.
+        // On a file system without locks, two processes may have written to the file.
         if self.file.size()? != self.there {
             files::remove(self.part)?;
             let problem = format!("{} was written by another process at the same time", self.name);
@@ -178,7 +190,7 @@ impl<'a> Download<'a> {
         self.file.sync()
     }
 
-    /// Asks for what is missing, and takes what comes.
+    /// Requests the missing bytes and appends them to the file.
     fn attempt(&mut self, progress: &mut Progress<'_>) -> Result<Attempt> {
         let mut response = match self.remote.send(Ask::File { start: self.there }, self.url) {
             Ok(response) => response,
@@ -191,7 +203,7 @@ impl<'a> Download<'a> {
         }
         self.remote.good(self.repo, Some(self.name), &response)?;
         if self.there > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
-            // A host that knows no ranges begins again, and so do we.
+            // The host ignored the range and sends the file from its start.
             self.begin_again()?;
         } else if is_other_part(&response, self.there) {
             self.begin_again()?;
@@ -220,7 +232,7 @@ impl<'a> Download<'a> {
         self.file.cut(0)
     }
 
-    /// The error of a file that goes on beyond what is taken; nothing of it is kept.
+    /// Removes the partial file and returns the error for a file that is longer than `most`.
     fn too_long(&self) -> Error {
         if let Err(error) = files::remove(self.part) {
             return error;
@@ -232,7 +244,8 @@ impl<'a> Download<'a> {
         self.problem(format!("{} has more bytes than the {} that are {said}", self.name, self.most))
     }
 
-    /// Compares a file with its hash: SHA-256 of large ones, Git's SHA-1 of the others.
+    /// Compares the file with its hash `etag`: SHA-256 for large files, Git's SHA-1 for the others.
+    /// Removes the file and errs if they differ. A hash of another length is not checked.
     fn verify(&self, etag: &str) -> Result<()> {
         let (name, part) = (self.name, self.part);
         let mut file = File::open(part).map_err(Error::io("read", part))?;
@@ -258,7 +271,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// Whether a part of a file begins elsewhere than at the byte `start`.
+/// Whether a partial response begins at another byte than `start`.
 fn is_other_part(response: &Response<Body>, start: u64) -> bool {
     let range = header(response.headers(), "content-range");
     let range = range.filter(|_| response.status() == StatusCode::PARTIAL_CONTENT);

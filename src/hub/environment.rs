@@ -1,19 +1,19 @@
-//! What the environment says of the Hub, obeyed as huggingface_hub obeys it.
+//! Reads the environment variables of the Hub, as huggingface_hub does.
 
 use super::repo::Kind;
 use crate::error::{Error, Result};
 use regex::{Captures, Regex};
 use std::path::{Path, PathBuf};
 
-/// Where the repositories of one kind are kept, and whether they are asked for.
+/// The cache of one kind of repository, and whether the Hub may be asked.
 pub struct Place {
     /// The cache.
     pub cache: PathBuf,
-    /// The variable that says to ask nobody.
+    /// The variable that forbids network access, if one is set.
     pub offline: Option<&'static str>,
 }
 
-/// A variable that is set. An empty one is as good as none.
+/// The value of a variable; `None` if it is unset or empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -23,14 +23,14 @@ fn first<'a>(names: &[&'a str]) -> Option<(&'a str, String)> {
     names.iter().find_map(|name| Some((*name, variable(name)?)))
 }
 
-/// The folder that a variable names, with `~` and `$NAME` in it replaced.
+/// The folder that a variable names, with `~` and `$NAME` expanded.
 fn folder(name: &str) -> Option<PathBuf> {
     let value = variable(name)?;
     let value = match (value.strip_prefix('~'), variable("HOME")) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => home + rest,
         _ => value,
     };
-    // A name that is not set stays as it is written.
+    // `$NAME` stays as it is if NAME is unset or empty.
     let replaced = |found: &Captures<'_>| {
         let [whole, name] = [0, 1].map(|i| found.get(i).map_or("", |part| part.as_str()));
         variable(name.trim_matches(['{', '}'])).unwrap_or_else(|| whole.to_owned())
@@ -39,7 +39,7 @@ fn folder(name: &str) -> Option<PathBuf> {
     Some(names.replace_all(&value, replaced).into_owned().into())
 }
 
-/// `HF_HOME`, or where it is by default.
+/// The folder `HF_HOME`, or its default. `None` if no variable says where home is.
 fn home() -> Option<PathBuf> {
     let cache = || {
         let of_home = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
@@ -52,10 +52,11 @@ fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&&*value.to_uppercase())
 }
 
-/// Where repositories of `kind` are, and whether they are asked for.
+/// The cache of repositories of `kind`, and whether the Hub may be asked. Errs if no variable says
+/// where the cache is.
 pub fn place(kind: Kind) -> Result<Place> {
     let named = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(folder);
-    // transformers 4 keeps models there; transformers 5 does not look at them.
+    // transformers 4 keeps models in these folders; transformers 5 ignores these variables.
     let old = ["TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE", "PYTORCH_PRETRAINED_BERT_CACHE"];
     let old = || match (kind, variable("HF_HOME")) {
         (Kind::Model, None) => old.into_iter().find_map(folder),
@@ -63,7 +64,7 @@ pub fn place(kind: Kind) -> Result<Place> {
     };
     let cache = named.or_else(old).or_else(|| Some(home()?.join("hub")));
     let unknown = "where downloads are kept is not known; set HF_HOME, or HOME";
-    // The first of the two decides where both are set, be it for no.
+    // If both are set, the first decides, even if its value is false.
     let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]);
     let of_datasets = first(&["HF_DATASETS_OFFLINE"]).filter(|_| kind == Kind::Dataset);
     let offline = [offline, of_datasets].into_iter().flatten().find(|(_, value)| is_true(value));
@@ -73,7 +74,8 @@ pub fn place(kind: Kind) -> Result<Place> {
     })
 }
 
-/// The token, of the environment or of the file that logging in writes.
+/// The token, from the environment or from the file that `hf auth login` writes. `None` if there is
+/// no token, or if `HF_HUB_DISABLE_IMPLICIT_TOKEN` is true.
 pub fn token() -> Option<String> {
     if variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)) {
         return None;

@@ -1,5 +1,5 @@
-//! The Hugging Face Hub: models and data sets by their id, downloaded once into the standard cache that every program which speaks
-//! to the Hub shares.
+//! The Hugging Face Hub: downloads models and data sets by their id into the standard cache, which
+//! all programs that use the Hub share.
 
 mod bar;
 mod cache;
@@ -23,19 +23,20 @@ use remote::{Failure, Remote};
 use repo::CONVERTED;
 use std::path::{Path, PathBuf};
 
-/// Files of a repository at a commit, in the cache.
+/// The files of a repository at a commit, in the cache.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The folder that they are in.
+    /// The folder that holds the files.
     pub folder: PathBuf,
     /// The commit.
     pub commit: String,
-    /// Those that were asked for, by their paths below the folder; of a model the last is its weight file, or the index of several.
+    /// The files that were asked for, as paths relative to the folder. For a model, the last is its
+    /// weight file, or the index of sharded weights.
     files: Vec<String>,
 }
 
 impl Snapshot {
-    /// Of a model, the weight file, or the index of several.
+    /// The weight file of a model's snapshot, or the index of sharded weights.
     pub fn weights(&self) -> Option<&str> {
         self.files.last().map(String::as_str)
     }
@@ -44,7 +45,7 @@ impl Snapshot {
 /// The rows of one split of a data set.
 #[derive(Debug)]
 pub struct Split {
-    /// Its Parquet files, in order.
+    /// The Parquet files, in order.
     pub files: Vec<PathBuf>,
     /// The commit.
     pub commit: String,
@@ -54,7 +55,7 @@ pub struct Split {
     pub split: String,
 }
 
-/// The Hub and the cache, as the environment says: the variables are those of huggingface_hub.
+/// The Hub and the cache, configured by the environment variables of huggingface_hub.
 pub struct Hub {
     models: Place,
     datasets: Place,
@@ -62,7 +63,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Reads the environment; nothing is asked of the network yet.
+    /// Reads the environment, without network access. Errs if no variable says where the cache is,
+    /// or if `HF_ENDPOINT` or the token is malformed.
     pub fn from_env() -> Result<Self> {
         Ok(Self {
             models: environment::place(Kind::Model)?,
@@ -71,7 +73,11 @@ impl Hub {
         })
     }
 
-    /// A model's configuration, tokenizer and weights: the file named, or the first of the formats that can be read.
+    /// Fetches a model's configuration, tokenizer and weights: the file `weights`, or else the
+    /// first of the readable formats that the repository has.
+    ///
+    /// If the Hub cannot be reached or `HF_HUB_OFFLINE` is set, takes the files from the cache.
+    /// Errs if they are not there, or if the repository does not exist or lacks a file.
     pub fn model(
         &self,
         repo: &Repo,
@@ -82,9 +88,10 @@ impl Hub {
         fetched.map_err(|failure| failure.about(repo, self.remote.endpoint()))
     }
 
-    /// The Parquet files of a data set's split.
+    /// Fetches the Parquet files of a data set's split.
     ///
-    /// `subset` must be named where there are several. Without a `split` it is `validation` where there is one, and else `test`.
+    /// `subset` may be `None` if there is only one subset, or if one is named `default`. Without
+    /// `split`, takes `validation` if there is one, else `test`.
     pub fn dataset(
         &self,
         repo: &Repo,
@@ -112,7 +119,8 @@ impl Hub {
         }
     }
 
-    /// The Parquet files that `choose` picks; where `main` has none, those of the Hub's conversion.
+    /// Fetches the Parquet files that `choose` picks. If `main` has none, takes those that the Hub
+    /// converted, from the branch [`CONVERTED`].
     fn rows(
         &self,
         repo: &Repo,
@@ -120,7 +128,8 @@ impl Hub {
         progress: &mut Progress<'_>,
     ) -> Fetched<Snapshot> {
         let first = match self.fetch(repo, choose, progress) {
-            // The conversion is made of main's newest, and stands in for no other revision.
+            // The Hub converts the newest commit of `main`, so that the conversion replaces no
+            // other revision.
             Err(first) if repo.revision == MAIN => first,
             other => return other,
         };
@@ -149,7 +158,7 @@ impl Hub {
         Folder::of(repo, &self.place(repo.kind).cache)
     }
 
-    /// The files that `choose` picks, downloaded where the cache does not have them.
+    /// Fetches the files that `choose` picks: downloads those that the cache lacks.
     fn fetch(
         &self,
         repo: &Repo,
@@ -200,7 +209,7 @@ impl Hub {
         Ok(Snapshot { folder: snapshot, commit: info.commit, files: names })
     }
 
-    /// The files of a pinned commit, if the cache is known to hold all of them.
+    /// The files of a pinned commit; `None` unless the cache is known to hold all of them.
     fn whole(&self, repo: &Repo, choose: &Choose<'_>) -> Option<Snapshot> {
         let (folder, commit) = (self.folder(repo), &repo.revision);
         let snapshot = folder.snapshot(commit);
@@ -220,7 +229,8 @@ impl Hub {
         Some(Snapshot { folder: snapshot, commit: commit.clone(), files })
     }
 
-    /// The files as the cache has them, since the Hub cannot be reached: without a network they are as good as new.
+    /// Takes the files from the cache, with a warning, because the Hub cannot be reached. Errs with
+    /// `why` if the cache has nothing of the revision.
     fn instead(&self, repo: &Repo, choose: &Choose<'_>, why: String) -> Fetched<Snapshot> {
         let Some(cached) = self.cached(repo, choose, &why)? else {
             return Err(Failure::Unreached(why));
@@ -229,8 +239,10 @@ impl Hub {
         Ok(cached)
     }
 
-    /// The files as the cache has them, be they all or not; `why` nothing is asked of the network. `None` where it has nothing of
-    /// the revision.
+    /// Takes the files from the cache; `None` if the cache has nothing of the revision. `why` says
+    /// in errors why the network is not used.
+    ///
+    /// Errs if a chosen file is missing or is a dangling link.
     fn cached(&self, repo: &Repo, choose: &Choose<'_>, why: &str) -> Fetched<Option<Snapshot>> {
         let folder = self.folder(repo);
         let commit = folder.commit_of(&repo.revision);
@@ -259,7 +271,7 @@ impl Hub {
         Ok(Some(Snapshot { folder: snapshot, commit, files }))
     }
 
-    /// What is said of files among which `choose` found nothing.
+    /// The failure for a repository from which `choose` picked nothing.
     fn unfit(&self, repo: &Repo, unfit: Unfit, context: &str) -> Failure {
         match unfit {
             Unfit::NoParquet(problem) => Failure::Lacks(format!("{context}{problem}")),
@@ -270,13 +282,14 @@ impl Hub {
     }
 }
 
-/// Picks from the files of a commit.
+/// A function that picks from the files of a commit.
 type Choose<'a> = dyn Fn(&[String]) -> std::result::Result<Choice, Unfit> + 'a;
 
-/// What was fetched, or why it was not.
+/// The fetched value, or the reason why there is none.
 type Fetched<T> = std::result::Result<T, Failure>;
 
-/// The files that the last of `names` stands for, where it is an index of weights in several files; they lie beside it.
+/// The shards that the last of `names` lists, if it is an index of sharded weights; else none. The
+/// shards lie beside the index.
 fn shards(snapshot: &Path, names: &[String]) -> Result<Vec<String>> {
     let Some(index) = names.last().filter(|name| name.ends_with(".index.json")) else {
         return Ok(vec![]);
@@ -286,7 +299,7 @@ fn shards(snapshot: &Path, names: &[String]) -> Result<Vec<String>> {
     Ok(shards.into_iter().map(|shard| format!("{beside}{shard}")).collect())
 }
 
-/// Puts the files that an index names before it.
+/// Inserts `shards` before the last of `names`, which is their index.
 fn insert(names: &mut Vec<String>, shards: Vec<String>) {
     let last = names.len().saturating_sub(1);
     names.splice(last..last, shards);

@@ -1,4 +1,4 @@
-//! What is asked of the Hub over the network.
+//! Requests to the Hub over the network.
 
 use super::repo::{Kind, Repo, is_plain};
 use crate::error::{Error, Result};
@@ -10,12 +10,13 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Response, StatusCode};
 
-/// The Hub's side.
+/// A client of the Hub.
 pub struct Remote {
-    /// Without the user and the password that `HF_ENDPOINT` may have: it is in messages.
+    /// The Hub's address, without the user and the password that `HF_ENDPOINT` may have, because
+    /// messages show the address.
     endpoint: String,
     token: Option<String>,
-    /// What proves to the Hub who asks.
+    /// The value of the `Authorization` header.
     authorization: Option<String>,
     agent: Agent,
 }
@@ -26,18 +27,19 @@ pub struct Info {
     pub files: Vec<String>,
 }
 
-/// Why nothing was brought.
+/// The reason why a request brought nothing.
 pub enum Failure {
-    /// The Hub could not be reached at all.
+    /// The Hub could not be reached. Holds the message.
     Unreached(String),
-    /// What is asked for is not among the files, or not in the cache, and another branch may have it.
+    /// The wanted files are not in the repository, or not in the cache; another branch may have
+    /// them. Holds the message.
     Lacks(String),
-    /// It said no, or something else went wrong.
+    /// The Hub refused, or another error occurred.
     Refused(Box<Error>),
 }
 
 impl Failure {
-    /// As an error about `repo`.
+    /// Converts the failure into an error about `repo`.
     pub fn about(self, repo: &Repo, endpoint: &str) -> Error {
         match self {
             Self::Refused(error) => *error,
@@ -56,25 +58,26 @@ impl From<Error> for Failure {
     }
 }
 
-/// A file's hash, which is its name in the cache, and its size.
+/// A file's hash, which names its blob in the cache, and its size in bytes, if announced.
 pub struct Expected {
     pub etag: String,
     pub size: Option<u64>,
 }
 
-/// What is asked for.
+/// The kind of a request.
 #[derive(Clone, Copy)]
 pub enum Ask {
-    /// What is said of a file.
+    /// The headers of a file.
     Headers,
-    /// Its bytes from `start` on.
+    /// The bytes of a file, from `start` on.
     File { start: u64 },
 }
 
-/// How often something is tried that may get better by waiting.
+/// The number of attempts for failures that may pass with time.
 pub const ATTEMPTS: u32 = 5;
 
-/// What is escaped in a path: all but the letters that no address gives a meaning, and `/`.
+/// The characters that are escaped in a path: all but `/` and the unreserved characters of RFC
+/// 3986.
 const IN_A_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
@@ -85,7 +88,7 @@ impl Remote {
             let problem = format!("HF_ENDPOINT: found {endpoint}, expected https://HOST");
             return Err(Error::Usage(problem));
         }
-        // It goes into a header as it is.
+        // The token goes into a header unescaped.
         if token.as_ref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
             let problem =
                 "the token (HF_TOKEN, or the token file) has spaces or other letters in it";
@@ -94,15 +97,16 @@ impl Remote {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("bitfit/", env!("CARGO_PKG_VERSION")))
-            // Sizes and ranges are those of the file itself.
+            // With compression, sizes and ranges would not be those of the file.
             .accept_encoding("identity")
-            // Followed here: the token is not for the host that large files come from.
+            // `send` follows redirects itself, because the host of large files must not get the
+            // token.
             .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .timeout_per_read(Some(Duration::from_secs(60)));
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        // An address with a password is meant to be asked with it: Python's clients send that, and not the token.
+        // Credentials in the address take precedence over the token, as in Python's clients.
         let bearer = token.as_ref().map(|token| format!("Bearer {token}"));
         let authorization = credentials.map(|c| basic(&c)).or(bearer);
         Ok(Self { endpoint, token, authorization, agent: config.build().new_agent() })
@@ -112,7 +116,8 @@ impl Remote {
         &self.endpoint
     }
 
-    /// What the API says of a revision.
+    /// Requests the commit and the file names of a revision. Errs if a name could lead out of the
+    /// cache.
     pub fn info(&self, repo: &Repo) -> std::result::Result<Info, Failure> {
         #[derive(Deserialize)]
         struct Answer {
@@ -132,7 +137,7 @@ impl Remote {
         let text = text.map_err(|e| self.unreached(&e))?;
         let answer: Answer = serde_json::from_str(&text)
             .map_err(|e| self.problem(repo, format!("its answer cannot be read: {e}")))?;
-        // All of these become names in the cache.
+        // These names become paths in the cache.
         let files: Vec<String> = answer.siblings.into_iter().map(|s| s.rfilename).collect();
         let commit = answer.sha.bytes().all(|b| b.is_ascii_alphanumeric()) && is_plain(&answer.sha);
         if !commit || !files.iter().all(|file| is_plain(file)) {
@@ -142,13 +147,14 @@ impl Remote {
         Ok(Info { commit: answer.sha, files })
     }
 
-    /// The address of a file.
+    /// The URL of a file.
     pub fn address(&self, repo: &Repo, commit: &str, name: &str) -> String {
         let (endpoint, prefix, id) = (&self.endpoint, repo.kind.prefix(), &repo.id);
         format!("{endpoint}/{prefix}{id}/resolve/{commit}/{}", escaped(name))
     }
 
-    /// The hash and the size of a file. Of a large one the Hub itself says them, before it leads on to the host that has it.
+    /// Requests the hash and the size of a file. For a large file, the Hub's redirect to the
+    /// storage host carries both.
     pub fn expected(&self, repo: &Repo, name: &str, url: &str) -> Result<Expected> {
         let response = self.send(Ask::Headers, url).map_err(|f| f.about(repo, &self.endpoint))?;
         if !response.status().is_redirection() {
@@ -158,17 +164,20 @@ impl Remote {
         let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag"));
         let etag = etag.unwrap_or_default().trim_start_matches("W/").trim_matches('"').to_owned();
         let plain = etag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        // It becomes a file's name.
+        // The hash becomes a file name.
         if etag.is_empty() || etag.len() > 200 || !plain {
             return Err(self.problem(repo, format!("{name}: no hash in the answer")));
         }
-        // A redirect's own length is not the file's.
+        // A redirect's Content-Length is that of its own body.
         let length = header(headers, "content-length").filter(|_| response.status().is_success());
         let size = header(headers, "x-linked-size").or(length);
         Ok(Expected { etag, size: size.and_then(|size| size.parse().ok()) })
     }
 
-    /// Asks for `url`, and where it leads; where the Hub is busy, again after a while.
+    /// Sends a request for `url` and follows redirects. Retries after a pause if the connection
+    /// breaks or the Hub is busy (429 or 5xx).
+    ///
+    /// For [`Ask::Headers`], returns a redirect to another host instead of following it.
     pub fn send(&self, ask: Ask, url: &str) -> std::result::Result<Response<ureq::Body>, Failure> {
         let (mut url, mut attempt, mut hops) = (url.to_owned(), 0, 0);
         loop {
@@ -184,7 +193,7 @@ impl Remote {
                 request = request.header("Authorization", authorization);
             }
             let response = match request.call() {
-                // A connection that broke may hold the next time; a host that is not there will not be.
+                // Retry broken connections only: an unknown host stays unknown.
                 Err(error) if attempt + 1 < ATTEMPTS && broke(&error) => {
                     attempt += 1;
                     std::thread::sleep(pause(attempt));
@@ -196,7 +205,8 @@ impl Remote {
             if status.is_redirection()
                 && let Some(location) = header(response.headers(), "location")
             {
-                // A repository that was renamed is elsewhere on the same host; a large file is on another.
+                // A renamed repository redirects within the host; a large file redirects to another
+                // host.
                 let inside = location.starts_with('/') && !location.starts_with("//");
                 if !inside && matches!(ask, Ask::Headers) {
                     return Ok(response);
@@ -226,7 +236,7 @@ impl Remote {
         Failure::Unreached(format!("{} cannot be reached ({error})", self.endpoint))
     }
 
-    /// Checks the status of an answer about `repo`, or about a `file` in it.
+    /// Errs if the response about `repo`, or about a `file` in it, has no success status.
     pub fn good(
         &self,
         repo: &Repo,
@@ -281,14 +291,14 @@ impl Remote {
     }
 }
 
-/// Whether a connection was there, and ended without an answer.
+/// Whether the connection was established and then broke before the response.
 fn broke(error: &ureq::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let ends = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
     matches!(error, ureq::Error::Io(io) if ends.contains(&io.kind()))
 }
 
-/// How long to wait after so many attempts.
+/// The pause after `attempt` attempts: 200 ms times 2 to the power of `attempt`, at most 12.8 s.
 pub fn pause(attempt: u32) -> Duration {
     Duration::from_millis(200) * 2u32.pow(attempt.min(6))
 }
@@ -297,7 +307,8 @@ pub fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// An address without the user and the password before its host, and these.
+/// Splits an address into the address without credentials and the credentials (`USER:PASSWORD`), if
+/// it has any.
 fn without_credentials(address: &str) -> (String, Option<String>) {
     let (scheme, rest) = address.split_at(address.find("://").map_or(0, |at| at + 3));
     let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -309,7 +320,7 @@ fn without_credentials(address: &str) -> (String, Option<String>) {
     }
 }
 
-/// `USER:PASSWORD` of an address, as a header has it.
+/// The `Authorization` header for the credentials of an address.
 fn basic(credentials: &str) -> String {
     let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
     let plain: Vec<u8> =
@@ -317,12 +328,12 @@ fn basic(credentials: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(plain))
 }
 
-/// Scheme and host of an address: what is before its third slash.
+/// The scheme and the host of an address: everything before its third slash.
 fn origin(url: &str) -> &str {
     url.match_indices('/').nth(2).and_then(|(end, _)| url.get(..end)).unwrap_or(url)
 }
 
-/// A path as it stands in an address.
+/// Percent-encodes a path for an address.
 fn escaped(path: &str) -> String {
     utf8_percent_encode(path, IN_A_PATH).to_string()
 }

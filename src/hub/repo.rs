@@ -1,8 +1,8 @@
-//! Repositories of the Hub by their names.
+//! Names of the Hub's repositories.
 
 use crate::error::{Error, Result};
 
-/// What a repository holds.
+/// The type of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A model.
@@ -12,7 +12,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As in the Hub's API and in its cache.
+    /// The name of the kind in API paths and in the cache.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
@@ -20,7 +20,7 @@ impl Kind {
         }
     }
 
-    /// As in addresses of pages and files.
+    /// The prefix of the kind in the URLs of pages and files.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::Model => "",
@@ -39,7 +39,7 @@ impl Kind {
 /// A repository of the Hub at a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repo {
-    /// What it holds.
+    /// The type of the repository.
     pub kind: Kind,
     /// `name` or `owner/name`.
     pub id: String,
@@ -47,14 +47,15 @@ pub struct Repo {
     pub revision: String,
 }
 
-/// The branch that is meant where no revision is named.
+/// The default revision.
 pub const MAIN: &str = "main";
 
-/// Where the Hub keeps a data set's rows as Parquet when its authors' own files are of another kind.
+/// The branch where the Hub keeps a data set converted to Parquet, if its own files have another
+/// format.
 pub const CONVERTED: &str = "refs/convert/parquet";
 
 impl Repo {
-    /// At `revision`, or the newest of the branch `main`.
+    /// A repository at `revision`, or else at the branch `main`.
     pub fn new(kind: Kind, id: &str, revision: Option<&str>) -> Self {
         Self { kind, id: id.into(), revision: revision.unwrap_or(MAIN).into() }
     }
@@ -64,7 +65,8 @@ impl Repo {
         self.revision.len() == 40 && self.revision.bytes().all(|b| b.is_ascii_hexdigit())
     }
 
-    /// Checks that the names, which become names in the cache, lead nowhere else.
+    /// Errs if the id or the revision is malformed. Both become paths in the cache and must not
+    /// lead out of it.
     pub(super) fn check(&self) -> Result<()> {
         let problem = match (is_id(&self.id), is_revision(&self.revision)) {
             (true, true) => return Ok(()),
@@ -80,7 +82,8 @@ impl Repo {
     }
 }
 
-/// Whether a text can be a repository's id: `name` or `owner/name`, of letters, digits, `-`, `_` and `.`.
+/// Whether a text can be a repository's id: `name` or `owner/name`, of letters, digits, `-`, `_`
+/// and `.`.
 pub fn is_id(text: &str) -> bool {
     let good = |part: &str| {
         !part.is_empty()
@@ -94,15 +97,16 @@ pub fn is_id(text: &str) -> bool {
     text.split('/').count() <= 2 && text.split('/').all(good)
 }
 
-/// What a revision can be, for messages.
+/// A description of revisions for messages.
 pub const REVISION: &str = "the name of a branch, a tag or a commit";
 
-/// Whether a text can be a revision's name: of parts between `/`, none of which leads out of a folder.
+/// Whether a text can be a revision: parts separated by `/`, none of which leads out of the folder.
 pub fn is_revision(text: &str) -> bool {
     is_plain(text)
 }
 
-/// Whether a name, with `/` in it or not, leads to something below the folder that it is joined to, and is short enough for a file's.
+/// Whether a relative path stays below the folder that it is joined to, and each part is short
+/// enough for a file name.
 pub fn is_plain(name: &str) -> bool {
     let plain =
         |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\\') && part.len() <= 255;

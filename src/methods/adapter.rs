@@ -1,4 +1,5 @@
-//! Adapters, as AdapterHub's package `adapters` has them: it adds bottlenecks to each layer, and they and the new head train.
+//! Adapters, as in AdapterHub's package `adapters`: each layer gets bottlenecks, which train with
+//! the new head.
 
 use super::Wrong;
 use crate::error::Result;
@@ -9,22 +10,23 @@ use crate::task_model::TaskModel;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// AdapterHub's own recommendation.
+/// The default learning rate: AdapterHub's recommendation.
 pub const LEARNING_RATE: f64 = 1e-4;
 
-/// Its settings, under the names of `adapters`.
+/// The settings of adapters, under the names of the package `adapters`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adapter {
-    /// Where the bottlenecks are.
+    /// The placement of the bottlenecks.
     pub config: AdapterConfig,
-    /// `H` over the size of the bottleneck, which is rounded down, and at least 1.
+    /// The hidden size `H` divided by the size of the bottleneck, which is rounded down and at
+    /// least 1.
     pub reduction_factor: f64,
-    /// What lies between the two dense layers.
+    /// The activation between the two dense layers.
     pub non_linearity: NonLinearity,
 }
 
-/// Where the bottlenecks are.
+/// The placement of the bottlenecks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterConfig {
@@ -32,7 +34,8 @@ pub enum AdapterConfig {
     #[serde(alias = "double_seq_bn")]
     #[schemars(extend("enum" = ["houlsby", "double_seq_bn"]))]
     Houlsby,
-    /// After the feedforward alone, over its normalized sum (Pfeiffer et al., EACL 2021).
+    /// After the feedforward alone, applied to the LayerNorm of output plus residual (Pfeiffer et
+    /// al., EACL 2021).
     #[default]
     #[serde(alias = "seq_bn")]
     #[schemars(extend("enum" = ["pfeiffer", "seq_bn"]))]
@@ -40,7 +43,7 @@ pub enum AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// What lies between the two dense layers where nobody says so.
+    /// The default activation between the two dense layers.
     pub fn non_linearity(self) -> NonLinearity {
         match self {
             Self::Houlsby => NonLinearity::Swish,
@@ -50,7 +53,7 @@ impl AdapterConfig {
 }
 
 impl Adapter {
-    /// With the defaults of `adapters`.
+    /// Makes settings with the defaults of the package `adapters`.
     pub fn new(config: AdapterConfig) -> Self {
         Self { config, reduction_factor: 16.0, non_linearity: config.non_linearity() }
     }
@@ -77,12 +80,13 @@ impl Adapter {
     }
 }
 
-/// What trains.
+/// Whether a parameter trains: the adapters and the head, which the base lacks.
 pub(super) fn trains(parameter: &Parameter) -> bool {
     parameter.new
 }
 
-/// `init_weights = "bert"`: normal(0, 0.02), biases zero.
+/// Draws initial values as `init_weights = "bert"` in `adapters`: weights from normal(0, 0.02),
+/// biases zero.
 pub(super) fn initial(name: &str, shape: &[i64], random: &mut Random) -> Vec<f32> {
     let count = shape.iter().product::<i64>();
     let bias = name.ends_with(".bias");

@@ -1,4 +1,5 @@
-//! BitFit (Ben-Zaken et al., ACL 2022): biases, as [`crate::freeze::Switches`] say, and the new head. It adds nothing.
+//! BitFit (Ben-Zaken et al., ACL 2022): the biases that [`crate::freeze::Switches`] select train
+//! with the new head. Nothing is added to the model.
 
-/// The paper's largest.
+/// The default learning rate: the paper's largest.
 pub const LEARNING_RATE: f64 = 1e-3;

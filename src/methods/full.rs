@@ -1,11 +1,12 @@
-//! Full fine-tuning: everything trains. It adds nothing.
+//! Full fine-tuning: every parameter trains. Nothing is added to the model.
 
 use crate::freeze::Parameter;
 
-/// The default of Hugging Face's `TrainingArguments`, the largest of BERT's paper.
+/// The default learning rate: that of Hugging Face's `TrainingArguments`, the largest in BERT's
+/// paper.
 pub const LEARNING_RATE: f64 = 5e-5;
 
-/// What trains.
+/// Whether a parameter trains: always.
 pub fn trains(_: &Parameter) -> bool {
     true
 }

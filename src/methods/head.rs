@@ -1,11 +1,12 @@
-//! The new head alone, and a pooler that the base lacks. It adds nothing.
+//! Head-only training: the new head trains, and the pooler if the base lacks it. Nothing is added
+//! to the model.
 
 use crate::freeze::Parameter;
 
-/// As BitFit's.
+/// The default learning rate, equal to BitFit's.
 pub const LEARNING_RATE: f64 = 1e-3;
 
-/// What trains.
+/// Whether a parameter trains: if the base lacks it.
 pub fn trains(parameter: &Parameter) -> bool {
     parameter.new
 }

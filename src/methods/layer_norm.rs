@@ -1,11 +1,12 @@
-//! Every LayerNorm's weight and bias (Qi et al., 2022), and the new head. It adds nothing.
+//! LayerNorm tuning (Qi et al., 2022): every LayerNorm's weight and bias train with the new head.
+//! Nothing is added to the model.
 
 use crate::freeze::{Group, Parameter};
 
-/// As BitFit's.
+/// The default learning rate, equal to BitFit's.
 pub const LEARNING_RATE: f64 = 1e-3;
 
-/// What trains.
+/// Whether a parameter trains: if it is a LayerNorm's, or the base lacks it.
 pub fn trains(parameter: &Parameter) -> bool {
     parameter.new || parameter.place.group == Group::LayerNorm
 }

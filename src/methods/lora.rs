@@ -1,5 +1,5 @@
-//! LoRA (Hu et al., ICLR 2022), as peft has it: it adds two narrow matrices to each target, and they and the new head train;
-//! with `bias = "all"` BitFit's biases too.
+//! LoRA (Hu et al., ICLR 2022), as in peft: each target gets two low-rank matrices, which train
+//! with the new head. With `bias = "all"`, BitFit's biases train too.
 
 use super::Wrong;
 use crate::error::{Error, Result};
@@ -13,20 +13,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
-/// The paper's for RoBERTa on most of GLUE.
+/// The default learning rate: the paper's for RoBERTa on most GLUE tasks.
 pub const LEARNING_RATE: f64 = 5e-4;
 
-/// Its settings, under peft's names and with peft's defaults.
+/// The settings of LoRA, under peft's names and with peft's defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lora {
     /// The rank.
     pub r: i64,
-    /// What is added is scaled by `lora_alpha / r`.
+    /// Numerator of the scaling: `B A` is multiplied by `lora_alpha / r`.
     pub lora_alpha: f64,
-    /// Dropout of the input on this way.
+    /// Dropout probability of the input to LoRA's matrices.
     pub lora_dropout: f64,
-    /// The dense layers, by whole names or their last parts; empty: query and value.
+    /// The dense layers that get LoRA, by full names or their last parts. If empty, query and
+    /// value.
     pub target_modules: Vec<String>,
     /// Which biases train too.
     pub bias: LoraBias,
@@ -36,10 +37,10 @@ pub struct Lora {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraBias {
-    /// The head's alone.
+    /// The head's biases alone.
     #[default]
     None,
-    /// Those that the `[bitfit]` switches choose: all, unless they say less.
+    /// The biases that the `[bitfit]` switches select, by default all.
     All,
 }
 
@@ -55,7 +56,7 @@ impl Default for Lora {
     }
 }
 
-/// The most of a rank.
+/// Maximum rank.
 const MOST: i64 = 4096;
 
 impl Lora {
@@ -108,7 +109,7 @@ impl Lora {
         }
     }
 
-    /// Each target's weight with `scaling B A` in it.
+    /// The tensors with `scaling B A` added to each target's weight, and without LoRA's matrices.
     pub(super) fn merged(
         &self,
         mut tensors: BTreeMap<String, Tensor>,
@@ -127,7 +128,7 @@ impl Lora {
     }
 }
 
-/// The modules that have LoRA's additions.
+/// The names of the modules that have LoRA's matrices.
 pub fn modules<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     names.filter_map(|name| name.strip_suffix(".lora_A.weight")).map(str::to_owned).collect()
 }
@@ -136,7 +137,8 @@ fn added(parameter: &Parameter) -> bool {
     parameter.place.group == Group::Lora
 }
 
-/// peft's: `lora_B` zero, so that nothing is added at first; `lora_A` uniform within `1 / sqrt(I)`, which is `kaiming_uniform_` with
+/// Draws initial values as in peft. `lora_B` is zero, so that nothing is added at first. `lora_A`
+/// is uniform between `-1 / sqrt(I)` and `1 / sqrt(I)`, which is `kaiming_uniform_` with
 /// `a = sqrt(5)`.
 pub(super) fn initial(name: &str, shape: &[i64], random: &mut Random) -> Vec<f32> {
     let count = shape.iter().product::<i64>();

@@ -1,4 +1,5 @@
-//! What BitFit is compared with, and BitFit itself: each file says what a method adds to the base and what of it all trains.
+//! The training methods: BitFit, and the methods that it is compared with. Each file says what a
+//! method adds to the base, and which parameters train.
 
 mod adapter;
 mod bitfit;
@@ -18,18 +19,18 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
-/// A method with its settings. The new head trains in all of them.
+/// A training method with its settings. The new head trains in all methods.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum Method {
-    /// Biases, as the switches say.
+    /// BitFit: the biases that the switches select.
     #[default]
     Bitfit,
-    /// Everything.
+    /// Full fine-tuning: every parameter.
     Full,
-    /// Low-rank additions to dense layers.
+    /// LoRA: low-rank matrices added to dense layers.
     Lora(Lora),
-    /// Bottlenecks in the layers.
+    /// Adapters: bottlenecks added to the layers.
     Adapter(Adapter),
     /// The new head alone.
     Head,
@@ -41,7 +42,7 @@ pub enum Method {
 pub type Wrong = (&'static str, String, &'static str);
 
 impl Method {
-    /// Its name in configurations and output.
+    /// The method's name in configurations and output.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Bitfit => "bitfit",
@@ -53,7 +54,7 @@ impl Method {
         }
     }
 
-    /// The rate of AdamW where nobody says another.
+    /// AdamW's default learning rate for this method.
     pub fn learning_rate(&self) -> f64 {
         match self {
             Self::Bitfit => bitfit::LEARNING_RATE,
@@ -70,7 +71,7 @@ impl Method {
         matches!(self, Self::Full)
     }
 
-    /// Whether the `[bitfit]` switches say what trains, or a part of it.
+    /// Whether the `[bitfit]` switches decide what trains, at least in part.
     pub fn has_switches(&self) -> bool {
         match self {
             Self::Bitfit => true,
@@ -79,7 +80,7 @@ impl Method {
         }
     }
 
-    /// Checks its settings.
+    /// Checks the method's settings. The error is the first setting that is not allowed.
     pub fn check(&self) -> std::result::Result<(), Wrong> {
         match self {
             Self::Lora(lora) => lora.check(),
@@ -88,7 +89,7 @@ impl Method {
         }
     }
 
-    /// It with what it leaves to the architecture.
+    /// The method with the defaults that depend on the architecture filled in.
     pub fn settled(&self, architecture: Architecture) -> Self {
         match self {
             Self::Lora(lora) => Self::Lora(lora.settled(architecture)),
@@ -96,13 +97,15 @@ impl Method {
         }
     }
 
-    /// Adds its tensors to `model`, all zero until [`Method::initialize`] or a delta; a settled method's.
+    /// Adds the method's tensors to `model`. The tensors are zero until [`Method::initialize`] or a
+    /// delta sets them. The method must be settled ([`Method::settled`]).
     pub fn add(&self, model: &mut TaskModel) -> Result<()> {
         self.place(model)?;
         model.allocate_added()
     }
 
-    /// Places its tensors in `model`, where they take no memory yet; a settled method's.
+    /// Places the method's tensors in `model` without memory of their own. The method must be
+    /// settled.
     pub fn place(&self, model: &mut TaskModel) -> Result<()> {
         match self {
             Self::Lora(lora) => lora.place(model),
@@ -111,7 +114,8 @@ impl Method {
         }
     }
 
-    /// Draws what it added; a function of the seed and of each tensor's name.
+    /// Draws the initial values of the added tensors. The values depend only on the seed and on
+    /// each tensor's name.
     pub fn initialize(&self, model: &mut TaskModel, seed: u64) -> Result<()> {
         match self {
             Self::Lora(_) => model.draw_added(seed, lora::initial),
@@ -133,7 +137,8 @@ impl Method {
         }
     }
 
-    /// The tensors of a plain model that computes what `model` with its additions computes.
+    /// The tensors of a plain model that computes the same as `model` with the method's additions.
+    /// Returns an error for adapters, which cannot be merged.
     pub fn merged(&self, model: &TaskModel) -> Result<BTreeMap<String, Tensor>> {
         let tensors = model.store.variables().into_iter().collect();
         match self {
@@ -148,7 +153,7 @@ impl Method {
     }
 }
 
-/// `lora (r 8, ...)`, for people.
+/// Formats the method and its settings for people, such as `lora (r 8, ...)`.
 impl std::fmt::Display for Method {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.name())?;

@@ -1,9 +1,9 @@
-//! What tells one architecture from another; everything else they share.
+//! The differences between the architectures, which share everything else.
 
 use super::keys::Verdicts;
 use super::{bert, distilbert, roberta};
 
-/// The architectures that are supported.
+/// The supported architectures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// `model_type = "bert"`.
@@ -14,37 +14,38 @@ pub enum Architecture {
     Roberta,
 }
 
-/// An architecture's differences: names in checkpoints, keys in `config.json`, and what is computed where.
+/// The differences of an architecture: names in checkpoints, keys in `config.json`, and details of
+/// the computation.
 pub(super) struct Spec {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
     /// The Hugging Face class of the classifier.
     pub class: &'static str,
-    /// What the encoder's tensor names start with.
+    /// The prefix of the encoder's tensor names.
     pub prefix: &'static str,
-    /// The layers' module, below the prefix.
+    /// The module that holds the layers, below the prefix.
     pub layers: &'static str,
     /// The modules of a layer.
     pub layer: LayerNames,
-    /// Whether the two texts of a pair have embeddings of their own.
+    /// Whether the model has token type embeddings, which tell the two texts of a pair apart.
     pub token_types: bool,
     /// Whether there is dropout between the attention's output and its residual.
     pub attention_output_dropout: bool,
-    /// Whether positions are counted from the padding's id on.
+    /// Whether positions start after the padding id.
     pub positions_after_padding: bool,
-    /// LayerNorm's epsilon where it is a constant and no key of `config.json`.
+    /// LayerNorm's epsilon if it is a constant; `None` if it is a key of `config.json`.
     pub layer_norm_eps: Option<f64>,
-    /// The head's dropout where `config.json` is silent; `None`: the hidden one.
+    /// The default of the head's dropout. `None` selects the hidden dropout.
     pub classifier_dropout: Option<f64>,
-    /// From the first tokens to the logits.
+    /// The head, from the first tokens to the logits.
     pub head: HeadSpec,
-    /// The keys of `config.json` that say what others do elsewhere.
+    /// The names of the keys of `config.json` that differ between architectures.
     pub keys: Keys,
-    /// What is done about the keys that not every architecture has.
+    /// The treatment of the keys that not every architecture has.
     pub own_keys: Verdicts,
-    /// `vocab_size` and the number of layers where `config.json` is silent.
+    /// The defaults of `vocab_size` and of the number of layers.
     pub defaults: (i64, i64),
-    /// Modules and buffers of checkpoints, below the prefix or without one, that a classifier does not use.
+    /// Modules and buffers of checkpoints that the encoder does not use, named without the prefix.
     pub unused: &'static [&'static str],
 }
 
@@ -58,7 +59,8 @@ pub(super) struct LayerNames {
     pub intermediate: &'static str,
     pub output: &'static str,
     pub output_norm: &'static str,
-    /// Where AdapterHub's `adapters` keeps the adapter after attention, and the one after the feedforward.
+    /// The modules of the adapters after attention and after the feedforward, as in AdapterHub's
+    /// `adapters`.
     pub attention_adapter: &'static str,
     pub output_adapter: &'static str,
 }
@@ -67,15 +69,15 @@ pub(super) struct LayerNames {
 pub(super) struct HeadSpec {
     /// Whether there is dropout before the dense layer as well.
     pub dropout_first: bool,
-    /// The dense layer. BERT's is the base's pooler.
+    /// The dense layer. In BERT, the base's pooler.
     pub dense: &'static str,
-    /// tanh, else ReLU.
+    /// Whether the activation is tanh; otherwise ReLU.
     pub tanh: bool,
     /// The layer that makes the logits.
     pub output: &'static str,
 }
 
-/// Keys of `config.json` that are not called the same everywhere.
+/// The names of keys of `config.json` that differ between architectures.
 pub(super) struct Keys {
     pub hidden_size: &'static str,
     pub num_hidden_layers: &'static str,
@@ -85,12 +87,13 @@ pub(super) struct Keys {
     pub hidden_dropout: &'static str,
     pub attention_dropout: &'static str,
     pub classifier_dropout: &'static str,
-    /// Other names that transformers takes for keys, each with the key; the other name wins.
+    /// Other names that transformers accepts for keys, each with its key. If both are present, the
+    /// other name wins.
     pub aliases: &'static [(&'static str, &'static str)],
 }
 
 impl Architecture {
-    /// All of them.
+    /// All architectures.
     pub const ALL: [Self; 3] = [Self::Bert, Self::DistilBert, Self::Roberta];
 
     pub(super) fn spec(self) -> &'static Spec {
@@ -101,7 +104,7 @@ impl Architecture {
         }
     }
 
-    /// What the encoder's tensor names start with.
+    /// The prefix of the encoder's tensor names.
     pub fn prefix(self) -> &'static str {
         self.spec().prefix
     }
@@ -116,7 +119,7 @@ impl Architecture {
         self.spec().class
     }
 
-    /// The tensors of a head that are in no base, by canonical name.
+    /// The canonical names of the head's tensors that no base has.
     pub fn new_head(self) -> Vec<String> {
         let HeadSpec { dense, output, .. } = self.spec().head;
         let modules = [dense, output].into_iter();
@@ -124,7 +127,7 @@ impl Architecture {
         names.filter(|name| self.in_head(name)).collect()
     }
 
-    /// The weight that makes the logits, `[L, H]`, by canonical name.
+    /// The canonical name of the output layer's weight, `[L, H]`.
     pub fn output_weight(self) -> String {
         format!("{}.weight", self.spec().head.output)
     }
@@ -139,7 +142,7 @@ impl Architecture {
         self.spec().head.output
     }
 
-    /// A layer's query and value, by their last names: what LoRA adds to where nobody says more.
+    /// The last parts of the names of a layer's query and value: LoRA's default targets.
     pub fn query_and_value(self) -> [&'static str; 2] {
         let LayerNames { query, value, .. } = &self.spec().layer;
         [query, value].map(|name| name.rsplit('.').next().unwrap_or(name))
@@ -150,7 +153,7 @@ impl Architecture {
         name.starts_with("classifier.") || name.starts_with("pre_classifier.")
     }
 
-    /// The module between encoder and head that a base has, or may have lost: BERT's pooler.
+    /// The pooler's module, which a base may lack. `None` if the architecture has no pooler.
     pub fn pooler(self) -> Option<&'static str> {
         Some(self.spec().head.dense).filter(|dense| !self.in_head(&format!("{dense}.")))
     }

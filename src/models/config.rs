@@ -17,34 +17,36 @@ pub struct Dropouts {
     pub hidden: f64,
     /// `attention_probs_dropout_prob`, or DistilBERT's `attention_dropout`.
     pub attention: f64,
-    /// `classifier_dropout`, or DistilBERT's `seq_classif_dropout`; where there is none, the hidden one.
+    /// `classifier_dropout`, or DistilBERT's `seq_classif_dropout`. `None` selects the hidden
+    /// dropout.
     pub classifier: Option<f64>,
 }
 
 /// The shape of a model.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// Which model it is.
+    /// The architecture of the model.
     pub architecture: Architecture,
-    /// Entries of the vocabulary.
+    /// Number of entries of the vocabulary.
     pub vocab_size: i64,
-    /// `H`.
+    /// Hidden size, `H`.
     pub hidden_size: i64,
     /// Number of layers.
     pub num_hidden_layers: i64,
-    /// `N`.
+    /// Number of attention heads, `N`.
     pub num_attention_heads: i64,
-    /// `I`.
+    /// Intermediate size, `I`.
     pub intermediate_size: i64,
     /// The feedforward activation.
     pub hidden_act: Activation,
-    /// Entries of the position table.
+    /// Number of entries of the position table.
     pub max_position_embeddings: i64,
-    /// The id of RoBERTa's padding, which its positions are counted from; `None`: they are counted from 0.
+    /// RoBERTa's padding id, after which positions start. `None` if positions start at 0.
     pub padding: Option<i64>,
-    /// The id whose word embedding never trains, as in transformers: the padding's, which a text may spell out.
+    /// The padding id, which a text may contain. The word embedding of this id never trains, as in
+    /// transformers.
     pub pad_token_id: Option<i64>,
-    /// Number of segments; as many as asked for where the model knows none.
+    /// Number of token types; `i64::MAX` for a model without token type embeddings.
     pub type_vocab_size: i64,
     /// LayerNorm's epsilon.
     pub layer_norm_eps: f64,
@@ -52,11 +54,12 @@ pub struct ModelConfig {
     pub dropouts: Dropouts,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
-    /// What whoever uses the model should know of how its `config.json` was read.
+    /// Warnings about how `config.json` was read.
     pub remarks: Vec<String>,
 }
 
-/// The most bytes of a `config.json`; with 10,000 labels it has some hundred thousand.
+/// Maximum size of a `config.json` in bytes. With 10,000 labels, the size is a few hundred
+/// thousand.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// Reads the `config.json` at `path`.
@@ -65,12 +68,12 @@ pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_str(&text).map_err(|e| Error::file(path, shown(&e)))
 }
 
-/// A key with a value that is not allowed, in the `config.json` at `path`.
+/// The error for a key of the `config.json` at `path` with a value that is not allowed.
 pub(super) fn bad(path: &Path, key: &str, found: &dyn Display, expected: &str) -> Error {
     Error::file(path, format!("{key}: found {}, expected {expected}", shown(found)))
 }
 
-/// What a file holds, cut where it is long.
+/// The text of a value in a file, cut to `MOST` characters.
 fn shown(found: &dyn Display) -> String {
     const MOST: usize = 100;
     let mut text = found.to_string();
@@ -82,8 +85,8 @@ fn shown(found: &dyn Display) -> String {
 }
 
 impl ModelConfig {
-    /// Reads and checks `config.json` of the model directory `dir`; `names` gives the names of its tensors, which tell what it is
-    /// where `config.json` does not.
+    /// Reads and checks `config.json` of the model directory `dir`. If the file has no
+    /// `model_type`, the architecture is inferred with the tensor names that `names` returns.
     pub fn read(dir: &Path, names: impl FnOnce() -> Result<Vec<String>>) -> Result<Self> {
         let path = &dir.join("config.json");
         if !files::is_there(path)? {
@@ -105,12 +108,13 @@ impl ModelConfig {
         fields.model(architecture)
     }
 
-    /// The longest sequence, in tokens, special ones included.
+    /// Maximum length of a sequence in tokens, special tokens included.
     pub fn max_length(&self) -> i64 {
         self.max_position_embeddings - self.padding.map_or(0, |id| id + 1)
     }
 
-    /// Tensors of the encoder with the shapes that they must have. A file with all of these is not much smaller than the model.
+    /// The names of large tensors of the encoder, with the shapes that they must have. A file with
+    /// all of these tensors is not much smaller than the model.
     pub fn landmarks(&self) -> Vec<(String, Vec<i64>)> {
         let spec = self.architecture.spec();
         let (prefix, hidden) = (spec.prefix, self.hidden_size);
@@ -130,7 +134,8 @@ impl ModelConfig {
         landmarks
     }
 
-    /// What scores depend on and no tensor's shape shows, by transformers' keys for BERT.
+    /// The settings that scores depend on but tensor shapes do not show, under transformers' keys
+    /// for BERT.
     pub fn beside_tensors(&self) -> BTreeMap<String, Value> {
         let mut said = BTreeMap::from([
             ("num_attention_heads".to_owned(), Value::from(self.num_attention_heads)),
@@ -141,7 +146,8 @@ impl ModelConfig {
         said
     }
 
-    /// What `config.json` says of the number of layers, where a tensor is in a layer above them.
+    /// A message with the number of layers in `config.json`, if the tensor `canonical` is in a
+    /// layer above them.
     pub fn no_layer(&self, canonical: &str) -> Option<String> {
         let spec = self.architecture.spec();
         let below = |name, module| str::strip_prefix(name, module)?.strip_prefix('.');
@@ -158,7 +164,7 @@ impl ModelConfig {
 struct Fields<'a> {
     path: &'a Path,
     value: Map<String, Value>,
-    /// Sizes that are not there, and what is taken for them.
+    /// Sizes that the file lacks, with the defaults that are used.
     defaults: Vec<(&'static str, i64)>,
     remarks: Vec<String>,
 }
@@ -168,7 +174,7 @@ impl Fields<'_> {
         Err(bad(self.path, key, found, expected))
     }
 
-    /// A string; `null` is as good as none.
+    /// The string of a key; `None` if the key is missing or `null`.
     fn text(&self, key: &str) -> Result<Option<String>> {
         match self.value.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -177,7 +183,9 @@ impl Fields<'_> {
         }
     }
 
-    /// A size from 1 to `most`: an absurd one must not become an allocation. transformers' default is compared with the weights.
+    /// The size at a key, from 1 to `most`, because an absurd size must not become an allocation.
+    /// If the key is missing, returns transformers' default, which is compared with the weights
+    /// later.
     fn size(&mut self, key: &'static str, default: i64, most: i64) -> Result<i64> {
         let Some(value) = self.value.get(key) else {
             self.defaults.push((key, default));
@@ -211,7 +219,8 @@ impl Fields<'_> {
         self.number(key, default, |x| x > 0.0 && x < 10.0, "a positive number below 10")
     }
 
-    /// Another model's file lacks the keys of those that are known: what it is, is said first.
+    /// Determines the architecture. This check comes first, because the file of an unsupported
+    /// model lacks the keys that the other checks expect.
     fn architecture(
         &mut self,
         names: impl FnOnce() -> Result<Vec<String>>,
@@ -220,7 +229,8 @@ impl Fields<'_> {
             Some(found) => self.named(&found)?,
             None => self.inferred(&names()?)?,
         };
-        // A RoBERTa in its shapes alone: its texts must be cut into words by another program first.
+        // PhoBERT and BERTweet have RoBERTa's shapes, but another program must split their texts
+        // into words first.
         let tokenizer = self.text("tokenizer_class")?.unwrap_or_default();
         if ["Phobert", "Bertweet"].iter().any(|name| tokenizer.starts_with(name))
             || (architecture == Architecture::Roberta
@@ -247,14 +257,16 @@ impl Fields<'_> {
         self.bad("model_type", &found, &format!("{}{why}", supported()))
     }
 
-    /// What a `config.json` without `model_type`, as in 2019, is of: by its keys, its classes and the `names` of the weights, where
-    /// they fit one architecture alone.
+    /// Infers the architecture of a `config.json` without `model_type`, which files from 2019 lack,
+    /// from its keys, its classes and the tensor `names`. Returns an error unless exactly one
+    /// architecture fits.
     fn inferred(&mut self, names: &[String]) -> Result<Architecture> {
         let has = |module: &str| {
             names.iter().any(|n| n.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
         };
         let mut fit = Architecture::ALL.to_vec();
-        // Names with a prefix tell more than those of the encoder alone, which BERT and RoBERTa share.
+        // If any name has a prefix, only prefixes count: BERT and RoBERTa have the same names
+        // without one.
         let prefixed = Architecture::ALL.iter().any(|a| has(a.prefix()));
         fit.retain(|a| if prefixed { has(a.prefix()) } else { has(a.spec().layers) });
         fit.retain(|a| self.value.contains_key(a.spec().keys.hidden_size));
@@ -287,7 +299,7 @@ impl Fields<'_> {
         Ok(architecture)
     }
 
-    /// Refuses what the verdicts refuse.
+    /// Returns an error if the verdicts refuse the value of a key.
     fn check_refused(&self, architecture: Architecture) -> Result<()> {
         for (key, verdict) in verdicts(architecture) {
             if let (Some(value), Verdict::Refused { harmless, expected }) =
@@ -394,7 +406,8 @@ impl Fields<'_> {
         }
     }
 
-    /// Positions are added to the embeddings, as transformers 5 does whatever `position_embedding_type` says.
+    /// Checks that positions are absolute, that is, added to the embeddings. transformers 5 adds
+    /// them whatever `position_embedding_type` says.
     fn check_positions(&mut self, spec: &Spec) -> Result<()> {
         const KEY: &str = "position_embedding_type";
         if !spec.own_keys.iter().any(|(key, _)| *key == KEY) {

@@ -1,5 +1,5 @@
-//! DistilBERT (Sanh et al., 2019): BERT's layers under other names, without segments and without dropout after the attention's
-//! output; a dense layer with ReLU in the place of the pooler.
+//! DistilBERT (Sanh et al., 2019): BERT's layers under other names. DistilBERT has no token types,
+//! no dropout after the attention's output, and a dense layer with ReLU in place of the pooler.
 
 use super::architecture::{HeadSpec, Keys, LayerNames, Spec};
 use super::keys;

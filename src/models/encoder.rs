@@ -1,5 +1,5 @@
-//! The encoder that all architectures share: embeddings, then layers of attention and feedforward, each half ending in
-//! a residual and LayerNorm.
+//! The encoder that all architectures share: embeddings, then layers of attention and feedforward,
+//! each half ending in a residual and LayerNorm.
 
 mod sparing;
 
@@ -20,7 +20,7 @@ pub struct Encoder {
     embeddings: Embeddings,
     layers: Vec<Layer>,
     last: Layer,
-    /// What layers take and give.
+    /// The dtype of the layers' inputs and outputs.
     kind: Kind,
 }
 
@@ -36,25 +36,26 @@ impl Encoder {
         Ok(Self { embeddings, layers, last: layer(last)?, kind: Kind::Float })
     }
 
-    /// Lays the weights out for the products that they are used in.
+    /// Joins the query, key and value weights of each layer, so that they are one product.
     pub fn join(&mut self) -> Result<()> {
         let mut layers = self.layers.iter_mut().chain([&mut self.last]);
         layers.try_for_each(|layer| layer.projections.join())
     }
 
-    /// Keeps the layers' weights in `weights`, those that train aside, and what layers take and give in `kind`.
+    /// Converts the layers' dense weights to `weights`, except those that train, and the layers'
+    /// inputs and outputs to `kind`.
     pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
         self.kind = kind;
         let mut layers = self.layers.iter_mut().chain([&mut self.last]);
         layers.try_for_each(|layer| layer.keep_in(weights))
     }
 
-    /// What layers take and give.
+    /// The dtype of the layers' inputs and outputs.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Its dense layers with their whole names, in the order of the computation.
+    /// The dense layers with their full names, in the order of the computation.
     pub fn dense_layers(&mut self, spec: &Spec) -> Vec<(String, &mut Linear)> {
         let named = |(index, layer): (usize, _)| {
             let path = format!("{}.{}.{index}", spec.prefix, spec.layers);
@@ -64,8 +65,8 @@ impl Encoder {
         self.layers.iter_mut().chain([&mut self.last]).enumerate().flat_map(named).collect()
     }
 
-    /// Takes every bias, and LayerNorm's weights, from the row of each sequence's task; `offset` says where a tensor, by its canonical
-    /// name, begins there.
+    /// Takes every bias, and LayerNorm's weights, from the row of each sequence's task; `offset`
+    /// says where a tensor, by its canonical name, begins there.
     pub fn route(
         &mut self,
         spec: &Spec,
@@ -92,7 +93,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Places adapters in the store, and in each layer.
+    /// Places adapters in the store and in each layer.
     pub fn add_adapters(
         &mut self,
         root: &nn::Path<'_>,
@@ -114,12 +115,14 @@ impl Encoder {
         Ok(())
     }
 
-    /// The last layer's output for each sequence's first token, `[B, H]`; `first` are these tokens as rows.
+    /// The last layer's output for each sequence's first token, `[B, H]`. `first` holds these
+    /// tokens as rows.
     pub fn forward(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
         self.upper(self.lower(batch, 0)?, 0, batch, first)
     }
 
-    /// What goes into the layer `count`, `[T, H]`: the embeddings after so many layers; all but the last at most.
+    /// The input of layer `count`, `[T, H]`: the output of the embeddings and `count` layers.
+    /// `count` is less than the number of layers.
     pub fn lower(&self, batch: &Packed, count: usize) -> Result<Tensor> {
         let mut x = self.embeddings.forward(batch)?.f_to_kind(self.kind)?;
         let all = batch.all_rows();
@@ -129,7 +132,7 @@ impl Encoder {
         Ok(x)
     }
 
-    /// The rest of [`Encoder::forward`], from what [`Encoder::lower`] gives.
+    /// The rest of [`Encoder::forward`], from the output of [`Encoder::lower`].
     pub fn upper(
         &self,
         mut x: Tensor,
@@ -144,8 +147,8 @@ impl Encoder {
         self.last(&x, batch, first)
     }
 
-    /// Only first tokens are read at the end, so the last layer computes keys and values for all tokens and everything else for the
-    /// first ones alone.
+    /// Runs the last layer. The head reads only first tokens, so keys and values are computed for
+    /// all tokens, and everything else for the first tokens alone.
     fn last(&self, x: &Tensor, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
         let all = batch.all_rows();
         let first_tokens = x.f_index_select(0, &batch.first)?;
@@ -164,7 +167,7 @@ impl Encoder {
 struct Embeddings {
     word_embeddings: Embedding,
     position_embeddings: Embedding,
-    /// The padding's id, where positions are counted from it.
+    /// The padding id, if positions start after it.
     padding: Option<i64>,
     token_type_embeddings: Option<Embedding>,
     layer_norm: LayerNorm,
@@ -211,20 +214,21 @@ impl Embeddings {
     }
 }
 
-/// RoBERTa's positions, int64 `[T]`: tokens count from the one after the padding's id, and a padding token, which a text may
-/// spell out, is at that id itself and is not counted.
+/// RoBERTa's positions, int64 `[T]`. Positions start at `padding + 1`. A padding token, which a
+/// text may contain, is at position `padding` and is not counted.
 fn after_padding(batch: &Packed, padding: i64) -> Result<Tensor> {
     let ids = &batch.input_ids;
     let counted = ids.f_ne(padding)?.f_to_kind(Kind::Int64)?;
     let through = counted.f_cumsum(0, Kind::Int64)?;
-    // What was counted in the sequences before: the sum at each one's first token, without that token.
+    // Number of tokens counted in earlier sequences: the cumulative sum at each sequence's first
+    // token, without this token.
     let starts = Tensor::f_arange(ids.numel() as i64, (Kind::Int64, ids.device()))?;
     let starts = starts.f_sub(&batch.position_ids)?;
     let before = through.f_sub(&counted)?.f_index_select(0, &starts)?;
     Ok(through.f_sub(&before)?.f_mul(&counted)?.f_add_scalar(padding)?)
 }
 
-/// The first of a layer's projections, before key and value.
+/// The index of the query among a layer's projections. Key and value follow.
 const QUERY: usize = 0;
 
 #[derive(Debug)]
@@ -289,13 +293,13 @@ impl Layer {
         dense.into_iter().try_for_each(|linear| linear.keep_in(kind))
     }
 
-    /// Of all tokens: `x_TH` -> `[T, H]`.
+    /// Runs the layer on all tokens: `x_TH` -> `[T, H]`.
     fn whole(&self, x: &Tensor, batch: &Packed, all: &Rows<'_>) -> Result<Tensor> {
         let projected = Projected::All(self.projections.forward(x, QUERY, all)?);
         self.forward(&projected, x, all, &batch.cu_seqlens)
     }
 
-    /// `x_RH`, the rows to compute -> `[R, H]`.
+    /// Runs the layer on the given rows: `x_RH` -> `[R, H]`.
     fn forward(
         &self,
         projected: &Projected,
@@ -323,13 +327,13 @@ impl Layer {
     }
 }
 
-/// Dense, dropout, residual, LayerNorm: how both halves of a layer end.
+/// The end of each half of a layer: dense, dropout, residual, LayerNorm.
 #[derive(Debug)]
 struct Output {
     dense: Linear,
     dropout: Dropout,
     layer_norm: LayerNorm,
-    /// What comes after the dropout.
+    /// The adapter that follows the dropout.
     adapter: Option<Adapter>,
 }
 

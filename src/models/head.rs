@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::{Reduction, Tensor, nn};
 
-/// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`: every architecture's head has this shape; BERT's dense layer is the
+/// A classification head. Every architecture's has the shape
+/// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`. In BERT, the dense layer is the
 /// base's pooler.
 #[derive(Debug)]
 pub struct Head {
@@ -56,7 +57,8 @@ impl Head {
         self.dense.route(offset);
     }
 
-    /// What the output layer of a task is given, `[B, H]`, where the dense layer is the base's pooler; for predicting.
+    /// What the output layer of a task is given, `[B, H]`, where the dense layer is the base's
+    /// pooler; for predicting.
     pub fn pooled(&self, first: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
         self.activated(self.dense.forward(first, rows)?)
     }
@@ -67,10 +69,11 @@ impl Head {
     }
 }
 
-/// The most labels of a task; more are likely a mistake.
+/// Maximum number of labels of a task. A higher number is likely a mistake.
 pub const MOST_LABELS: usize = 10_000;
 
-/// Checks the labels of a task: few enough, and all different. The error is what was expected.
+/// Checks that the labels of a task are at most [`MOST_LABELS`] and all different. The error is
+/// what was expected.
 pub fn check_labels(labels: &[String]) -> std::result::Result<(), String> {
     if labels.len() > MOST_LABELS {
         return Err(format!("{MOST_LABELS} labels at most, not {}", labels.len()));
@@ -85,16 +88,18 @@ pub fn check_labels(labels: &[String]) -> std::result::Result<(), String> {
     }
 }
 
-/// How the loss of a training differs from the task's own, which evaluations measure.
+/// The settings by which the training loss differs from the task's own loss, which evaluation
+/// measures.
 #[derive(Debug, Default)]
 pub struct Shaping {
     /// The share of each target that is spread over all classes (Szegedy et al., 2016).
     pub label_smoothing: f64,
-    /// fp32 `[L]`, on the device: each class's weight, or with several labels the weight of having it.
+    /// Class weights, fp32 `[L]`, on the device. In a multi-label task, the weight of each label's
+    /// positive targets.
     pub class_weights: Option<Tensor>,
 }
 
-/// What a head predicts.
+/// The kind of target that a head predicts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskType {
@@ -112,7 +117,7 @@ pub enum TaskType {
 }
 
 impl TaskType {
-    /// Its name in configurations.
+    /// The task type's name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Classification => "classification",
@@ -121,13 +126,14 @@ impl TaskType {
         }
     }
 
-    /// `L`, the number of outputs for that many labels.
+    /// The number of outputs `L` for `labels` labels.
     pub fn outputs(self, labels: usize) -> usize {
         if self == Self::Regression { 1 } else { labels }
     }
 
-    /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by `total`: the rows of the whole
-    /// batch, of which these may be a part, or with class weights the sum of their weights.
+    /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by
+    /// `total`. `total` is the number of rows of the whole batch, of which these rows may be a
+    /// part. With class weights, `total` is the sum of the rows' weights.
     pub fn loss(
         self,
         logits: &Tensor,
@@ -145,7 +151,7 @@ impl TaskType {
                 shaping.label_smoothing,
             )?,
             Self::MultiLabel => {
-                // A row's loss is the mean over its labels, as BCEWithLogitsLoss has it.
+                // A row's loss is the mean over its labels, as in `BCEWithLogitsLoss`.
                 let labels = logits.size().last().copied().unwrap_or(1) as f64;
                 let none = None::<&Tensor>;
                 logits

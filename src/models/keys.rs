@@ -1,21 +1,22 @@
-//! The keys that transformers, of versions 4 and 5, writes into `config.json`, and what is done about each. A key that is not
-//! here is ignored, as transformers ignores it.
+//! The keys that transformers 4 and 5 write into `config.json`, and how each is treated. A key that
+//! is not listed is ignored, as in transformers.
 
 use super::Architecture;
 use serde_json::Value;
 
-/// What is done about a key.
+/// The treatment of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum Verdict {
-    /// The model, or the task of a classifier that was saved whole, is made as it says.
+    /// The key decides a property of the model, or of the task of a classifier that was saved
+    /// whole.
     Obeyed,
-    /// No logit of a classifier depends on it.
+    /// The key does not change the logits of a classifier.
     WithoutEffect,
     /// A value that is not `harmless` is refused.
     Refused {
-        /// Whether no logit depends on this value.
+        /// Whether the value does not change the logits.
         harmless: fn(&Value) -> bool,
-        /// What is allowed, and why nothing else is.
+        /// The allowed value, and why no other is allowed.
         expected: &'static str,
     },
 }
@@ -45,9 +46,9 @@ const SHARED: Verdicts = &[
     ("id2label", Obeyed),
     ("num_labels", Obeyed),
     ("problem_type", Obeyed),
-    // Its names are id2label's, the other way round.
+    // The inverse of id2label.
     ("label2id", WithoutEffect),
-    // Other weights than a float each, or other shapes.
+    // Weights that are not one float each, or have other shapes or another file name.
     (
         "pruned_heads",
         Refused {
@@ -74,11 +75,11 @@ const SHARED: Verdicts = &[
             expected: "none: give that file the name model.safetensors or pytorch_model.bin, and take the key out",
         },
     ),
-    // The kind in which weights are kept is the file's, and the one of the products is --precision's.
+    // The file decides the dtype of the weights, and --precision that of the products.
     ("dtype", WithoutEffect),
     ("torch_dtype", WithoutEffect),
     ("use_bfloat16", WithoutEffect),
-    // How transformers computes, and what it returns besides.
+    // How transformers computes, and what else it returns.
     ("attn_implementation", WithoutEffect),
     ("_attn_implementation", WithoutEffect),
     ("_attn_implementation_autoset", WithoutEffect),
@@ -91,7 +92,8 @@ const SHARED: Verdicts = &[
     ("return_dict", WithoutEffect),
     ("torchscript", WithoutEffect),
     ("tf_legacy_loss", WithoutEffect),
-    // Where the model comes from. transformers runs the code that auto_map names only where it is told to.
+    // Where the model comes from. transformers runs the code in auto_map only with
+    // trust_remote_code.
     ("transformers_version", WithoutEffect),
     ("_name_or_path", WithoutEffect),
     ("name_or_path", WithoutEffect),
@@ -100,7 +102,7 @@ const SHARED: Verdicts = &[
     ("finetuning_task", WithoutEffect),
     ("task_specific_params", WithoutEffect),
     ("prefix", WithoutEffect),
-    // Of other models' heads, of decoders and of generation.
+    // For other models' heads, for decoders and for generation.
     ("tie_word_embeddings", WithoutEffect),
     ("tie_encoder_decoder", WithoutEffect),
     ("is_encoder_decoder", WithoutEffect),
@@ -154,7 +156,7 @@ pub(super) const BERT: Verdicts = &[
     ("use_cache", WithoutEffect),
 ];
 
-/// The keys of DistilBERT, with the names of BERT's that transformers takes for some of them.
+/// The keys of DistilBERT, and the names of BERT's keys that transformers accepts for some of them.
 pub(super) const DISTILBERT: Verdicts = &[
     ("dim", Obeyed),
     ("hidden_size", Obeyed),
@@ -167,7 +169,7 @@ pub(super) const DISTILBERT: Verdicts = &[
     ("dropout", Obeyed),
     ("attention_dropout", Obeyed),
     ("seq_classif_dropout", Obeyed),
-    // The table of positions is in the weights, however it was made.
+    // The position table is in the weights, whether sinusoidal or learned.
     ("sinusoidal_pos_embds", WithoutEffect),
     ("qa_dropout", WithoutEffect),
     ("is_decoder", WithoutEffect),

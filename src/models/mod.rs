@@ -1,5 +1,6 @@
-//! The models: what `config.json` describes, under the checkpoint's own names. `encoder.rs` and `head.rs` are what they share;
-//! `bert.rs`, `roberta.rs` and `distilbert.rs` are their differences.
+//! The models that `config.json` describes, with the checkpoint's own names. `encoder.rs` and
+//! `head.rs` hold what the architectures share; `bert.rs`, `roberta.rs` and `distilbert.rs` hold
+//! their differences.
 
 mod architecture;
 mod bert;
@@ -26,7 +27,7 @@ pub use encoder::Kept;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
-/// The first number of LoRA's dropouts, above those of any model's own.
+/// The first dropout site of LoRA, above the sites of any model.
 const LORA_SITES: i64 = 1 << 20;
 
 /// An encoder with a classification head: Hugging Face's `...ForSequenceClassification`.
@@ -45,7 +46,7 @@ impl Classifier {
         })
     }
 
-    /// The tensors of the encoder, with BERT's pooler, by canonical name: their shapes.
+    /// The shapes of the encoder's tensors, including BERT's pooler, by canonical name.
     pub fn encoder_shapes(config: &ModelConfig) -> Result<BTreeMap<String, Vec<i64>>> {
         let store = nn::VarStore::new(Device::Cpu);
         Self::new(&store.root(), config, 1)?;
@@ -56,22 +57,25 @@ impl Classifier {
             .collect())
     }
 
-    /// Lays the weights out for the products that they are used in, once they are loaded.
+    /// Joins the query, key and value weights of each layer, so that they are one product. To be
+    /// called once the weights are loaded.
     pub fn join(&mut self) -> Result<()> {
         self.encoder.join()
     }
 
-    /// Keeps the layers' weights in `weights`, those that train aside, and what layers take and give in `kind`.
+    /// Converts the layers' dense weights to `weights`, except those that train, and the layers'
+    /// inputs and outputs to `kind`.
     pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
         self.encoder.set_kinds(weights, kind)
     }
 
-    /// What layers take and give.
+    /// The dtype of the layers' inputs and outputs.
     pub fn kind(&self) -> Kind {
         self.encoder.kind()
     }
 
-    /// Gives LoRA's additions to the dense layers of encoder and pooler that `targets` name, by whole names or their last parts.
+    /// Adds LoRA to the dense layers of encoder and pooler that `targets` name, by full names or
+    /// their last parts. Returns an error if a target names no dense layer.
     pub fn add_lora(
         &mut self,
         root: &nn::Path<'_>,
@@ -107,7 +111,7 @@ impl Classifier {
         Ok(())
     }
 
-    /// Puts adapters into each layer of the encoder.
+    /// Adds adapters to each layer of the encoder.
     pub fn add_adapters(
         &mut self,
         root: &nn::Path<'_>,
@@ -124,8 +128,9 @@ impl Classifier {
         self.head.forward(encoded, &first)
     }
 
-    /// Takes every bias of encoder and pooler, and LayerNorm's weights, from the row of each sequence's task. `offset` says where a
-    /// tensor, by its canonical name, begins there; it errs for the pooler where the base has none.
+    /// Takes every bias of encoder and pooler, and LayerNorm's weights, from the row of each
+    /// sequence's task. `offset` says where a tensor, by its canonical name, begins there; it errs
+    /// for the pooler where the base has none.
     pub fn route(
         &mut self,
         config: &ModelConfig,
@@ -150,13 +155,14 @@ impl Classifier {
         &self.head
     }
 
-    /// What goes into the layer `count`, `[T, H]`; all layers but the last at most are below it.
+    /// The input of layer `count`, `[T, H]`. `count` is less than the number of layers.
     pub fn lower(&self, batch: &Packed, count: usize) -> Result<Tensor> {
         self.encoder.lower(batch, count)
     }
 
-    /// The logits from what [`Classifier::lower`] gives; `sparing`, with what [`Classifier::backward`] needs to go on below the last
-    /// layer, from which backward goes no further by itself.
+    /// The logits, `[B, L]`, from the output of [`Classifier::lower`]. With `sparing`, the backward
+    /// pass of the loss ends at the last layer's input, and the second value lets
+    /// [`Classifier::backward`] continue from there.
     pub fn upper(
         &self,
         lower: Tensor,
@@ -174,7 +180,8 @@ impl Classifier {
         Ok((self.head.forward(encoded, &first)?, kept))
     }
 
-    /// Backward through the layers below the last, computed again one by one.
+    /// Backpropagates through the layers below the last. Each layer's forward pass is computed
+    /// again.
     pub fn backward(&self, kept: Kept, batch: &Packed) -> Result<()> {
         self.encoder.backward(kept, batch)
     }

@@ -1,21 +1,23 @@
-//! A checkpoint's tensor names made canonical, and what each name is.
+//! Canonical tensor names, and the classification of a checkpoint's names.
 //!
-//! Canonical are the names of the classifier's `state_dict()`: `bert.encoder.layer.0.output.dense.bias`.
+//! Canonical names are those of the classifier's `state_dict()`, such as
+//! `bert.encoder.layer.0.output.dense.bias`.
 
 use super::Architecture;
 
-/// What a tensor of a checkpoint is to a classifier.
+/// The role of a checkpoint's tensor in a classifier.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Name {
-    /// A tensor of the encoder, by its canonical name; whether the model has it is for the reader to check.
+    /// A tensor of the encoder, by its canonical name. The caller must check that the model has
+    /// this tensor.
     Encoder(String),
-    /// A buffer, or another task's head: expected in checkpoints and not used.
+    /// A buffer, or a tensor of a head: expected in checkpoints, and not part of the encoder.
     Unused,
-    /// Outside the encoder, and not known: not used either, but worth a word.
+    /// An unknown tensor outside the encoder: not used, but worth a warning.
     Unknown,
 }
 
-/// Classifies a checkpoint's name; a name that may or may not start with the architecture's prefix is taken either way.
+/// Classifies a tensor name of a checkpoint, with or without the architecture's prefix.
 pub fn classify(architecture: Architecture, name: &str) -> Name {
     let spec = architecture.spec();
     let prefix = spec.prefix;
@@ -23,7 +25,8 @@ pub fn classify(architecture: Architecture, name: &str) -> Name {
     if spec.unused.iter().any(|unused| bare.starts_with(unused)) {
         return Name::Unused;
     }
-    // What stands outside the encoder's modules is somebody's addition.
+    // A name without the prefix is the encoder's only if it starts with one of the encoder's
+    // modules.
     let inside =
         ["embeddings.", spec.layers, "pooler."].iter().any(|module| bare.starts_with(module));
     if bare.len() < name.len() || inside {
@@ -33,7 +36,8 @@ pub fn classify(architecture: Architecture, name: &str) -> Name {
     }
 }
 
-/// The canonical form of a name of the encoder or of the head: with the architecture's prefix, and no `gamma` and `beta`.
+/// The canonical form of a tensor name of the encoder or the head. Encoder names get the
+/// architecture's prefix; `gamma` and `beta` become `weight` and `bias`.
 pub fn canonical(architecture: Architecture, name: &str) -> String {
     let prefix = architecture.prefix();
     let modern = match (name.strip_suffix(".gamma"), name.strip_suffix(".beta")) {

@@ -1,5 +1,5 @@
-//! RoBERTa (Liu et al., 2019): BERT's encoder with positions that start after the padding's, one segment, and a head of its own
-//! in the place of the pooler.
+//! RoBERTa (Liu et al., 2019): BERT's encoder with positions that start after the padding id, one
+//! token type, and a head of its own in place of the pooler.
 
 use super::architecture::{HeadSpec, Spec};
 use super::bert;

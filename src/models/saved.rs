@@ -1,4 +1,4 @@
-//! What a `config.json` says of a classifier that was saved whole, head included.
+//! The task of a classifier that was saved whole, head included, in its `config.json`.
 
 use super::config::{bad, read_object};
 use super::{Architecture, MOST_LABELS, TaskType, check_labels};
@@ -9,13 +9,13 @@ use std::path::Path;
 /// The task of a model that was saved with its head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedTask {
-    /// What the head predicts.
+    /// The kind of target that the head predicts.
     pub task_type: TaskType,
-    /// Label names, by class number; none in a regression.
+    /// Label names, by class number; empty for a regression.
     pub labels: Vec<String>,
-    /// Whether it is about pairs of texts, where that is said.
+    /// Whether the inputs are pairs of texts; `None` if the file does not say.
     pub pairs: Option<bool>,
-    /// Tokens that a text is cut to, where that is said.
+    /// Number of tokens that a text is truncated to; `None` if the file does not say.
     pub max_length: Option<usize>,
 }
 
@@ -26,12 +26,13 @@ const PROBLEMS: [(&str, TaskType); 3] = [
     ("regression", TaskType::Regression),
 ];
 
-/// The key of what Hugging Face has no key for.
+/// The key for settings that Hugging Face has no key for.
 const OURS: &str = "bitfit";
 
 impl SavedTask {
-    /// Reads it from the `config.json` at `path`; none where the model is no classifier. Where the file does not say what the model
-    /// is, one whose weights have a head (`has_head`) is.
+    /// Reads the task from the `config.json` at `path`. Returns `None` if the model is not a
+    /// classifier. If the file names no `architectures`, the model is a classifier if its weights
+    /// have a head (`has_head`).
     pub fn read(path: &Path, architecture: Architecture, has_head: bool) -> Result<Option<Self>> {
         let config = read_object(path)?;
         let class = architecture.class();
@@ -83,18 +84,20 @@ impl SavedTask {
         }))
     }
 
-    /// The base's `config.json` at `path`, as one of a classifier with this task.
+    /// The text of the base's `config.json` at `path`, changed to that of a classifier with this
+    /// task.
     pub fn config(&self, path: &Path, architecture: Architecture) -> Result<String> {
         let mut config = read_object(path)?;
-        // A count beside the names could contradict them, and code of the base's own would not be beside it.
+        // A label count could contradict the label names, and the code of the base is not copied
+        // along.
         for key in ["num_labels", "_num_labels", "_name_or_path", "auto_map"] {
             config.shift_remove(key);
         }
-        // Where transformers 4 and 5 read `null` differently, what is computed here.
+        // transformers 4 and 5 read `null` differently, so write what is computed here.
         if let Some(positions) = config.get_mut("position_embedding_type") {
             *positions = json!("absolute");
         }
-        // A regression's one output has the name that transformers gives it.
+        // transformers gives a regression's only output this name.
         let names = match self.task_type {
             TaskType::Regression => &vec!["LABEL_0".to_owned()],
             _ => &self.labels,
@@ -121,7 +124,7 @@ impl SavedTask {
         ] {
             config.insert(key.into(), value);
         }
-        // The name that transformers 4 knows, and 5 understands.
+        // Both transformers 4 and 5 understand this name.
         config.shift_remove("dtype");
         config.insert("torch_dtype".into(), json!("float32"));
         let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
@@ -129,7 +132,7 @@ impl SavedTask {
     }
 }
 
-/// The names of the labels, as transformers has them; else the key that is wrong, and what was expected.
+/// The names of the labels, as in transformers. The error is the wrong key, and what was expected.
 fn labels(config: &Map<String, Value>) -> std::result::Result<Vec<String>, (&'static str, String)> {
     const NAMES: &str = "id2label";
     const COUNT: &str = "num_labels";

@@ -1,5 +1,6 @@
-// Attention inside each sequence of a packed batch. On the CPU a head of a sequence at a time, in blocks of rows that stay in the
-// cache; backward makes the probabilities, and what dropout left of them, again from queries, keys and a number a row.
+// Attention inside each sequence of a packed batch. The CPU code handles one head of one sequence
+// at a time, in blocks of rows that fit in the cache. Backward does not store probabilities and
+// dropout masks: it computes them again from queries, keys and the logsumexp of each row.
 #include "dropout.h"
 #include "math.h"
 #include "small.h"
@@ -17,10 +18,11 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows in a block: with 512 tokens, a block of scores is 128 kB.
+// The number of rows in a block. With 512 tokens, a block of scores takes 128 KiB.
 constexpr int64_t BLOCK = 64;
 
-// Where sequences begin, and at last where the last one ends: of the query rows, and of the tokens.
+// The index at which each sequence begins, in query rows and in tokens. The last element of each is
+// the end of the last sequence.
 struct Starts {
   std::vector<int64_t> rows, tokens;
   int64_t sequences() const { return static_cast<int64_t>(tokens.size()) - 1; }
@@ -30,11 +32,11 @@ struct Settings {
   Starts starts;
   int64_t heads, site;
   double probability;
-  at::Tensor keys;   // int64 [R], or undefined: no dropout
-  int64_t seed;      // the same for a kernel that makes its own random numbers
+  at::Tensor keys;   // int64 [R]; undefined without dropout
+  int64_t seed;      // for kernels that make their own random numbers
 };
 
-// Queries, keys and values, or their gradients: a tensor [T, 3 H], or [R, H] and [T, 2 H].
+// Queries, keys and values, or their gradients: views of [T, 3 H], or of [R, H] and [T, 2 H].
 struct Projected {
   Rows q, k, v;
   Projected(const at::Tensor &queries, const at::Tensor &rest, int64_t hidden) {
@@ -46,10 +48,10 @@ struct Projected {
   }
 };
 
-// Columns of a row of scores: whole vectors, so that no product has to do with less.
+// The row length of scores, rounded up to a multiple of 32, so that products work on whole vectors.
 int64_t padded(int64_t length) { return (length + 31) / 32 * 32; }
 
-// x [length, size] turned, into [size, padded(length)] with zeros at the end.
+// Transposes x [length, size] into [size, padded(length)], padded with zeros.
 Rows turned(Rows x, int64_t length, int64_t size, float *space) {
   const Rows y{space, padded(length)};
   for (int64_t c = 0; c < size; ++c) {
@@ -60,7 +62,8 @@ Rows turned(Rows x, int64_t length, int64_t size, float *space) {
   return y;
 }
 
-// A part's name for the profile, with the sizes of its products: heads x size, then rows x tokens * sequences.
+// The name in the profile, followed by the sizes of the products: "HEADSxSIZE", then
+// "ROWSxTOKENS*SEQUENCES" for each shape.
 std::string part(const char *name, const Settings &s, int64_t size) {
   std::map<std::pair<int64_t, int64_t>, int64_t> counts;
   for (int64_t b = 0; b < s.starts.sequences(); ++b) counts[{s.starts.rows[b + 1] - s.starts.rows[b], s.starts.tokens[b + 1] - s.starts.tokens[b]}] += 1;
@@ -69,7 +72,8 @@ std::string part(const char *name, const Settings &s, int64_t size) {
   return text;
 }
 
-// Scores to probabilities, some of them dropped; returns the logarithm of the sum of their powers.
+// Turns a row of scores into probabilities and applies dropout. Returns the logsumexp of the
+// scores.
 BITFIT_CLONES
 float softmax_row(float *s, int64_t columns, bool drops, uint64_t key, Drop drop) {
   float most = s[0];
@@ -90,7 +94,9 @@ float softmax_row(float *s, int64_t columns, bool drops, uint64_t key, Drop drop
   return most + std::log(sum);
 }
 
-// From scores `s` and the gradient `d` of what was left of the probabilities: `p` becomes what was left, and `d` the scores' gradient.
+// The backward pass of softmax_row. `s` holds scores, and `d` the gradient of the probabilities
+// after dropout. On return, `p` holds the probabilities after dropout, and `d` the gradient of the
+// scores times `scale`.
 BITFIT_CLONES
 void softmax_back(float *s, float *d, float *p, float logarithm, float scale, int64_t columns, bool drops, uint64_t key, Drop drop) {
   float along = 0.0f;
@@ -124,7 +130,7 @@ uint64_t key_of(const int64_t *keys, int64_t row, int64_t site, int64_t head) {
   return keys ? row_key(static_cast<uint64_t>(keys[row]), static_cast<uint64_t>(site), static_cast<uint64_t>(head)) : 0;
 }
 
-// Runs body(sequence, head) for all of them, each on one thread.
+// Runs body(sequence, head) for each pair, in parallel. Each call runs on one thread.
 template <typename Body>
 void each_head(const Settings &s, Body body) {
   at::parallel_for(0, s.starts.sequences() * s.heads, 1, [&](int64_t begin, int64_t end) {
@@ -132,7 +138,8 @@ void each_head(const Settings &s, Body body) {
   });
 }
 
-// `out` [R, H]; `logarithms` [R, N] where they are wanted.
+// Fills `out` [R, H] and, if it is defined, `logarithms` [R, N] with the logsumexp of each row and
+// head.
 void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &out, const at::Tensor &logarithms) {
   const int64_t hidden = out.size(1), size = hidden / s.heads;
   BITFIT_PART(part("bitfit::attention", s, size));
@@ -160,7 +167,7 @@ void forward(const at::Tensor &queries, const at::Tensor &rest, const Settings &
   });
 }
 
-// The gradients of the projections, from that of the output.
+// Fills the gradients of the projections from `gradient`, that of the output.
 void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings &s, const at::Tensor &logarithms, const at::Tensor &gradient, const at::Tensor &of_queries, const at::Tensor &of_rest) {
   const int64_t hidden = gradient.size(1), size = hidden / s.heads;
   BITFIT_PART(part("bitfit::attention_backward", s, size));
@@ -195,7 +202,7 @@ void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings 
       adds = true;
     }
     if (!adds) {
-      // No row looked at it.
+      // The sequence has no query rows, so that its keys and values have zero gradients.
       for (int64_t j = 0; j < length; ++j) {
         std::fill_n(dk.row(j), size, 0.0f);
         std::fill_n(dv.row(j), size, 0.0f);
@@ -204,7 +211,7 @@ void backward(const at::Tensor &queries, const at::Tensor &rest, const Settings 
   });
 }
 
-// What a Function's forward and backward share, as libtorch keeps it.
+// Holds the settings in a type that libtorch can pass from forward to backward.
 struct Held : torch::CustomClassHolder {
   Settings settings;
   explicit Held(Settings s) : settings(std::move(s)) {}
@@ -235,7 +242,8 @@ struct PackedAttention : torch::autograd::Function<PackedAttention> {
   }
 };
 
-// `starts` as int32 on the device, sent there once for all layers.
+// Returns `starts` as int32 on the device. The last two results are cached, so that all layers
+// share one copy.
 at::Tensor on_device(const std::vector<int64_t> &starts, at::Device device) {
   struct Sent {
     std::vector<int64_t> starts;
@@ -251,7 +259,8 @@ at::Tensor on_device(const std::vector<int64_t> &starts, at::Device device) {
   return sent[0].tensor;
 }
 
-// CUDA's memory-efficient kernel takes sequences one behind the other. Its dropout is its own: a function of the batch and the site.
+// Whether CUDA's memory-efficient kernel, which takes packed sequences, can be used. The kernel has
+// its own dropout, whose mask is a function of `seed` and `site`.
 bool has_kernel(const at::Tensor &rest, int64_t size) {
   const auto kind = rest.scalar_type();
   return rest.is_cuda() && (kind == at::kFloat || kind == at::kHalf || kind == at::kBFloat16) && size % 8 == 0;
@@ -270,7 +279,8 @@ at::Tensor by_kernel(const at::Tensor &queries, const at::Tensor &rest, const Se
   if (drops) {
     auto generator = at::globalContext().defaultGenerator(rest.device());
     const std::lock_guard<std::mutex> lock(generator.mutex());
-    // Philox begins again from here, on the host.
+    // Reset Philox, the generator's algorithm, so that the mask depends only on the seed. This
+    // happens on the host.
     generator.set_current_seed(mix64(static_cast<uint64_t>(s.seed) ^ mix64(static_cast<uint64_t>(s.site))));
   }
   const auto y = std::get<0>(at::_efficient_attention_forward(
@@ -279,12 +289,13 @@ at::Tensor by_kernel(const at::Tensor &queries, const at::Tensor &rest, const Se
   return y.reshape({s.starts.rows.back(), hidden});
 }
 
-// For any device and kind: the sequences padded to one tensor.
+// Attention by tensor operations, for any device and kind. Sequences are padded into one tensor.
 at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
   const int64_t hidden = queries.defined() ? queries.size(1) : rest.size(1) / 3, size = hidden / s.heads, count = s.starts.sequences();
   const auto parts = queries.defined() ? std::vector<at::Tensor>{queries, rest.narrow(1, 0, hidden), rest.narrow(1, hidden, hidden)} : rest.split(hidden, 1);
   const auto ints = at::TensorOptions().dtype(at::kLong);
-  // Which row is at each padded place, any where there is none; and which places have one. On the host, which need not wait for that.
+  // Returns the row at each padded place (0 for padding), and a mask of the places that are not
+  // padding. They are computed on the host, to avoid waiting for the device.
   const auto places = [&](const std::vector<int64_t> &starts) {
     const auto begins = at::tensor(at::ArrayRef<int64_t>(starts), ints);
     const auto lengths = begins.narrow(0, 1, count) - begins.narrow(0, 0, count);
@@ -305,7 +316,7 @@ at::Tensor by_operations(const at::Tensor &queries, const at::Tensor &rest, cons
   auto p = scores.softmax(-1, scores.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   if (s.keys.defined()) {
     const auto keys = s.keys.index_select(0, rows.flatten());
-    // [N, B R, L] to [B, N, R, L].
+    // From [N, B R, L] to [B, N, R, L].
     const auto left = kept(keys, s.heads, tokens.size(1), s.site, s.probability).view({s.heads, count, rows.size(1), tokens.size(1)}).transpose(0, 1);
     p = p * left * (1.0 / (1.0 - s.probability));
   }
@@ -319,7 +330,7 @@ void check(const at::Tensor &queries, const at::Tensor &rest, const Settings &s)
   TORCH_CHECK(rest.dim() == 2 && rest.size(1) == hidden * (queries.defined() ? 2 : 3) && s.heads > 0 && hidden % s.heads == 0, "attention: ", rest.sizes(), " does not fit ", s.heads, " heads");
   TORCH_CHECK(starts.tokens.size() > 1 && starts.rows.size() == starts.tokens.size(), "attention: no sequence");
   const int64_t rows = queries.defined() ? queries.size(0) : rest.size(0);
-  // A sequence may have no row, but no sequence is empty.
+  // A sequence may have no query rows, but it must have tokens.
   const auto rising = [](const std::vector<int64_t> &x, bool strictly) { return x[0] == 0 && std::adjacent_find(x.begin(), x.end(), [&](int64_t a, int64_t b) { return a > b || (strictly && a == b); }) == x.end(); };
   TORCH_CHECK(rising(starts.rows, false) && rising(starts.tokens, true) && starts.rows.back() == rows && starts.tokens.back() == rest.size(0), "attention: sequences that do not fit ", rows, " rows and ", rest.size(0), " tokens");
   if (s.keys.defined()) check_dropout(s.keys, rows, s.probability);

@@ -1,4 +1,4 @@
-// What the C++ files share.
+// Helpers that the C++ files share.
 #pragma once
 #include "native.h"
 
@@ -17,7 +17,7 @@ extern thread_local std::string last_error;
 
 inline at::Tensor &ref(bitfit_tensor t) { return *static_cast<at::Tensor *>(t); }
 
-// A tensor that may be missing.
+// The tensor, or an undefined tensor for null.
 inline at::Tensor maybe(bitfit_tensor t) { return t ? ref(t) : at::Tensor(); }
 
 template <typename Body>
@@ -35,35 +35,41 @@ int guarded(Body body) {
   return 1;
 }
 
-// How many threads libtorch counted on for the calling thread, and how many OpenMP gives it.
+// The number of threads that libtorch counted on for the calling thread, and the number that OpenMP
+// gives it.
 struct Threads {
   int wanted, found;
 };
 
-// Makes libtorch count on as many threads as OpenMP gives the calling thread; a few nanoseconds once that is done.
+// Sets libtorch's thread count to the number of threads that OpenMP gives the calling thread.
+// Repeated calls take a few nanoseconds.
 Threads fit_threads();
 
-// Whether the CPU's own loops are for this tensor; every other device and kind goes by tensor operations.
+// Whether our loops for the CPU handle this tensor (fp32 on the CPU). Other devices and kinds use
+// tensor operations.
 inline bool fast(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 
-// Whether anything here has a gradient. Inside a Function's forward that is no longer known.
+// Whether any input requires a gradient. Call it outside a Function's forward, where gradients are
+// disabled.
 inline bool learns(std::initializer_list<at::Tensor> inputs) {
   return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor &t) { return t.defined() && t.requires_grad(); });
 }
 
-// Whether nobody else holds the tensor, or another that looks into its memory.
+// Whether this is the only reference to the tensor and to its storage, so that its memory may be
+// reused.
 inline bool alone(const at::Tensor &t) { return t.use_count() == 1 && t.storage().use_count() == 1; }
 
-// A part of a step for the profile; its name is made only for one.
+// Marks the rest of the scope as one operation in the profile. `name` is evaluated only while a
+// profile runs.
 #define BITFIT_PART(name) RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{})
 
-// A loop compiled for each generation of processors, chosen when the library is loaded.
+// Compiles a function for several x86-64 levels. The loader picks one.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define BITFIT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define BITFIT_CLONES
 #endif
-// Into each of them.
+// Inlines a function into each of these clones.
 #define BITFIT_INLINE static inline __attribute__((always_inline))
 
 }  // namespace bitfit

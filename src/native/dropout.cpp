@@ -8,7 +8,7 @@ void drop_row(const float *x, float *y, int64_t columns, uint64_t key, Drop drop
   for (int64_t c = 0; c < columns; ++c) y[c] = x[c] * kept(key, static_cast<uint32_t>(c), drop);
 }
 
-// 64-bit integers wrap as C's do.
+// A logical right shift. Right shifts of int64 tensors copy the sign bit; the mask clears it again.
 at::Tensor shift(const at::Tensor &x, int64_t bits) { return x.bitwise_right_shift(bits).bitwise_and((int64_t(1) << (64 - bits)) - 1); }
 
 at::Tensor mix64(at::Tensor x) {
@@ -48,7 +48,7 @@ at::Tensor dropped(const at::Tensor &given, const at::Tensor &keys, int64_t site
   return y;
 }
 
-// The mask is made again in backward: nothing is stored but the keys, which all sites share.
+// Backward computes the mask again. Only the keys are stored, and all sites share them.
 struct Dropout : torch::autograd::Function<Dropout> {
   static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &x, const at::Tensor &keys, int64_t site, double probability) {
     context->saved_data["keys"] = keys;
@@ -57,7 +57,7 @@ struct Dropout : torch::autograd::Function<Dropout> {
     return dropped(x, keys, site, probability);
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context, torch::autograd::variable_list gradient) {
-    // Itself a dropout, so that second derivatives are right too.
+    // The gradient is a dropout too, so that second derivatives are correct.
     auto x = apply(gradient[0], context->saved_data["keys"].toTensor(), context->saved_data["site"].toInt(), context->saved_data["probability"].toDouble());
     return {x, at::Tensor(), at::Tensor(), at::Tensor()};
   }

@@ -1,5 +1,5 @@
-// What lies between two matrix products, in one pass each: bias and activation; bias, dropout, residual and LayerNorm. Of the
-// inputs only what backward needs is kept.
+// The operations between two matrix products, each group fused into one pass: bias and activation;
+// bias, dropout, residual and LayerNorm. Only the tensors that backward needs are kept.
 #include "dropout.h"
 #include "math.h"
 
@@ -12,7 +12,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Runs body(part, begin, end) over the rows, a part for each thread, so that sums have the same order in every run.
+// Runs body(part, begin, end) over the rows, split into at most one part for each thread. The split
+// depends only on the sizes and the number of threads, so that sums have the same order in every
+// run. Returns the number of parts.
 template <typename Body>
 int64_t in_parts(int64_t rows, int64_t columns, Body body) {
   const int64_t worth = std::max<int64_t>(1, rows * columns / 16384);
@@ -25,17 +27,18 @@ int64_t in_parts(int64_t rows, int64_t columns, Body body) {
 
 int64_t most_parts() { return std::max(1, at::get_num_threads()); }
 
-// The sums that parts left in the first rows of [parts, columns].
+// Adds the first `parts` rows of `sums`, which hold the sums of the parts.
 at::Tensor summed(const at::Tensor &sums, int64_t parts) { return parts == 1 ? sums[0] : sums.narrow(0, 0, parts).sum(0); }
 
-// As in src/nn/activation.rs.
+// The numbers of src/nn/activation.rs.
 enum Activation : int64_t { GELU, GELU_TANH, RELU, SILU, TANH, QUICK_GELU, RELU6, MISH };
 
 constexpr float HALF_ROOT = 0.70710678118654752f, DENSITY = 0.39894228040143268f;   // sqrt(1/2), 1/sqrt(2 pi)
 constexpr float TANH_ROOT = 0.79788456080286536f, TANH_CUBE = 0.044715f;              // sqrt(2/pi)
 constexpr float QUICK = 1.702f;
 
-// tanh(log(1 + e^x)), which is n / (n + 2) with n = e^x (e^x + 2): 1 in fp32 from 20 on.
+// Computes tanh(log(1 + e^x)) as n / (n + 2) with n = e^x (e^x + 2). For x >= 20 the result
+// is 1 in fp32.
 BITFIT_INLINE float mish_gate(float x) {
   const float e = exp_(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
   return n / (n + 2.0f);
@@ -90,13 +93,13 @@ BITFIT_INLINE void deactivate_row(const float *x, const float *bias, const float
   }
 }
 
-// An activation and its gradient, for a row each.
+// An activation and its gradient, as functions of one row.
 struct ActivationRows {
   void (*forward)(const float *x, const float *bias, float *y, int64_t columns);
   void (*backward)(const float *x, const float *bias, const float *dy, float *dx, float *sum, int64_t columns);
 };
 
-// Clones cannot be made of a template.
+// A macro, because target_clones does not work on templates.
 #define BITFIT_ROWS(kind, name) \
   BITFIT_CLONES void name##_row(const float *x, const float *b, float *y, int64_t n) { activate_row<kind>(x, b, y, n); } \
   BITFIT_CLONES void name##_back(const float *x, const float *b, const float *dy, float *dx, float *s, int64_t n) { deactivate_row<kind>(x, b, dy, dx, s, n); }
@@ -139,7 +142,7 @@ at::Tensor activation_by_operations(const at::Tensor &x, const at::Tensor &bias,
   TORCH_CHECK(false, "no activation ", kind);
 }
 
-// Into `y`, which may be `x` itself.
+// Writes the activation of x + bias to `y`, which may be `x` itself.
 void activate(const at::Tensor &x, const at::Tensor &bias, int64_t kind, const at::Tensor &y) {
   BITFIT_PART("bitfit::activation");
   const int64_t columns = x.size(1);
@@ -166,7 +169,7 @@ struct BiasActivation : torch::autograd::Function<BiasActivation> {
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &bias = saved[1];
     const auto kind = context->saved_data["kind"].toInt();
-    // Where nobody else has it, the gradient makes room for the next.
+    // If nothing else refers to the incoming gradient, its memory is reused for dx.
     const bool ours = alone(gradient[0]);
     const auto dy = gradient[0].contiguous();
     auto dx = ours ? dy : at::empty_like(x);
@@ -182,7 +185,8 @@ struct BiasActivation : torch::autograd::Function<BiasActivation> {
   }
 };
 
-// Residual plus dropped (x + bias), normalized into `hat`, scaled and shifted into `y`; returns one over the deviation.
+// Normalizes residual + dropout(x + bias) into `hat`, and writes `hat` scaled and shifted to `y`.
+// Returns the reciprocal of the standard deviation.
 BITFIT_CLONES
 float normalize_row(const float *x, const float *bias, const float *residual, const float *weight, const float *shift, float *hat, float *y, int64_t columns, float eps, bool drops, uint64_t key, Drop drop) {
   float sum = 0.0f;
@@ -211,7 +215,9 @@ float normalize_row(const float *x, const float *bias, const float *residual, co
   return inverse;
 }
 
-// The way back. `dz` is the residual's gradient and `dx` the product's; sums are added to.
+// The backward pass of normalize_row. Writes the residual's gradient to `dz` and, with dropout, the
+// gradient of x to `dx` (without dropout, both are the same). Adds to `of_bias`, `of_shift` and,
+// unless null, `of_weight`.
 BITFIT_CLONES
 void normalize_back(const float *dy, const float *hat, float inverse, const float *weight, float *dz, float *dx, float *of_bias, float *of_weight, float *of_shift, int64_t columns, bool drops, uint64_t key, Drop drop) {
   float sum = 0.0f, along = 0.0f;
@@ -243,14 +249,15 @@ void normalize_back(const float *dy, const float *hat, float inverse, const floa
   }
 }
 
-// A row's dropout: nothing, where there are no keys.
+// The dropout keys of rows; 0 for every row if `keys` is null.
 struct Keys {
   const int64_t *keys;
   uint64_t site;
   uint64_t of(int64_t row) const { return keys ? row_key(static_cast<uint64_t>(keys[row]), site, 0) : 0; }
 };
 
-// Fills `y`, `inverse` [R] and `hat`: [R, C], or a row for each part where nobody needs it afterwards.
+// Fills `y` [R, C], `inverse` [R] and `hat`. `hat` is [R, C] if backward needs it, else scratch
+// space with one row for each part.
 void normalize(const at::Tensor &x, const at::Tensor &bias, const at::Tensor &residual, const at::Tensor &weight, const at::Tensor &shift, Keys keys, Drop drop, double eps, const at::Tensor &hat, const at::Tensor &inverse, const at::Tensor &y) {
   BITFIT_PART("bitfit::residual_norm");
   const int64_t rows = x.size(0), columns = x.size(1);
@@ -376,7 +383,7 @@ int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias
     k = k.defined() && probability > 0 ? k.contiguous() : at::Tensor();
     if (!fast(given)) {
       const auto sum = k.defined() ? dropout(given + b, k, site, probability) : given + b;
-      // Of half precision, normalized in the kind of its weight.
+      // A half-precision sum is normalized in the kind of the weight.
       *out = new at::Tensor(at::layer_norm((sum + r).to(w.scalar_type()), w.sizes(), w, s, eps, false).to(given.scalar_type()));
     } else if (learns({given, b, r, w, s})) {
       *out = new at::Tensor(ResidualNorm::apply(given, b, r, w, s, k.defined() ? std::optional(k) : std::nullopt, site, probability, eps));

@@ -1,4 +1,4 @@
-// Elementary functions that vectorise, to about 2 units in the last place.
+// Elementary functions that vectorise, accurate to about 2 units in the last place.
 #pragma once
 #include "common.h"
 
@@ -6,10 +6,10 @@
 
 namespace bitfit {
 
-// e to the x (Cephes' expf), for x <= 88; below -86 it stays at 1e-38.
+// Computes e^x (Cephes' expf) for x <= 88. For x < -86 it returns exp(-86), about 4.5e-38.
 BITFIT_INLINE float exp_(float x) {
   x = x < -86.0f ? -86.0f : x;
-  // Adding 1.5 * 2^23 rounds, and leaves the integer in the low bits.
+  // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
   const float shifted = x * 1.44269504088896341f + 12582912.0f;
   const float n = shifted - 12582912.0f;
   const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;

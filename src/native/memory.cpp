@@ -1,6 +1,7 @@
-// Where the CPU's large tensors live. A step's are the same few sizes, a little more or less with each batch: glibc would leave a hole for
-// each that the next does not fit, or take fresh pages from the system every time. Here a freed block waits for the next tensor of
-// about its size, and one that is a little too small makes room for its successor.
+// A pool for large CPU tensors. The tensors of a step have a few sizes, which vary a little from
+// batch to batch. glibc would leave holes that the next tensors do not fit, or take fresh pages
+// from the system each time. The pool keeps a freed block for the next tensor of about its size. A
+// free block that is slightly too small is freed before its larger replacement is allocated.
 #include "common.h"
 
 #include <c10/core/CPUAllocator.h>
@@ -21,7 +22,8 @@ constexpr size_t SMALL = size_t(1) << 16, ALIGNMENT = 64, HUGE_PAGE = size_t(1) 
 
 size_t rounded(size_t size) { return (size + SMALL - 1) / SMALL * SMALL; }
 
-// In huge pages where a block fills some: a step walks through far more memory than small pages can be looked up for.
+// Allocates a block, in huge pages if it spans at least two. A step touches far more memory than
+// the TLB covers with small pages.
 void *fresh(size_t size) {
   if (size < 2 * HUGE_PAGE) return std::aligned_alloc(ALIGNMENT, size);
   void *block = std::aligned_alloc(HUGE_PAGE, size);
@@ -42,7 +44,7 @@ class Pool final : public c10::Allocator {
 
   void copy_data(void *to, const void *from, std::size_t count) const override { default_copy_data(to, from, count); }
 
-  // Gives what is free back to the system.
+  // Returns the free blocks to the system.
   void empty() {
     const std::lock_guard<std::mutex> guard(lock);
     while (!free.empty()) drop(free.begin());
@@ -52,9 +54,9 @@ class Pool final : public c10::Allocator {
   using Free = std::multimap<size_t, void *>;
 
   std::mutex lock;
-  // By their sizes.
+  // Free blocks, by size.
   Free free;
-  // Of all blocks.
+  // The sizes of all blocks of the pool.
   std::unordered_map<void *, size_t> sizes;
 
   void drop(Free::iterator block) {
@@ -79,7 +81,7 @@ class Pool final : public c10::Allocator {
       empty();
       block = fresh(size);
     }
-    // libtorch's own words, by which it is known as a want of memory.
+    // libtorch's own message: callers recognise out-of-memory errors by it.
     TORCH_CHECK(block, "DefaultCPUAllocator: can't allocate memory: you tried to allocate ", size, " bytes.");
     const std::lock_guard<std::mutex> guard(lock);
     sizes[block] = size;

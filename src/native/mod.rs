@@ -1,4 +1,5 @@
-//! The C++ side: what libtorch can do and `tch` has no binding for. The only unsafe code of this crate.
+//! Bindings to the C++ side: libtorch features that `tch` does not bind. All unsafe code of this
+//! crate is here.
 #![allow(unsafe_code)]
 
 use crate::error::{Error, Result};
@@ -131,51 +132,58 @@ fn check(code: c_int, action: &str) -> Result<()> {
     if code == 0 {
         return Ok(());
     }
-    // SAFETY: the message is a NUL-terminated string of this thread, alive until its next failing call.
+    // SAFETY: the message is NUL-terminated, belongs to this thread and lives until the thread's
+    // next failing call.
     let message = unsafe { CStr::from_ptr(bitfit_last_error()) }.to_string_lossy();
     Err(Error::torch(action, &message))
 }
 
-/// Makes `piece` a view of `flat[offset .. offset + numel]` (keeping its values) and its gradient a view of the same
-/// place in `gradient`: what backward accumulates there, an optimizer of `flat` sees.
+/// Makes `piece` a view of `flat[offset .. offset + numel]` and its gradient a view of the same
+/// range of `gradient`. The values of `piece` are kept.
+///
+/// An optimizer of `flat` then sees the gradients that backward accumulates in `piece`.
 pub fn bind(piece: &Tensor, flat: &Tensor, gradient: &Tensor, offset: i64) -> Result<()> {
-    // SAFETY: the pointers are live tensors for the duration of the call, and C++ checks the ranges.
+    // SAFETY: the pointers are live tensors for the duration of the call, and C++ checks the
+    // ranges.
     check(
         unsafe { bitfit_bind(raw(piece), raw(flat), raw(gradient), offset) },
         "binding a tensor to the flat vector",
     )
 }
 
-/// Gives `flat` the gradient tensor `gradient`, of the same shape.
+/// Sets the gradient of `flat` to the tensor `gradient`, which has the same shape.
 pub fn set_gradient(flat: &Tensor, gradient: &Tensor) -> Result<()> {
     // SAFETY: as in `bind`.
     check(unsafe { bitfit_set_gradient(raw(flat), raw(gradient)) }, "setting the flat gradient")
 }
 
-// tch has no way to an optimizer's state, but its type is a pointer to `torch::optim::Optimizer` and nothing else.
+// tch does not expose an optimizer's state. `COptimizer` holds nothing but a pointer to a
+// `torch::optim::Optimizer`, so we read that pointer.
 const _: () = assert!(size_of::<COptimizer>() == size_of::<*mut c_void>());
 
 fn raw_optimizer(optimizer: &COptimizer) -> *mut c_void {
-    // SAFETY: the assertion above, with the exact version of tch in Cargo.toml.
+    // SAFETY: the assertion above checks the size, and Cargo.toml pins the exact version of tch.
     unsafe { std::ptr::from_ref(optimizer).cast::<*mut c_void>().read() }
 }
 
-/// What AdamW remembers of a parameter: its steps, and the moments of its gradient (the tensors themselves, not copies).
+/// AdamW's state for one parameter: the step count and the moments of the gradient. The moments
+/// share the optimizer's tensors and are not copies.
 #[derive(Debug)]
 pub struct Moments {
-    /// Steps taken.
+    /// The number of steps taken.
     pub step: i64,
     /// The first moment.
     pub exp_avg: Tensor,
-    /// The second.
+    /// The second moment.
     pub exp_avg_sq: Tensor,
 }
 
-/// What `optimizer`, an AdamW, remembers of `parameter`; nothing before its first step.
+/// Returns the state of `optimizer`, an AdamW, for `parameter`; `None` before the first step.
 pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Moments>> {
     let (mut step, mut mean, mut square) = (0, std::ptr::null_mut(), std::ptr::null_mut());
     let optimizer = raw_optimizer(optimizer);
-    // SAFETY: as in `bind`; on success both moments are new handles that the caller owns, or both are null.
+    // SAFETY: as in `bind`; on success the moments are new handles that the caller owns, or both
+    // are null.
     let code =
         unsafe { bitfit_adamw_get(optimizer, raw(parameter), &mut step, &mut mean, &mut square) };
     check(code, "reading AdamW's moments")?;
@@ -188,7 +196,9 @@ pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Mome
     Ok(Some(Moments { step, exp_avg, exp_avg_sq }))
 }
 
-/// Gives `optimizer`, an AdamW, these memories of `parameter`.
+/// Sets the state of `optimizer`, an AdamW, for `parameter`.
+///
+/// Errs if a moment's shape, kind or device differs from the parameter's.
 pub fn set_moments(
     optimizer: &mut COptimizer,
     parameter: &Tensor,
@@ -203,22 +213,23 @@ pub fn set_moments(
     check(code, "setting AdamW's moments")
 }
 
-/// A step of `optimizer`, an AdamW, over `parameter`, its only one: one pass over gradient, moments and values.
+/// Takes one step of `optimizer`, an AdamW whose only parameter is `parameter`, in one fused pass
+/// over gradient, moments and values. Errs if `parameter` has no gradient.
 pub fn adamw_step(optimizer: &mut COptimizer, parameter: &Tensor) -> Result<()> {
     // SAFETY: as in `bind`; C++ checks that there is a gradient.
     let code = unsafe { bitfit_adamw_step(raw_optimizer(optimizer), raw(parameter)) };
     check(code, "AdamW's step")
 }
 
-/// A boolean on its way from the device to the host, which need not wait for it.
+/// A boolean that is copied from the device to the host while the host goes on.
 #[derive(Debug)]
 pub struct Flag(*mut c_void);
 
-// SAFETY: it is a tensor of its own and an event, neither bound to a thread.
+// SAFETY: a flag owns its tensor and its event, and neither is bound to a thread.
 unsafe impl Send for Flag {}
 
 impl Flag {
-    /// Sends `flag`, a boolean scalar.
+    /// Starts the copy of `flag`, a boolean scalar.
     pub fn send(flag: &Tensor) -> Result<Self> {
         let mut out = std::ptr::null_mut();
         // SAFETY: as in `bind`; on success `out` is freed by `drop` alone.
@@ -226,7 +237,7 @@ impl Flag {
         Ok(Self(out))
     }
 
-    /// Waits until it is here.
+    /// Waits for the copy and returns the value.
     pub fn receive(&self) -> Result<bool> {
         let mut value = false;
         // SAFETY: the pointer is alive until `drop`.
@@ -237,43 +248,50 @@ impl Flag {
 
 impl Drop for Flag {
     fn drop(&mut self) {
-        // SAFETY: nobody else frees it.
+        // SAFETY: only `drop` frees the pointer.
         unsafe { bitfit_flag_free(self.0) };
     }
 }
 
-/// What is dropped at a place of the model: as `site` and the keys say, int64 and one a row; nothing without keys.
+/// Dropout at one place of the model.
 #[derive(Debug, Clone, Copy)]
 pub struct Dropped<'a> {
-    /// A key for each row.
+    /// One int64 key for each row; `None` disables dropout.
     pub keys: Option<&'a Tensor>,
-    /// The number of the place.
+    /// The number of the place in the model. The mask is a function of the keys and the site.
     pub site: i64,
-    /// The share of entries.
+    /// The probability that an entry is dropped, in [0, 1).
     pub probability: f64,
 }
 
-/// Calls `function` with a place for a tensor that it makes.
+/// Calls `function` with an output pointer and returns the tensor that `function` stores there.
 fn made(action: &str, function: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<Tensor> {
     let mut out = std::ptr::null_mut();
     check(function(&mut out), action)?;
-    // SAFETY: on success it is a new tensor that the caller owns.
+    // SAFETY: on success `out` points to a new tensor that the caller owns.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Dropout of `x [.., R, C]` whose mask is a pure function of `keys [R]` (int64, one a row), `site`, the leading index and the column.
+/// Applies dropout to `x [.., R, C]`. The mask is a pure function of `keys [R]` (int64, one for
+/// each row), `site`, the leading index and the column.
 ///
-/// Kept entries are scaled by `1 / (1 - probability)`. Differentiable; the mask is computed again in backward, not stored.
+/// Kept entries are scaled by `1 / (1 - probability)`. The result is differentiable. Backward
+/// computes the mask again, so that no mask is stored.
 pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result<Tensor> {
     // SAFETY: as in `bind`.
     made("dropout", |out| unsafe { bitfit_dropout(out, raw(x), raw(keys), site, probability) })
 }
 
-/// Attention inside each sequence, `heads` heads. `rest [T, 3 H]` holds queries, keys and values of every token; with `queries [R, H]`,
-/// those of some rows alone, it is `[T, 2 H]`, keys and values. Each sequence's rows and tokens begin at `rows` and `tokens`, which
-/// end with `R` and `T`. Gives `[R, H]`.
+/// Scaled dot-product attention with `heads` heads, inside each sequence of a packed batch. Returns
+/// `[R, H]`.
 ///
-/// On CUDA a kernel that takes no keys drops what `seed` and the site say.
+/// Without `queries`, `rest [T, 3 H]` holds queries, keys and values of every token, and `R = T`.
+/// With `queries [R, H]`, the queries of selected rows, `rest [T, 2 H]` holds keys and values.
+/// `rows` and `tokens` hold the index at which each sequence's rows and tokens begin, and end with
+/// `R` and `T`.
+///
+/// CUDA's memory-efficient kernel takes no dropout keys. There, the mask is a function of `seed`
+/// and the site.
 pub fn attention(
     queries: Option<&Tensor>,
     rest: &Tensor,
@@ -292,7 +310,7 @@ pub fn attention(
     let sequences = rows.len() as i64 - 1;
     let (queries, keys) = (raw_or_null(queries), raw_or_null(dropped.keys));
     let (rows, tokens) = (rows.as_ptr(), tokens.as_ptr());
-    // SAFETY: as in `bind`; `sequences + 1` numbers are in both slices.
+    // SAFETY: as in `bind`; both slices have `sequences + 1` elements.
     made("attention", |out| unsafe {
         bitfit_attention(
             out,
@@ -310,22 +328,24 @@ pub fn attention(
     })
 }
 
-/// `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`, in `x`'s kind.
+/// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`, in `x`'s kind.
 ///
-/// On the CPU a weight of half precision makes the product one of half precision, its factors and its result rounded to that.
+/// On the CPU, a half-precision weight makes a half-precision product: `x` and the product are
+/// rounded to the weight's kind, and the bias is added in `x`'s kind.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     // SAFETY: as in `bind`.
     made("product", |out| unsafe { bitfit_product(out, raw(x), raw(weight), raw_or_null(bias)) })
 }
 
-/// The variables that decide how many threads OpenMP gives, for messages.
+/// The environment variables that decide how many threads OpenMP gives, as messages list them.
 const OPENMP: &str = "OMP_THREAD_LIMIT, OMP_DYNAMIC, OMP_MAX_ACTIVE_LEVELS and OMP_NUM_THREADS";
 
-/// Makes libtorch count on as many threads as OpenMP gives the calling thread; where these are fewer, one warning of the process.
+/// Sets libtorch's thread count to the number of threads that OpenMP gives the calling thread. If
+/// OpenMP gives fewer than libtorch counted on, warns once per process.
 pub fn fit_threads() -> Result<()> {
     static WARNED: std::sync::Once = std::sync::Once::new();
     let (mut wanted, mut found) = (0, 0);
-    // SAFETY: both places are written to during the call alone.
+    // SAFETY: C++ writes to both variables only during the call.
     check(unsafe { bitfit_fit_threads(&mut wanted, &mut found) }, "counting OpenMP's threads")?;
     if found < wanted {
         WARNED.call_once(|| {
@@ -337,19 +357,22 @@ pub fn fit_threads() -> Result<()> {
     Ok(())
 }
 
-/// Compares a small [`product`] on the CPU, its weight in `kind`, with the same sums made one by one.
+/// Checks a small [`product`] on the CPU, with a weight of `kind`, against a plain loop.
 ///
-/// The check is against libraries that compute nonsense on a machine, as oneDNN does without the threads that it counts on.
+/// Errs if they differ, because a library then computes wrong results on this machine. One such
+/// case is oneDNN with fewer threads than it counts on.
 pub fn check_product(kind: Kind) -> Result<()> {
     check_product_by(kind, |x, weight| product(x, weight, None))
 }
 
-/// [`check_product`] for another way to make a product, `x [R, I]` by `weight [E, I]`.
+/// Like [`check_product`], for any function `product` that multiplies `x [R, I]` by the transpose
+/// of `weight [E, I]`.
 pub fn check_product_by(
     kind: Kind,
     product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<()> {
-    // libtorch keeps oneDNN's code in a cache of so many entries, and does not check that there are any.
+    // The variable sets the number of entries in libtorch's cache of oneDNN's compiled code.
+    // libtorch does not check that the number is positive.
     if let Ok(capacity) = std::env::var("LRU_CACHE_CAPACITY")
         && capacity.trim().parse::<i64>().unwrap_or(0) == 0
     {
@@ -360,7 +383,8 @@ pub fn check_product_by(
     }
     const SHAPE: [usize; 3] = [24, 192, 160];
     let [rows, inputs, outputs] = SHAPE;
-    // Quarters from -2 to 2, which half precision holds exactly, and so do their sums in fp32.
+    // Multiples of 1/4 from -2 to 2: half precision holds them exactly, and fp32 holds the sums of
+    // their products exactly.
     let numbers = |count: usize, step: usize| -> Vec<f32> {
         (0..count).map(|i| ((i * step) % 17) as f32 / 4.0 - 2.0).collect()
     };
@@ -398,7 +422,10 @@ pub fn check_product_by(
     }
 }
 
-/// The activation `kind`, the number of a [`crate::nn::Activation`], of `x [R, C] + bias [C]`. Where nothing learns it may be written over `x`.
+/// Applies the activation `kind` to `x [R, C] + bias [C]`. `kind` is the number of a
+/// [`crate::nn::Activation`].
+///
+/// If no input requires a gradient, the result may overwrite `x`.
 pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
     // SAFETY: as in `bind`.
     made("bias and activation", |out| unsafe {
@@ -406,7 +433,8 @@ pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
     })
 }
 
-/// The tasks of a batch's sequences: the values of each one's task, and where its rows begin; at last, how many rows there are.
+/// The tasks of a batch's sequences: the values of each one's task, and where its rows begin; at
+/// last, how many rows there are.
 #[derive(Debug, Clone, Copy)]
 pub struct Routed<'a> {
     /// A task's values for each sequence.
@@ -416,7 +444,8 @@ pub struct Routed<'a> {
 }
 
 impl Routed<'_> {
-    /// The addresses of the tasks' values, in which vectors of these offsets and sizes must lie; and how many tasks they are.
+    /// The addresses of the tasks' values, in which vectors of these offsets and sizes must lie;
+    /// and how many tasks they are.
     fn addresses(&self, places: &[(usize, usize)]) -> Result<(Vec<*const f32>, i64)> {
         let ends = places.iter().map(|(offset, size)| offset.saturating_add(*size));
         let end = ends.max().unwrap_or(0);
@@ -435,7 +464,8 @@ impl Routed<'_> {
     }
 }
 
-/// Adds vectors of `places` (offset and size), which lie side by side in `x [R, E]`; written over `x`.
+/// Adds vectors of `places` (offset and size), which lie side by side in `x [R, E]`; written over
+/// `x`.
 pub fn routed_add(x: &Tensor, places: &[(usize, usize)], routed: &Routed<'_>) -> Result<Tensor> {
     let (rows, count) = routed.addresses(places)?;
     let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset as i64).collect();
@@ -469,7 +499,8 @@ pub fn routed_activation(
     })
 }
 
-/// LayerNorm, with the vectors at `weight` and `shift`, of `x [R, C]` plus `residual` and the vector at `bias`, where they are given.
+/// LayerNorm, with the vectors at `weight` and `shift`, of `x [R, C]` plus `residual` and the
+/// vector at `bias`, where they are given.
 pub fn routed_norm(
     x: &Tensor,
     bias: Option<(usize, usize)>,
@@ -508,7 +539,8 @@ fn fits(x: &Tensor, places: &[(usize, usize)]) -> Result<()> {
     Err(Error::Bug(format!("{columns} columns for vectors {places:?}")))
 }
 
-/// LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`: `x [R, C]`, vectors `[C]`.
+/// Computes the LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`. `x` and
+/// `residual` are `[R, C]`; `bias`, `weight` and `shift` are `[C]`.
 pub fn residual_norm(
     x: &Tensor,
     bias: &Tensor,
@@ -535,22 +567,25 @@ pub fn residual_norm(
     })
 }
 
-/// Notes the seconds in each operation of all threads, until [`profile_stop`].
+/// Starts the profile, which records the seconds in each operation of all threads until
+/// [`profile_stop`].
 pub fn profile_start() -> Result<()> {
-    // SAFETY: it touches nothing of ours.
+    // SAFETY: the call takes no pointers.
     check(unsafe { bitfit_profile_start() }, "starting the profile")
 }
 
-/// Stops noting; the next [`profile_start`] goes on.
+/// Stops the profile. The next [`profile_start`] adds to the same figures.
 pub fn profile_stop() -> Result<()> {
     // SAFETY: as in `profile_start`.
     check(unsafe { bitfit_profile_stop() }, "stopping the profile")
 }
 
-/// An operation's name (of a product, with its sizes), the seconds in it, those that it calls left out, and how often it ran.
+/// Returns each operation's name, its own seconds and its number of calls. The operations that it
+/// calls are not counted in its seconds. Names of products include their sizes.
 pub fn profile_report() -> Result<Vec<(String, f64, u64)>> {
     let mut out = std::ptr::null();
-    // SAFETY: on success it is a string that lives until the next report; there is one caller at a time.
+    // SAFETY: on success `out` points to a string that lives until the next report, and there is
+    // one caller at a time.
     check(unsafe { bitfit_profile_report(&mut out) }, "reading the profile")?;
     // SAFETY: as above.
     let text = unsafe { CStr::from_ptr(out) }.to_string_lossy().into_owned();
@@ -562,19 +597,19 @@ pub fn profile_report() -> Result<Vec<(String, f64, u64)>> {
     Ok(text.lines().filter_map(entry).collect())
 }
 
-/// Peak resident memory of this process so far, in MiB; zero where Linux's /proc does not say.
+/// Peak resident memory of this process so far, in MiB; 0 where Linux's /proc is not available.
 ///
-/// Not getrusage's figure, which starts from the parent's when a process is spawned.
+/// Unlike getrusage's figure, it does not start from the parent's peak when a process is spawned.
 pub fn peak_rss_mib() -> u64 {
     of_status("VmHWM:")
 }
 
-/// Resident memory of this process now, in MiB; zero where Linux's /proc does not say.
+/// Resident memory of this process now, in MiB; 0 where Linux's /proc is not available.
 pub fn rss_mib() -> u64 {
     of_status("VmRSS:")
 }
 
-/// A line of /proc/self/status that is in kB, in MiB.
+/// Reads a line of /proc/self/status, which is in kB, and returns it in MiB.
 fn of_status(key: &str) -> u64 {
     let read = || {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -584,7 +619,7 @@ fn of_status(key: &str) -> u64 {
     read().unwrap_or(0) / 1024
 }
 
-/// Whether the processor multiplies bfloat16.
+/// Whether the processor has instructions that multiply bfloat16.
 pub fn multiplies_bfloat16() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512bf16");
@@ -592,23 +627,26 @@ pub fn multiplies_bfloat16() -> bool {
     false
 }
 
-/// Lets fp32 products on CUDA devices round their factors to TF32's 10 bits, or not.
+/// Sets whether fp32 products on CUDA devices may round their factors to TF32's 10-bit mantissa.
 pub fn allow_tf32(allow: bool) -> Result<()> {
-    // SAFETY: it sets a flag of libtorch's.
+    // SAFETY: the call only sets a flag of libtorch.
     check(unsafe { bitfit_allow_tf32(allow) }, "setting TF32")
 }
 
-/// Gives memory that is free on `device` back, before an allocation that failed is tried again.
+/// Returns free memory of the host and of `device` to the system, before a failed allocation is
+/// tried again.
 fn release_device_memory(device: Device) {
     release_free_memory();
     if device.is_cuda() {
-        // SAFETY: it touches nothing that is in use; a failure changes nothing.
+        // SAFETY: the call frees only unused blocks, and a failure changes nothing.
         let _ = unsafe { bitfit_release_gpu_memory() };
     }
 }
 
-/// After a computation over `rows` rows failed with `error`: how many to try at once, if it was for want of memory and they can be
-/// split; else the error.
+/// Returns the number of rows to try at once after a computation over `rows` rows failed with
+/// `error`.
+///
+/// Returns `error` if it is not [`Error::OutOfMemory`] or if there are fewer than 2 rows.
 pub fn fewer_at_once(error: Error, rows: usize, device: Device) -> Result<usize> {
     if rows < 2 || !matches!(error, Error::OutOfMemory(_)) {
         return Err(error);
@@ -619,35 +657,38 @@ pub fn fewer_at_once(error: Error, rows: usize, device: Device) -> Result<usize>
     Ok(half)
 }
 
-/// From now on, large tensors on the CPU come from a pool, which hands freed ones on to the next of about their size.
+/// Makes large CPU tensors come from a pool from now on. The pool reuses a freed block for the next
+/// tensor of about its size.
 pub fn pool_memory() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    // SAFETY: tensors know for themselves who frees them.
+    // SAFETY: each tensor keeps the deleter of the allocator that it came from.
     ONCE.call_once(|| unsafe { bitfit_pool_use() });
 }
 
-/// Lets go of what was read of `file`, a mapped file that nothing was written to: what is looked at again is read again.
+/// Drops the pages of `file` from memory; later accesses read them from disk again. `file` is a
+/// mapped file, or a part of one, that was never written to.
 pub fn forget(file: &Tensor) {
-    // SAFETY: the pages are a file's, private and unchanged, so that reading them again gives the same.
+    // SAFETY: the pages belong to a private, unchanged mapping of a file, so that reading them
+    // again gives the same bytes.
     #[cfg(target_os = "linux")]
     let _ = unsafe { libc::madvise(file.data_ptr(), file.numel(), libc::MADV_DONTNEED) };
 }
 
-/// Gives memory that is free back to the system.
+/// Returns the process's free memory to the system.
 pub fn release_free_memory() {
-    // SAFETY: it touches nothing that is in use.
+    // SAFETY: the call frees only unused blocks.
     unsafe { bitfit_pool_empty() };
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: as above.
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// The most memory that tensors took on a CUDA device so far, in MiB; `None` on the CPU.
+/// Peak memory of tensors on a CUDA device so far, in MiB; `None` on the CPU.
 pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
     let Device::Cuda(index) = device else { return Ok(None) };
     let mut bytes = 0;
     let index = i64::try_from(index).unwrap_or(-1);
-    // SAFETY: `bytes` is written to during the call alone.
+    // SAFETY: C++ writes to `bytes` only during the call.
     check(
         unsafe { bitfit_peak_gpu_bytes(&mut bytes, index) },
         "reading the device's memory statistics",
@@ -655,13 +696,15 @@ pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
     Ok(Some(bytes.unsigned_abs() >> 20))
 }
 
-/// Lets a write beyond the limit of a file's size (`ulimit -f`) fail, as one to a full disk does, instead of ending the process.
+/// Makes a write beyond the file size limit (`ulimit -f`) fail, as on a full disk, instead of
+/// ending the process.
 pub fn ignore_file_size_signal() {
-    // SAFETY: to ignore a signal needs no handler.
+    // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// A mapped file, and what is said where it can't be read any more.
+/// The address range of a mapped file, and the error line for when the file cannot be read any
+/// more.
 struct Mapping {
     start: AtomicUsize,
     end: AtomicUsize,
@@ -669,7 +712,7 @@ struct Mapping {
     length: AtomicUsize,
 }
 
-/// The files that were mapped last; later ones take the places of the first.
+/// The most recently mapped files. A new file replaces the oldest entry.
 static MAPPINGS: [Mapping; 1024] = [const {
     Mapping {
         start: AtomicUsize::new(0),
@@ -679,14 +722,18 @@ static MAPPINGS: [Mapping; 1024] = [const {
     }
 }; 1024];
 
-/// How [`name_mapped`] writes: not at all, before [`report_bus_errors`]; for people; as JSON.
+/// The format of the lines that [`name_mapped`] keeps: 0 keeps none (the value before
+/// [`report_bus_errors`]), 1 is text, 2 is JSON.
 static REPORTS: AtomicU8 = AtomicU8::new(0);
 
-/// From now on, a mapped file that is cut while it is read ends the process with exit code 1 and a line on stderr that names the file,
-/// `as_json` or for people. For programs: a library leaves signals to who uses it.
+/// Installs a SIGBUS handler that reports a mapped file that is truncated while it is read. The
+/// handler writes a line to stderr that names the file, as JSON or text, and exits with code 1.
+///
+/// Only programs should call this function: a library leaves signal handlers to its caller.
 pub fn report_bus_errors(as_json: bool) {
     REPORTS.store(if as_json { 2 } else { 1 }, Ordering::SeqCst);
-    // SAFETY: the structure is plain data, for which zeros are a value; the handler makes only calls that signals allow.
+    // SAFETY: all bytes zero are a valid sigaction, and the handler makes only async-signal-safe
+    // calls.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_bus_error as *const () as usize;
@@ -696,24 +743,25 @@ pub fn report_bus_errors(as_json: bool) {
 }
 
 extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
-    // SAFETY: the system hands a signal's description over, and SIGBUS's has an address.
+    // SAFETY: the system passes a valid siginfo_t, and SIGBUS sets its address.
     let address = unsafe { (*info).si_addr() } as usize;
     for mapping in &MAPPINGS {
         let end = mapping.end.load(Ordering::Acquire);
         let start = mapping.start.load(Ordering::Relaxed);
         if (start..end).contains(&address) {
             let text = mapping.text.load(Ordering::Relaxed);
-            // SAFETY: the text is never freed; both calls are allowed in a signal handler.
+            // SAFETY: the text is never freed, and both calls are async-signal-safe.
             unsafe {
                 libc::write(2, text.cast(), mapping.length.load(Ordering::Relaxed));
                 libc::_exit(1)
             }
         }
     }
-    // Not a file of ours: the instruction is tried again, and the process ends as it would have without this handler.
+    // The address is in no file of ours. The instruction runs again, and the process ends as it
+    // would have without this handler.
 }
 
-/// Notes that the tensor `whole` is the mapped file `path`, for [`report_bus_errors`].
+/// Records that the tensor `whole` maps the file `path`, for the handler of [`report_bus_errors`].
 pub fn name_mapped(whole: &Tensor, path: &Path) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let problem = "it was cut short, or its disk failed, while it was in use; bring it back as it was, and start the same command again (a training \
@@ -738,25 +786,26 @@ pub fn name_mapped(whole: &Tensor, path: &Path) {
     mapping.end.store(start + whole.numel(), Ordering::SeqCst);
 }
 
-/// Kills this process as SIGKILL of another does: nothing is cleaned up.
+/// Sends SIGKILL to this process, so that nothing is cleaned up.
 pub fn kill_this_process() -> ! {
-    // SAFETY: to raise a signal touches nothing; it returns to nobody.
+    // SAFETY: raising a signal touches no memory, and neither call returns.
     unsafe {
         libc::raise(libc::SIGKILL);
         libc::_exit(137)
     }
 }
 
-/// Stops this process until it gets SIGCONT.
+/// Stops this process until it receives SIGCONT.
 pub fn stop_this_process() {
-    // SAFETY: to raise a signal touches nothing.
+    // SAFETY: raising a signal touches no memory.
     unsafe { libc::raise(libc::SIGSTOP) };
 }
 
-/// Lets `signals` wait, or with `hold` false come; what waits comes then. A program that this one becomes goes on with it.
+/// Blocks `signals` in the calling thread if `hold`, else unblocks them. Unblocking delivers
+/// pending signals. The mask is inherited through exec.
 pub fn hold_signals(signals: &[i32], hold: bool) {
     let how = if hold { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
-    // SAFETY: the set is made by sigemptyset before it is read, and lives longer than the calls.
+    // SAFETY: sigemptyset initialises the set before it is read, and the set outlives the calls.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
@@ -767,12 +816,13 @@ pub fn hold_signals(signals: &[i32], hold: bool) {
     }
 }
 
-/// Says what a segmentation fault is likely to mean under a limit of address space: oneDNN uses memory without asking whether it got it.
+/// Under a memory limit (RLIMIT_AS or RLIMIT_DATA), installs a SIGSEGV handler that explains the
+/// likely cause: oneDNN does not check whether its allocations succeed.
 pub fn explain_segmentation_faults() {
     extern "C" fn explain(_: c_int) {
         const WHY: &str = "error: segmentation fault: the memory is limited (ulimit -v or -d), and oneDNN does not check whether it got memory; \
                            raise that limit, or limit memory by a control group\n";
-        // SAFETY: both may be called in a handler, and the text lives for ever.
+        // SAFETY: both calls are async-signal-safe, and the text is static.
         unsafe {
             libc::write(libc::STDERR_FILENO, WHY.as_ptr().cast(), WHY.len());
             libc::_exit(1)
@@ -780,14 +830,14 @@ pub fn explain_segmentation_faults() {
     }
     let is_limited = |what| {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the limit is written to during the call alone.
+        // SAFETY: getrlimit writes to `limit` only during the call.
         let code = unsafe { libc::getrlimit(what, &mut limit) };
         code == 0 && limit.rlim_cur != libc::RLIM_INFINITY
     };
     if !is_limited(libc::RLIMIT_AS) && !is_limited(libc::RLIMIT_DATA) {
         return;
     }
-    // SAFETY: all bytes zero are a sigaction, and the handler only makes the calls above.
+    // SAFETY: all bytes zero are a valid sigaction, and the handler makes only the calls above.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = explain as *const () as usize;
@@ -798,7 +848,8 @@ pub fn explain_segmentation_faults() {
 
 /// Whether this process was started with `signal` ignored, as nohup does.
 pub fn ignores(signal: i32) -> bool {
-    // SAFETY: all bytes zero are a sigaction, and without a new one the call only writes the old one there.
+    // SAFETY: all bytes zero are a valid sigaction. The call sets no new action and only writes the
+    // current one to `action`.
     let (code, action) = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         (libc::sigaction(signal, std::ptr::null(), &mut action), action)
@@ -806,23 +857,26 @@ pub fn ignores(signal: i32) -> bool {
     code == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// The time of day, for what people read and for files that carry it: nothing that is computed depends on it.
+/// The time of day, for messages and for timestamps in files. No computed result depends on it.
 #[allow(clippy::disallowed_methods)]
 pub fn time_of_day() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
-/// Ends the process at once. `std::process::exit` would run libtorch's destructors under threads that are computing.
+/// Ends the process at once, without destructors. `std::process::exit` would run libtorch's
+/// destructors while other threads still compute.
 pub fn exit_now(code: i32) -> ! {
-    // SAFETY: _exit returns to nobody and runs no handlers.
+    // SAFETY: _exit does not return and runs no handlers.
     unsafe { libc::_exit(code) }
 }
 
-/// How long ago this process started, loading its libraries included; zero where Linux's /proc does not say.
+/// Time since this process started, which includes the loading of its libraries; zero where Linux's
+/// /proc is not available.
 pub fn process_age() -> Duration {
     let age = || {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // Field 22, counted after the command's name, which is in parentheses and may hold anything.
+        // Field 22 of the line. We count from the last parenthesis, because the command's name
+        // (field 2, in parentheses) may hold spaces and parentheses.
         let started: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         let uptime: f64 = std::fs::read_to_string("/proc/uptime")
             .ok()?

@@ -80,7 +80,7 @@ int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter) {
   });
 }
 
-// On its way to the host while the device goes on: the copy and an event behind it.
+// The copy on the host, and an event that the device records after the copy.
 struct bitfit_flag {
   at::Tensor host;
   c10::Event event;

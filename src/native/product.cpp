@@ -1,4 +1,5 @@
-// Products with weights. oneDNN's kernels are a tenth faster here than the ones that at::linear takes, and with few rows a quarter.
+// Products with weights. On our sizes, oneDNN's kernels are 10% faster than those of at::linear,
+// and 25% faster with few rows.
 #include "common.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -11,7 +12,7 @@ using torch::autograd::variable_list;
 
 using Pointwise = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, std::string_view, c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
 
-// x [R, I] times weight [E, I], transposed, plus bias [E] where there is one.
+// Computes x [R, I] times the transpose of weight [E, I], plus bias [E] if given.
 at::Tensor multiplied(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
   const std::vector<c10::IValue> inputs{x, weight};
   RECORD_FUNCTION("bitfit::product", (c10::ArrayRef<const c10::IValue>(inputs.data(), inputs.size())));
@@ -22,12 +23,14 @@ at::Tensor multiplied(const at::Tensor &x, const at::Tensor &weight, const std::
   try {
     return pointwise.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
   } catch (const std::exception &) {
-    // oneDNN found no room for its code, or does not know the kind on this processor; where there is none for the result, this says so.
+    // oneDNN had no memory for its compiled code, or does not support the kind on this processor.
+    // If there is no memory for the result either, at::linear reports it.
     return at::linear(x, weight, bias);
   }
 }
 
-// The same with a weight that may be of half precision; then so are the product's factors and its result, and the bias is added in fp32.
+// Like `multiplied`, for a weight that may have half precision. Then x and the product are rounded
+// to the weight's kind, and the bias is added in fp32.
 at::Tensor in_kind_of(const at::Tensor &weight, const at::Tensor &x, const std::optional<at::Tensor> &bias) {
   const auto kind = weight.scalar_type();
   if (kind == x.scalar_type()) return multiplied(x, weight, bias);
@@ -37,7 +40,7 @@ at::Tensor in_kind_of(const at::Tensor &weight, const at::Tensor &x, const std::
 
 struct Product : torch::autograd::Function<Product> {
   static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias, bool learns) {
-    // The input is for the weight's gradient alone.
+    // Only the weight's gradient needs x.
     context->save_for_backward({weight, learns ? x : at::Tensor()});
     context->saved_data["bias"] = bias.has_value();
     return in_kind_of(weight, x, bias);
@@ -70,7 +73,8 @@ int bitfit_product(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor weight, bi
     const auto b = bias ? std::optional(ref(bias)) : std::nullopt;
     if (!fast(given)) {
       const auto kind = given.scalar_type();
-      // A bias of a wider kind is added in that: rounded, it would stand still while it learns.
+      // A bias of a wider kind is added in that kind. Rounded, it would not change under small
+      // updates.
       const bool together = !b || b->scalar_type() == kind;
       const auto y = at::linear(given, w.to(kind), together ? b : std::nullopt);
       *out = new at::Tensor(together ? y : (y + *b).to(kind));

@@ -1,4 +1,5 @@
-// Seconds in each operation of libtorch and of ours, those it calls left out: an observer of every operation's start and end.
+// The profile: an observer of every operation of libtorch and of bitfit. It sums up the seconds in
+// each, without those of the operations that it calls.
 #include "common.h"
 
 #include <ATen/record_function.h>
@@ -23,7 +24,7 @@ std::map<std::string, Spent> spent;
 std::string report;
 std::optional<at::CallbackHandle> handle;
 
-// An operation that has begun; `inside` is what those that it called took.
+// A running operation. `inside` is the time spent in the operations that it called, in seconds.
 struct Open : at::ObserverContext {
   std::string name;
   Clock::time_point began;
@@ -33,7 +34,8 @@ struct Open : at::ObserverContext {
 
 thread_local Open *innermost = nullptr;
 
-// Products are told apart by the sizes of both matrices, and by whether one lies the other way in memory.
+// The name of an operation. For a product, the sizes of both matrices follow, with a T after each
+// matrix that is not contiguous (transposed).
 std::string name_of(const at::RecordFunction &function) {
   std::string name = function.name();
   if (name != "aten::mm" && name != "aten::addmm" && name != "bitfit::product") return name;

@@ -31,7 +31,7 @@ struct Operands {
   int64_t c_row;
 };
 
-// `rows` x `vectors` of the result, in registers.
+// Computes a tile of the result, `rows` rows by `vectors` vectors, in registers.
 template <int width, int rows, int vectors>
 BITFIT_INLINE void tile(const Operands &o, int64_t i, int64_t j) {
   typedef typename Vector<width>::type V;
@@ -60,7 +60,8 @@ BITFIT_INLINE void tile(const Operands &o, int64_t i, int64_t j) {
   }
 }
 
-// All rows of some columns; what is left of the rows in ever smaller tiles.
+// Computes all rows of `vectors` vectors of columns. The remaining rows are computed in tiles of
+// half as many rows, recursively.
 template <int width, int rows, int vectors>
 BITFIT_INLINE void columns(const Operands &o, int64_t m, int64_t i, int64_t j) {
   for (; i + rows <= m; i += rows) tile<width, rows, vectors>(o, i, j);

@@ -1,5 +1,6 @@
-// What the program bitfit does before its libraries begin: libtorch's MKL looks for its files from the working directory, and where that was
-// deleted it ends the process with a message about a library that is there.
+// A check that the program bitfit makes before its libraries are initialised. libtorch's MKL looks
+// for its files from the working directory. If that directory was deleted, MKL ends the process
+// with a misleading message about a missing library.
 #include <limits.h>
 #include <unistd.h>
 
@@ -9,7 +10,7 @@
 namespace {
 
 void say(const char *text, size_t length) {
-  // Nothing is to be done where nobody can be told.
+  // If stderr cannot be written, there is nowhere to report it.
   if (write(STDERR_FILENO, text, length) < 0) return;
 }
 
@@ -20,7 +21,7 @@ void check_working_directory(int, char **, char **) {
   const char before[] = "error: the working directory, ", after[] = ", is gone; change to another\n";
   say(before, sizeof before - 1);
   for (ssize_t i = 0; i < length; ++i) {
-    // What a terminal would obey.
+    // Replace control characters, which a terminal would interpret.
     if (static_cast<unsigned char>(path[i]) < ' ' || path[i] == 127) path[i] = '?';
   }
   say(path, length < 0 ? 0 : length);
@@ -30,5 +31,5 @@ void check_working_directory(int, char **, char **) {
 
 }  // namespace
 
-// The loader calls it before any library's own beginning.
+// The loader calls functions of .preinit_array before the initialisers of any library.
 __attribute__((section(".preinit_array"), used)) static void (*const first)(int, char **, char **) = check_working_directory;

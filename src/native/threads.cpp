@@ -1,5 +1,6 @@
-// OpenMP's teams, as large as libtorch counts on. OMP_THREAD_LIMIT, OMP_DYNAMIC and OMP_MAX_ACTIVE_LEVELS make them smaller, and oneDNN, which
-// shares its work out before it opens a team, then leaves a part of the result unwritten.
+// Makes libtorch's thread count agree with OpenMP's teams. OMP_THREAD_LIMIT, OMP_DYNAMIC and
+// OMP_MAX_ACTIVE_LEVELS can make a team smaller than libtorch expects. oneDNN divides its work
+// before it opens a team, and then leaves a part of the result unwritten.
 #include "common.h"
 
 #include <chrono>
@@ -15,7 +16,8 @@
 namespace bitfit {
 namespace {
 
-// How many of `wanted` threads the system lets a team have: OpenMP ends the process where it cannot start one. Some are left for other work.
+// Returns how many of `wanted` threads the system can start, with some spare ones for other work.
+// OpenMP ends the process if it cannot start a thread.
 int startable(int wanted) {
   constexpr int spare = 8;
   std::vector<std::thread> threads;
@@ -29,12 +31,13 @@ int startable(int wanted) {
   for (auto &thread : threads) thread.join();
   const int most = static_cast<int>(threads.size()) - spare + 1;
   if (most >= wanted) return wanted;
-  // A thread counts a little longer than until it is joined.
+  // A thread counts against the limit for a short while after it was joined.
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   return std::max(most, 1);
 }
 
-// How many threads a team of the calling thread has. Whether its size may vary is the calling thread's own setting.
+// Returns how many threads a team of the calling thread gets. omp_set_dynamic applies to the
+// calling thread only, so that each thread must call it.
 int team(int wanted) {
   int size = 1;
 #ifdef _OPENMP
@@ -50,7 +53,7 @@ int team(int wanted) {
 }  // namespace
 
 Threads fit_threads() {
-  // What the calling thread counted on when its teams were last counted.
+  // The calling thread's count after the last check of its teams.
   thread_local int fitted = 0;
   const int wanted = at::get_num_threads();
   if (wanted == fitted) return {wanted, wanted};

@@ -1,6 +1,6 @@
 //! The activations that `config.json` names.
 
-/// An activation of transformers; its number is what `native` knows it by.
+/// An activation of transformers. `native` identifies it by its discriminant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x Φ(x)`, by the error function.
@@ -27,7 +27,7 @@ impl Activation {
         Self::NAMES.iter().find(|(_, other)| *other == self).map_or("", |(name, _)| name)
     }
 
-    /// transformers' names; those of one activation differ there in rounding alone.
+    /// transformers' names. Names of the same activation differ in transformers only in rounding.
     pub const NAMES: [(&str, Self); 14] = [
         ("gelu", Self::Gelu),
         ("gelu_python", Self::Gelu),

@@ -1,4 +1,5 @@
-//! A bottleneck at the end of a half of a layer, before its residual is added (Houlsby et al., ICML 2019; Pfeiffer et al., EACL 2021).
+//! Adapters: a bottleneck at the end of half a layer, before the residual is added (Houlsby et al.,
+//! ICML 2019; Pfeiffer et al., EACL 2021).
 
 use super::{Activation, Dropout, LayerNorm, Linear, Rows, below};
 use crate::error::Result;
@@ -6,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
-/// What lies between an adapter's two dense layers, by its name in AdapterHub's `adapters`.
+/// The activation between an adapter's two dense layers, by its name in AdapterHub's `adapters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NonLinearity {
@@ -16,19 +17,19 @@ pub enum NonLinearity {
     #[serde(alias = "silu")]
     #[schemars(extend("enum" = ["swish", "silu"]))]
     Swish,
-    /// The erf form.
+    /// GELU by the error function.
     Gelu,
-    /// The tanh approximation.
+    /// GELU's tanh approximation.
     GeluNew,
     /// `tanh(x)`.
     Tanh,
-    /// `x`, or a hundredth of it below zero.
+    /// `x`, or `0.01 x` if `x` is negative.
     #[serde(rename = "leakyrelu")]
     LeakyRelu,
 }
 
 impl NonLinearity {
-    /// Its name.
+    /// The activation's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Relu => "relu",
@@ -44,17 +45,19 @@ impl NonLinearity {
 /// The shape of the adapters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdapterShape {
-    /// Outputs of the first dense layer.
+    /// Number of outputs of the first dense layer.
     pub bottleneck: i64,
-    /// What lies between the two.
+    /// The activation between the two dense layers.
     pub non_linearity: NonLinearity,
-    /// Whether the input is normalized, with its residual: AdapterHub's `original_ln_before`.
+    /// Whether the adapter's input is the LayerNorm of output plus residual: AdapterHub's
+    /// `original_ln_before`.
     pub normalized_input: bool,
-    /// Whether there is one after attention as well, or after the feedforward alone.
+    /// Whether adapters follow attention too, and not only the feedforward.
     pub after_attention: bool,
 }
 
-/// An adapter; checkpoint names, which are those of `adapters`, `adapter_down.0` and `adapter_up`, each a dense layer.
+/// An adapter. The two dense layers have the checkpoint names `adapter_down.0` and `adapter_up`, as
+/// in `adapters`.
 #[derive(Debug)]
 pub struct Adapter {
     down: Linear,
@@ -74,7 +77,8 @@ impl Adapter {
         })
     }
 
-    /// `norm(residual + x + up(f(down(input))))`, all `[R, H]`, where `input` is `x`, or `norm(residual + x)`.
+    /// `norm(residual + x + up(f(down(input))))`, all `[R, H]`, where `input` is `x`, or
+    /// `norm(residual + x)`.
     pub fn normalized(
         &self,
         x: &Tensor,

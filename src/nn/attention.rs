@@ -8,11 +8,11 @@ use tch::Tensor;
 /// Queries, keys and values of a layer.
 #[derive(Debug)]
 pub enum Projected {
-    /// Of every token: `[T, 3 H]`.
+    /// Queries, keys and values of every token: `[T, 3 H]`.
     All(Tensor),
-    /// The queries of some rows alone.
+    /// Queries of some rows, with keys and values of every token.
     Some {
-        /// `[R, H]`.
+        /// Queries of the rows: `[R, H]`.
         queries: Tensor,
         /// Keys and values of every token: `[T, 2 H]`.
         rest: Tensor,
@@ -29,7 +29,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `[R, H]`: a row attends to its own sequence alone.
+    /// The attention output, `[R, H]`. Each row attends to its own sequence alone.
     pub fn forward(
         &self,
         projected: &Projected,

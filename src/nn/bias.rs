@@ -1,4 +1,5 @@
-//! The one place where a bias is looked up: in a tensor that all rows share, or in the row of each sequence's task.
+//! The one place where a bias is looked up: in a tensor that all rows share, or in the row of each
+//! sequence's task.
 
 use super::{Activation, Rows, route};
 use crate::error::Result;
@@ -10,7 +11,8 @@ use tch::Tensor;
 pub enum Bias {
     /// One vector `[E]` for every row.
     Shared(Tensor),
-    /// A vector of its own for each task: `E` values of the task's row, from `offset` on. For predicting alone.
+    /// A vector of its own for each task: `E` values of the task's row, from `offset` on. For
+    /// predicting alone.
     Routed {
         /// Where it begins in the row.
         offset: usize,
@@ -81,7 +83,8 @@ impl Bias {
         }
     }
 
-    /// Layer normalization of `residual + dropout(product + bias)`, whose additive term is `shift`, in one pass.
+    /// Layer normalization of `residual + dropout(product + bias)`, whose additive term is `shift`,
+    /// in one pass.
     #[allow(clippy::too_many_arguments)]
     pub fn residual_norm(
         &self,

@@ -1,4 +1,5 @@
-//! Dropout whose mask is a pure function of (token key, site): nothing random is stored, in memory or in a checkpoint.
+//! Dropout whose mask is a pure function of (token key, site), so that no random state is stored in
+//! memory or in a checkpoint.
 
 use crate::{error::Result, native};
 use tch::Tensor;
@@ -8,17 +9,18 @@ use tch::Tensor;
 pub struct Dropout {
     /// The share of entries set to zero, `0 <= p < 1`.
     pub probability: f64,
-    /// The number of this place, different at each.
+    /// The number of this place, unique in the model.
     pub site: i64,
 }
 
 impl Dropout {
-    /// It as the kernels that it is part of want it.
+    /// The arguments of the fused kernels.
     pub fn of(self, keys: Option<&Tensor>) -> native::Dropped<'_> {
         native::Dropped { keys, site: self.site, probability: self.probability }
     }
 
-    /// `x [.., R, C]` with a key for each row, `keys [R]`; unchanged without keys.
+    /// Applies dropout to `x [.., R, C]` with a key for each row, `keys [R]`. Returns `x` unchanged
+    /// without keys.
     pub fn forward(self, x: Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
         match keys {
             Some(keys) if self.probability > 0.0 => {

@@ -22,7 +22,8 @@ impl LayerNorm {
         })
     }
 
-    /// Takes weight and bias, of `size` values, from the row of each sequence's task, from these offsets on.
+    /// Takes weight and bias, of `size` values, from the row of each sequence's task, from these
+    /// offsets on.
     pub fn route(&mut self, weight: usize, bias: usize, size: usize) {
         self.weight = Bias::Routed { offset: weight, size };
         self.bias = Bias::Routed { offset: bias, size };
@@ -33,7 +34,7 @@ impl LayerNorm {
         self.bias.layer_norm(x, &self.weight, self.eps, rows)
     }
 
-    /// Normalizes `residual + dropout(product + bias)`, all `[R, H]`, in one pass.
+    /// Layer normalization of `residual + dropout(product + bias)`, all `[R, H]`, in one pass.
     pub fn of_residual(
         &self,
         product: &Tensor,

@@ -1,4 +1,4 @@
-//! `y = x Wᵀ + b`.
+//! Dense layers: `y = x Wᵀ + b`.
 
 use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, Rows, variable};
 use crate::error::Result;
@@ -21,7 +21,8 @@ impl Linear {
         Ok(Self { weight, bias, lora: None })
     }
 
-    /// Gives it LoRA's addition, below `path`, its own.
+    /// Adds LoRA to the layer, whose path in the store is `path`. `site` is the site of LoRA's
+    /// dropout.
     pub fn add_lora(&mut self, path: &nn::Path<'_>, shape: LoraShape, site: i64) -> Result<()> {
         let inputs = self.weight.size().last().copied().unwrap_or(0);
         self.lora = Some(Lora::new(path, inputs, self.outputs(), shape, site)?);
@@ -55,7 +56,7 @@ impl Linear {
         norm.of_residual(&self.product(x, rows)?, &self.bias, dropout, residual, rows)
     }
 
-    /// Keeps the weight in `kind`, which its products are then made in, unless it trains.
+    /// Converts the weight, and so the products, to `kind`, unless the weight trains.
     pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
         if !self.weight.requires_grad() && self.weight.kind() != kind {
             self.weight.f_set_data(&self.weight.f_to_kind(kind)?)?;
@@ -83,19 +84,20 @@ impl Linear {
 #[derive(Debug)]
 pub struct Joined {
     parts: Vec<Linear>,
-    /// Their weights, one below the other.
+    /// The weights of the layers, stacked in one tensor; `None` until they are joined.
     weight: Option<Tensor>,
 }
 
 impl Joined {
-    /// Layers of one shape.
+    /// Takes dense layers of one shape.
     pub fn new(parts: Vec<Linear>) -> Self {
         Self { parts, weight: None }
     }
 
-    /// Makes their weights one tensor, so that they are one product; each stays a variable of its own, which is a piece of it.
+    /// Joins the weights into one tensor, so that the layers are one product. Each weight stays a
+    /// variable of its own, and becomes a view of this tensor.
     ///
-    /// Weights that lie one behind the other already, as a base's do, are not moved.
+    /// Weights that are already contiguous, as a base's are, are not copied.
     pub fn join(&mut self) -> Result<()> {
         let _guard = tch::no_grad_guard();
         if let Some(whole) = self.lying_together() {
@@ -113,7 +115,8 @@ impl Joined {
         Ok(())
     }
 
-    /// As [`Linear::keep_in`].
+    /// Like [`Linear::keep_in`], for each layer. Joins the weights again, unless one of them
+    /// trains.
     pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
         self.weight = None;
         self.parts.iter_mut().try_for_each(|part| part.keep_in(kind))?;
@@ -136,17 +139,18 @@ impl Joined {
         Lora::add_all(&parts, y, x, rows.keys())
     }
 
-    /// All parts.
+    /// All dense layers.
     pub fn parts_mut(&mut self) -> &mut [Linear] {
         &mut self.parts
     }
 
-    /// A part.
+    /// The dense layer at `index`.
     pub fn part(&self, index: usize) -> Option<&Linear> {
         self.parts.get(index)
     }
 
-    /// The weights as one tensor, where each begins at the end of the one before.
+    /// A view of all weights as one tensor. `None` unless each weight begins where the one before
+    /// ends.
     fn lying_together(&self) -> Option<Tensor> {
         let first = &self.parts.first()?.weight;
         let (mut rows, mut end) = (0, first.data_ptr());
@@ -159,7 +163,7 @@ impl Joined {
             (rows, end) = (rows + weight.size().first()?, end.wrapping_byte_add(bytes));
         }
         let columns = *first.size().last()?;
-        // Of different storages, which lie together by chance, there is no such view.
+        // Weights of different storages may be contiguous by chance. Then `f_as_strided` fails.
         first.f_as_strided([rows, columns], [columns, 1], None).ok()
     }
 
@@ -169,7 +173,8 @@ impl Joined {
         Ok(Tensor::f_cat(&weights, 0)?)
     }
 
-    /// The same as a piece of the joined weight, if they still are that: one that trains is where its optimizer has it.
+    /// The weights from `first` on, as a view of the joined weight. `None` once a part trains,
+    /// because its storage then belongs to the optimizer.
     fn piece(&self, first: usize) -> Result<Option<Tensor>> {
         let Some(whole) = &self.weight else { return Ok(None) };
         let (mut start, mut count) = (0, 0);

@@ -1,22 +1,23 @@
-//! What LoRA adds to a dense layer: a product of two narrow matrices (Hu et al., ICLR 2022).
+//! LoRA: the product of two low-rank matrices, added to a dense layer (Hu et al., ICLR 2022).
 
 use super::{Dropout, below, variable};
 use crate::error::Result;
 use crate::native;
 use tch::{Kind, Tensor, nn};
 
-/// The shape of the additions.
+/// The rank, scaling and dropout of LoRA.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoraShape {
     /// The rank, `r`.
     pub rank: i64,
-    /// What the product is multiplied with: `lora_alpha / r`.
+    /// The factor of the product: `lora_alpha / r`.
     pub scaling: f64,
-    /// Dropout of the layer's input, on this way alone.
+    /// Dropout probability of the input to LoRA's matrices.
     pub dropout: f64,
 }
 
-/// `scaling B A dropout(x)`; checkpoint names, which are peft's, `lora_A.weight [r, I]` and `lora_B.weight [E, r]`.
+/// `scaling B A dropout(x)`. Checkpoint names, as in peft: `lora_A.weight [r, I]` and
+/// `lora_B.weight [E, r]`.
 #[derive(Debug)]
 pub struct Lora {
     a: Tensor,
@@ -26,7 +27,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Places the tensors in the store below `path`, the dense layer's; `site` is its dropout's.
+    /// Places the tensors in the store below `path`, the dense layer's path. `site` is the site of
+    /// LoRA's dropout.
     pub fn new(
         path: &nn::Path<'_>,
         inputs: i64,
@@ -42,13 +44,15 @@ impl Lora {
         })
     }
 
-    /// Adds it to the dense layer's product: `y [R, E]`, which is used up, of `x [R, I]` with a dropout key for each row.
+    /// Adds LoRA's output for `x [R, I]` to the dense layer's output `y [R, E]`, in place. `keys`
+    /// holds a dropout key for each row.
     pub fn add(&self, mut y: Tensor, x: &Tensor, keys: Option<&Tensor>) -> Result<Tensor> {
         let (inner, kind) = (self.inner(x, keys)?, y.kind());
         Ok(y.f_addmm_(&inner.f_to_kind(kind)?, &self.b.f_to_kind(kind)?.f_tr()?)?)
     }
 
-    /// Adds those of layers whose outputs `y` has side by side, `[R, E]` of each: one product for all of them.
+    /// Adds the LoRA outputs of several layers to `y`, in place and by one product. `y` holds the
+    /// outputs of the layers side by side. Each of `parts` is a layer's LoRA and number of outputs.
     pub fn add_all(
         parts: &[(Option<&Self>, i64)],
         mut y: Tensor,

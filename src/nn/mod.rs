@@ -1,7 +1,9 @@
 //! Layers over packed tokens: no padding, no attention mask.
 //!
-//! Shape suffixes, here and in `models/`: `T` tokens of the batch, `R` rows (tokens, or first tokens alone), `B` sequences,
-//! `H` hidden size, `N` heads, `D = H / N`, `I` intermediate size, `L` labels. So `x_TH` is `[T, H]`.
+//! Shape suffixes, here and in `models/`: `T` tokens of the batch, `R` rows (tokens, or first
+//! tokens alone), `B` sequences,
+//! `H` hidden size, `N` heads, `D = H / N`, `I` intermediate size, `L` labels. So `x_TH` is `[T,
+//! H]`.
 
 mod activation;
 mod adapter;
@@ -30,12 +32,13 @@ use crate::error::Result;
 use std::sync::Arc;
 use tch::{Kind, Tensor, nn};
 
-/// The path of a module, such as `attention.self.query`, below another.
+/// The path of `module`, such as `attention.self.query`, below `path`.
 pub fn below<'a>(path: &nn::Path<'a>, module: &str) -> nn::Path<'a> {
     module.split('.').fold(path.clone(), |path, name| path / name)
 }
 
-/// Places a variable in the store: zeros that take no memory, until whoever loads the model gives it its own.
+/// Places a variable in the store. The zeros take no memory until the model is loaded and the
+/// variable gets memory of its own.
 pub fn variable(path: &nn::Path<'_>, name: &str, shape: &[i64]) -> Result<Tensor> {
     let zeros = Tensor::f_zeros([1], (Kind::Float, path.device()))?;
     Ok(path.add(name, zeros.f_expand(shape, false)?, true))
@@ -50,15 +53,17 @@ pub struct Packed {
     pub position_ids: Tensor,
     /// Segment of each token (0, or 1 in the second text of a pair), int64 `[T]`.
     pub token_type_ids: Tensor,
-    /// Where each sequence begins, and at last `T`, on the host. Behind the `B` of the batch there may be one that fills it up.
+    /// The row where each sequence begins, and the end `T`, on the host. After the batch's `B`
+    /// sequences, there may be a dummy sequence that pads the batch.
     pub cu_seqlens: Vec<i64>,
     /// The rows of the first tokens, int64 `[B]`.
     pub first: Tensor,
     /// A dropout key for each token, int64 `[T]`; `None` when evaluating.
     pub dropout_keys: Option<Tensor>,
-    /// The same of the whole batch, on the host.
+    /// The dropout key of the whole batch, on the host.
     pub seed: i64,
-    /// The task's row for each sequence, one for a sequence that fills the batch up included; none where all are of one task.
+    /// The task's row for each sequence, one for a sequence that fills the batch up included; none
+    /// where all are of one task.
     pub task_rows: Vec<TaskRow>,
 }
 
@@ -69,9 +74,10 @@ pub type TaskRow = Arc<[f32]>;
 pub struct Rows<'a> {
     /// A key for each row, int64 `[R]`; `None` when evaluating.
     pub keys: Option<Tensor>,
-    /// The batch's, for a kernel that takes no keys.
+    /// The batch's dropout key, for kernels that take no key for each row.
     pub seed: i64,
-    /// Where each sequence's rows begin, and at last `R`: of as many as there are in [`Packed::cu_seqlens`].
+    /// The index where each sequence's rows begin, and the end `R`, for the sequences of
+    /// [`Packed::cu_seqlens`].
     pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
     /// As [`Packed::task_rows`].
     pub task_rows: &'a [TaskRow],
@@ -108,7 +114,7 @@ impl Packed {
             .map(|keys| keys.f_index_select(0, &self.first))
             .transpose()?;
         let count = self.sequences() as i64;
-        // What fills up has no row.
+        // The dummy sequence that pads the batch has no row.
         let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
         Ok(Rows { keys, seed: self.seed, cu_seqlens: starts.collect(), task_rows: &self.task_rows })
     }

@@ -1,4 +1,4 @@
-//! What products are made in.
+//! The precision of matrix products.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,14 +13,15 @@ pub enum Precision {
     /// 32-bit throughout.
     #[default]
     Fp32,
-    /// The layers' products in bfloat16: on GPUs, and on processors that multiply it.
+    /// The layers' products in bfloat16, for GPUs and for CPUs that multiply bfloat16.
     Bf16,
-    /// The same in float16, the loss scaled so that small gradients do not vanish: on GPUs; slow on CPUs.
+    /// The layers' products in float16, for GPUs; slow on CPUs. The loss is scaled so that small
+    /// gradients do not vanish.
     Fp16,
 }
 
 impl Precision {
-    /// What products are made in.
+    /// The dtype of the products.
     pub fn kind(self) -> Kind {
         match self {
             Self::Fp32 => Kind::Float,

@@ -1,7 +1,7 @@
 //! Layers whose vectors differ from sequence to sequence: each takes them from the row of its task.
 //!
-//! In fp32 on the CPU one pass does what it does for a shared vector. Elsewhere the vectors are gathered, one for each row of the batch,
-//! and plain operations do the rest.
+//! In fp32 on the CPU one pass does what it does for a shared vector. Elsewhere the vectors are
+//! gathered, one for each row of the batch, and plain operations do the rest.
 
 use super::{Activation, Bias, Rows};
 use crate::error::{Error, Result};
@@ -48,7 +48,8 @@ pub fn activate(
     native::bias_activation(&sum, &zero, activation as i64)
 }
 
-/// Layer normalization of `x [R, E]`, plus `bias` and `residual` where they are given, with `weight` and `shift`.
+/// Layer normalization of `x [R, E]`, plus `bias` and `residual` where they are given, with
+/// `weight` and `shift`.
 pub fn normalize(
     x: &Tensor,
     bias: Option<&Bias>,

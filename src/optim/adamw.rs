@@ -1,8 +1,9 @@
-//! AdamW over what trains, as one flat vector for each learning rate.
+//! AdamW over the tensors that train, in one flat vector for each learning rate.
 //!
-//! libtorch's AdamW loops over its parameters one by one: a hundred biases would be a thousand small kernels a step. Here the
-//! biases are views of one vector and their gradients views of another: one norm, one clip, one optimizer step. That step is
-//! libtorch's fused kernel over the settings and moments of `nn::AdamW`.
+//! libtorch's AdamW loops over its parameters one by one: a hundred biases would need a thousand
+//! small kernels a step. Here the tensors are views of one vector, and their gradients are views of
+//! another. A step is then one norm, one clip and one update. The update is libtorch's fused kernel
+//! over the settings and moments of `nn::AdamW`.
 
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Layout, Parameter};
@@ -14,7 +15,7 @@ use tch::{COptimizer, Kind, Tensor};
 /// AdamW's settings (Loshchilov and Hutter, ICLR 2019).
 #[derive(Debug, Clone)]
 pub struct AdamWSettings {
-    /// The rate of each group that can train.
+    /// The learning rate of each group that can train.
     pub rates: BTreeMap<Group, f64>,
     /// Decoupled weight decay.
     pub weight_decay: f64,
@@ -24,24 +25,25 @@ pub struct AdamWSettings {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// The gradient's norm is scaled down to this; 0: never.
+    /// The norm that larger gradients are scaled down to; 0 turns clipping off.
     pub max_grad_norm: f64,
 }
 
-/// What AdamW remembers of one tensor.
+/// AdamW's moments of one tensor.
 #[derive(Debug)]
 pub struct Memory {
-    /// The first moment of its gradient, of the tensor's size.
+    /// The first moment of the gradient, with as many elements as the tensor.
     pub exp_avg: Tensor,
-    /// The second.
+    /// The second moment of the gradient, with as many elements as the tensor.
     pub exp_avg_sq: Tensor,
 }
 
-/// All that a step changes, on the device.
+/// A copy, on the device, of the values and moments that a step changes.
 #[derive(Debug)]
 pub struct Snapshot(Vec<(Tensor, Option<Moments>)>);
 
-/// Entries whose squares are added up at once: over millions, fp32 loses the fourth digit.
+/// Elements of the gradient that share one partial norm. A norm over millions at once loses the
+/// fourth digit in fp32.
 const BLOCK: usize = 1 << 16;
 
 struct FlatGroup {
@@ -52,14 +54,15 @@ struct FlatGroup {
     optimizer: COptimizer,
 }
 
-/// The optimizer, and the storage of all that trains.
+/// The optimizer, with the storage of all tensors that train.
 pub struct AdamW {
     groups: Vec<FlatGroup>,
     max_grad_norm: f64,
 }
 
 impl AdamW {
-    /// Moves the tensors that train into flat vectors and builds an optimizer for each learning rate.
+    /// Moves the tensors that train into flat vectors and builds an optimizer for each learning
+    /// rate.
     pub fn new(store: &nn::VarStore, plan: &FreezePlan, settings: &AdamWSettings) -> Result<Self> {
         let mut rates: Vec<f64> = settings.rates.values().copied().collect();
         rates.sort_by(f64::total_cmp);
@@ -75,19 +78,20 @@ impl AdamW {
         Ok(Self { groups, max_grad_norm: settings.max_grad_norm })
     }
 
-    /// Zeroes the gradients, in place: they stay the ones that backward adds to.
+    /// Zeroes the gradients in place, so that backward keeps adding to the same tensors.
     pub fn zero_grad(&mut self) -> Result<()> {
         self.groups.iter_mut().try_for_each(|group| Ok(group.gradient.f_zero_().map(drop)?))
     }
 
-    /// Multiplies the gradient.
+    /// Multiplies the gradient by `factor`.
     pub fn scale_gradient(&mut self, factor: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let scale = |group: &mut FlatGroup| Ok(group.gradient.f_mul_scalar_(factor).map(drop)?);
         self.groups.iter_mut().try_for_each(scale)
     }
 
-    /// Clips the gradient's norm over everything. Returns the norm before that, a scalar on the device.
+    /// Clips the norm of the gradient over all tensors. Returns the norm before clipping, a scalar
+    /// on the device.
     pub fn clip(&mut self) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let mut norms = vec![];
@@ -112,7 +116,7 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// Takes a step, at `factor` times the rates.
+    /// Takes a step with the learning rates multiplied by `factor`.
     pub fn step(&mut self, factor: f64) -> Result<()> {
         for group in &mut self.groups {
             group.optimizer.set_learning_rate(factor * group.rate)?;
@@ -121,7 +125,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// Copies all that a step changes, on the device.
+    /// Copies the values and moments that a step changes, on the device.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let _guard = tch::no_grad_guard();
         let copy = |group: &FlatGroup| {
@@ -138,7 +142,7 @@ impl AdamW {
         Ok(Snapshot(self.groups.iter().map(copy).collect::<Result<_>>()?))
     }
 
-    /// Goes back to what a snapshot has.
+    /// Restores the values and moments of `snapshot`.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for (group, (values, moments)) in self.groups.iter_mut().zip(&snapshot.0) {
@@ -151,7 +155,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// What it remembers of each tensor, by name, on the CPU; nothing before the first step.
+    /// Returns the moments of each tensor by name, on the CPU; empty before the first step.
     pub fn memories(&self) -> Result<BTreeMap<String, Memory>> {
         let mut memories = BTreeMap::new();
         for group in &self.groups {
@@ -166,7 +170,8 @@ impl AdamW {
         Ok(memories)
     }
 
-    /// Gives it the memories that another one had after `step` steps; each tensor's must be there, of its size.
+    /// Sets the moments to those that another optimizer had after `step` steps. `memories` must
+    /// have every tensor, with the same number of elements.
     pub fn remember(&mut self, step: u64, memories: &BTreeMap<String, Memory>) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for group in &mut self.groups {
@@ -190,7 +195,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// Checks that what trains still is numbers.
+    /// Errs if a tensor that trains holds NaN or infinity.
     pub fn check_finite(&self) -> Result<()> {
         for group in &self.groups {
             if bool::try_from(group.values.f_isfinite()?.f_all()?)? {
@@ -201,7 +206,8 @@ impl AdamW {
         Ok(())
     }
 
-    /// Checks that the model's tensors and gradients still are the flat vectors' pieces; a broken link would train nothing.
+    /// Checks that the model's tensors and gradients are still views of the flat vectors. A tensor
+    /// that is no view would not train.
     pub fn check_bound(&self, store: &nn::VarStore) -> Result<()> {
         let variables = store.variables();
         for group in &self.groups {

@@ -2,19 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What the loss is multiplied with before backward, and the gradient divided by after it.
+/// The factor that the loss is multiplied by before backward, and the gradient divided by after it.
 ///
-/// Gradients below 6e-8 are zero in fp16; a factor brings them up. Where it is too much, some become infinite: that step is left out,
-/// and the factor halved.
+/// Gradients below 6e-8 are zero in fp16, and the factor makes them larger. If the factor is too
+/// large, some gradients become infinite. That step is then skipped and the factor is halved.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LossScale {
     /// The factor.
     pub factor: f64,
-    /// Steps since it changed.
+    /// Steps since the factor changed.
     pub steps: u64,
 }
 
-/// Steps after which a factor that did no harm is doubled.
+/// Steps without infinite gradients after which the factor is doubled.
 const GROWTH_INTERVAL: u64 = 2000;
 
 impl Default for LossScale {
@@ -24,7 +24,7 @@ impl Default for LossScale {
 }
 
 impl LossScale {
-    /// The next step's, after one whose gradient was `finite` or not.
+    /// Returns the scale for the next step, after a step whose gradient was `finite` or not.
     pub fn after(self, finite: bool) -> Self {
         match self.steps + 1 {
             _ if !finite => Self { factor: self.factor / 2.0, steps: 0 },
@@ -33,7 +33,7 @@ impl LossScale {
         }
     }
 
-    /// Whether it has become so small that scaling is not what the gradient lacks.
+    /// Whether the factor is so small that scaling cannot be what made the gradient infinite.
     pub fn is_spent(self) -> bool {
         self.factor < 1.0
     }

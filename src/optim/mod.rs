@@ -1,4 +1,4 @@
-//! `nn::AdamW` over flat vectors, and its rate over a run.
+//! `nn::AdamW` over flat vectors, fp16's loss scale, and the learning rate over a run.
 
 mod adamw;
 mod loss_scale;

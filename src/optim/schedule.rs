@@ -1,36 +1,37 @@
-//! The learning rate's course over a run: a pure function of the step.
+//! The learning rate over a run, a pure function of the step.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the rate goes on after its warm-up; the names and the arithmetic are `transformers.get_scheduler`'s.
+/// The learning rate after the warm-up. Names and arithmetic are those of
+/// `transformers.get_scheduler`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Course {
-    /// It stays, as in the paper.
+    /// Constant, as in the paper.
     #[default]
     #[serde(alias = "constant_with_warmup")]
     #[schemars(extend("enum" = ["constant", "constant_with_warmup"]))]
     Constant,
-    /// It falls to zero in a line.
+    /// Linear decay to zero.
     Linear,
-    /// It falls to zero in half a cosine.
+    /// Cosine decay to zero, over half a period.
     Cosine,
 }
 
-/// A course over a run's steps.
+/// The learning rate's schedule over the steps of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
-    /// The course.
+    /// The form of the schedule after the warm-up.
     pub course: Course,
-    /// Steps of the warm-up, in which the rate rises from zero in a line.
+    /// Steps of the warm-up, in which the learning rate rises linearly from zero.
     pub warmup: u64,
-    /// Steps in all.
+    /// Steps of the whole run.
     pub total: u64,
 }
 
 impl Schedule {
-    /// What the rate of `step`, counted from 1, is multiplied by.
+    /// Returns the factor of the learning rate at `step`, counted from 1.
     pub fn factor(&self, step: u64) -> f64 {
         let done = step.saturating_sub(1);
         if done < self.warmup {

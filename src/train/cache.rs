@@ -1,4 +1,5 @@
-//! The lowest layers' output for each training row, where nothing in them trains: it is the same in every epoch.
+//! A cache of the frozen lowest layers' output for each training row. The output is the same in
+//! every epoch, because nothing in these layers trains and the cache computes it without dropout.
 
 use super::Prepared;
 use crate::data::sent;
@@ -12,26 +13,31 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
-/// What is kept, and where.
+/// The cached output, in memory and on disk.
 ///
-/// Which rows are kept, and with which others they were computed, is decided by the data and the limits alone: a run that goes on
-/// has the same numbers.
+/// The data and the configuration decide which rows are cached and, unless the device's memory runs
+/// out, which rows are computed together. A resumed run therefore gets the same numbers.
 pub struct Cache {
     memory: BTreeMap<usize, Tensor>,
     disk: Option<Disk>,
 }
 
-/// A file without a name: it is gone when the run ends, however that is.
+/// The cached output on disk, in a file without a name, which the system deletes however the run
+/// ends.
 struct Disk {
     dir: PathBuf,
     file: Writer,
     kind: Kind,
-    /// Where each row begins, its shape, and its bytes' checksum.
+    /// Offset, shape and CRC-32 of each row's output.
     places: BTreeMap<usize, (u64, Vec<i64>, u32)>,
 }
 
 impl Cache {
-    /// Computes the output of the layers that train nothing for the rows that fit, `batch_size` at a time; `progress` hears how many of how many.
+    /// Computes the frozen layers' output for the first rows, as many as fit into the limits, in
+    /// batches of `batch_size` rows or more (see [`in_batches`]). Warns if some rows do not fit.
+    ///
+    /// The file on disk is in `dir`. `progress` is called with the number of rows done and the
+    /// number of rows that fit; an error from `progress` ends the computation.
     pub fn fill(
         run: &Prepared,
         batch_size: usize,
@@ -80,7 +86,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// What goes into the layers that train, for a batch of `rows`; `[T, H]`. Those that are not kept are computed together.
+    /// Returns the input of the layers that train for a batch of `rows`, `[T, H]`. Rows that are
+    /// not cached are computed together.
     pub fn lower(&self, run: &Prepared, rows: &[usize], batch: &Packed) -> Result<Tensor> {
         let mut pieces = BTreeMap::new();
         for &row in rows {
@@ -134,7 +141,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Nothing where the file does not have what was written.
+    /// Reads a row's output; `None` if the row is not on disk, or if its bytes cannot be read or
+    /// have another checksum.
     fn get(&self, row: usize) -> Result<Option<Tensor>> {
         let Some((start, shape, checksum)) = self.places.get(&row) else { return Ok(None) };
         let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What the loop tells, and who listens: the terminal, metrics.jsonl.
+//! The events of a run, and two listeners: the terminal and `metrics.jsonl`.
 
 use super::{Prepared, Summary};
 use crate::error::{Error, Result};
@@ -11,51 +11,51 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What happens in a run.
+/// An event of a run.
 pub enum Event<'a> {
     /// A file of the Hub is being downloaded.
     Downloading {
-        /// Its name.
+        /// The file's name.
         file: &'a str,
-        /// Bytes that are there.
+        /// Bytes downloaded so far.
         done: u64,
-        /// Bytes in all, where they are known.
+        /// The file's size in bytes, if known.
         total: Option<u64>,
     },
-    /// Base and data are being read.
+    /// The base and the data are being read.
     Reading,
-    /// Model and data are read, and the first step follows.
+    /// Model and data are read, and the run directory is ready.
     Prepared(&'a Prepared),
-    /// The run goes on from a state that was saved.
+    /// The run resumed from a checkpoint.
     Resumed {
-        /// The checkpoint.
+        /// The checkpoint's directory.
         checkpoint: &'a Path,
-        /// Steps taken before.
+        /// The step that the checkpoint was saved after.
         step: u64,
-        /// Whether the evaluation after them is still to be done.
+        /// Whether the evaluation after `step` is still to be done.
         evaluation_due: bool,
-        /// Of the run.
+        /// Steps of the whole run.
         total: u64,
     },
     /// The lowest layers' output is being computed, once for all epochs.
     Caching {
         /// Rows done.
         done: usize,
-        /// Rows that fit.
+        /// Rows that fit into the cache.
         total: usize,
     },
     /// A step was taken.
     Step {
-        /// Counted from 1.
+        /// The step's number, counted from 1.
         step: u64,
-        /// Of the run.
+        /// Steps of the whole run.
         total: u64,
-        /// Mean loss of the batch, where it was read.
+        /// Mean loss of the batch; `None` if it was not read from the device.
         loss: Option<f64>,
         /// Tokens in the batch.
         tokens: usize,
     },
-    /// A line of the log.
+    /// A new record of `metrics.jsonl`.
     Record(&'a Record),
     /// Part of an evaluation is done.
     Evaluating {
@@ -68,9 +68,9 @@ pub enum Event<'a> {
     Saved(&'a Path),
     /// The run ended.
     Finished {
-        /// What it was and what it cost.
+        /// The run's summary.
         summary: &'a Summary,
-        /// Its directory.
+        /// The run's directory.
         output_dir: &'a Path,
     },
 }
@@ -81,17 +81,17 @@ pub enum Event<'a> {
 pub enum Record {
     /// A logged step.
     Step {
-        /// Counted from 1.
+        /// The step's number, counted from 1.
         step: u64,
         /// Epochs so far.
         epoch: f64,
         /// Mean loss of the step's batch.
         loss: f64,
-        /// The rate of the step.
+        /// The step's learning rate.
         learning_rate: f64,
-        /// Norm of the gradient before clipping.
+        /// Norm of the gradient, before clipping.
         grad_norm: f64,
-        /// Real tokens for each second in steps, over the run so far.
+        /// Real tokens per second of step time, over the run so far.
         tokens_per_second: f64,
     },
     /// An evaluation.
@@ -100,12 +100,12 @@ pub enum Record {
         step: u64,
         /// Epochs so far.
         epoch: f64,
-        /// By name, each written as `eval_NAME`.
+        /// The metrics by name, each written as `eval_NAME`.
         #[serde(flatten, serialize_with = "prefixed")]
         metrics: BTreeMap<String, f64>,
         /// Whether delta.safetensors now holds this state.
         kept: bool,
-        /// How long it took.
+        /// Seconds that the evaluation took, including writing the delta.
         seconds: f64,
     },
 }
@@ -117,13 +117,13 @@ fn prefixed<S: serde::Serializer>(
     serializer.collect_map(metrics.iter().map(|(name, value)| (format!("eval_{name}"), value)))
 }
 
-/// Somebody who hears what happens.
+/// A listener to the events of a run.
 pub trait Listener {
-    /// Hears `event`; an error ends the run.
+    /// Handles `event`. An error ends the run.
     fn hear(&mut self, event: &Event<'_>) -> Result<()>;
 }
 
-/// Several listeners as one.
+/// Several listeners as one, called in their order.
 pub struct Listeners(pub Vec<Box<dyn Listener>>);
 
 impl Listener for Listeners {
@@ -132,15 +132,15 @@ impl Listener for Listeners {
     }
 }
 
-/// A bar, and lines for people, on stderr.
+/// A listener that shows progress bars and log lines on stderr.
 pub struct Terminal {
     bars: MultiProgress,
     downloads: Bar,
     steps: ProgressBar,
-    /// Of what is done beside the steps.
+    /// The bar of the work between steps: caching or evaluating.
     beside: Option<ProgressBar>,
     loss: f64,
-    /// What decides which state is best, and how it stands.
+    /// The name of the metric that decides which state is best, and the text of its latest value.
     metric: (&'static str, String),
     tokens: usize,
     /// Whether the task is about pairs of texts.
@@ -148,7 +148,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Draws on `bars`; `metric` is shown beside the loss.
+    /// A terminal that draws on `bars` and shows `metric` beside the loss.
     pub fn new(bars: MultiProgress, metric: &'static str) -> Self {
         Self {
             downloads: Bar::new(bars.clone()),
@@ -179,7 +179,7 @@ impl Terminal {
     }
 }
 
-/// However the run ends, no bar stays behind.
+/// Clears the bars, however the run ends.
 impl Drop for Terminal {
     fn drop(&mut self) {
         self.steps.finish_and_clear();
@@ -201,7 +201,7 @@ impl Listener for Terminal {
             Event::Prepared(run) => {
                 self.steps.finish_and_clear();
                 self.pairs = run.resolved.data.text_pair_column.is_some();
-                // Through the bars, so that nothing is drawn over.
+                // Suspended, the bars do not draw over the text.
                 self.bars.suspend(|| say(&format!("{}\n\n", escape::text(run))));
             }
             Event::Resumed { checkpoint, step, total, .. } => {
@@ -269,7 +269,8 @@ impl Listener for Terminal {
                     summary.peak_rss_mib,
                 );
                 if !summary.interrupted {
-                    // As it can be typed: the program stands beside this one.
+                    // The full path can be pasted even if `bitfit` is not in PATH. `bitfit` is in
+                    // the directory of this executable.
                     let program =
                         std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
                     let program = escape::shell(program.as_os_str());
@@ -293,7 +294,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Turns `bar` until it is finished, if there can be a thread for it: indicatif panics where there is none.
+/// Animates `bar` on a thread until the bar is finished. If no thread can be started, the bar does
+/// not move, whereas indicatif's own ticker would panic.
 fn spin(bar: ProgressBar) {
     if bar.is_hidden() {
         return;
@@ -306,10 +308,10 @@ fn spin(bar: ProgressBar) {
     });
 }
 
-/// The file of all records, within a run's directory.
+/// The name of the file of all records in a run's directory.
 pub const METRICS: &str = "metrics.jsonl";
 
-/// Waits until all records are on the disk, and returns how many bytes they are.
+/// Waits until all records are on the disk, and returns the size of `metrics.jsonl` in bytes.
 pub fn flushed(output_dir: &Path) -> Result<u64> {
     let path = output_dir.join(METRICS);
     // Nothing has been logged yet.
@@ -321,7 +323,8 @@ pub fn flushed(output_dir: &Path) -> Result<u64> {
     file.size()
 }
 
-/// Cuts the records to the first `bytes`, which were there when a state was saved.
+/// Cuts `metrics.jsonl` to `bytes`, its size when the checkpoint was saved. Warns if the file is
+/// shorter.
 pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
     let path = output_dir.join(METRICS);
     let mut file = Writer::append(&path)?;
@@ -336,7 +339,7 @@ pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
     file.cut(bytes)
 }
 
-/// metrics.jsonl, and the same lines on stdout when a program reads along.
+/// A listener that writes `metrics.jsonl` and can also write its lines and the summary to stdout.
 pub struct MetricsFile {
     path: PathBuf,
     file: Option<Writer>,
@@ -344,7 +347,7 @@ pub struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// For the run directory `output_dir`; with `echo`, on stdout too.
+    /// A listener for the run directory `output_dir`; with `echo`, it writes to stdout too.
     pub fn new(output_dir: &Path, echo: bool) -> Self {
         Self { path: output_dir.join(METRICS), file: None, echo }
     }
@@ -353,7 +356,7 @@ impl MetricsFile {
         let line = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))? + "\n";
         if to_file {
             if self.file.is_none() {
-                // Appended to: a run that goes on has cut it to where it stood.
+                // A resumed run has already cut the file to the records before its checkpoint.
                 self.file = Some(Writer::append(&self.path)?);
             }
             if let Some(file) = &mut self.file {
@@ -361,7 +364,7 @@ impl MetricsFile {
             }
         }
         if self.echo {
-            // Whoever read along may have seen enough; the run goes on.
+            // If the reader of stdout is gone, the run goes on without it.
             self.echo = files::tell(&escape::json(&line))?;
         }
         Ok(())

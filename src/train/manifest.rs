@@ -1,4 +1,5 @@
-//! `manifest.json`: what a run was made of, with what and where: hashes, versions, the machine, the command.
+//! `manifest.json`: what produced a run. It has hashes of the inputs and the result, versions,
+//! machines and commands.
 
 use super::Prepared;
 use crate::checkpoint::State;
@@ -11,29 +12,31 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The manifest's name within a run's directory.
 pub const FILE: &str = "manifest.json";
 
-/// What a run was made of. It holds times and paths, so that nothing else of a run has to.
+/// A record of what produced a run. Times and paths are here, so that the run's other files need
+/// not hold them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Manifest {
     /// SHA-256 of `config.toml`, as `sha256sum` prints it.
     pub config_sha256: String,
     /// The base.
     pub base: BaseMade,
-    /// Of the tokenizer, as the delta has it.
+    /// The tokenizer's fingerprint, as in the delta.
     pub tokenizer_fingerprint: String,
-    /// SHA-256 over what is trained and evaluated on: token ids and targets, in their order.
+    /// SHA-256 over the token ids and targets of the training and evaluation rows, in order.
     pub data_fingerprint: String,
-    /// SHA-256 of `delta.safetensors`, as `sha256sum` prints it; none until the run ends.
+    /// SHA-256 of `delta.safetensors`, as `sha256sum` prints it; `None` until the process ends, or
+    /// if there is no such file.
     pub delta_sha256: Option<String>,
-    /// The processes that were the run, the first first: each `--resume` is one more.
+    /// The processes of the run, the oldest first. Each `--resume` adds one.
     pub processes: Vec<Process>,
 }
 
 /// The base of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BaseMade {
-    /// Its id on the Hub, or its directory's name.
+    /// The model's id on the Hub, or the name of its directory.
     pub name: String,
-    /// Of a model of the Hub, the commit.
+    /// The commit of a model on the Hub; `None` for a local model.
     pub commit: Option<String>,
     /// The weight file that was read.
     pub file: PathBuf,
@@ -44,58 +47,62 @@ pub struct BaseMade {
 /// One process of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Process {
-    /// What it was built of.
+    /// The versions of the program and its parts.
     pub versions: Versions,
-    /// Where it ran.
+    /// The machine that the process ran on.
     pub machine: Machine,
-    /// Its arguments, the program first.
+    /// The process's arguments, the program first.
     pub command: Vec<String>,
-    /// The directory that it was started in.
+    /// The directory that the process was started in.
     pub working_directory: PathBuf,
-    /// When it was started (RFC 3339, UTC).
+    /// The start time (RFC 3339, UTC).
     pub started: String,
-    /// When it ended; none while it runs, or where it was killed.
+    /// The end time (RFC 3339, UTC); `None` while the process runs, or if it was killed.
     pub ended: Option<String>,
-    /// `finished`, `interrupted`, or `failed`; none while it runs, or where it was killed.
+    /// `finished`, `interrupted` or `failed`; `None` while the process runs, or if it was killed.
     pub outcome: Option<String>,
-    /// Steps that the run had taken before.
+    /// Steps that the run had taken before this process.
     pub first_step: u64,
     /// Steps that the run had taken when the process ended.
     pub last_step: Option<u64>,
 }
 
-/// What a program was built of.
+/// The versions of the program, of libtorch and of the compiler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
-    /// bitfit's.
+    /// The version of bitfit.
     pub bitfit: String,
-    /// libtorch's.
+    /// The version of libtorch, if known from the build.
     pub libtorch: Option<String>,
-    /// The compiler's.
+    /// The version of rustc, if known from the build.
     pub rustc: Option<String>,
 }
 
-/// A computer.
+/// The machine of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Its operating system: `Linux version 6.1.0 ...`.
+    /// The operating system: `Linux version 6.1.0 ...`.
     pub system: Option<String>,
-    /// Its processor.
+    /// The processor's model.
     pub cpu: Option<String>,
     /// Processors that this process may use.
     pub cpus: usize,
-    /// Threads of libtorch's operations.
+    /// Threads that libtorch's operations use.
     pub threads: i32,
-    /// Its memory.
+    /// Memory of the machine in MiB.
     pub memory_mib: Option<u64>,
-    /// What the run computes on: `cpu`, `cuda:0`.
+    /// The device of the run: `cpu`, `cuda:0`.
     pub device: String,
-    /// Its NVIDIA GPUs.
+    /// The models of the NVIDIA GPUs.
     pub gpus: Vec<String>,
 }
 
 impl Manifest {
-    /// Writes the manifest of a run that begins, or goes on, in its directory; `began` is the age that this process had then.
+    /// Writes the manifest when a run begins or resumes, and returns it. `began` is the age that
+    /// this process had when the run began.
+    ///
+    /// Adds this process to the processes of an earlier manifest. A manifest that cannot be read is
+    /// replaced, with a warning.
     pub fn begin(
         output_dir: &Path,
         prepared: &Prepared,
@@ -127,7 +134,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Completes it, when the run has taken `step` steps.
+    /// Completes the manifest of a process that ended with `outcome` after step `step` of the run.
     pub fn end(mut self, output_dir: &Path, step: u64, outcome: &str) -> Result<()> {
         self.delta_sha256 = sha256(&output_dir.join("delta.safetensors"))?;
         if let Some(process) = self.processes.last_mut() {
@@ -197,12 +204,13 @@ impl Machine {
     }
 }
 
-/// SHA-256 of a file; `None` where there is none.
+/// SHA-256 of the file `path`; `None` if there is no such file.
 fn sha256(path: &Path) -> Result<Option<String>> {
     if files::is_there(path)? { files::sha256(path).map(Some) } else { Ok(None) }
 }
 
-/// A time as RFC 3339 writes it, which knows the years 1970 to 9999: a clock that was never set may say another.
+/// Formats `time` as RFC 3339. The time is limited to the years 1970 to 9999, which the format can
+/// write: a clock that was never set may give another year.
 fn rfc3339(time: SystemTime) -> String {
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);

@@ -1,4 +1,4 @@
-//! Training: [`train`] is the whole run, and its loop is on one screen.
+//! Training. [`train`] is a whole run, and `Training::take_steps` is its loop.
 
 mod cache;
 mod events;
@@ -39,18 +39,21 @@ use step::Stepper;
 use tch::Tensor;
 use watch::{Spoilt, Watch};
 
-/// What to do with a run that the directory holds already.
+/// The action for a run that the output directory already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Refuse.
+    /// Refuse to start.
     Fresh,
-    /// Replace it.
+    /// Replace the run.
     Overwrite,
-    /// Go on with it.
+    /// Resume the run.
     Resume,
 }
 
-/// Runs what `run` says, into its directory; `listener` hears of everything, and `stop` ends the run after a step.
+/// Trains as `run` says, writes to its output directory and returns the summary.
+///
+/// `listener` gets every event. Once `stop` is set, the run ends with [`Error::Interrupted`] after
+/// the current step, and its state is saved if it took a step.
 pub fn train(
     run: &Run,
     start: Start,
@@ -60,7 +63,8 @@ pub fn train(
     train_since(Duration::ZERO, run, start, listener, stop)
 }
 
-/// [`train`], with times that count from when this process was as old as `began`: what it did before was not for this run.
+/// Like [`train`], with times that count from when this process was as old as `began`. A process
+/// that did other work before the run needs this.
 pub fn train_since(
     began: Duration,
     run: &Run,
@@ -92,7 +96,7 @@ pub fn train_since(
     if let Some((path, checkpoint)) = &newest {
         progress.go_on_from(run, &policy, &mut prepared, path, checkpoint)?;
     }
-    // Until here nothing was changed: a run that cannot go on loses nothing.
+    // Nothing was changed so far, so a run that cannot be resumed loses nothing.
     output::begin(run, &prepared, start)?;
     let manifest = Manifest::begin(output_dir, &prepared, &progress.state, began)?;
     listener.hear(&Event::Prepared(&prepared))?;
@@ -125,13 +129,13 @@ pub fn train_since(
         Err(Error::Interrupted(_)) => "interrupted",
         Err(_) => "failed",
     };
-    // Why the run ended comes before why that could not be noted.
+    // The error that ended the run is reported before an error of writing the manifest.
     let output_dir = &training.run.config.training.output_dir;
     let noted = manifest.end(output_dir, training.progress.state.step, outcome);
     ended.and_then(|summary| noted.map(|()| summary))
 }
 
-/// A run that everything is ready for.
+/// A prepared run and the state of its loop.
 struct Training<'a> {
     run: &'a Run,
     policy: Policy,
@@ -140,12 +144,13 @@ struct Training<'a> {
     progress: Progress,
     listener: &'a mut dyn Listener,
     stop: &'a AtomicBool,
-    /// Whether everything of the steps taken so far is done and logged, so that a run can go on from here.
+    /// Whether the steps taken so far are finished and logged, so that a run can resume from here.
     whole: bool,
 }
 
 impl Training<'_> {
-    /// Takes the steps, and writes down what came of them.
+    /// Takes the steps and writes `summary.json`. Saves the state of a run that is interrupted or
+    /// diverges.
     fn finish(&mut self) -> Result<Summary> {
         let training = &self.run.config.training;
         let output_dir = &training.output_dir;
@@ -157,11 +162,12 @@ impl Training<'_> {
             }
             _ => Ok(()),
         };
-        // Why it ended comes before why that could not be saved.
+        // The error that ended the run is reported before an error of saving the state.
         if let Err(error) = if interrupted { saved } else { ended } {
             return Err(self.with_what_is_kept(error));
         }
-        // Interrupted before the first evaluation, or after it where the last state is asked for.
+        // An interrupted run may have no `delta.safetensors` yet, or one that is older than the
+        // last state, which `load_best_model_at_end = false` asks for.
         let last_asked = !training.load_best_model_at_end;
         let state = &mut self.progress.state;
         let step = state.step;
@@ -192,7 +198,8 @@ impl Training<'_> {
         }))
     }
 
-    /// Saves the run, whose directory was moved from `dir` to `now`, and returns the error that ends it.
+    /// Returns the error that ends a run whose directory was moved from `dir` to `now`. Saves the
+    /// state first, if `now` is known and the last step is finished.
     fn end_moved(&mut self, dir: PathBuf, now: Option<PathBuf>) -> Error {
         if now.is_none() {
             let kept = "kept: what was in the directory, wherever it is".into();
@@ -206,9 +213,9 @@ impl Training<'_> {
         self.with_what_is_kept(Error::Moved { dir, now })
     }
 
-    /// `problem`, with what is kept of the run that it ended.
+    /// Adds to `problem` a note of what is kept of the run that it ended.
     fn with_what_is_kept(&self, problem: Error) -> Error {
-        // The directory may be another run's by now.
+        // By now, the directory may belong to another run.
         if matches!(problem, Error::Moved { .. }) && lock::check(&self.run.delta_path()).is_err() {
             return problem;
         }
@@ -216,7 +223,7 @@ impl Training<'_> {
         let mut kept = match newest.ok().and_then(|mut steps| steps.pop()) {
             Some((step, path)) => {
                 let again = match &problem {
-                    // The same again would end the same.
+                    // The same command would diverge again.
                     Error::Diverged { .. } => {
                         "another run can start from its delta.safetensors (model.init_delta)".into()
                     }
@@ -237,7 +244,7 @@ impl Training<'_> {
         Error::Ended { problem: Box::new(problem), kept }
     }
 
-    /// The loop.
+    /// Takes the steps of the run, evaluating and saving on the way.
     fn take_steps(&mut self) -> Result<()> {
         let training = &self.run.config.training;
         let mut stepper = Stepper {
@@ -247,7 +254,7 @@ impl Training<'_> {
             sparing: training.gradient_checkpointing,
             cache: self.cache()?,
         };
-        // Where the run was interrupted in an evaluation.
+        // The run was interrupted in an evaluation.
         if self.progress.state.evaluation_due {
             self.evaluate_and_save()?;
         }
@@ -273,7 +280,8 @@ impl Training<'_> {
                 taken.spoilt = stepper.watch.settle(&mut self.prepared.optimizer)?;
             }
             self.check(taken.spoilt)?;
-            // Reading the loss waits for the device: at each step on the CPU, where it is free, else when it is logged.
+            // On a GPU, reading the loss makes the host wait, so the loss is read only when it is
+            // logged. On the CPU reading is free.
             let loss = if actions.log || !self.prepared.model.device().is_cuda() {
                 Some(f64::try_from(&taken.loss)?)
             } else {
@@ -300,7 +308,7 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// The output of the layers that train nothing, where that is kept.
+    /// Fills the cache of the frozen layers' output; `None` without `training.cache_frozen_layers`.
     fn cache(&mut self) -> Result<Option<Cache>> {
         let training = &self.run.config.training;
         if !training.cache_frozen_layers {
@@ -315,7 +323,8 @@ impl Training<'_> {
         Cache::fill(&self.prepared, batch, limits, dir, &mut hear).map(Some)
     }
 
-    /// Ends the run where a step gave no numbers; its progress is then what it was before that step.
+    /// Errs with [`Error::Diverged`] if a step gave NaN or infinity. Sets the progress back to
+    /// before that step.
     fn check(&mut self, spoilt: Option<Spoilt>) -> Result<()> {
         let Some(Spoilt { step, what }) = spoilt else { return Ok(()) };
         self.progress.state.step = step.saturating_sub(1);
@@ -325,10 +334,10 @@ impl Training<'_> {
         Err(Error::Diverged { what, step, rows, advice })
     }
 
-    /// What to do where there are no numbers any more after `steps` steps.
+    /// Returns advice for a run that gives NaN or infinity after `steps` steps.
     fn advice(&self, steps: u64) -> Result<String> {
         let nothing_changed = (1..=steps).all(|step| self.policy.schedule.factor(step) == 0.0);
-        // What trains may have been spoilt by the steps.
+        // Once a step changed the tensors that train, NaN in them need not be from the file.
         let own = |_: &str, tensor: &Tensor| nothing_changed || !tensor.requires_grad();
         if let Some(name) = self.prepared.model.not_finite(own)? {
             let file = self.prepared.model.base.file.display();
@@ -348,7 +357,7 @@ impl Training<'_> {
         .into())
     }
 
-    /// Does so, where either is due.
+    /// Evaluates and saves when the policy says so.
     fn evaluate_and_save(&mut self) -> Result<()> {
         let (training, step) = (&self.run.config.training, self.progress.state.step);
         if self.progress.state.evaluation_due {
@@ -370,7 +379,8 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// Evaluates, and writes `delta.safetensors` when it is the best so far, or the last is asked for.
+    /// Evaluates. Writes `delta.safetensors` if this state is the best so far, or with
+    /// `load_best_model_at_end = false`.
     fn evaluate_and_keep(&mut self) -> Result<()> {
         let (run, training, prepared) = (self.run, &self.run.config.training, &self.prepared);
         let (step, total) = (self.progress.state.step, prepared.eval.len());
@@ -422,7 +432,7 @@ impl Training<'_> {
     }
 }
 
-/// Whether to: nobody asked the run to end.
+/// Returns `Err(Interrupted)` once a stop was requested.
 fn go_on(stop: &AtomicBool) -> Result<()> {
     if stop.load(Ordering::SeqCst) { Err(Error::Interrupted(String::new())) } else { Ok(()) }
 }
@@ -431,8 +441,9 @@ fn go_on(stop: &AtomicBool) -> Result<()> {
 struct Order {
     sampler: Sampler,
     epoch: Option<u64>,
-    /// The epoch's rows, and where its steps begin and the last ends in them.
+    /// The rows of the epoch, in the order of its steps.
     order: Vec<usize>,
+    /// Where each step begins in `order`, and where the last step ends.
     starts: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! The run directory: whose it is, and how it begins.
+//! The run directory: checks that a run may use it, and writes its first files.
 
 use super::{Prepared, Start, manifest, tensorboard};
 use crate::checkpoint;
@@ -10,7 +10,7 @@ use crate::lock::Lock;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a run writes there, the copies of the tokenizer's files aside.
+/// Names that a run writes in its directory, without the copies of the tokenizer's files.
 const WRITTEN: [&str; 7] = [
     "delta.safetensors",
     "metrics.jsonl",
@@ -21,16 +21,17 @@ const WRITTEN: [&str; 7] = [
     CONFIG,
 ];
 
-/// The configuration as it was run, by whose first line a run is known.
+/// The name of the configuration as it was run, whose first line marks a run's directory.
 pub const CONFIG: &str = "config.toml";
 
-/// What a run would write over in a model's directory.
+/// Names of a model's files. A run does not write into a model's directory.
 const MODELS: [&str; 2] = ["config.json", "model.safetensors"];
 
-/// How the config.toml of a run begins: what tells a run from anything else of these names.
+/// The beginning of a run's `config.toml`. Any other `config.toml` lacks it.
 const MARK: &str = "# As it was run; written by bitfit";
 
-/// Keys that may be others when a run goes on: those that do not change its numbers, and where it finds what is known by fingerprint.
+/// Keys that may change when a run is resumed: the run's directory, length, saving, logging, device
+/// and memory use, and the paths of inputs that are checked by fingerprint.
 const FREE: [&str; 13] = [
     "model.model_name_or_path",
     "model.weights",
@@ -47,7 +48,9 @@ const FREE: [&str; 13] = [
     "training.gradient_checkpointing",
 ];
 
-/// Refuses a directory that holds a run, unless that is replaced or gone on with, or that holds something else under a run's names.
+/// Checks that the run may write to its output directory. Errs in four cases: the directory is the
+/// base's; it contains `model.init_delta`; it holds a run that `start` neither replaces nor
+/// resumes; it holds other files under a run's names.
 pub fn check(run: &Run, start: Start) -> Result<()> {
     let (path, base) = (&run.config.training.output_dir, &run.config.model.model_name_or_path);
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -85,19 +88,20 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
     Ok(())
 }
 
-/// Whether the directory holds a run, by its configuration, which a training wrote.
+/// Whether the directory `path` holds a run, which means a `config.toml` written by training.
 pub fn holds_run(path: &Path) -> Result<bool> {
     let path = path.join(CONFIG);
     Ok(files::is_there(&path)? && files::read_text(&path)?.starts_with(MARK))
 }
 
-/// The configuration as it was run, of the run that the directory holds, if one is there and it can be read.
+/// Reads the configuration of the run in the directory `path`; `None` if it has no `config.toml`.
 fn as_it_was_run(path: &Path) -> Result<Option<RunConfig>> {
     let path = path.join(CONFIG);
     if files::is_there(&path)? { RunConfig::read(&path, &[]).map(Some) } else { Ok(None) }
 }
 
-/// `run` with what the run that it goes on with found on the Hub, where it names no revisions itself.
+/// Returns `run`, on a resume with the Hub revisions that the earlier run found. A revision is set
+/// only if `run` names none, and names the same model or data as the earlier run.
 pub fn pinned(run: &Run, start: Start) -> Result<Run> {
     let mut run = run.clone();
     if start != Start::Resume {
@@ -115,7 +119,8 @@ pub fn pinned(run: &Run, start: Start) -> Result<Run> {
     Ok(run)
 }
 
-/// Refuses to go on with a run under another configuration.
+/// Errs if the output directory holds a run of another configuration. The keys in `FREE` may
+/// differ.
 fn check_same(run: &Run, resolved: &RunConfig) -> Result<()> {
     let path = &run.config.training.output_dir;
     let Some(before) = as_it_was_run(path)? else { return Ok(()) };
@@ -137,7 +142,7 @@ fn check_same(run: &Run, resolved: &RunConfig) -> Result<()> {
     )))
 }
 
-/// Every key with its value, as TOML.
+/// Returns every key, as `section.key`, with its value as TOML.
 fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
     let table = toml::Table::try_from(config).map_err(|e| Error::Usage(e.to_string()))?;
     let values = table.iter().flat_map(|(section, values)| {
@@ -147,12 +152,13 @@ fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
     Ok(values.collect())
 }
 
-/// Makes sure of the run's directory: it is this run's alone until what is returned is dropped. Nothing in it is changed.
+/// Creates and locks the run's directory, checks the directory again, and changes nothing else in
+/// it. The directory is this run's alone until the returned lock is dropped.
 pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<Lock> {
     let path = &run.config.training.output_dir;
     files::create_dir(path)?;
     let lock = Lock::take(path, "another run is writing to")?;
-    // Another run may have come and gone since the first look.
+    // Another run may have written here since the first check.
     check(run, start)?;
     if start == Start::Resume {
         check_same(run, &prepared.resolved)?;
@@ -160,12 +166,14 @@ pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Begins the run in its directory, or goes on in it.
+/// Begins the run in its directory, or resumes it: writes the configuration and the tokenizer's
+/// files. Unless the run is resumed, removes the files of an earlier run first.
 pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<()> {
     let path = &run.config.training.output_dir;
     files::remove_unfinished(path);
     if start != Start::Resume {
-        // The file that marks a run is never missing: it is replaced.
+        // `config.toml` marks a run, so it is replaced and never missing: a run that is killed here
+        // leaves a directory that is still known as a run's.
         let old = WRITTEN.into_iter().filter(|name| *name != CONFIG);
         old.map(|name| path.join(name)).try_for_each(|old| files::remove(&old))?;
     }

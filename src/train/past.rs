@@ -1,4 +1,4 @@
-//! A run that was: what its directory says of it.
+//! Reads the directory of an earlier run.
 
 use super::events::METRICS;
 use super::{Summary, output};
@@ -15,23 +15,23 @@ pub struct Evaluated {
     pub step: u64,
     /// Epochs so far.
     pub epoch: f64,
-    /// By name.
+    /// The metrics, by name.
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// A run directory, read.
+/// The contents of a run directory.
 #[derive(Debug, Clone)]
 pub struct Past {
     /// The directory.
     pub dir: PathBuf,
     /// The configuration as it was run.
     pub config: RunConfig,
-    /// None of a run that has not ended.
+    /// The summary; `None` if the run has not ended.
     pub summary: Option<Summary>,
 }
 
 impl Past {
-    /// Reads the run in `dir`.
+    /// Reads the run in `dir`. Errs if `dir` has no `config.toml`.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = dir.join(output::CONFIG);
         if !files::is_there(&path)? {
@@ -46,14 +46,15 @@ impl Past {
         })
     }
 
-    /// The runs in `dir`: it itself, or all below it, sorted.
+    /// Finds the run directories in `dir`: `dir` itself if it holds a run, else all below it,
+    /// sorted.
     pub fn below(dir: &Path) -> Result<Vec<PathBuf>> {
         if output::holds_run(dir)? {
             return Ok(vec![dir.to_owned()]);
         }
         let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?.flatten();
         let mut folders: Vec<PathBuf> = entries
-            // Not through links, which may lead back here.
+            // Links are not followed, because they may lead back here.
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|entry| entry.path())
             .collect();
@@ -62,7 +63,7 @@ impl Past {
         Ok(found?.into_iter().flatten().collect())
     }
 
-    /// Its evaluations, in their order.
+    /// Reads the evaluations of the run in `dir`, in order; empty if there is no `metrics.jsonl`.
     pub fn evaluations(dir: &Path) -> Result<Vec<Evaluated>> {
         let path = dir.join(METRICS);
         if !files::is_there(&path)? {
@@ -70,7 +71,7 @@ impl Past {
         }
         let mut found = vec![];
         for line in files::read_text(&path)?.lines() {
-            // A line that a kill cut short is none.
+            // A line that a kill cut short is skipped.
             let Ok(record) = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(line)
             else {
                 continue;
@@ -93,7 +94,7 @@ impl Past {
 }
 
 impl Summary {
-    /// What `summary.json` in `dir` says; none where there is none.
+    /// Reads `summary.json` in `dir`; `None` if there is no such file.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("summary.json");
         if !files::is_there(&path)? {

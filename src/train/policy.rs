@@ -1,15 +1,15 @@
-//! When to log, evaluate and save: pure decisions.
+//! Decides when to log, evaluate and save, by pure functions of the step.
 
 use crate::config::{Interval, TrainingSection};
 use crate::data::{BatchSize, Sampler};
 use crate::optim::Schedule;
 
-/// What a run does after which step.
+/// The policy that decides what a run does after each step.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// Steps of the whole run.
     pub total: u64,
-    /// The rate over the run.
+    /// The learning rate over the run.
     pub schedule: Schedule,
     epochs: Epochs,
     logging_steps: u64,
@@ -17,17 +17,18 @@ pub struct Policy {
     save: (Interval, u64),
 }
 
-/// Where epochs end.
+/// The lengths of a run's epochs, in steps.
 #[derive(Debug, Clone)]
 enum Epochs {
-    /// All after so many steps.
+    /// The number of steps in every epoch.
     Same(u64),
-    /// Each after the step of this number.
+    /// The last step of each epoch, counted from 1.
     Each(Vec<u64>),
 }
 
 impl Epochs {
-    /// The epoch that `done` steps lead into, the steps before it, and its own.
+    /// Returns the epoch that follows `done` steps, the number of steps before that epoch, and the
+    /// number of steps in it.
     fn at(&self, done: u64) -> (u64, u64, u64) {
         match self {
             Self::Same(steps) => (done / steps, done / steps * steps, *steps),
@@ -41,10 +42,10 @@ impl Epochs {
     }
 }
 
-/// What to do after a step.
+/// The actions after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actions {
-    /// Write a line of the log.
+    /// Log the step.
     pub log: bool,
     /// Evaluate.
     pub evaluate: bool,
@@ -53,7 +54,7 @@ pub struct Actions {
 }
 
 impl Policy {
-    /// The policy of a configuration, for the steps of a sampler.
+    /// The policy of the configuration `training`, for the steps of `sampler`.
     pub fn new(training: &TrainingSection, sampler: &Sampler) -> Self {
         let most = u64::try_from(training.max_steps).ok().filter(|&steps| steps > 0);
         let epochs = match sampler.step {
@@ -61,7 +62,7 @@ impl Policy {
             BatchSize::Tokens(_) => {
                 let mut ends = vec![];
                 let mut end = 0;
-                // By steps where they are given, else by epochs.
+                // `max_steps` counts if it is set, else `num_train_epochs`.
                 while most.map_or((ends.len() as u64) < training.num_train_epochs, |m| end < m) {
                     end += sampler.steps(ends.len() as u64);
                     ends.push(end);
@@ -83,7 +84,8 @@ impl Policy {
         }
     }
 
-    /// What to do after `step`, counted from 1. The last step is logged and evaluated in any case, and saved if any is.
+    /// Returns the actions after `step`, counted from 1. The last step is always logged and
+    /// evaluated, and it is saved unless `save_strategy` is `"no"`.
     pub fn after(&self, step: u64) -> Actions {
         let last = step == self.total;
         let due = |(interval, steps): (Interval, u64)| match interval {
@@ -98,21 +100,21 @@ impl Policy {
         }
     }
 
-    /// The epoch of `step`, and its place in it, both counted from 0.
+    /// Returns the epoch of `step` and the place of `step` in that epoch, both counted from 0.
     pub fn cursor(&self, step: u64) -> (u64, u64) {
         let done = step.saturating_sub(1);
         let (epoch, before, _) = self.epochs.at(done);
         (epoch, done - before)
     }
 
-    /// How many epochs `step` steps are.
+    /// Returns the number of epochs in the first `step` steps, with a fraction.
     pub fn epoch(&self, step: u64) -> f64 {
         let (epoch, before, steps) = self.epochs.at(step);
         epoch as f64 + (step - before) as f64 / steps as f64
     }
 }
 
-/// The rate over a run of `total` steps.
+/// Returns the learning rate's schedule over a run of `total` steps.
 pub fn schedule(training: &TrainingSection, total: u64) -> Schedule {
     let warmup = match training.warmup_steps {
         0 => (total as f64 * training.warmup_ratio).ceil() as u64,
@@ -121,13 +123,15 @@ pub fn schedule(training: &TrainingSection, total: u64) -> Schedule {
     Schedule { course: training.lr_scheduler_type, warmup, total }
 }
 
-/// Whether `value` gains more than `threshold` on the best so far, as early stopping counts it.
+/// Whether `value` beats `best` by more than `threshold`, as early stopping counts it. Every value
+/// beats `None`.
 pub fn gained(value: f64, best: Option<f64>, greater_is_better: bool, threshold: f64) -> bool {
     better(value, best, greater_is_better)
         && best.is_none_or(|best| (value - best).abs() > threshold)
 }
 
-/// Whether `value` beats the best so far. No number beats nothing, and nothing beats a number it equals.
+/// Whether `value` is strictly better than `best`. NaN is better than `None` only, and every number
+/// is better than NaN.
 pub fn better(value: f64, best: Option<f64>, greater_is_better: bool) -> bool {
     match best {
         None => true,

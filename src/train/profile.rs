@@ -1,4 +1,5 @@
-//! Where a step's time goes: seconds by part, and how much of them its matrix products would take alone.
+//! Profiles training steps: the seconds of each part, and the seconds that the matrix products take
+//! alone.
 
 use super::{Event, Listener};
 use crate::error::{Error, Result};
@@ -9,10 +10,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-/// Steps that warm up, and are not counted.
+/// Warm-up steps, which are not counted.
 const WARM_UP: u64 = 2;
 
-/// The parts of a step, and what the names of their operations begin with.
+/// The parts of a step, with the prefixes of their operations' names.
 const PARTS: [(&str, &[&str]); 6] = [
     ("products with weights", &["bitfit::product", "mkldnn::", "aten::mm", "aten::addmm"]),
     ("attention", &["bitfit::attention"]),
@@ -22,22 +23,24 @@ const PARTS: [(&str, &[&str]); 6] = [
     ("embeddings", &["aten::index_select", "aten::native_layer_norm"]),
 ];
 
-/// Seconds of one step, by part.
+/// The mean time of a step, by part.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Profile {
     /// Steps that were counted.
     pub steps: u64,
-    /// A step.
+    /// Mean seconds of a step.
     pub seconds: f64,
-    /// Its parts, largest first; what is left is the last.
+    /// Name and seconds of each part, largest first. The last entry is the time outside all parts.
     pub parts: Vec<(String, f64)>,
-    /// Its products with weights, and of gradients for weights, made again alone, at their sizes.
+    /// Seconds of the step's products with weights, and of those that give weights' gradients,
+    /// timed alone at the same sizes.
     pub products_alone: f64,
-    /// Likewise attention's own: scores and contexts, and the four gradients of their factors.
+    /// Seconds of attention's own products, likewise timed alone: scores, contexts, and the
+    /// gradients of the four factors.
     pub attention_alone: f64,
 }
 
-/// Watches the steps of a run, evaluations left out.
+/// A listener that profiles the steps of a run, without evaluations and saves.
 #[derive(Debug, Default)]
 pub struct Profiler {
     since: Option<Instant>,
@@ -80,7 +83,7 @@ impl Profiler {
         Ok(())
     }
 
-    /// What was seen.
+    /// Returns the profile of the steps so far, with `steps` 0 if no step was counted.
     pub fn profile(&self) -> Result<Profile> {
         if self.steps == 0 {
             return Ok(Profile::default());
@@ -113,7 +116,8 @@ impl Profiler {
     }
 }
 
-/// Seconds of a product of two matrices; one that lay the other way is marked.
+/// Returns the seconds of a product of two matrices of `sizes`, in which `T` marks a matrix that is
+/// stored transposed. `None` if `sizes` cannot be read.
 fn product_alone(
     sizes: &str,
     product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
@@ -132,8 +136,12 @@ fn product_alone(
     Ok(Some(fastest(|| product(&left, &right))?))
 }
 
-/// Seconds of the products in one layer's attention, as batches of equal sizes; `sizes` are those of `bitfit::attention`, or of
-/// `bitfit::attention_backward`. That backward makes the scores again is our choice, and not counted.
+/// Returns the seconds of the products in one layer's attention, timed as batches of equal sizes.
+/// `None` if `sizes` cannot be read.
+///
+/// `sizes` is the name of an operation `bitfit::attention` or `bitfit::attention_backward`, without
+/// the prefix `bitfit::attention`. Our backward chooses to compute the scores again; that product
+/// is not counted.
 fn attention_products_alone(sizes: &str) -> Result<Option<f64>> {
     let backward = sizes.starts_with("_backward ");
     let mut sizes = sizes.split(' ').skip(1);
@@ -166,7 +174,7 @@ fn size(text: &str) -> Option<[i64; 2]> {
     Some([rows.parse().ok()?, columns.parse().ok()?])
 }
 
-/// Seconds of the fastest of a few.
+/// Returns the seconds of the fastest of five calls.
 fn fastest(make: impl Fn() -> Result<Tensor>) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..5 {

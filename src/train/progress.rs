@@ -1,4 +1,4 @@
-//! Where a run stands, and what it cost.
+//! The progress of a run, and what the run costs.
 
 use super::{Policy, Prepared, events, policy};
 use crate::checkpoint::{self, Checkpoint, State};
@@ -12,60 +12,62 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What a run was and what it cost; `summary.json`, of which what an older version did not write is empty.
+/// The result and the cost of a run: the contents of `summary.json`. Fields that an older version
+/// did not write get their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
-    /// `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
+    /// The method: `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
     pub method: String,
-    /// Parameters that train.
+    /// Number of parameters that train.
     pub trainable: u64,
-    /// All parameters.
+    /// Number of all parameters.
     pub all: u64,
     /// Steps taken.
     pub steps: u64,
-    /// From the start of this process to its first step.
+    /// Seconds from the start of this process to its first step. In a process of several runs, the
+    /// seconds count from the start of this run.
     pub seconds_to_first_step: f64,
-    /// In steps: batch, forward, backward, optimizer.
+    /// Seconds in steps: batch, forward, backward, optimizer.
     pub seconds_in_steps: f64,
-    /// In saving.
+    /// Seconds spent on saving checkpoints.
     pub seconds_saving: f64,
-    /// Of the run, with the processes that it was resumed from.
+    /// Seconds of the whole run, including the processes that it was resumed from.
     pub seconds_in_all: f64,
-    /// Of the steps of this process but the first two, which warm up.
+    /// Median seconds of this process's steps, without the first two, which warm up.
     pub median_step_seconds: f64,
-    /// Real tokens: there is no padding.
+    /// Real tokens per second of step time. Batches have no padding.
     pub tokens_per_second: f64,
-    /// Peak resident memory of the process.
+    /// Peak resident memory of the process, in MiB.
     pub peak_rss_mib: u64,
-    /// Peak memory of tensors on the GPU.
+    /// Peak memory of tensors on the GPU, in MiB; `None` on the CPU.
     pub peak_gpu_mib: Option<u64>,
-    /// The metrics of what `delta.safetensors` holds.
+    /// The metrics of the state in `delta.safetensors`; empty if it was not evaluated.
     pub best: BTreeMap<String, f64>,
-    /// The step that they were measured after.
+    /// The step after which `best` was measured; `None` if `best` is empty.
     pub best_step: Option<u64>,
     /// Whether a signal ended the run early.
     pub interrupted: bool,
 }
 
-/// Where the run stands, and what this process saw of it.
+/// The state of a run, and what this process measured.
 pub struct Progress {
-    /// What is saved of it.
+    /// The part of the progress that checkpoints save.
     pub state: State,
     /// The age of the process when the run began.
     began: Duration,
-    /// Seconds of the processes before this one.
+    /// Seconds of the run in earlier processes.
     seconds_before: f64,
     seconds_to_first_step: Option<Duration>,
     step_times: Vec<Duration>,
-    /// The most resident memory after one of the first steps, in MiB.
+    /// The largest resident memory after any of the first ten steps, in MiB.
     usual_rss_mib: u64,
     /// Step and metrics of the last evaluation.
     pub latest: Option<(u64, BTreeMap<String, f64>)>,
 }
 
 impl Progress {
-    /// Before the first step.
+    /// The progress before the first step. `began` is the age of the process when the run began.
     pub fn new(prepared: &Prepared, policy: &Policy, began: Duration) -> Self {
         let precision = prepared.resolved.training.precision;
         let mut computed_on = match prepared.model.device() {
@@ -93,7 +95,9 @@ impl Progress {
         }
     }
 
-    /// Goes on from a checkpoint: model and optimizer are then as they were.
+    /// Resumes from `checkpoint`, which was read from `path`: restores progress, model and
+    /// optimizer. Errs if the checkpoint has taken more steps than `policy` allows, or is another
+    /// run's.
     pub fn go_on_from(
         &mut self,
         run: &Run,
@@ -139,7 +143,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Saves where the run stands.
+    /// Saves a checkpoint of the run and returns its path.
     pub fn save(&mut self, run: &Run, prepared: &Prepared) -> Result<PathBuf> {
         let began = Instant::now();
         let training = &run.config.training;
@@ -160,7 +164,7 @@ impl Progress {
         Ok(path)
     }
 
-    /// Saves where the run stands, unless that is saved already.
+    /// Saves a checkpoint, unless no step was taken or this step's checkpoint is there already.
     pub fn save_once(&mut self, run: &Run, prepared: &Prepared) -> Result<()> {
         let step = self.state.step;
         let steps = checkpoint::steps(&run.config.training.output_dir)?;
@@ -170,7 +174,7 @@ impl Progress {
         self.save(run, prepared).map(drop)
     }
 
-    /// Whether it is time to stop early.
+    /// Whether early stopping ends the run now.
     pub fn gains_nothing(&self, training: &TrainingSection) -> bool {
         training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most)
     }
@@ -182,7 +186,7 @@ impl Progress {
         }
     }
 
-    /// Counts a step of so many tokens that began then.
+    /// Counts a step of `tokens` tokens that began at `began`.
     pub fn end_step(&mut self, began: Instant, tokens: usize) {
         self.bound_memory();
         let time = began.elapsed();
@@ -192,8 +196,9 @@ impl Progress {
         self.state.seconds_in_steps += time.as_secs_f64();
     }
 
-    /// Gives free memory back when it has become a quarter more than after the first ten steps: giving it back costs the next step
-    /// a few hundredths of its time.
+    /// Gives free memory back to the system once resident memory is more than a quarter above that
+    /// of the first ten steps. Giving memory back costs the next step a few percent of its time, so
+    /// it does not happen after every step.
     fn bound_memory(&mut self) {
         let resident = native::rss_mib();
         if self.step_times.len() < 10 {
@@ -207,17 +212,18 @@ impl Progress {
         self.seconds_before + self.age().as_secs_f64()
     }
 
-    /// How long ago this process began with the run; of the only run, how long ago the process itself began.
+    /// The time since the run began in this process. For the only run of a process, that time is
+    /// the age of the process.
     fn age(&self) -> Duration {
         native::process_age().saturating_sub(self.began)
     }
 
-    /// Of all steps.
+    /// Tokens per second of step time, over all steps of the run.
     pub fn tokens_per_second(&self) -> f64 {
         self.state.tokens as f64 / self.state.seconds_in_steps.max(1e-9)
     }
 
-    /// Sums it up.
+    /// Returns the summary of the run so far.
     pub fn summary(&self, prepared: &Prepared, interrupted: bool) -> Result<Summary> {
         let counts = prepared.plan.counts();
         let mut times = self

@@ -1,4 +1,4 @@
-//! From a resolved configuration to everything that the loop needs.
+//! Prepares everything that the training loop needs, from a resolved configuration.
 
 use crate::base::Base;
 use crate::checkpoint::Checkpoint;
@@ -27,17 +27,17 @@ use tch::{Kind, Tensor};
 
 /// A run, ready for its first step.
 pub struct Prepared {
-    /// Of what is trained and evaluated on.
+    /// SHA-256 over the token ids and targets of the training and evaluation rows.
     pub data_fingerprint: String,
-    /// The model, frozen but for what trains.
+    /// The model, frozen except for the parameters that train.
     pub model: TaskModel,
-    /// What trains.
+    /// The plan of which parameters train.
     pub plan: FreezePlan,
-    /// Its optimizer.
+    /// The optimizer of the parameters that train.
     pub optimizer: AdamW,
-    /// What the head predicts.
+    /// The type of the task.
     pub task_type: TaskType,
-    /// The classes.
+    /// The names of the classes.
     pub labels: Labels,
     /// Training examples, in the file's order.
     pub train: Vec<Example>,
@@ -45,26 +45,26 @@ pub struct Prepared {
     pub eval: Vec<Example>,
     /// The tokenizer, whose files go into the run directory.
     pub tokenizer: Tokenizer,
-    /// The configuration, every key.
+    /// The resolved configuration, with every key.
     pub resolved: RunConfig,
-    /// How the training's loss differs from the task's.
+    /// The label smoothing and the class weights of the training loss.
     pub shaping: Shaping,
-    /// The biases that train, as they are in the base.
+    /// The biases that train, with their values in the base, or zeros if the base lacks them.
     pub biases: BTreeMap<String, Tensor>,
-    /// SHA-256 of the file `model.init_delta`.
+    /// SHA-256 of the file `model.init_delta`; `None` without one.
     pub init_delta_sha256: Option<String>,
     source: Model,
     meta: Meta,
-    /// The weight of each class in the loss, where they differ.
+    /// The weight of each class in the loss; `None` without `training.class_weights`.
     class_weights: Option<Vec<f64>>,
-    /// Where each training row comes from.
+    /// The file and line of each training row.
     places: Vec<Place>,
-    /// Every tensor that may differ from the base.
+    /// The names of the tensors that may differ from the base.
     differs: BTreeSet<String>,
 }
 
 impl Prepared {
-    /// Reads base and data side by side, builds the model and freezes it. Writes nothing.
+    /// Reads the base and the data in parallel, builds the model and freezes it. Writes nothing.
     pub fn new(run: &Run, sources: &Sources) -> Result<Self> {
         let section = &run.config.model;
         let Model { dir, weights, .. } = &sources.model;
@@ -75,7 +75,7 @@ impl Prepared {
                 Ok::<_, Error>((rows.encode(run, dir)?, rows.labels))
             },
         );
-        // A missing base is reported before what the tokenizer made of it.
+        // A missing base is reported before the tokenizer's error, which may follow from it.
         let (mut base, (encoded, labels)) = (base?, rows?);
         let Encoded { tokenizer, train, eval, places } = encoded;
         let config = &base.info.config;
@@ -86,7 +86,8 @@ impl Prepared {
         let method = run.method.settled(config.architecture);
         let task_type = section.task_type;
         let outputs = task_type.outputs(labels.names.len());
-        // Where it is the base's alone, a weight is not there in fp32 too.
+        // Dense weights that stay as in the base need no copy in fp32 beside the one in
+        // `precision`.
         if !method.trains_dense_weights() && section.init_delta.is_none() {
             base.keep_in(run.config.training.precision.kind())?;
         }
@@ -167,24 +168,24 @@ impl Prepared {
         })
     }
 
-    /// How it trains.
+    /// The method that the run trains with.
     pub fn method(&self) -> &Method {
         &self.meta.method
     }
 
-    /// What a step costs, for texts of the training rows' mean length.
+    /// Returns the cost of a step for texts of the training rows' mean length.
     pub fn cost(&self) -> Cost {
         let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
         let length = tokens as f64 / self.train.len().max(1) as f64;
         Cost::of(&self.plan, &self.model.config, length)
     }
 
-    /// Where the base comes from.
+    /// The source of the base.
     pub fn source(&self) -> &Model {
         &self.source
     }
 
-    /// Which rows each step takes.
+    /// Returns the sampler, which decides the rows of each step.
     pub fn sampler(&self, run: &Run) -> Sampler {
         let training = &run.config.training;
         Sampler {
@@ -195,7 +196,8 @@ impl Prepared {
         }
     }
 
-    /// What the loss over `rows` is divided by: their number, or the sum of their classes' weights.
+    /// Returns the divisor of the loss over `rows`: the number of rows, or the sum of their
+    /// classes' weights.
     pub fn total(&self, rows: &[usize]) -> f64 {
         let Some(weights) =
             self.class_weights.as_ref().filter(|_| self.task_type == TaskType::Classification)
@@ -209,7 +211,7 @@ impl Prepared {
         rows.iter().map(weight).sum()
     }
 
-    /// Where training rows come from, for messages: `train.tsv:3, 17; more.tsv:4`.
+    /// Returns the files and lines of training rows, for messages: `train.tsv:3, 17; more.tsv:4`.
     pub fn places(&self, rows: &[usize]) -> String {
         let mut by_file: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
         for place in rows.iter().filter_map(|&row| self.places.get(row)) {
@@ -222,7 +224,8 @@ impl Prepared {
         by_file.into_iter().map(file).collect::<Vec<_>>().join("; ")
     }
 
-    /// Goes on from a state of this run: copies it in, if it is one.
+    /// Restores model and optimizer from `checkpoint`, which was read from `path`. Errs if the
+    /// checkpoint belongs to another run, to other rows or to another `model.init_delta`.
     pub fn go_on_from(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         let other =
             |what: &str, found: &dyn std::fmt::Display, expected: &dyn std::fmt::Display| {
@@ -235,7 +238,7 @@ impl Prepared {
         let (found, expected) = (json!(delta.meta), json!(self.meta));
         for (key, expected) in expected.as_object().into_iter().flatten() {
             let found = found.get(key).unwrap_or(&serde_json::Value::Null);
-            // An earlier version did not note it.
+            // Earlier versions did not write `base_config`.
             let is_unknown = key == "base_config" && found.is_null();
             if key != "metrics" && found != expected && !is_unknown {
                 let why = found.as_str().filter(|_| key == "tokenizer_fingerprint");
@@ -284,7 +287,8 @@ impl Prepared {
         self.optimizer.check_bound(&self.model.store)
     }
 
-    /// The output of the lowest `layers` layers for training rows, without dropout: `[T, H]` for each, on the CPU.
+    /// Returns `[T, H]` for each of the training rows `rows`, on the CPU: the output of the lowest
+    /// `layers` layers, without dropout.
     pub fn lower(&self, rows: &[usize], layers: usize) -> Result<Vec<Tensor>> {
         let _guard = tch::no_grad_guard();
         let batch = Batch::of(&self.train, rows, None);
@@ -294,7 +298,8 @@ impl Prepared {
         starts.map(|(&a, &b)| Ok(output.f_narrow(0, a, b - a)?.f_detach_copy()?)).collect()
     }
 
-    /// The task as it is now.
+    /// Returns the delta of the current state, with `metrics`. Errs if the base's file was changed,
+    /// or if a trained tensor holds NaN or infinity.
     pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
         self.model.base.check_unchanged()?;
         self.optimizer.check_finite()?;
@@ -306,7 +311,7 @@ impl Prepared {
     }
 }
 
-/// SHA-256 over token ids and targets, in their order.
+/// SHA-256 over the rows' token ids and targets, in order.
 fn fingerprint(train: &[Example], eval: &[Example]) -> String {
     let mut hash = Sha256::new();
     for examples in [train, eval] {
@@ -318,7 +323,7 @@ fn fingerprint(train: &[Example], eval: &[Example]) -> String {
             tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             match target {
                 Target::Class(class) => hash.update(class.to_le_bytes()),
-                // A byte for each label, as many labels as there are.
+                // One byte for each label of the task.
                 Target::Labels { has, of } => {
                     let mut flags = vec![0; *of];
                     for &label in has {
@@ -333,7 +338,7 @@ fn fingerprint(train: &[Example], eval: &[Example]) -> String {
     files::hex(&hash.finalize())
 }
 
-/// What is printed before the first step.
+/// The overview that is printed before the first step.
 impl std::fmt::Display for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (base, labels) = (&self.model.base, &self.labels);
@@ -360,13 +365,13 @@ impl std::fmt::Display for Prepared {
     }
 }
 
-/// Rows of both sets, before tokenizing.
+/// The rows of both data sets, before tokenizing.
 pub struct Rows {
-    /// For training.
+    /// Training rows.
     pub train: Vec<Row>,
-    /// For evaluation.
+    /// Evaluation rows.
     pub eval: Vec<Row>,
-    /// The classes.
+    /// The names of the classes.
     pub labels: Labels,
 }
 
@@ -377,7 +382,7 @@ struct Encoded {
     places: Vec<Place>,
 }
 
-/// The weight of each class, as the configuration and the training rows say.
+/// Returns the weight of each class, from the configuration and the classes of the training rows.
 fn class_weights(run: &Run, labels: &Labels, train: &[Example]) -> Result<Option<Vec<f64>>> {
     let mut having = vec![0; labels.names.len()];
     let mut count = |class: usize| having.get_mut(class).into_iter().for_each(|count| *count += 1);
@@ -392,7 +397,8 @@ fn class_weights(run: &Run, labels: &Labels, train: &[Example]) -> Result<Option
 }
 
 impl Rows {
-    /// Reads the data, finds the classes, splits an evaluation set off where there is none, and draws the rows that are asked for.
+    /// Reads the data and finds the classes. Splits off an evaluation set if none is configured,
+    /// and draws the configured numbers of samples.
     pub fn read(run: &Run, columns: &Columns, sources: &Sources) -> Result<Self> {
         let (section, task) = (&run.config.data, run.config.model.task_type);
         let table = data::read_all(&sources.train.files, columns)?;
@@ -426,7 +432,10 @@ impl Rows {
         Ok(Self { train, eval, labels })
     }
 
-    /// The evaluation rows of a run that has been resolved, its classes known, with numbers or not.
+    /// Reads the evaluation rows of a resolved run. `declared` is [`Labels::declared`] for the
+    /// configured label names.
+    ///
+    /// Without `data.eval`, reads all data and splits the evaluation set off again.
     pub fn read_eval(
         run: &Run,
         columns: &Columns,
@@ -465,7 +474,8 @@ impl Rows {
     }
 }
 
-/// Puts the names of their classes into the rows. Rows with another label are an error, or left out where that is asked for.
+/// Replaces the labels of `rows` by the names of their classes. A row with any other label is an
+/// error, or is left out with `data.skip_bad_rows`.
 fn settle(
     run: &Run,
     path: &Path,
@@ -498,7 +508,8 @@ fn settle(
     Ok(())
 }
 
-/// Keeps `samples` of the rows, where that many are asked for.
+/// Draws `samples` of the rows, each class in proportion. Keeps all rows if `samples` is `None` or,
+/// with a warning, if `samples` is larger than their number.
 fn draw(
     run: &Run,
     key: &str,
@@ -516,7 +527,7 @@ fn draw(
     Ok(())
 }
 
-/// Each row's class, the same for all where the task has no classes.
+/// Returns the class of each row, 0 for all rows if the task is no classification.
 fn classes(task: TaskType, labels: &Labels, rows: &[Row]) -> Result<Vec<usize>> {
     let class = |target| if let Target::Class(class) = target { class } else { 0 };
     Ok(labels.targets(task, rows)?.into_iter().map(class).collect())

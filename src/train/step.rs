@@ -9,34 +9,39 @@ use crate::native;
 use crate::optim::LossScale;
 use tch::Tensor;
 
-/// What a step leaves, on the device.
+/// The output of a step. The tensors are on the device.
 pub struct Taken {
-    /// Mean loss of the batch, before the step.
+    /// Mean loss of the batch, before the update.
     pub loss: Tensor,
     /// Norm of the gradient, before clipping.
     pub grad_norm: Tensor,
     /// Tokens in the batch.
     pub tokens: usize,
-    /// Set if this step, or the one before, gave no numbers; then no step was taken.
+    /// Set if this step or the one before gave NaN or infinity. This step's update was then not
+    /// made.
     pub spoilt: Option<Spoilt>,
 }
 
-/// Takes steps.
+/// Takes the steps of a run.
 pub struct Stepper {
-    /// What is computed at once: a batch that does not fit into memory is split.
+    /// The batch size that is computed at once, made smaller if a batch does not fit into memory.
     pub at_once: BatchSize,
-    /// Looks at what comes out.
+    /// Checks losses and gradients for NaN and infinity.
     pub watch: Watch,
-    /// The loss's, with fp16.
+    /// The loss scale of fp16; `None` with another precision.
     pub scale: Option<LossScale>,
-    /// Whether layers are computed again in backward.
+    /// Whether backward computes the layers again, as gradient checkpointing does.
     pub sparing: bool,
-    /// The lowest layers' output.
+    /// The cached output of the frozen layers; `None` without `training.cache_frozen_layers`.
     pub cache: Option<Cache>,
 }
 
 impl Stepper {
-    /// Forward, backward, clip, AdamW; `number` counts from 1, `lengths` are the tokens of all rows, and `factor` scales the rates.
+    /// Takes one step: forward, backward, clip, AdamW. A batch that does not fit into memory is
+    /// computed again in smaller parts. With fp16, a step whose gradient overflows makes no update.
+    ///
+    /// `number` counts from 1, `lengths` are the numbers of tokens of all training rows, and
+    /// `factor` multiplies the learning rates.
     pub fn take(
         &mut self,
         run: &mut Prepared,
@@ -79,13 +84,16 @@ impl Stepper {
         Ok(Taken { loss, grad_norm, tokens, spoilt })
     }
 
-    /// What the loss is multiplied with.
+    /// The factor that the loss is multiplied by; 1 without a loss scale.
     fn factor(&self) -> f64 {
         self.scale.map_or(1.0, |scale| scale.factor)
     }
 
-    /// The gradient over a step's rows, part by part; returns loss and tokens. Parts add up to what the whole would give: dropout goes
-    /// by rows, and each part is divided by the whole's total.
+    /// Computes the gradient over a step's rows, part by part, and returns the loss and the number
+    /// of tokens.
+    ///
+    /// The parts add up to the gradient of the whole step: dropout is keyed by row, and the loss of
+    /// each part is divided by `total`, the divisor of the whole step.
     fn gradient(
         &self,
         run: &mut Prepared,

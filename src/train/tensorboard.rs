@@ -1,7 +1,9 @@
-//! TensorBoard's event files: scalars, the configuration, and histograms of what the biases changed by.
+//! Writes TensorBoard event files: scalars, the configuration, and histograms of the biases'
+//! changes.
 //!
-//! A file is a row of records: length, its checksum, a protocol buffer, its checksum (`tensorflow/core/lib/io/record_writer.cc`). Each
-//! process of a run writes one; a run that goes on first cuts the files to where it stood, so that no step is there twice.
+//! A file is a sequence of records: length, checksum of the length, a protocol buffer, checksum of
+//! the buffer (`tensorflow/core/lib/io/record_writer.cc`). Each process of a run writes one file. A
+//! resumed run first cuts the files to its checkpoint, so that no step is there twice.
 
 mod messages;
 
@@ -16,35 +18,38 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 use tch::Tensor;
 
-/// The directory of the event files, within a run's.
+/// The name of the event files' directory in a run's directory.
 pub const FOLDER: &str = "tensorboard";
 
-/// How the files are called: TensorBoard knows them by it, and reads them in the order of their names.
+/// The prefix of the event files' names, by which TensorBoard finds them. TensorBoard reads the
+/// files in the order of their names.
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Tags begin with these.
+/// The prefix of tags of evaluation metrics.
 const EVAL: &str = "eval/";
+/// The prefix of tags of histograms of bias changes.
 const CHANGE: &str = "bias_change/";
 
-/// Writes `tensorboard/` of a run directory.
+/// A listener that writes `tensorboard/` in a run's directory.
 pub struct TensorBoard {
     folder: PathBuf,
     file: Option<Writer>,
-    /// The step after which the run goes on, where it does.
+    /// The step after which the run resumed; `None` for a new run.
     resumed: Option<u64>,
     config: String,
-    /// Of each group the biases that train: in the base, and as they are.
+    /// The biases that train, by group: the base's values and the current ones.
     biases: BTreeMap<&'static str, Vec<(Tensor, Tensor)>>,
 }
 
 impl TensorBoard {
-    /// For the run directory `output_dir`.
+    /// A listener for the run directory `output_dir`.
     pub fn new(output_dir: &Path) -> Self {
         let folder = output_dir.join(FOLDER);
         Self { folder, file: None, resumed: None, config: String::new(), biases: BTreeMap::new() }
     }
 
-    /// Opens this process's file at the first event after the run's preparation.
+    /// Opens this process's file at the first event after the run's preparation. A run that was not
+    /// resumed removes earlier files first.
     fn open(&mut self) -> Result<()> {
         if self.file.is_some() {
             return Ok(());
@@ -53,7 +58,7 @@ impl TensorBoard {
             files::remove(&self.folder)?;
         }
         files::create_dir(&self.folder)?;
-        // After those that are there, even if the clock went back.
+        // The new name sorts after all earlier files, even if the clock went back.
         let last = event_files(&self.folder)?.into_iter().filter_map(|path| second(&path)).max();
         let second = last.map_or(0, |last| last + 1).max(now() as u64);
         let path =
@@ -61,7 +66,7 @@ impl TensorBoard {
         self.file = Some(Writer::append_new(&path)?);
         self.write(0, What::FileVersion("brain.Event:2".into()))?;
         match self.resumed {
-            // Whoever looks on forgets what was cut.
+            // A session start makes a running TensorBoard forget the steps that were cut.
             Some(step) => self.write(step + 1, What::SessionLog(messages::SessionLog::start())),
             None => self.summary(0, vec![Value::text("config", indented(&self.config))]),
         }
@@ -71,7 +76,8 @@ impl TensorBoard {
         self.write(step, What::Summary(Summary { value }))
     }
 
-    /// Writes a record, at once: what kills the process leaves whole ones, and at most a part of the last.
+    /// Writes a record without a buffer. A kill then leaves whole records and at most a part of the
+    /// last one.
     fn write(&mut self, step: u64, what: What) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let step = i64::try_from(step).unwrap_or(i64::MAX);
@@ -148,14 +154,16 @@ impl Listener for TensorBoard {
     }
 }
 
-/// Cuts the files to what a run had written that goes on after `step`, before its evaluation there where that is still due.
+/// Cuts the files to the events up to `step`, for a run that resumes after `step`. With
+/// `evaluation_due`, also cuts the evaluation at `step`, which is repeated.
 fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
     for path in event_files(folder)? {
         let bytes = files::read(&path)?;
         let later = |event: &messages::Event| {
             let at = u64::try_from(event.step).unwrap_or(0);
             let evaluation = event.tags().any(|tag| tag.starts_with(EVAL));
-            // The start of a session names the step after, and stands before an evaluation that was still due.
+            // A session start has no tags and must not end a file: its step is `step + 1`, but it
+            // comes before an evaluation at `step` that was still due.
             let measured = event.tags().next().is_some();
             measured && (at > step || (at == step && evaluation_due && evaluation))
         };
@@ -173,7 +181,7 @@ fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
     Ok(())
 }
 
-/// The whole events at the beginning of a file, each with the place where it ends.
+/// Returns the whole events at the start of a file, each with the offset of its end.
 fn records(bytes: &[u8]) -> impl Iterator<Item = (messages::Event, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -189,12 +197,12 @@ fn records(bytes: &[u8]) -> impl Iterator<Item = (messages::Event, usize)> {
     })
 }
 
-/// CRC-32C, masked as in TensorFlow's records: a checksum of bytes that hold checksums would be a weak one.
+/// CRC-32C, masked as in TensorFlow's records, because a CRC over bytes that contain CRCs is weak.
 fn masked(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// In the order in which they were written.
+/// Returns the event files in `folder`, the oldest first; empty if there is no `folder`.
 fn event_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
@@ -206,7 +214,7 @@ fn event_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// When an event file was begun, by its name.
+/// Returns the second since 1970 in the name of an event file; `None` for any other name.
 fn second(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()
 }
@@ -216,7 +224,7 @@ fn now() -> f64 {
     native::time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// As Markdown's code.
+/// Formats `text` as a Markdown code block.
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }

@@ -1,17 +1,18 @@
-//! Watches for losses and gradients that are no numbers, before they spoil what was trained.
+//! Checks losses and gradients for NaN and infinity, before they spoil the trained parameters.
 
 use crate::error::Result;
 use crate::native::Flag;
 use crate::optim::{AdamW, Snapshot};
 use tch::{Device, Tensor};
 
-/// Looks at each step's loss and gradient.
+/// Checks each step's loss and gradient norm.
 ///
-/// On the CPU at once, before the update. Elsewhere that would make the host wait for the device in every step: there the flag is
-/// read one step late, and the state from before the step is at hand to go back to.
+/// On the CPU the check comes before the update. On a GPU that would make the host wait for the
+/// device in every step. There the flag is read one step late, and a snapshot from before the step
+/// allows going back.
 #[derive(Debug)]
 pub enum Watch {
-    /// Reads each step's numbers at once.
+    /// Reads each step's loss and norm before the update.
     AtOnce,
     /// Reads each step's flag after the next step has been handed to the device.
     Late(Option<Box<Held>>),
@@ -25,12 +26,12 @@ pub struct Held {
     before: Snapshot,
 }
 
-/// The step after which everything was still a number, and what was none in the next.
+/// A step that gave NaN or infinity.
 #[derive(Debug, PartialEq)]
 pub struct Spoilt {
-    /// The step that gave no numbers.
+    /// The step's number, counted from 1.
     pub step: u64,
-    /// What was no number in it.
+    /// The value that was NaN or infinite, for messages.
     pub what: String,
 }
 
@@ -40,7 +41,8 @@ impl Watch {
         if device == Device::Cpu { Self::AtOnce } else { Self::Late(None) }
     }
 
-    /// Looks at `step`, whose update follows; if it or the step before is spoilt, `optimizer` has the state before that one.
+    /// Checks `step` before its update. Returns this step or the one before if it gave NaN or
+    /// infinity; `optimizer` then has the state from before that step.
     pub fn look(
         &mut self,
         step: u64,
@@ -70,7 +72,8 @@ impl Watch {
         }
     }
 
-    /// Waits for what has not been read, as before an evaluation, a save and the end.
+    /// Waits for the flag that was not read yet, as before an evaluation, a save and the end.
+    /// Returns the step if it gave NaN or infinity, and restores `optimizer` to before that step.
     pub fn settle(&mut self, optimizer: &mut AdamW) -> Result<Option<Spoilt>> {
         let Self::Late(held) = self else { return Ok(None) };
         let Some(Held { step, good, before }) = held.take().map(|held| *held) else {

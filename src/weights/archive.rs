@@ -1,7 +1,7 @@
-//! What PyTorch writes, from Python (`torch.save`, `torch.jit.save`), C++ or tch: a zip archive with a pickle and the tensors' storages.
-//! `legacy.rs` reads what it was before.
+//! Archives that PyTorch writes from Python (`torch.save`, `torch.jit.save`), C++ or tch: a zip
+//! archive with a pickle and the tensors' storages. `legacy.rs` reads the older formats.
 //!
-//! A TorchScript archive has code as well, in `code/`, which is not looked at.
+//! A TorchScript archive also has code in `code/`, which is not read.
 
 use super::legacy;
 use super::pickle::{Found, MOST_BYTES, Machine, Problem, Step, View};
@@ -15,14 +15,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use zip::unstable::read::ZipIterable;
 
-/// Members of an archive: a model has a thousand.
+/// Maximum number of members in an archive. A model has about a thousand.
 const MOST_MEMBERS: usize = 100_000;
 
-/// What makes a file with the same weights that is read, where one is not.
+/// Advice for a file that cannot be read: how to write the same weights to a file that can.
 pub const WAY_OUT: &str =
     "in Python, AutoModel.from_pretrained(DIR).save_pretrained(DIR) writes a model.safetensors";
 
-/// The tensors that a file holds.
+/// The mapped file, and the names and descriptions of its tensors.
 pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     let (source, mut file) = Source::open(path)?;
     let mut start = [0; 265];
@@ -54,7 +54,8 @@ pub fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// The members of an archive that tensors are read from, by name.
+/// The members of an archive that are needed to read tensors, by name. `None` stands for a
+/// compressed or encrypted member.
 fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
     let size = file.metadata().map_err(said)?.len();
     let directory = file.try_clone().map_err(said)?;
@@ -72,7 +73,8 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
         if !is_wanted {
             continue;
         }
-        // torch.save and torch.jit.save compress none of these, and what is not compressed cannot grow.
+        // torch.save and torch.jit.save do not compress these members, and an uncompressed member
+        // cannot grow when read.
         let is_stored = entry.compression() == zip::CompressionMethod::Stored && !entry.encrypted();
         let (length, checksum) = (entry.size(), entry.crc32());
         let stretch = if is_stored {
@@ -81,7 +83,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
             if start.checked_add(length).is_none_or(|end| end > size) {
                 return Err(format!("{} ends behind the file's end", short(&name)).into());
             }
-            // `torch.serialization.set_crc32_options(False)` leaves it out.
+            // `torch.serialization.set_crc32_options(False)` leaves the checksum out.
             Some(Stretch { start, length, checksum: Some(checksum).filter(|&sum| sum != 0) })
         } else {
             None
@@ -93,7 +95,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
     Ok(members)
 }
 
-/// A small member's bytes.
+/// The bytes of a member of at most `MOST_BYTES`, compared with the member's checksum.
 pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8>> {
     let name = short(name);
     let stretch = member.ok_or_else(|| format!("{name} is compressed"))?;
@@ -110,7 +112,7 @@ pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8
     }
 }
 
-/// The form since PyTorch 1.6, and TorchScript's.
+/// Reads the zip archives of PyTorch 1.6 and later, and of TorchScript.
 fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
     let members = members(file)?;
     let mut pickles = members.iter().filter(|(name, _)| name.ends_with("/data.pkl"));
@@ -138,7 +140,8 @@ fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
     })
 }
 
-/// What was found, with the stretch of the file that `storage` finds for each.
+/// Converts the tensors found in a pickle to [`Stored`]. `storage` returns the bytes of the file
+/// that hold a view's storage.
 pub fn stored(
     found: Vec<(String, Found)>,
     storage: impl Fn(&View) -> Step<Stretch>,

@@ -1,17 +1,18 @@
-//! `model.safetensors.index.json`, `pytorch_model.bin.index.json`: which file of a model in several holds which tensor.
+//! The index of sharded weights: which file holds which tensor (`model.safetensors.index.json`,
+//! `pytorch_model.bin.index.json`).
 
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-/// What an index ends with.
+/// The ending of an index's file name.
 pub const ENDING: &str = ".index.json";
 
-/// An index is far smaller: BERT-large's is 40 kB.
+/// Maximum size of an index in bytes. BERT-large's has 40 kB.
 const MOST_BYTES: u64 = 16_000_000;
 
-/// A model of the largest kind is in fewer files.
+/// Maximum number of files. The largest models have fewer.
 const MOST_SHARDS: usize = 1_000;
 
 /// The file that holds each tensor, by the tensor's name.
@@ -21,7 +22,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads and checks an index; its files lie beside it.
+    /// Reads and checks an index. Returns an error unless each file name is a plain name, for a
+    /// file beside the index.
     pub fn read(path: &Path) -> Result<Self> {
         let text = crate::files::read_small(path, MOST_BYTES)?;
         let index: Self = serde_json::from_slice(&text)
@@ -47,18 +49,19 @@ impl Index {
         }
     }
 
-    /// The tensors that it says are in a file.
+    /// The names of the tensors that the index assigns to `file`.
     pub fn tensors_of(&self, file: &str) -> impl Iterator<Item = &str> {
         self.weight_map.iter().filter(move |(_, of)| *of == file).map(|(tensor, _)| tensor.as_str())
     }
 
-    /// The names of its files, sorted.
+    /// The names of the index's files, sorted.
     pub fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
     }
 }
 
-/// The names of the files that the index at `path` is about, sorted: each a plain name, of a file beside it.
+/// The names of the files in the index at `path`, sorted. Each is a plain name, for a file beside
+/// the index.
 pub fn shards(path: &Path) -> Result<Vec<String>> {
     Ok(Index::read(path)?.files().into_iter().map(str::to_owned).collect())
 }

@@ -1,4 +1,5 @@
-//! What `torch.save` wrote before PyTorch 1.6: one pickle after the other, with the storages behind; and in its first year a tar.
+//! The formats of `torch.save` before PyTorch 1.6: pickles one after the other, followed by the
+//! storages; and in PyTorch's first year, a tar archive.
 
 use super::archive::{contents, said, stored};
 use super::pickle::{Class, MOST_BYTES, Machine, Object, Problem, Step, View, storage_class};
@@ -9,13 +10,15 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-/// Bytes of a storage's or a tensor's entry in a tar, which names a class and little else.
+/// Maximum size in bytes of the pickle for a storage or a tensor in a tar, which names a class and
+/// little else.
 const SMALL: usize = 4_096;
 
-/// Members of a tar: there are four.
+/// Maximum number of members in a tar. PyTorch writes four.
 const MOST_MEMBERS: usize = 100;
 
-/// The form before PyTorch 1.6: a magic number, a version, what machine it was, the object, the storages' names, the storages.
+/// Reads the format before PyTorch 1.6: a magic number, a version, properties of the machine, the
+/// object, the names of the storages, the storages.
 pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
     const VERSION: i128 = 1001;
@@ -63,7 +66,7 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     })
 }
 
-/// The tar: storages, tensors, and the pickle that names tensors by their numbers.
+/// Reads the tar archive: storages, tensors, and the pickle that refers to tensors by number.
 pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
     let members = members(file)?;
     let member = |name: &str| members.get(name).copied().ok_or_else(|| format!("no {name} in it"));
@@ -113,7 +116,7 @@ pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
         })?;
         let (key, storage) = (ids.0.to_string(), ids.1.to_string());
         let (class, _) = storages.get(&storage).ok_or("a tensor of no storage")?;
-        // Four bytes, and four that pad them.
+        // The number of dimensions is four bytes, followed by four bytes of padding.
         let dimensions = entries.number()? & 0xff;
         let mut sizes = || (0..dimensions).map(|_| entries.number()).collect::<Step<Vec<_>>>();
         let (shape, strides) = (sizes()?, sizes()?);
@@ -161,7 +164,7 @@ fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
     Err(format!("more than {MOST_MEMBERS} members in it").into())
 }
 
-/// A member of a tar that is read from its beginning on: pickles and numbers in turn.
+/// A member of a tar that is read from the beginning: pickles and numbers in turn.
 struct Part<'a> {
     file: &'a File,
     at: u64,
@@ -169,7 +172,7 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// What `take` makes of the next pickle, which has `most` bytes at most.
+    /// Reads the next pickle, of at most `most` bytes, and returns what `take` makes of it.
     fn pickled<T>(
         &mut self,
         most: usize,
@@ -190,7 +193,7 @@ impl Part<'_> {
         Ok(i64::from_le_bytes(bytes))
     }
 
-    /// The next bytes, which are passed.
+    /// Skips the next `length` bytes and returns where they are.
     fn stretch(&mut self, length: Option<u64>) -> Step<Stretch> {
         let start = self.at;
         let end =

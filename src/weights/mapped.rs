@@ -1,4 +1,5 @@
-//! A weight file that is mapped: its tensors are pieces of the file, read when they are first looked at, so that whoever writes into the file changes the tensors.
+//! Mapped weight files. The tensors are views of the file and are read on first use, so writing to
+//! the file changes the tensors.
 
 use crate::error::{Error, Result};
 use crate::{lock, native};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use tch::Tensor;
 
-/// A mapped file, and what it was then.
+/// A mapped file, with its size and times when it was mapped.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,
@@ -16,7 +17,8 @@ pub struct Mapped {
     stamp: Mutex<Stamp>,
 }
 
-/// Size and times of a file. Whatever writes to it sets the time of its modification; a new name or other rights, that of its change.
+/// The size and times of a file. Writing to a file sets its modification time. Renaming a file or
+/// changing its permissions sets only its change time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     size: u64,
@@ -35,13 +37,14 @@ impl Stamp {
 }
 
 impl Mapped {
-    /// Notes what `file` is, which was opened at `path` before all its bytes were mapped as `whole`.
+    /// Records the state of `file`, which was opened at `path` before all its bytes were mapped as
+    /// `whole`. Returns an error if another file was mapped than was opened.
     pub fn new(path: &Path, file: &File, whole: &Tensor) -> Result<Self> {
         native::name_mapped(whole, path);
         let file = file.try_clone().map_err(Error::io("read", path))?;
         let stamp = Stamp::of(&file.metadata().map_err(Error::io("read", path))?);
         let mapped = Self { path: path.to_owned(), file, stamp: Mutex::new(stamp) };
-        // Another may have been mapped than was opened.
+        // The file at `path` may have been replaced between opening and mapping.
         let is_whole = stamp.size == whole.numel() as u64;
         if is_whole && mapped.is_at_its_path() { Ok(mapped) } else { Err(mapped.changed()) }
     }
@@ -51,7 +54,8 @@ impl Mapped {
         both.is_some_and(|(there, own)| lock::same(&there, &own))
     }
 
-    /// Checks that nothing was written to the file. Where only its name or its rights seem to have changed, `holds_the_same` reads it again.
+    /// Checks that nothing was written to the file. If only its change time differs,
+    /// `holds_the_same` reads it again. Returns an error if the contents may differ.
     pub fn check_unchanged(&self, holds_the_same: impl FnOnce() -> Result<bool>) -> Result<()> {
         let found = self.file.metadata().map_err(Error::io("read", &self.path))?;
         let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,7 +64,7 @@ impl Mapped {
             return Ok(());
         }
         let is_written_to = (before.size, before.modified) != (now.size, now.modified);
-        // A file that another was renamed over stays what it was, for those who have it open.
+        // Renaming another file over this one does not change the contents that are mapped.
         if is_written_to || (self.is_at_its_path() && !holds_the_same()?) {
             return Err(self.changed());
         }

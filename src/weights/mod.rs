@@ -1,5 +1,6 @@
-//! A base's weight files into a `VarStore`, strictly: safetensors, what PyTorch pickles, and TorchScript archives, in one file or in
-//! several with an index. What a file says of its tensors is compared with the model before any of their numbers is read.
+//! Loading of a base's weight files: safetensors, PyTorch's pickles and TorchScript archives, in
+//! one file or sharded with an index. Names, dtypes and shapes are compared with the model before
+//! any tensor data is read.
 
 mod archive;
 mod index;
@@ -25,7 +26,8 @@ pub use stored::Source;
 use stored::{Stored, each_piece};
 use tch::{Device, Kind, Tensor};
 
-/// The weight files of a local model directory, in the order of preference. The index of a model in several files stands for them all.
+/// The weight files of a local model directory, in the order of preference. An index stands for all
+/// its files.
 pub const LOCAL_FILES: [&str; 5] = [
     "model.ot",
     "model.safetensors",
@@ -34,7 +36,8 @@ pub const LOCAL_FILES: [&str; 5] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// The weight files of a repository of the Hub, in the order of preference: the format that holds nothing but tensors first.
+/// The weight files of a repository of the Hub, in the order of preference. safetensors comes
+/// first, because it holds nothing but tensors.
 pub const HUB_FILES: [&str; 5] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -43,7 +46,7 @@ pub const HUB_FILES: [&str; 5] = [
     "model.ot",
 ];
 
-/// Files of other frameworks, which are named where nothing else is there.
+/// Weight files of other frameworks. An error names them if there are no others.
 pub const OTHER_FRAMEWORKS: [(&str, &str); 5] = [
     ("tf_model.h5", "TensorFlow"),
     ("flax_model.msgpack", "Flax"),
@@ -52,42 +55,44 @@ pub const OTHER_FRAMEWORKS: [(&str, &str); 5] = [
     ("openvino_model.xml", "OpenVINO"),
 ];
 
-/// The tensor inside a TorchScript archive of ours that holds the fingerprint's 32 bytes.
+/// The tensor that holds the fingerprint's 32 bytes, in a TorchScript archive that bitfit wrote.
 const FINGERPRINT: &str = "bitfit_fingerprint";
 
-/// The types of numbers that a model's tensors may have in a file.
+/// The dtypes that a model's tensors may have in a file.
 const READ: &str = "float32, float16, bfloat16 or float64";
 
-/// A base's encoder in its weight file, or files: its tensors are as `config.json` says, and the file has all of them.
+/// The encoder of a base in its weight files. The tensors are complete, and match `config.json`.
 #[derive(Debug)]
 pub struct Weights {
-    /// The file; of several the index.
+    /// The weight file; for sharded weights, the index.
     pub path: PathBuf,
-    /// SHA-256, in hex, over the tensors by sorted canonical name: name, shape, fp32 bytes. Equal for every format of one base.
+    /// SHA-256, in hex, over the tensors by sorted canonical name: name, shape, fp32 bytes. Equal
+    /// for every format of one base.
     pub fingerprint: String,
-    /// The files that the tensors are pieces of.
+    /// The mapped files that hold the tensors.
     pub sources: Vec<Source>,
     /// The encoder's tensors, by canonical name.
     tensors: BTreeMap<String, Place>,
-    /// The head that the file has, if it is a classifier's, by canonical name.
+    /// The classifier head's tensors, if the file has them, by canonical name.
     head: BTreeMap<String, Place>,
-    /// Tensors that nothing reads, by their names in the file.
+    /// Unused tensors, by their names in the file.
     left_aside: BTreeSet<String>,
-    /// What `config.json` says, where the file has more layers.
+    /// A message with the number of layers in `config.json`, if the file has more layers.
     more_layers: Option<String>,
 }
 
-/// Where a tensor is.
+/// The location of a tensor.
 #[derive(Debug)]
 struct Place {
-    /// The place of its file among the sources.
+    /// Index of the tensor's file in `Weights::sources`.
     file: usize,
-    /// Its name there.
+    /// The tensor's name in the file.
     name: String,
     stored: Stored,
 }
 
-/// The weight files that the base `dir` has, the preferred one first; or the one that the configuration names.
+/// The weight files in the base's directory `dir`, the preferred one first; or only `named`, which
+/// the configuration names. Returns an error if `dir` has no weight file.
 pub fn find(dir: &Path, named: Option<&str>) -> Result<Vec<PathBuf>> {
     if let Some(name) = named {
         return Ok(vec![dir.join(name)]);
@@ -105,7 +110,8 @@ pub fn find(dir: &Path, named: Option<&str>) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What is said where no weights are there that can be read; another framework's are named.
+/// The error message for a directory without weights that can be read. The message names another
+/// framework's weights if there are any.
 pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
     let expected = LOCAL_FILES.join(", ");
     let Some((name, framework)) = OTHER_FRAMEWORKS.into_iter().find(|(name, _)| is_there(name))
@@ -124,7 +130,7 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
     format!("only weights of {framework} there ({name}); expected one of {expected}; {way_out}")
 }
 
-/// A name as messages have it: whatever the file has, they stay short.
+/// A name for messages, cut to `LONGEST` characters.
 fn short(name: &str) -> String {
     const LONGEST: usize = 200;
     match name.char_indices().nth(LONGEST) {
@@ -133,7 +139,8 @@ fn short(name: &str) -> String {
     }
 }
 
-/// The tensors that a file holds; its format goes by its ending, and among PyTorch's own by its contents.
+/// Lists the tensors of a file. The ending decides between safetensors and PyTorch, and the
+/// contents between PyTorch's formats.
 fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("safetensors") => safetensors::list(path),
@@ -141,7 +148,8 @@ fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     }
 }
 
-/// The tensors of the file, or of all files that the index names, each of which holds what the index says and nothing else.
+/// Lists the tensors of a weight file, or of all files of an index. Returns an error unless each
+/// file holds exactly the tensors that the index names for it.
 fn listed(path: &Path) -> Result<(Vec<Source>, Vec<Place>)> {
     let place = |file: usize| move |(name, stored): (String, Stored)| Place { file, name, stored };
     if !path.as_os_str().as_encoded_bytes().ends_with(index::ENDING.as_bytes()) {
@@ -177,7 +185,7 @@ fn listed(path: &Path) -> Result<(Vec<Source>, Vec<Place>)> {
     Ok((sources, places))
 }
 
-/// The names of the tensors in the preferred of `files`.
+/// The names of the tensors in the first of `files`, the preferred one.
 pub fn names(files: &[PathBuf]) -> Result<Vec<String>> {
     let Some(path) = files.first() else { return Ok(vec![]) };
     let (_, places) = listed(path)?;
@@ -185,7 +193,8 @@ pub fn names(files: &[PathBuf]) -> Result<Vec<String>> {
 }
 
 impl Weights {
-    /// Reads what the encoder of `config` needs of `path`: a weight file, or the index of several.
+    /// Reads the encoder of `config` from `path`: a weight file, or an index. Returns an error if a
+    /// tensor is missing, does not match `config`, or is damaged.
     pub fn read(config: &ModelConfig, path: &Path) -> Result<Self> {
         let (sources, places) = listed(path)?;
         let mut weights = Self {
@@ -215,7 +224,8 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Takes each tensor for what its name says; gives the fingerprint that the file records, if it does.
+    /// Assigns each tensor to the encoder, the head or the unused tensors, by its name. Returns the
+    /// fingerprint that the file records, if any.
     fn take(&mut self, architecture: Architecture, places: Vec<Place>) -> Result<Option<String>> {
         let outer = outer(architecture, &places).to_owned();
         let mut recorded = None;
@@ -245,10 +255,10 @@ impl Weights {
         Ok(recorded)
     }
 
-    /// Compares what the file says of the tensors with what `config.json` says of the model; others are left aside with a warning, as
-    /// transformers does.
+    /// Compares the file's tensors with the model in `config.json`. Other tensors are left aside
+    /// with a warning, as in transformers.
     fn fit(&mut self, config: &ModelConfig) -> Result<()> {
-        // Before the model is laid out: a config.json may say any size.
+        // The check comes before the model is built, because a config.json may state any size.
         for (name, shape) in config.landmarks() {
             self.check(&name, &shape)?;
         }
@@ -263,7 +273,7 @@ impl Weights {
         let rest = self.tensors.iter().filter(is_unread).map(|(_, place)| place.name.clone());
         self.left_aside.extend(rest);
         self.tensors.retain(|name, _| shapes.contains_key(name));
-        // Tensors may share a storage, as word embeddings do; not a file's every tensor.
+        // Tensors may share a storage, as tied word embeddings do, but not all tensors of a file.
         let there: u64 = self.sources.iter().map(|file| file.bytes.numel() as u64).sum();
         let taken = self.tensors.values().filter_map(|place| place.stored.bytes()).sum::<u64>();
         if taken / 4 > there {
@@ -272,7 +282,7 @@ impl Weights {
         Ok(())
     }
 
-    /// What is wrong with a tensor, with the name of its file.
+    /// The error for a tensor, with the path of its file.
     fn wrong(&self, place: &Place, expected: String, found: String) -> Error {
         let path = self.sources.get(place.file).map_or(&self.path, |source| &source.path);
         Error::Tensor { path: path.clone(), tensor: short(&place.name), expected, found }
@@ -297,7 +307,7 @@ impl Weights {
         Ok(hash.finalize().to_vec())
     }
 
-    /// The files that tensors are pieces of: those of other types than float32 are copied.
+    /// The files that tensors are views of. Tensors of other dtypes than float32 are copies.
     pub fn mapped(&self) -> Vec<Arc<Mapped>> {
         let is_piece = |place: &Place| place.stored.kind == Some(Kind::Float);
         let files: BTreeSet<usize> =
@@ -306,7 +316,7 @@ impl Weights {
         sources.map(|source| source.mapped.clone()).collect()
     }
 
-    /// Says what of the file is not taken as it is.
+    /// Logs which parts of the file are unused or converted.
     pub fn warn(&self) {
         let path = self.path.display();
         if let Some(first) = self.left_aside.first() {
@@ -330,7 +340,7 @@ impl Weights {
             .any(|name| name.strip_prefix(canonical).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// Checks that the encoder's tensor `name` is there, in this shape, and of numbers that are read.
+    /// Checks that the encoder has the tensor `name`, in this shape and with a supported dtype.
     fn check(&self, name: &str, shape: &[i64]) -> Result<()> {
         self.fitting(self.tensors.get(name), name, shape).map(drop)
     }
@@ -364,25 +374,25 @@ impl Weights {
         Err(self.wrong(place, expected, stored.described()))
     }
 
-    /// A tensor in fp32, as a piece of its file where that can be.
+    /// A tensor in fp32: a view of its file if possible, otherwise a copy.
     fn load(&self, place: &Place) -> Result<Tensor> {
         let tensor = place.stored.load(self.file(place.file)?)?.f_to_kind(Kind::Float)?;
         Ok(tensor.f_detach()?.f_set_requires_grad(false)?)
     }
 
-    /// The shape of the head's tensor `name`, where the file has it.
+    /// The shape of the head's tensor `name`; `None` if the file lacks it.
     pub fn head_shape(&self, name: &str) -> Option<&[i64]> {
         self.head.get(name).map(|place| place.stored.shape.as_slice())
     }
 
-    /// The head's tensor `name`, which must be there in this shape.
+    /// The head's tensor `name`. Returns an error if the file lacks it, or has it in another shape.
     pub fn head(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let place = self.fitting(self.head.get(name), name, shape)?;
         self.file(place.file)?.check(&place.stored.storage)?;
         self.load(place)
     }
 
-    /// Gives the variables, by canonical name, the file's tensors, on `device`.
+    /// Sets the variables, by canonical name, to the file's tensors on `device`.
     pub fn fill(&self, variables: &BTreeMap<String, Tensor>, device: Device) -> Result<()> {
         for (name, variable) in variables {
             let place = self.fitting(self.tensors.get(name), name, &variable.size())?;
@@ -391,7 +401,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Writes the tensors and their fingerprint as a TorchScript archive, for `VarStore` and `torch.jit.load`.
+    /// Writes the tensors and their fingerprint as a TorchScript archive, for `VarStore` and
+    /// `torch.jit.load`.
     pub fn write_torchscript(&self, path: &Path) -> Result<()> {
         let mut named = vec![(FINGERPRINT, Tensor::f_from_slice(&self.digest()?)?)];
         for (name, place) in &self.tensors {
@@ -404,14 +415,15 @@ impl Weights {
     }
 }
 
-/// What stands before all names of the model, where another module holds it: `model.` with Lightning, `module.` with DataParallel.
+/// The prefix of all the model's names if another module wraps the model: `model.` in Lightning,
+/// `module.` in DataParallel. Empty if no module does.
 fn outer<'a>(architecture: Architecture, places: &'a [Place]) -> &'a str {
     let before = |place: &'a Place| place.name.strip_suffix("embeddings.word_embeddings.weight");
     let mut found = places.iter().filter_map(before);
     let (Some(before), None) = (found.next(), found.next()) else { return "" };
     let prefix = format!("{}.", architecture.prefix());
     let outer = before.strip_suffix(prefix.as_str()).unwrap_or(before);
-    // Another architecture's weights are no model inside another.
+    // Another architecture's prefix means another model, and not a module around this one.
     let last = outer.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let is_other = Architecture::ALL.iter().any(|other| other.prefix() == last);
     if outer.ends_with('.') && !is_other { outer } else { "" }

@@ -1,38 +1,42 @@
-//! What PyTorch pickles, as data: a state dict, a module, a TorchScript module; nothing in it is executed.
+//! A reader of what PyTorch pickles: a state dict, a module, or a TorchScript module. Pickles are
+//! read as data, and nothing in them is executed.
 //!
-//! The reader knows the opcodes (protocols 1 to 5, and what of protocol 0 torch.save used, CPython's `Lib/pickletools.py`) and the few globals that tensors need. Any other
-//! class or function becomes an object without meaning.
+//! The reader knows the opcodes of CPython's `Lib/pickletools.py` (protocols 1 to 5, and those of
+//! protocol 0 that torch.save used) and the few globals that tensors need. Any other class or
+//! function becomes an object without meaning.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use tch::Kind;
 
-/// Far above any model's: BERT-large's is 60 kB. An object takes some 70 bytes of memory for one in the file.
+/// Maximum size of a pickle in bytes. BERT-large's has 60 kB. A byte of a pickle can become an
+/// object of about 70 bytes.
 pub const MOST_BYTES: usize = 4_000_000;
 
-/// Dimensions of a tensor.
+/// Maximum number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 8;
 
-/// Modules in each other.
+/// Maximum depth of nested modules.
 const MOST_NESTED: usize = 64;
 
-/// Letters of a class's or a storage's name.
+/// Maximum length of the name of a class or a storage.
 const LONGEST_NAME: usize = 100;
 
-/// The tensors of one file.
+/// Maximum number of tensors in a file.
 const MOST_TENSORS: usize = 100_000;
 
-/// Bytes of the names that are looked at, and some for each: a dict or a module may be in many others.
+/// Maximum cost of the names that are read: their bytes, and a constant for each. A dict or a
+/// module may be in many others, so a small file can have very many names.
 const MOST_NAMES: usize = 64_000_000;
 
-/// The type of a storage's numbers.
+/// The dtype of a storage.
 #[derive(Debug, Clone, Copy)]
 pub struct Class {
-    /// PyTorch's name of it.
+    /// PyTorch's name of the dtype.
     pub dtype: &'static str,
-    /// The same, where it is one that is read.
+    /// The same dtype as a [`Kind`]; `None` if it is not supported.
     pub kind: Option<Kind>,
-    /// Bytes of a number; 0 where that is not known.
+    /// Bytes of an element; 0 if unknown.
     pub width: u64,
 }
 
@@ -47,18 +51,18 @@ pub struct View {
     pub strides: Vec<i64>,
 }
 
-/// What a pickle has under a name.
+/// A named tensor of a pickle.
 #[derive(Debug, Clone)]
 pub enum Found {
     Tensor(Rc<View>),
-    /// A tensor that is no view of a storage: the function that makes it.
+    /// A tensor that is not a view of a storage: the function that makes it.
     Strange(Rc<str>),
 }
 
-/// A pickled object; others are named by their place in the list of all.
+/// A pickled object. Other objects are given as indices into the list of all objects.
 #[derive(Debug, Clone)]
 pub enum Object {
-    /// What is of no consequence here: None, floats, instances.
+    /// An object that tensors do not need, such as None, a float or bytes.
     Other,
     Mark,
     Bool(bool),
@@ -66,9 +70,9 @@ pub enum Object {
     Text(String),
     Sequence(Vec<usize>),
     Dict(Vec<(usize, usize)>),
-    /// `module name`.
+    /// A class or a function, as `module name`.
     Global(Rc<str>),
-    /// An object of some class; its state, once there is one.
+    /// An instance of a class, and its state once it is set.
     Instance {
         is_script: bool,
         state: Option<usize>,
@@ -82,31 +86,32 @@ pub enum Object {
     Strange(Rc<str>),
 }
 
-/// Where [`Object::Other`] and [`Object::Mark`] stand: they are all alike.
+/// The indices of [`Object::Other`] and [`Object::Mark`]. One object stands for all of its kind.
 const OTHER: usize = 0;
 const MARK: usize = 1;
 
-/// Reads pickles that follow one another.
+/// A pickle machine, which reads pickles that follow one another.
 pub struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     objects: Vec<Object>,
     stack: Vec<usize>,
     memo: HashMap<u32, usize>,
-    /// Objects that are in no pickle, by the persistent ids that pickles have for them.
+    /// Objects that are in no pickle, by the persistent ids by which pickles refer to them.
     pub known: HashMap<String, Object>,
-    /// The class of each storage that was named.
+    /// The dtype of each storage that a pickle referred to.
     pub storages: BTreeMap<Rc<str>, Class>,
-    /// What may still be copied: a list that is named again and again is small in a file.
+    /// Number of items that may still be copied. A small file can refer to the same list many
+    /// times.
     left: usize,
 }
 
-/// Why a file is not read.
+/// The reason why a file cannot be read.
 #[derive(Debug)]
 pub enum Problem {
-    /// It is not in a form that PyTorch writes, or is damaged.
+    /// The file is in no format that PyTorch writes, or is damaged.
     Form(String),
-    /// It is, and holds something else than one model's tensors.
+    /// The format is PyTorch's, but the file does not hold the tensors of one model.
     Content(String),
 }
 
@@ -138,12 +143,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// How many bytes were read.
+    /// Number of bytes read so far.
     pub fn position(&self) -> usize {
         self.at
     }
 
-    /// The next pickle's object.
+    /// Reads the next pickle and returns its object.
     pub fn load(&mut self) -> Step<usize> {
         self.stack.clear();
         self.memo.clear();
@@ -166,7 +171,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Numbers, texts, bytes.
+    /// Executes the opcodes of numbers, texts and bytes. Returns whether `opcode` is one of them.
     fn plain(&mut self, opcode: u8) -> Step<bool> {
         match opcode {
             b'N' => self.stack.push(OTHER),
@@ -223,7 +228,8 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// Tuples, lists, sets and dicts.
+    /// Executes the opcodes of tuples, lists, sets and dicts. Returns whether `opcode` is one of
+    /// them.
     fn collection(&mut self, opcode: u8) -> Step<bool> {
         match opcode {
             b')' | b']' | 0x8f => self.push(Object::Sequence(vec![])),
@@ -264,7 +270,8 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// What is remembered, classes, calls and instances.
+    /// Executes the opcodes of the memo, classes, persistent ids, calls and instances. Returns
+    /// whether `opcode` is one of them.
     fn named(&mut self, opcode: u8) -> Step<bool> {
         match opcode {
             b'q' => self.remember::<1>()?,
@@ -352,7 +359,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A text; where Python 2 wrote it, bytes that may be no UTF-8.
+    /// Reads a text. Python 2 wrote bytes, which may not be UTF-8.
     fn text<const N: usize>(&mut self) -> Step<()> {
         let length = self.length::<N>()?;
         let text = String::from_utf8_lossy(self.slice(length)?).into_owned();
@@ -384,13 +391,13 @@ impl<'a> Machine<'a> {
         Ok(items)
     }
 
-    /// The object at a place.
+    /// The object at the index `place`.
     pub fn object(&self, place: usize) -> &Object {
         self.objects.get(place).unwrap_or(&Object::Other)
     }
 
     fn top(&mut self) -> Option<&mut Object> {
-        // The first two stand for many.
+        // One object stands for all of its kind, so it must not change.
         let &top = self.stack.last().filter(|&&top| top > MARK)?;
         self.objects.get_mut(top)
     }
@@ -429,7 +436,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The items of a tuple or a list; none of anything else.
+    /// The items of a tuple or a list; empty for any other object.
     pub fn items(&self, object: usize) -> &[usize] {
         match self.object(object) {
             Object::Sequence(items) => items,
@@ -437,7 +444,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The pairs of a dict; none of anything else.
+    /// The pairs of a dict; empty for any other object.
     pub fn pairs(&self, object: usize) -> &[(usize, usize)] {
         match self.object(object) {
             Object::Dict(pairs) => pairs,
@@ -445,13 +452,13 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The value of a dict's key that is a text; the last one, as in Python.
+    /// The value of a dict's text key `name`. If the key repeats, its last value, as in Python.
     pub fn get(&self, dict: usize, name: &str) -> Option<usize> {
         let is_it = |&&(key, _): &&(usize, usize)| matches!(self.object(key), Object::Text(text) if text == name);
         self.pairs(dict).iter().rev().find(is_it).map(|&(_, value)| value)
     }
 
-    /// A whole number.
+    /// The value of an integer. Returns an error for any other object.
     pub fn integer(&self, object: usize) -> Step<i64> {
         match self.object(object) {
             Object::Int(number) => i64::try_from(*number).map_err(|e| e.to_string().into()),
@@ -459,7 +466,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A list of whole numbers, as short as a tensor's sizes are.
+    /// The values of a list of at most `MOST_DIMENSIONS` integers, such as a tensor's sizes.
     pub fn integers(&self, object: usize) -> Step<Vec<i64>> {
         if self.items(object).len() > MOST_DIMENSIONS {
             return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions").into());
@@ -467,8 +474,8 @@ impl<'a> Machine<'a> {
         self.items(object).iter().map(|&item| self.integer(item)).collect()
     }
 
-    /// `("storage", torch.FloatStorage, key, device, numel)`, before PyTorch 1.6 with a view of another storage behind; or
-    /// `("module", class, file, source)`.
+    /// Resolves a persistent id: `("storage", torch.FloatStorage, key, device, numel)`, before
+    /// PyTorch 1.6 followed by a view of another storage, or `("module", class, file, source)`.
     fn persistent(&mut self, id: usize) -> Step<Object> {
         let known = match self.object(id) {
             Object::Text(id) => self.known.get(id),
@@ -482,7 +489,7 @@ impl<'a> Machine<'a> {
             return Err("a storage without a key".into());
         };
         if matches!(self.object(*tag), Object::Text(tag) if tag == "module") {
-            // What is not a class is not looked at, and a copy of it could be of any size.
+            // Only a class is copied, because a copy of another object could be of any size.
             return Ok(match self.object(*class) {
                 class @ Object::Global(_) => class.clone(),
                 _ => Object::Other,
@@ -513,7 +520,7 @@ impl<'a> Machine<'a> {
         let (module, name) = function.split_once(' ').unwrap_or_default();
         Ok(match (module, name, arguments) {
             ("collections", "OrderedDict", [items]) => {
-                // Python 2's: a list of pairs.
+                // Python 2 passes a list of pairs.
                 let pair = |&item: &usize| match self.items(item) {
                     [key, value] => Some((*key, *value)),
                     _ => None,
@@ -533,7 +540,8 @@ impl<'a> Machine<'a> {
                     _ => Object::Other,
                 }
             }
-            // Whether its numbers are to be negated, or conjugated: none that is saved from a model has that.
+            // The argument marks a negated or conjugated view. Tensors saved from a model are
+            // neither.
             ("torch._utils", "_rebuild_tensor_v2", [_, _, _, _, _, _, said, ..])
             | ("torch._utils", "_rebuild_tensor_v3", [_, _, _, _, _, _, _, said, ..])
                 if !self.pairs(*said).is_empty() =>
@@ -557,7 +565,7 @@ impl<'a> Machine<'a> {
             )
             | ("torch.nn.parameter", "Parameter" | "Buffer", [tensor, ..])
             | ("torch.autograd.variable", "Variable", [tensor, ..])
-            // The value with its type, or a list.
+            // The arguments are a value with its type, or a list.
             | ("torch.jit._pickle", _, [tensor, ..]) => self.object_of(*tensor),
             ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2", [function, _, arguments, ..]) => {
                 let is_again = matches!(self.object(*function), Object::Global(f) if f.starts_with("torch._tensor "));
@@ -571,7 +579,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// The same object where it is a tensor, a module or a number, which are small.
+    /// A copy of the object if it is a tensor, an instance or an integer, because these are small.
     fn object_of(&self, object: usize) -> Object {
         match self.object(object) {
             found @ (Object::Tensor(_)
@@ -600,7 +608,8 @@ impl<'a> Machine<'a> {
         Ok(Object::Tensor(Rc::new(View { class, key, offset, shape, strides })))
     }
 
-    /// The tensors of a pickled object, by name: of a state dict, of a module, or of the one of these that a dict holds.
+    /// The tensors of a pickled object, by name. The object is a state dict, a module, or a dict
+    /// that holds exactly one of these.
     pub fn tensors(&self, root: usize) -> Step<Vec<(String, Found)>> {
         let mut left = MOST_NAMES;
         let found = self.below(root, &mut left)?;
@@ -633,10 +642,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// The tensors of a state dict or of a module, if it is one; `left` says how many bytes of names may still be looked at.
+    /// The tensors of a state dict or a module; empty for any other object. `left` is the remaining
+    /// cost of names, up to `MOST_NAMES`.
     fn below(&self, root: usize, left: &mut usize) -> Step<Vec<(String, Found)>> {
         let mut found = vec![];
-        // Modules that are still to be looked at, with what their tensors' names begin with.
+        // Modules still to read: the prefix of their tensors' names, the object, the depth.
         let mut ahead = vec![(String::new(), root, 0)];
         while let Some((prefix, object, depth)) = ahead.pop() {
             if depth > MOST_NESTED {
@@ -655,7 +665,7 @@ impl<'a> Machine<'a> {
                 let cost = 64 + prefix.len() + name.map_or(0, String::len);
                 *left = left.checked_sub(cost).ok_or("more names than a model has")?;
                 let Some(name) = name else { continue };
-                // tch writes a name with dots as one attribute.
+                // tch writes a dotted name as one attribute, with `|` for each dot.
                 let name = || {
                     prefix.clone() + &if is_script { name.replace('|', ".") } else { name.clone() }
                 };
@@ -675,7 +685,8 @@ impl<'a> Machine<'a> {
         Ok(found)
     }
 
-    /// The dicts that hold an object's tensors and modules, where it is a dict or a module.
+    /// The dicts that hold the tensors and modules of a dict or a module; empty for any other
+    /// object.
     fn parts(&self, object: usize) -> Vec<usize> {
         match self.object(object) {
             Object::Dict(_) => vec![object],
@@ -701,7 +712,7 @@ fn instance(class: &str) -> Object {
     }
 }
 
-/// A storage's class, such as `torch.FloatStorage`.
+/// The dtype of a storage's class, such as `torch.FloatStorage`.
 pub fn storage_class(class: &str) -> Class {
     let name = class.rsplit(' ').next().unwrap_or_default();
     class_of(match name.strip_suffix("Storage").unwrap_or_default() {
@@ -727,7 +738,7 @@ pub fn storage_class(class: &str) -> Class {
     })
 }
 
-/// The class of a dtype by PyTorch's name; of one that is not known, the width is 0.
+/// The dtype with PyTorch's name `dtype`. An unknown one has width 0.
 fn class_of(dtype: &str) -> Class {
     let (dtype, kind, width) = match dtype {
         "float32" => ("float32", Some(Kind::Float), 4),

@@ -10,10 +10,10 @@ use std::io::{Read, Write};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-/// Bytes of a header: BERT-large's has 50 kB.
+/// Maximum size of a header in bytes. BERT-large's has 50 kB.
 const MOST_BYTES: u64 = 16_000_000;
 
-/// The tensors that a file holds.
+/// The mapped file, and the names and descriptions of its tensors.
 pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     let broken =
         |problem: String| Error::file(path, format!("not a whole safetensors file: {problem}"));
@@ -53,14 +53,15 @@ pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     Ok((source, tensors))
 }
 
-/// Writes a safetensors file, fp32: the same tensors and metadata give the same bytes.
+/// Writes a safetensors file in fp32. The same tensors and metadata give the same bytes.
 pub fn write(
     out: &mut dyn Write,
     path: &Path,
     metadata: &BTreeMap<String, String>,
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
-    // Written here: the safetensors crate orders the metadata by a HashMap, differently each time.
+    // The safetensors crate is not used: it orders the metadata by a HashMap, differently each
+    // time.
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!(metadata));
     let mut end = 0;

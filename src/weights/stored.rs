@@ -1,4 +1,4 @@
-//! A tensor as it lies in a weight file: what the file says of it, before any of its numbers is read.
+//! The descriptions of the tensors in a weight file, which are read before any tensor data.
 
 use super::mapped::Mapped;
 use crate::error::{Error, Result};
@@ -8,53 +8,53 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Numbers that are read at once, where a tensor is not used as it lies.
+/// Number of elements that are converted at a time.
 const AT_ONCE: i64 = 1 << 18;
 
-/// A file that is mapped into memory: its pages are read when they are first looked at, and shared with other processes.
+/// A mapped file. The pages are read on first use, and shared with other processes.
 #[derive(Debug)]
 pub struct Source {
     /// The file.
     pub path: PathBuf,
-    /// Its bytes.
+    /// The file's bytes.
     pub bytes: Tensor,
-    /// What it was when it was mapped.
+    /// The file's state when it was mapped.
     pub mapped: Arc<Mapped>,
 }
 
-/// A stretch of a file's bytes.
+/// A range of a file's bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stretch {
     pub start: u64,
     pub length: u64,
-    /// The CRC-32 that the file names, where it does.
+    /// The CRC-32 that the file records, if any.
     pub checksum: Option<u32>,
 }
 
-/// What a weight file says of a tensor.
+/// The description of a tensor in a weight file.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// The type of its numbers, by PyTorch's name.
+    /// The dtype, by PyTorch's name.
     pub dtype: Cow<'static, str>,
-    /// The same, where it is one that is read.
+    /// The same dtype as a [`Kind`]; `None` if it is not supported.
     pub kind: Option<Kind>,
     pub shape: Vec<i64>,
-    /// In numbers, as PyTorch's.
+    /// The strides in elements, as in PyTorch.
     pub strides: Vec<i64>,
-    /// The number that it begins with.
+    /// The offset of the first element in the storage, in elements.
     pub offset: i64,
-    /// The bytes that it is a view of.
+    /// The bytes of the storage that the tensor is a view of.
     pub storage: Stretch,
 }
 
 impl Source {
-    /// Maps a file, and opens it to read what it says of its tensors.
+    /// Maps a file. Also returns the open file, to read the descriptions of its tensors.
     pub fn open(path: &Path) -> Result<(Self, File)> {
         let (file, size) = crate::files::open_regular(path)?;
         let utf8 = path.to_str().ok_or_else(|| Error::file(path, "a path that is not UTF-8"))?;
         let size = i64::try_from(size).map_err(|_| Error::file(path, "too large"))?;
         let whole = (Kind::Uint8, Device::Cpu);
-        // Nothing can be mapped of an empty file.
+        // An empty file cannot be mapped.
         let bytes = match size {
             0 => Tensor::f_empty([0], whole)?,
             _ => Tensor::f_from_file(utf8, false, size, whole)?,
@@ -63,7 +63,7 @@ impl Source {
         Ok((Self { path: path.to_owned(), bytes, mapped }, file))
     }
 
-    /// Compares a stretch with its checksum.
+    /// Compares a range of bytes with its checksum, if it has one. Returns an error if they differ.
     pub fn check(&self, stretch: &Stretch) -> Result<()> {
         let Some(expected) = stretch.checksum else { return Ok(()) };
         let bytes = self.bytes.f_narrow(0, stretch.start as i64, stretch.length as i64)?;
@@ -78,7 +78,7 @@ impl Source {
 }
 
 impl Stored {
-    /// A tensor whose numbers lie one after the other.
+    /// Describes a contiguous tensor.
     pub fn dense(
         dtype: Cow<'static, str>,
         kind: Option<Kind>,
@@ -94,7 +94,7 @@ impl Stored {
         Self { dtype, kind, shape, strides, offset: 0, storage }
     }
 
-    /// Type and shape, for messages.
+    /// The dtype and the shape, for messages.
     pub fn described(&self) -> String {
         match self.shape.len() {
             0..=8 => format!("{} {:?}", self.dtype, self.shape),
@@ -102,18 +102,21 @@ impl Stored {
         }
     }
 
-    /// Its size in the file, in bytes; `None` where it reaches out of its storage, or is larger.
+    /// The tensor's size in bytes. `None` if the tensor reaches out of its storage, or is much
+    /// larger than its storage.
     pub fn bytes(&self) -> Option<u64> {
         let width = self.kind.map_or(1, Kind::elt_size_in_bytes) as u64;
         let there = i128::from(self.storage.length / width);
         let numel = self.shape.iter().fold(1, |n: i128, &size| n.saturating_mul(size.into()));
         let is_inside = numel == 0 || i128::from(self.offset) + self.span()? <= there;
-        // One that repeats its storage's numbers, as a vector of zeros may, is small: a hostile one could be of any size.
+        // A tensor may repeat its storage's elements, as a vector of zeros does, but only a small
+        // one: a hostile file could give it any size.
         let fits = self.offset >= 0 && is_inside && numel <= there.max(1 << 16);
         fits.then_some(numel as u64 * width)
     }
 
-    /// From its first number to behind its last one; `None` where a size or a stride is negative, or one is missing.
+    /// Number of elements from the first one to the last one in the storage. `None` if a size or a
+    /// stride is negative, or their numbers differ.
     fn span(&self) -> Option<i128> {
         let mut span = 1_i128;
         for (&size, &stride) in self.shape.iter().zip(&self.strides) {
@@ -126,7 +129,8 @@ impl Stored {
         (self.shape.len() == self.strides.len()).then_some(span)
     }
 
-    /// The tensor as a piece of its file, where that can be; [`Stored::bytes`] was there before.
+    /// The tensor: a view of its file if possible, otherwise a copy. The caller must have checked
+    /// that [`Stored::bytes`] is not `None`.
     pub fn load(&self, file: &Source) -> Result<Tensor> {
         let kind = self.kind.unwrap_or(Kind::Uint8);
         let width = kind.elt_size_in_bytes() as i64;
@@ -136,14 +140,14 @@ impl Stored {
         };
         let start = self.storage.start as i64 + self.offset * width;
         let bytes = file.bytes.f_narrow(0, start, span * width)?;
-        // Where the file has it askew, it is copied.
+        // An unaligned tensor is copied, because a view must be aligned.
         let bytes = if start % width == 0 { bytes } else { bytes.f_detach_copy()? };
         let view = bytes.f_view_dtype(kind)?;
         Ok(view.f_as_strided(&self.shape[..], &self.strides[..], None::<i64>)?.f_contiguous()?)
     }
 }
 
-/// Hands a tensor's numbers over as the bytes of `kind`, some at a time.
+/// Passes a tensor's elements to `take` as bytes of `kind`, in pieces.
 pub fn each_piece(tensor: &Tensor, kind: Kind, mut take: impl FnMut(&[u8])) -> Result<()> {
     let flat = tensor.f_view(-1)?;
     let (count, mut at) = (flat.numel() as i64, 0);

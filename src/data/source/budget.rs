@@ -1,23 +1,26 @@
-//! How much may come out of files that hold more than their size says: compressed ones, Parquet.
+//! A limit on what compressed files and Parquet may expand to, because they can hold far more than
+//! their size.
 
 use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What files of any size may hold.
+/// Bytes that files of any size may expand to.
 const LEAST: u64 = 256 << 20;
 
-/// What larger files may hold, for each of their bytes. Texts are rarely compressed to less than a thirtieth.
+/// Bytes that larger files may expand to, per byte of their size. Texts are rarely compressed to
+/// less than a thirtieth.
 const TIMES: u64 = 64;
 
-/// What a row takes beside its texts and labels.
+/// Bytes that a row takes besides its texts and labels.
 pub const ROW: u64 = 256;
 
-/// What a value in a list takes beside its text.
+/// Bytes that a value in a list takes besides its text.
 pub const ENTRY: u64 = 64;
 
-/// Bytes that may still come out of files: unpacked ones, and the rows made of them.
+/// The bytes that files may still expand to: decompressed bytes, and the rows made of them. Clones
+/// share what is left.
 #[derive(Debug, Clone)]
 pub struct Budget {
     size: u64,
@@ -39,19 +42,19 @@ impl Budget {
         self.limit.saturating_sub(self.spent.load(Ordering::Relaxed))
     }
 
-    /// Takes `bytes` off; false where the budget does not have them, and from then on.
+    /// Takes `bytes` off. Returns false once the budget is exceeded.
     pub fn spend(&self, bytes: u64) -> bool {
         let spent = self.spent.load(Ordering::Relaxed).saturating_add(bytes);
         self.spent.store(spent, Ordering::Relaxed);
         spent <= self.limit
     }
 
-    /// Whether more was spent than there was.
+    /// Whether more than the limit was spent.
     pub fn is_exceeded(&self) -> bool {
         self.spent.load(Ordering::Relaxed) > self.limit
     }
 
-    /// The error of the file that exceeds it.
+    /// The error for the file that exceeds the budget.
     pub fn exceeded(&self, path: &Path) -> Error {
         let problem = format!(
             "{} bytes unpack to more than {} MiB; expected at most 256 MiB, or {TIMES} times as many; if that is right, save them \
@@ -62,7 +65,7 @@ impl Budget {
         Error::data(path, None, problem)
     }
 
-    /// [`Budget::spend`], or the error.
+    /// Takes `bytes` off, as [`Budget::spend`] does. Errs once the budget is exceeded.
     pub fn take(&self, bytes: u64, path: &Path) -> Result<()> {
         if self.spend(bytes) { Ok(()) } else { Err(self.exceeded(path)) }
     }

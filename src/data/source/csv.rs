@@ -1,44 +1,46 @@
-//! CSV as RFC 4180 has it, and as strictly as Python's `csv.reader(strict=True)`: a quote that is out of place is an error.
+//! CSV as in RFC 4180, and as strict as Python's `csv.reader(strict=True)`: a misplaced quote is an
+//! error.
 //!
-//! The `csv` crate has no such mode. It reads on behind a quote that is out of place, and ends the last cell where the file ends, so that
-//! rows are lost without a word.
+//! The `csv` crate has no such mode. It reads past a misplaced quote, and ends an open quoted cell
+//! at the end of the file, so that rows are lost silently.
 
 use super::{MOST_COLUMNS, quoted};
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// A cell of more lines is likely one whose quote was meant to be a letter.
+/// Number of lines above which a quoted cell is suspect: its quote was probably meant as a letter.
 const MANY_LINES: usize = 20;
 
 /// A row.
 pub struct Record<'a> {
-    /// Its cells.
+    /// Cells of the row.
     pub cells: Vec<Cow<'a, str>>,
-    /// The line that it begins on.
+    /// Line that the row begins on.
     pub first: usize,
-    /// The line that it ends on.
+    /// Line that the row ends on.
     pub last: usize,
 }
 
-/// Reads rows, one after the other. A blank line is none.
+/// Reads rows one by one. Skips blank lines.
 pub struct Reader<'a> {
     path: &'a Path,
     delimiter: char,
     rest: &'a str,
     line: usize,
-    /// First and last line of the first cell of many lines, and how many there are.
+    /// First and last line of the first cell of more than `MANY_LINES` lines; `count_long` is the
+    /// number of such cells.
     long: Option<(usize, usize)>,
     count_long: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads `text`, which begins on the line `line` of the file `path`.
+    /// A reader of `text`, which begins on line `line` of the file `path`.
     pub fn new(path: &'a Path, text: &'a str, line: usize, delimiter: char) -> Self {
         Self { path, delimiter, rest: text, line, long: None, count_long: 0 }
     }
 
-    /// The next row, if there is one.
+    /// The next row; `None` at the end. Errs on a misplaced quote or too many columns.
     pub fn record(&mut self) -> Result<Option<Record<'a>>> {
         while self.end_line() {}
         if self.rest.is_empty() {
@@ -62,7 +64,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Warns of cells that are so long that a quote is likely a letter.
+    /// Warns about cells that are so long that a quote was probably meant as a letter.
     pub fn warn_of_long_cells(&self) {
         let Some((first, last)) = self.long else { return };
         let more = match self.count_long {
@@ -75,7 +77,7 @@ impl<'a> Reader<'a> {
         );
     }
 
-    /// Goes behind a line's end, if one is next.
+    /// Skips a line end, if one is next. Returns whether there was one.
     fn end_line(&mut self) -> bool {
         let rest = ["\r\n", "\n", "\r"].iter().find_map(|end| self.rest.strip_prefix(end));
         self.rest = rest.unwrap_or(self.rest);
@@ -93,7 +95,7 @@ impl<'a> Reader<'a> {
         Ok(cell.into())
     }
 
-    /// The cell whose quote was opened before `inside`.
+    /// Reads a quoted cell; `inside` begins after its opening quote.
     fn quoted_cell(&mut self, inside: &'a str) -> Result<Cow<'a, str>> {
         let first = self.line;
         let (mut cell, mut rest) = (Cow::Borrowed(""), inside);
@@ -144,25 +146,25 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many lines end in a text: with `\n`, `\r\n` or `\r`.
+/// Number of line ends in a text: `\n`, `\r\n` or `\r`.
 fn line_ends(text: &str) -> usize {
     let bytes = text.as_bytes();
     let pairs = bytes.windows(2).filter(|pair| pair == b"\r\n").count();
     bytes.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count() - pairs
 }
 
-/// The delimiters that a file is tried with, commas first.
+/// Delimiters to try on a file, in this order.
 pub const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 
-/// What can stand between columns, for messages.
+/// A description of valid delimiters, for messages.
 pub const DELIMITER: &str = "one character other than a quote or a line's end";
 
-/// Whether a character can stand between columns.
+/// Whether a character can be a delimiter.
 pub fn can_delimit(character: char) -> bool {
     !['"', '\n', '\r'].contains(&character)
 }
 
-/// A delimiter's name, of several: `semicolons`.
+/// A delimiter's name in the plural: `semicolons`.
 pub fn name(delimiter: char) -> String {
     match delimiter {
         ',' => "commas".into(),
@@ -173,7 +175,8 @@ pub fn name(delimiter: char) -> String {
     }
 }
 
-/// The delimiter that a text's first line says for Excel, `sep=;`, and what follows on that line.
+/// The delimiter in a first line `sep=;`, which Excel reads, and the text after that line; `None`
+/// if the first line is another.
 pub fn said_for_excel(text: &str) -> Option<(char, &str)> {
     let (line, rest) = text.split_once('\n')?;
     let line = line.trim_end_matches('\r');

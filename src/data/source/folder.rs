@@ -1,4 +1,4 @@
-//! `class/anything.txt`, as aclImdb has them.
+//! Class folders of texts, `class/anything.txt`, as in aclImdb.
 
 use super::input::{self, ending, format_of};
 use super::{Label, LabelColumns, Place, Row, Rows, quoted};
@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::{files, threads};
 use std::path::{Path, PathBuf};
 
-/// Reads the classes' files in the order of their names. Hidden folders are no classes, nor are aclImdb's unlabelled reviews.
+/// Reads the texts of the class folders, in the order of their names. Skips hidden folders, and
+/// aclImdb's unlabelled reviews. Errs if there are no texts.
 pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
     let labelled = !matches!(rows.columns.labels, LabelColumns::None);
@@ -22,7 +23,7 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     }
     let mut files = vec![];
     for class in sorted_entries(path)? {
-        // A link to nowhere may have been a class.
+        // `is_there` errs on a link to nothing, which may have been a class folder.
         if !files::is_there(&class)? || !class.is_dir() {
             continue;
         }
@@ -30,7 +31,7 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         if name.as_encoded_bytes().starts_with(b".") || (imdb && name == "unsup") {
             continue;
         }
-        // Shown as text, two names of other bytes could be one class.
+        // A lossy conversion to text could make one class of two names.
         let label = name.to_str().ok_or_else(|| {
             let problem = format!("{name:?} is a class folder whose name is not UTF-8");
             Error::data(path, None, problem)
@@ -51,7 +52,8 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
             tracing::warn!("{}: no .txt files, so it is no class", class.display());
         }
     }
-    // Tens of thousands of small files: most of the time goes into opening them.
+    // Read on all cores: with tens of thousands of small files, most of the time goes into opening
+    // them.
     let read: Vec<Result<Row>> = threads::map(&files, |(file, label)| {
         let text = input::read_plain(file)?;
         let text = text.trim_start_matches('\u{feff}').to_owned();
@@ -74,7 +76,7 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What is in a folder, in the order of the names.
+/// The entries of a folder, sorted by name.
 pub fn sorted_entries(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(path).and_then(|entries| {
         entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()

@@ -1,4 +1,4 @@
-//! Data files: what each is, by its name, and its bytes, unpacked where they are compressed.
+//! Data files: the format that a file's name gives, and its contents, decompressed if necessary.
 
 use super::budget::Budget;
 use crate::error::{Error, Result};
@@ -6,22 +6,22 @@ use crate::files::{self, open_regular, text_of};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-/// What is in a file of rows.
+/// Format of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Cells between delimiters, some in quotes.
+    /// Cells separated by a delimiter, some of them in quotes.
     Csv,
-    /// Cells between tabs.
+    /// Cells separated by tabs, without quotes.
     Tsv,
-    /// A JSON object a line.
+    /// One JSON object per line.
     JsonLines,
-    /// One array of JSON objects, or an object a line.
+    /// One array of JSON objects, or one object per line.
     Json,
     /// Parquet.
     Parquet,
 }
 
-/// What a file is compressed by.
+/// Compression of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
     /// gzip.
@@ -34,10 +34,10 @@ pub enum Packing {
     Xz,
 }
 
-/// The memory that a .xz may ask for, in KiB: `xz -9` asks for 64 MiB.
+/// Maximum memory to decompress a .xz with, in KiB; `xz -9` needs 64 MiB.
 const XZ_MEMORY_KIB: u32 = 128 << 10;
 
-/// How files begin that are no text, and the endings that they should have.
+/// First bytes of files that are not text, and the endings that such files should have.
 const BEGINNINGS: [(&[u8], &str); 6] = [
     (b"\x1F\x8B", ".gz"),
     (b"\x28\xB5\x2F\xFD", ".zst"),
@@ -47,7 +47,8 @@ const BEGINNINGS: [(&[u8], &str); 6] = [
     (b"PK\x03\x04", ".zip or .xlsx"),
 ];
 
-/// What a name that is a file's says of it, by its endings: `rows.csv.gz`.
+/// Format and compression of a file, by the endings of its name (`rows.csv.gz`); `None` if they do
+/// not give a format.
 pub fn format_of(path: &Path) -> Option<(Format, Option<Packing>)> {
     let packing = packing_of(path);
     let inner = if packing.is_some() { path.with_extension("") } else { path.to_owned() };
@@ -62,7 +63,7 @@ pub fn format_of(path: &Path) -> Option<(Format, Option<Packing>)> {
     Some((format, packing))
 }
 
-/// What a file is compressed by, by its ending.
+/// Compression of a file, by its ending; `None` if the ending is another.
 pub fn packing_of(path: &Path) -> Option<Packing> {
     Some(match ending(path).as_deref()? {
         "gz" => Packing::Gzip,
@@ -73,24 +74,26 @@ pub fn packing_of(path: &Path) -> Option<Packing> {
     })
 }
 
-/// Whether a name is one of a file of texts, which is no id of the Hub.
+/// Whether a file has an ending of texts or rows, so that its name is not an id on the Hugging Face
+/// Hub.
 pub fn has_ending(path: &Path) -> bool {
     packing_of(path).is_some()
         || format_of(path).is_some()
         || ending(path).is_some_and(|ending| ending == "txt")
 }
 
-/// Whether a path is a table of rows: a folder, or a file that is named as one.
+/// Whether a path is a table of rows: a folder, or a file with the ending of a data format.
 pub fn is_table(path: &Path) -> bool {
     path.is_dir() || format_of(path).is_some()
 }
 
-/// The file name's ending, in small letters: `csv`.
+/// The file name's ending in lower case: `csv`.
 pub fn ending(path: &Path) -> Option<String> {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }
 
-/// The text of a file of rows; where it is packed, its bytes are taken off the budget.
+/// Reads the text of a data file. If it is compressed, its decompressed bytes are taken off the
+/// budget.
 pub fn read_text(path: &Path, packing: Option<Packing>, budget: &Budget) -> Result<String> {
     let Some(packing) = packing else { return read_plain(path) };
     let (file, _) = open_regular(path)?;
@@ -102,10 +105,10 @@ pub fn read_text(path: &Path, packing: Option<Packing>, budget: &Budget) -> Resu
     text_of(path, bytes)
 }
 
-/// The text of a file that is not packed.
+/// Reads the text of a file that is not compressed.
 pub fn read_plain(path: &Path) -> Result<String> {
     let bytes = files::read(path)?;
-    // Of another encoding's ASCII letters every second byte is zero.
+    // In UTF-16, every second byte of ASCII letters is zero.
     let start = bytes.get(..bytes.len().min(1000)).unwrap_or_default();
     if start.iter().filter(|byte| **byte == 0).count() > start.len() / 4 {
         let problem = "full of NUL characters; if it is UTF-16, convert it, say with iconv";
@@ -121,10 +124,11 @@ pub fn read_plain(path: &Path) -> Result<String> {
     })
 }
 
-/// The bytes that were packed. An error of theirs is of the kind `InvalidData`.
+/// Decompresses `packed`. An empty file is an error of the kind `InvalidData`, and so is any error
+/// while reading the result.
 pub fn unpack(packed: impl Read + 'static, packing: Packing) -> io::Result<Box<dyn Read>> {
     let mut packed = BufReader::with_capacity(1 << 16, packed);
-    // Of no bytes at all some readers make an empty text.
+    // Some decoders turn an empty file into an empty text.
     if packed.fill_buf()?.is_empty() {
         let empty = io::Error::new(ErrorKind::InvalidData, "empty, so it is no whole file");
         return Err(empty);
@@ -137,7 +141,7 @@ pub fn unpack(packed: impl Read + 'static, packing: Packing) -> io::Result<Box<d
     })))
 }
 
-/// What comes out of a packed file.
+/// A decompressor whose errors say what may be wrong with the file.
 struct Unpacked(Box<dyn Read>);
 
 impl Read for Unpacked {
@@ -149,7 +153,7 @@ impl Read for Unpacked {
     }
 }
 
-/// What is wrong with a file that could not be read.
+/// The error for a file that could not be read: `InvalidData` means that its contents are wrong.
 pub fn unreadable(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         ErrorKind::InvalidData => Error::data(path, None, error.to_string()),

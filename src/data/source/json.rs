@@ -1,4 +1,4 @@
-//! JSON: an object a line, or one array of objects.
+//! JSON: one object per line, or one array of objects.
 
 use super::{Cell, Place, Rows, listed, quoted};
 use crate::error::{self, Error};
@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// An object a line.
+/// Reads one object per line. Skips blank lines.
 pub fn read_lines(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
     let file: Arc<Path> = path.into();
     for (i, line) in text.lines().enumerate() {
@@ -21,11 +21,12 @@ pub fn read_lines(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result
     Ok(())
 }
 
-/// One array of objects; or an object a line, as `to_json` of pandas with `lines=True` and of Hugging Face's data sets writes them.
+/// Reads one array of objects, or one object per line, as pandas' `to_json` with `lines=True` and
+/// Hugging Face's `datasets` write it.
 pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
     let first = text.trim_start().lines().next().unwrap_or_default().trim_end();
     if !first.starts_with('[') {
-        // Of an object of several lines, the first is none.
+        // The first line of an object that spans several lines is not valid JSON.
         if first.starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_err() {
             let problem = "not one array of JSON objects, and not an object a line";
             return Err(Error::data(path, None, problem));
@@ -43,14 +44,14 @@ pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
     }
 }
 
-/// Takes the elements of an array as rows, one after the other.
+/// Adds the elements of an array to `rows`, one by one.
 struct Elements<'a, 'r, 't> {
     path: Arc<Path>,
     text: &'t str,
     /// The line of the byte `counted`.
     line: usize,
     counted: usize,
-    /// Why it stopped.
+    /// The error of the row at which reading stopped.
     failed: Option<Error>,
     rows: &'r mut Rows<'a>,
 }
@@ -79,7 +80,8 @@ impl<'de> Visitor<'de> for &mut Elements<'_, '_, '_> {
     }
 }
 
-/// The fields of an object that are read.
+/// The configured fields of an object, in the order of `Columns::named`. Errs if one is missing or
+/// repeated.
 fn fields(object: &str, place: &Place, rows: &Rows<'_>) -> error::Result<Vec<Cell>> {
     let names = rows.columns.named();
     let mut deserializer = serde_json::Deserializer::from_str(object);
@@ -105,23 +107,24 @@ fn fields(object: &str, place: &Place, rows: &Rows<'_>) -> error::Result<Vec<Cel
     values.into_iter().zip(&names).map(cell).collect()
 }
 
-/// What the parser says of a text, without where: it knows no other place than one within the value that it was given.
+/// The parser's message without its line and column, which count from the start of the value
+/// instead of the file's.
 fn not_json(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     format!("not JSON: {}", text.strip_suffix(&place).unwrap_or(&text))
 }
 
-/// Finds the fields of an object that are named.
+/// A visitor that finds the configured fields of an object.
 struct Fields<'a>(&'a [(&'a str, &'a str)]);
 
-/// What was found of an object.
+/// The fields found in an object.
 struct Found<'de> {
-    /// The values of the named fields.
+    /// Values of the configured fields.
     values: Vec<Option<&'de RawValue>>,
-    /// The names of its first fields.
+    /// Names of the object's first fields.
     there: Vec<String>,
-    /// Which of the named fields is there more than once.
+    /// Index of a configured field that is there more than once.
     twice: Option<usize>,
 }
 
@@ -133,7 +136,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        // More than a message shows, so that it ends in dots.
+        // More than a message shows, so that its list ends in dots.
         const MOST: usize = 30;
         let (mut values, mut there, mut twice) = (vec![None; self.0.len()], vec![], None);
         while let Some(name) = object.next_key::<String>()? {
@@ -156,7 +159,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
 }
 
 fn cell(value: &RawValue) -> serde_json::Result<Cell> {
-    // Its elements would take many times as much.
+    // In memory the elements take many times as much.
     const MOST: usize = 1 << 20;
     let written = value.get();
     if written.starts_with('"') {
@@ -177,7 +180,7 @@ fn cell(value: &RawValue) -> serde_json::Result<Cell> {
     })
 }
 
-/// A text, or a number or a truth value as one; nothing of what holds others or is missing.
+/// A string, number or boolean as text; `None` for an array, an object or null.
 fn simple(value: &RawValue) -> serde_json::Result<Option<String>> {
     let written = value.get();
     Ok(match written.as_bytes().first() {
@@ -188,13 +191,14 @@ fn simple(value: &RawValue) -> serde_json::Result<Option<String>> {
     })
 }
 
-/// A number as a label: a whole one has its digits, however many, and `1.0` is the class 1, as it is in other formats.
+/// A number as a label. An integer keeps all its digits, and `1.0` is the class 1, as in other
+/// formats.
 fn number(written: &str) -> serde_json::Result<String> {
     if !written.contains(['.', 'e', 'E']) && written != "-0" {
         return Ok(written.to_owned());
     }
     let number: serde_json::Number = serde_json::from_str(written)?;
     let whole = number.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15);
-    // A zero has no sign.
+    // Adding 0.0 makes a negative zero positive.
     Ok(whole.map_or_else(|| number.to_string(), |x| format!("{:.0}", x + 0.0)))
 }

@@ -1,4 +1,5 @@
-//! Rows from a file, whose ending says what it is, or from a folder of class folders or of Parquet files.
+//! Rows from a file, whose ending gives its format, or from a folder of class folders or of Parquet
+//! files.
 
 mod budget;
 mod csv;
@@ -21,12 +22,13 @@ use input::Format;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where a row comes from, for messages.
+/// The place that a row comes from, for messages.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// The file.
     pub path: Arc<Path>,
-    /// Its line, or in Parquet its row, counted from 1; `None` where the file is the row.
+    /// The line in the file, or the row in Parquet, counted from 1; `None` if the whole file is the
+    /// row.
     pub line: Option<usize>,
 }
 
@@ -57,25 +59,26 @@ pub struct Row {
     pub labels: Option<Vec<Label>>,
     /// Whether the labels are a list, or a text cut at a separator.
     pub list: bool,
-    /// A list of 0 and 1, one for each label of the task, instead of labels: one of the two occurs twice in it, so they are no names.
+    /// A list of 0 and 1, one for each label of the task, instead of names of labels. Set only if
+    /// one of the two occurs twice, so that they cannot be names.
     pub flags: Box<[bool]>,
-    /// Where it comes from.
+    /// The place that the row comes from.
     pub place: Place,
 }
 
 impl Row {
-    /// The labels that it has.
+    /// The labels of the row; empty if they were not read.
     pub fn labels(&self) -> &[Label] {
         self.labels.as_deref().unwrap_or_default()
     }
 }
 
-/// A label as it is written.
+/// A label as written in the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
-    /// Its name.
+    /// Name of the label.
     pub name: String,
-    /// Its number, where the file says which name has which.
+    /// Class number, if the file's metadata names the classes.
     pub number: Option<i64>,
 }
 
@@ -88,50 +91,52 @@ impl std::fmt::Display for Label {
     }
 }
 
-/// What was read.
+/// The rows of a file or several.
 #[derive(Debug)]
 pub struct Table {
     /// The rows.
     pub rows: Vec<Row>,
-    /// The names of the classes, by number, where the file says them: Hugging Face's `ClassLabel`.
+    /// The names of the classes, by number, if the file's metadata has them (Hugging Face's
+    /// `ClassLabel`).
     pub classes: Option<Vec<String>>,
 }
 
-/// Which columns (CSV, TSV, Parquet) or fields (JSONL) are read.
+/// Columns (CSV, TSV, Parquet) or fields (JSON) to read.
 #[derive(Debug, Clone)]
 pub struct Columns {
-    /// The text's.
+    /// Column of the text.
     pub text: String,
-    /// The second text's, where there are pairs.
+    /// Column of the second text, for pairs.
     pub text_pair: Option<String>,
-    /// The labels'.
+    /// Columns of the labels.
     pub labels: LabelColumns,
-    /// Whether the first line of a CSV or TSV names the columns; without it they are named by number, from 1.
+    /// Whether the first line of a CSV or TSV names the columns. If not, columns are named by
+    /// number, from 1.
     pub header: bool,
-    /// What stands between the columns of a CSV; `None` where its first lines are to show it.
+    /// Delimiter of a CSV; `None` to detect it from the first lines.
     pub delimiter: Option<char>,
-    /// Whether a row with something wrong in it is left out, with a warning, instead of ending the run.
+    /// Whether an invalid row is left out, with a warning, instead of ending the run.
     pub skip_bad_rows: bool,
 }
 
-/// Where a row's labels are.
+/// The columns that hold a row's labels.
 #[derive(Debug, Clone)]
 pub enum LabelColumns {
-    /// They are not read.
+    /// Labels are not read.
     None,
-    /// In one column.
+    /// One column.
     One {
-        /// Its name.
+        /// Name of the column.
         name: String,
-        /// What stands between several labels.
+        /// Separator between several labels in a text.
         separator: Option<String>,
     },
-    /// A column of 0 or 1 for each label.
+    /// One column of 0 or 1 for each label.
     Each(Vec<String>),
 }
 
 impl Columns {
-    /// Every column that is read, with the configuration's key for it.
+    /// Columns to read, each as its key in the configuration and its name.
     fn named(&self) -> Vec<(&'static str, &str)> {
         let mut named = vec![("text_column", self.text.as_str())];
         named.extend(self.text_pair.as_deref().map(|name| ("text_pair_column", name)));
@@ -145,7 +150,8 @@ impl Columns {
         named
     }
 
-    /// A row from the values of the columns, in the order of [`Columns::named`]; labels are numbers of `classes` where there are some.
+    /// Makes a row from the values of the columns, in the order of [`Columns::named`]. If `classes`
+    /// are given, labels are numbers of these classes.
     fn row(&self, values: Vec<Cell>, classes: Option<&[String]>, place: Place) -> Result<Row> {
         let mut values = values.into_iter().zip(self.named());
         let mut text = || match values.next() {
@@ -190,7 +196,7 @@ impl Columns {
                 if list && classes.is_none() {
                     flags = spelling::flags(&labels).unwrap_or_default().into();
                 }
-                // As they are compared: without space around them.
+                // Labels are compared without white space around them.
                 let trimmed = labels
                     .iter()
                     .map(|label| label.trim())
@@ -221,7 +227,7 @@ impl Columns {
     }
 }
 
-/// A label, by its number where the file has names for them.
+/// Makes a label. If the file names its `classes`, `label` must be the number of one.
 fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label> {
     let Some(classes) = classes else {
         return Ok(Label { name: label.to_owned(), number: None });
@@ -230,7 +236,7 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
     let name = number.and_then(|i| usize::try_from(i).ok()).and_then(|i| classes.get(i));
     match name {
         Some(name) => Ok(Label { name: name.clone(), number }),
-        // With which the Hub marks rows without a label.
+        // The Hub marks rows without a label with -1.
         None if number == Some(-1) => Err(place.error("no label (-1)")),
         None => {
             let most = classes.len().saturating_sub(1);
@@ -240,18 +246,18 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
     }
 }
 
-/// More columns are no table; a line of commas alone would take all memory.
+/// Maximum number of columns. Without a limit, a line of commas could take all memory.
 const MOST_COLUMNS: usize = 1 << 20;
 
 /// A value of a column.
 enum Cell {
-    /// A text, or a number or a truth value as one.
+    /// A text, or a number or boolean as text.
     Text(String),
-    /// Several.
+    /// A list of texts.
     Texts(Vec<String>),
-    /// Nothing there.
+    /// A missing value.
     Null,
-    /// Something else, as it is shown in messages.
+    /// Any other value, as shown in messages.
     Other(String),
 }
 
@@ -269,14 +275,14 @@ impl std::fmt::Display for Cell {
     }
 }
 
-/// The rows read so far, and those left out.
+/// The rows read so far, and the number left out.
 struct Rows<'a> {
     columns: &'a Columns,
     rows: Vec<Row>,
     skipped: usize,
-    /// What may come out of the file, where that is not plain from its size.
+    /// The limit on what the file may expand to; `None` if its size is the limit.
     budget: Option<Budget>,
-    /// Bytes of the longest name of a class, which a label's number stands for.
+    /// Bytes of the longest name of a class, which may replace a label's number.
     longest_name: u64,
 }
 
@@ -285,7 +291,8 @@ impl<'a> Rows<'a> {
         Self { columns, rows: vec![], skipped: 0, budget: None, longest_name: 0 }
     }
 
-    /// Takes the row that the values of the columns make, labels being numbers of `classes` where there are some.
+    /// Adds the row that the values of the columns make, as [`Columns::row`] does, and takes its
+    /// size off the budget.
     fn add(
         &mut self,
         cells: Result<Vec<Cell>>,
@@ -314,7 +321,8 @@ impl<'a> Rows<'a> {
         self.take(row)
     }
 
-    /// Takes a row, or what is wrong with it.
+    /// Adds a row. With `skip_bad_rows`, an error in the data is counted as a row left out; other
+    /// errors are returned.
     fn take(&mut self, row: Result<Row>) -> Result<()> {
         match row {
             Ok(row) => self.rows.push(row),
@@ -341,11 +349,12 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What [`read`] can read, for messages.
+/// Formats that [`read`] supports, for messages.
 pub const FORMATS: &str = ".csv, .tsv, .jsonl, .json (each also as .gz, .zst, .bz2 or .xz), .parquet, or a folder of class folders or of Parquet \
      files";
 
-/// Reads all rows of a file or a folder.
+/// Reads all rows of a file or a folder. Errs if there are none, or if one is invalid and not to be
+/// skipped.
 pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
     if path.is_dir() {
         if let Some(files) = shards::of_folder(path)? {
@@ -358,7 +367,7 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
     read_file(path, columns, &Budget::of(&[path]))
 }
 
-/// Reads all rows of a file; what is unpacked is taken off the budget.
+/// Reads all rows of a file. Decompressed bytes are taken off the budget.
 fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
     let Some((format, packing)) = input::format_of(path) else {
         std::fs::metadata(path).map_err(Error::io("read", path))?;
@@ -395,7 +404,8 @@ fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
     Ok(Table { rows, classes })
 }
 
-/// Reads all rows of several files, as one; or of a folder.
+/// Reads all rows of several files as one table, or of one file or folder. Errs if the files name
+/// different classes.
 pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
     if let [path] = paths {
         return read(path, columns);

@@ -1,5 +1,6 @@
-//! Parquet's pages, checked for what the library takes on trust: that the file does not end in them, how many values they say they
-//! have, and how much they unpack to. A damaged or made-up file of 200 bytes would take all memory, or be read forever.
+//! Checks of Parquet pages for what the library takes on trust: that the file does not end within
+//! them, how many values they declare, and how much they decompress to. Without these checks, a
+//! damaged or crafted file of 200 bytes could take all memory or be read forever.
 
 use super::budget::{Budget, ENTRY};
 use bytes::Bytes;
@@ -15,16 +16,17 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A file whose end is an error to whoever reads on: behind the pages there always is a footer. The library would go on counting
-/// what it skips.
+/// A file whose end is an error to its readers: a footer always follows the pages. The library
+/// would otherwise keep counting the bytes that it skips.
 #[derive(Clone)]
 pub struct Endless {
     file: Arc<File>,
-    /// Where the contents of the page are that was checked, and how long they are: the library is to read those.
+    /// Offset and length of the contents of the page that was checked: only these may be read.
+    /// `None` allows any.
     checked: Arc<Mutex<Option<(u64, u64)>>>,
 }
 
-/// A part of it.
+/// A reader of a part of an [`Endless`].
 pub struct Part(BufReader<File>);
 
 impl Endless {
@@ -32,7 +34,7 @@ impl Endless {
         Self { file: Arc::new(file), checked: Arc::default() }
     }
 
-    /// Lets [`ChunkReader::get_bytes`] give these bytes, once, or where there are none, any.
+    /// Restricts [`ChunkReader::get_bytes`] to these bytes (offset and length); `None` allows any.
     fn expect(&self, contents: Option<(u64, u64)>) {
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = contents;
     }
@@ -117,7 +119,7 @@ struct Pages {
     column: ColumnDescPtr,
     codec: Compression,
     file: Endless,
-    /// Where the next page begins, and how much there is from there on.
+    /// Offset of the next page; `length` is the number of bytes of the column from there on.
     start: u64,
     length: u64,
     /// Bytes of the dictionary's longest value.
@@ -134,7 +136,7 @@ impl Pages {
         if self.budget.spend(bytes) { Ok(()) } else { Err(self.error("too large")) }
     }
 
-    /// Checks how much the next page unpacks to, before it is unpacked.
+    /// Checks how much the next page decompresses to, before the library decompresses it.
     fn check_next(&mut self) -> Result<()> {
         while self.length > 0 {
             let header = Header::read(self.file.get_read(self.start)?)?;
@@ -145,7 +147,7 @@ impl Pages {
                 .checked_sub(all)
                 .ok_or_else(|| self.error("a page of another column"))?;
             self.start += all;
-            // The library passes over these.
+            // The library skips index pages.
             if header.kind == INDEX_PAGE {
                 continue;
             }
@@ -178,7 +180,7 @@ impl PageReader for Pages {
         if page.is_dictionary_page() {
             self.longest = longest(&page, &self.column);
         } else if self.column.max_rep_level() > 0 {
-            // All values of a row are made at once.
+            // The library holds all values of a row at once.
             let dictionary =
                 matches!(page.encoding(), Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY);
             let each = ENTRY + if dictionary { self.longest } else { 0 };
@@ -204,12 +206,13 @@ impl Iterator for Pages {
     }
 }
 
-/// Whether more than `room` comes out, where the library would go on unpacking.
+/// Whether `packed` decompresses to more than `room` bytes, for codecs whose output the library
+/// does not limit.
 fn unpacks_to_more(packed: &[u8], codec: Compression, room: u64) -> bool {
     const LZ4_FRAME: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
     let count = |unpacked: &mut dyn Read| {
         let mut unpacked = unpacked.take(room.saturating_add(1));
-        // What is damaged is found by the library.
+        // The library reports damaged data.
         let mut buffer = [0; 1 << 13];
         let mut count = 0;
         while let Ok(1..) = unpacked.read(&mut buffer).inspect(|read| count += *read as u64) {}
@@ -228,13 +231,13 @@ fn unpacks_to_more(packed: &[u8], codec: Compression, room: u64) -> bool {
 
 const INDEX_PAGE: i64 = 1;
 
-/// What the header of a page says, in Thrift's compact form.
+/// The header of a page, in Thrift's compact protocol.
 #[derive(Default)]
 struct Header {
     kind: i64,
     unpacked: u64,
     packed: u64,
-    /// Bytes of the levels, which are not packed.
+    /// Bytes of the levels, which are not compressed.
     levels: u64,
     /// Bytes of the header itself.
     length: u64,
@@ -252,7 +255,7 @@ impl Header {
                     (8, 6) => 4,
                     _ => return true,
                 };
-                // Said twice, either could count.
+                // The library could use either value of a repeated field, so it is refused.
                 said.get_mut(place as usize).is_some_and(|said| said.replace(value).is_none())
             })
             .map_err(|e| ParquetError::General(format!("a page's header: {e}")))?;
@@ -281,7 +284,7 @@ impl Thrift {
         Ok(byte)
     }
 
-    /// Seven bits a byte, the least first.
+    /// Reads a varint: seven bits per byte, least significant first.
     fn number(&mut self) -> io::Result<u64> {
         let mut number = 0;
         for i in 0..10 {
@@ -294,10 +297,12 @@ impl Thrift {
         Err(ErrorKind::InvalidData.into())
     }
 
-    /// Reads the fields of a structure that is the field `outer` of another; `hear` hears its 32-bit integers, and whether they are good.
+    /// Reads the fields of a struct that is the field `outer` of another (0 for the header itself).
+    /// Calls `hear` with `outer`, the field and the value of each 32-bit integer; errs if it
+    /// returns false.
     ///
-    /// The library reads a field that it knows as what it should be, whatever the header says that it is: only where both are the same do
-    /// we see what it will see.
+    /// The library reads a known field as the type that it expects, whatever type the header
+    /// declares. Any other declared type is refused, so that we see what the library will see.
     fn structure(
         &mut self,
         outer: i64,
@@ -338,7 +343,7 @@ impl Thrift {
 
     fn skip(&mut self, kind: u8, depth: u8) -> io::Result<()> {
         match kind {
-            // Of a field, a truth value is its kind.
+            // The value of a boolean field is its type.
             TRUE | FALSE => {}
             3 => drop(self.byte()?),
             4..=6 => drop(self.number()?),
@@ -358,7 +363,7 @@ impl Thrift {
                 }
                 self.skip(byte & 0xF, depth + 1)?;
             },
-            // Of lists and maps there are none in a page's header.
+            // A page header has no lists or maps.
             _ => return Err(ErrorKind::InvalidData.into()),
         }
         Ok(())
@@ -370,7 +375,8 @@ const FALSE: u8 = 2;
 const INT32: u8 = 5;
 const STRUCTURE: u8 = 12;
 
-/// What a field of a page's header (0), or of one of its parts, is; nothing of one that the library passes over.
+/// The type of a field of a page header (`outer` 0) or of one of its structs; `None` for a field
+/// that the library skips.
 fn kind_of(outer: i64, field: i64) -> Option<u8> {
     match (outer, field) {
         (0, 1..=4) | (5, 1..=4) | (7, 1..=2) | (8, 1..=6) => Some(INT32),
@@ -380,7 +386,7 @@ fn kind_of(outer: i64, field: i64) -> Option<u8> {
     }
 }
 
-/// A number whose last bit is its sign.
+/// Decodes a zigzag number, whose lowest bit is its sign.
 fn signed(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
@@ -405,17 +411,19 @@ fn longest(page: &Page, column: &ColumnDescriptor) -> u64 {
     u64::from(longest)
 }
 
-/// How much the values of a page take beyond its own bytes; nothing where they cannot be in it.
+/// Bytes that the values of a page take beyond its own; `None` if the page cannot hold as many
+/// values as it declares.
 fn plausible(page: &Page, column: &ColumnDescriptor) -> Option<u64> {
     let (count, encoding) = (page.num_values() as usize, page.encoding());
     let buffer: &[u8] = page.buffer();
     let values = match page {
-        // Plain, so that each takes a bit or more.
+        // Plain encoding: each value takes a bit or more.
         Page::DictionaryPage { .. } => return (count <= 8 * buffer.len()).then_some(0),
         Page::DataPageV2 { rep_levels_byte_len, def_levels_byte_len, .. } => {
             buffer.get((*rep_levels_byte_len as usize + *def_levels_byte_len as usize)..)
         }
-        // Levels behind their length; without one, of the kind that is no longer written, nothing is known.
+        // Each kind of levels follows its length. The deprecated bit-packed levels have no length,
+        // so the values after them cannot be located.
         Page::DataPage { .. } => [column.max_rep_level(), column.max_def_level()]
             .iter()
             .filter(|most| **most > 0)
@@ -428,7 +436,8 @@ fn plausible(page: &Page, column: &ColumnDescriptor) -> Option<u64> {
         Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY => {
             deltas(values?, count).map(|_| 0)
         }
-        // How much of the value before it each begins with, and then the lengths of the rest.
+        // First the lengths of the prefixes shared with the previous value, then those of the
+        // suffixes.
         Encoding::DELTA_BYTE_ARRAY => {
             let (repeated, rest) = deltas(values?, count)?;
             deltas(rest, count).map(|_| repeated)
@@ -437,7 +446,8 @@ fn plausible(page: &Page, column: &ColumnDescriptor) -> Option<u64> {
     }
 }
 
-/// The sum of numbers in DELTA_BINARY_PACKED, `most` at most, and what follows on them; nothing where that is not what they are.
+/// The sum of numbers in DELTA_BINARY_PACKED, without negative ones, and the bytes after them;
+/// `None` if there are more than `most` or the bytes are invalid.
 fn deltas(bytes: &[u8], most: usize) -> Option<(u64, &[u8])> {
     let (block_size, rest) = number(bytes)?;
     let (blocks, rest) = number(rest)?;
@@ -456,10 +466,10 @@ fn deltas(bytes: &[u8], most: usize) -> Option<(u64, &[u8])> {
         (least, rest) = number(rest)?;
         (widths, rest) = rest.split_at_checked(blocks)?;
         for width in widths {
-            // Behind the last value the widths may be anything.
+            // After the last value, the widths may be anything.
             let width = if left == 0 { 0 } else { usize::from(*width) };
             let length = per_block.checked_mul(width)? / 8;
-            // The last block may be cut.
+            // The last miniblock may be cut off.
             let (block, behind) = rest.split_at(length.min(rest.len()));
             for i in 0..per_block.min(left) {
                 let delta = bits(block, i.checked_mul(width)?, width);
@@ -473,7 +483,8 @@ fn deltas(bytes: &[u8], most: usize) -> Option<(u64, &[u8])> {
     Some((sum, rest))
 }
 
-/// The number of `width` bits, 64 at most, that begins at a bit, the least first; what is cut off is zero.
+/// The number of `width` bits, at most 64, from the bit `start` on, least significant first. Bits
+/// beyond the end are 0.
 fn bits(bytes: &[u8], start: usize, width: usize) -> u64 {
     let (skip, width) = (start % 8, width.min(64));
     let bytes = bytes.iter().skip(start / 8).take(9).enumerate();
@@ -481,7 +492,8 @@ fn bits(bytes: &[u8], start: usize, width: usize) -> u64 {
     (all >> skip & ((1 << width) - 1)) as u64
 }
 
-/// A number of seven bits a byte, the least first.
+/// Decodes a varint: seven bits per byte, least significant first. Returns it and the bytes after
+/// it.
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let length = 1 + bytes.iter().take(10).position(|byte| byte & 0x80 == 0)?;
     let (bytes, rest) = bytes.split_at_checked(length)?;

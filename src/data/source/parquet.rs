@@ -1,4 +1,5 @@
-//! Parquet, as the Hugging Face Hub keeps data sets: columns of strings, numbers, or lists of them.
+//! Parquet, the format of data sets on the Hugging Face Hub: columns of strings, numbers, or lists
+//! of them.
 
 use super::budget::{Budget, ROW};
 use super::pages::{Checked, Endless};
@@ -15,9 +16,11 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Reads the columns that are named, and no others. Returns the names of the classes where the file says them.
+/// Reads only the configured columns into `rows`. Returns the names of the classes if the file's
+/// metadata has them.
 pub fn read(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
-    // On some damaged files the library panics: for this long its message is nobody's.
+    // The library panics on some damaged files. Its message is hidden, because the error below says
+    // what the user needs to know.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let read =
@@ -35,7 +38,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     let file = Endless::new(file);
     let reader = SerializedFileReader::new(file.clone()).map_err(broken)?;
     let count = reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
-    // A page of one text repeated says any number of rows in a few bytes.
+    // A page that repeats one text can declare any number of rows in a few bytes.
     if count.fold(0, u64::saturating_add).saturating_mul(ROW) > budget.left() {
         return Err(budget.exceeded(path));
     }
@@ -95,7 +98,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     Ok(classes)
 }
 
-/// The type of a column's values, or of the values in its lists; nothing of a column of anything else.
+/// The type of a column's values, or of the values in its lists; `None` for any other column.
 fn values(field: &TypePtr) -> Option<TypePtr> {
     let only = |group: &TypePtr| match group.is_group().then(|| group.get_fields()) {
         Some([only]) => Some(only.clone()),
@@ -107,13 +110,14 @@ fn values(field: &TypePtr) -> Option<TypePtr> {
     if field.get_basic_info().converted_type() != ConvertedType::LIST {
         return None;
     }
-    // The list, what repeats in it, and what that holds, which older writers leave out.
+    // A list holds a repeated group that holds the value. Older writers leave the group out.
     let repeated = only(field)?;
     let value = if repeated.is_primitive() { repeated } else { only(&repeated)? };
     value.is_primitive().then_some(value)
 }
 
-/// What values are that the library would give as numbers or bytes, since it goes by an older annotation that has no name for them.
+/// A name for values that the library would return as numbers or bytes because it uses the older
+/// `ConvertedType`, which cannot express their type; `None` if they can be read.
 fn unreadable(values: &Type) -> Option<&'static str> {
     let about = values.get_basic_info();
     match about.logical_type_ref() {
@@ -139,20 +143,20 @@ fn cell(field: &Field) -> Cell {
         | Field::UShort(_)
         | Field::UInt(_)
         | Field::ULong(_) => Some(field.to_string()),
-        // 1.00 is 1; and a whole one is shown with a point behind it.
+        // The label 1.00 is the class 1. `Field` shows a whole number with a trailing point.
         Field::Decimal(_) => {
             let text = field.to_string();
             let whole = text.split_once('.').filter(|(_, rest)| rest.bytes().all(|b| b == b'0'));
             Some(whole.map(|(whole, _)| whole.to_owned()).unwrap_or(text))
         }
-        // Not as `Field` shows them, which is cut or in powers of ten.
-        // A zero has no sign.
+        // `Field` would cut floats or show powers of ten. Adding 0.0 makes a negative zero
+        // positive.
         Field::Float16(number) => Some((number.to_f32() + 0.0).to_string()),
         Field::Float(number) => Some((number + 0.0).to_string()),
         Field::Double(number) => Some((number + 0.0).to_string()),
         _ => None,
     };
-    // With which pandas marks what is missing.
+    // pandas writes NaN for a missing value.
     if let Some(text) = simple(field) {
         return if text == "NaN" && !matches!(field, Field::Str(_)) {
             Cell::Null
@@ -174,13 +178,14 @@ fn cell(field: &Field) -> Cell {
     }
 }
 
-/// The names of the classes where the file says them: Hugging Face's `ClassLabel`, whose values are their numbers.
+/// The names of the classes from Hugging Face's `ClassLabel` in the file's metadata, whose values
+/// are class numbers; `None` if there is none.
 fn class_names(metadata: &FileMetaData, column: &str) -> Option<Vec<String>> {
     let entries = metadata.key_value_metadata()?;
     let text = entries.iter().find(|entry| entry.key == "huggingface")?.value.as_deref()?;
     let value: Value = serde_json::from_str(text).ok()?;
     let feature = value.pointer("/info/features")?.get(column)?;
-    // Of a list of labels, its element's.
+    // For a list of labels, the names are in the feature of its elements.
     let element = feature.get("feature").or_else(|| feature.get(0)).unwrap_or(feature);
     serde_json::from_value(element.get("names")?.clone()).ok()
 }

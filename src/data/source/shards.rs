@@ -1,4 +1,4 @@
-//! The Parquet files that one split of a data set is kept in, on the Hub and in a folder.
+//! The Parquet files of one split of a data set, on the Hub or in a folder.
 
 use super::folder::sorted_entries;
 use super::input::ending;
@@ -7,9 +7,10 @@ use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// The Parquet files of a folder, or of the `data` in it as data sets are downloaded; `None` where there are none.
+/// The Parquet files of a folder, or of its folder `data`, where downloaded data sets have them;
+/// `None` if there are none.
 ///
-/// They must be those of one split, and all of them.
+/// Errs unless they are all the files of one split.
 pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let entries = sorted_entries(path)?;
     let is_parquet =
@@ -39,11 +40,11 @@ pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         );
         return Err(Error::data(path, None, problem));
     }
-    // Where the Hub has them.
+    // Paths as on the Hub.
     let name =
         |file: &PathBuf| format!("data/{}", file.file_name().unwrap_or_default().to_string_lossy());
     let names: Vec<String> = files.iter().map(name).collect();
-    // Other programs number them as parts, of one table.
+    // Other programs write one table as files named `part-...`.
     if names.iter().all(|name| stem(name).starts_with("part-")) {
         return Ok(Some(files));
     }
@@ -61,8 +62,11 @@ pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     Ok(Some(files))
 }
 
-/// Checks that no file of a split is missing: of `train-00000-of-00003` by their count, of `0000`, `0001` by their numbers, and then
-/// the next one is what must not be there.
+/// Checks that no file of a split is missing: files like `train-00000-of-00003` by their count,
+/// files like `0000` and `0001` by their numbers.
+///
+/// Returns the files that must not exist: in the second case the next number. Errs with the
+/// problem.
 pub fn whole(files: &[String]) -> std::result::Result<Vec<String>, String> {
     let Some(first) = files.first() else { return Ok(vec![]) };
     let names = || files.iter().map(String::as_str);
@@ -95,7 +99,8 @@ fn stem(file: &str) -> &str {
     file.rsplit('/').next().unwrap_or(file).trim_end_matches(".parquet")
 }
 
-/// The number of a file and how many there are: 1 and 3 of `train-00001-of-00003`, or of `train-00001-of-00003-0123456789abcdef`.
+/// The number of a file and the number of files: 1 and 3 for `train-00001-of-00003` or
+/// `train-00001-of-00003-0123456789abcdef`.
 fn number_of(file: &str) -> Option<(usize, usize)> {
     let (start, end) = stem(file).split_once("-of-")?;
     let (_, number) = start.rsplit_once('-')?;
@@ -107,11 +112,13 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Subset and split of a Parquet file: `SUBSET/SPLIT-00000-of-00001`, `data/SPLIT-...`, `SUBSET/SPLIT/0000`.
+/// Subset and split of a Parquet file: `SUBSET/SPLIT-00000-of-00001`, `data/SPLIT-...`,
+/// `SUBSET/SPLIT/0000`; `None` for another file.
 pub fn place_of(file: &str) -> Option<(String, String)> {
     let stem = file.strip_suffix(".parquet")?;
     let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-    // The split is the name up to its number, or the folder where the name is a number alone.
+    // The split is the name up to its number. If the name is only a number, the split is the
+    // folder.
     let (subset, split) = if is_number(name) {
         folder.rsplit_once('/').unwrap_or(("", folder))
     } else {

@@ -1,4 +1,4 @@
-//! CSV and TSV.
+//! CSV and TSV files.
 
 use super::csv::{self, Reader, Record};
 use super::{Cell, MOST_COLUMNS, Place, Rows, listed};
@@ -7,16 +7,17 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where the columns that are read stand in a line.
+/// Positions in a line of the columns to read.
 struct Positions {
     positions: Vec<usize>,
     width: Option<usize>,
-    /// The cells of the header that are read.
+    /// Cells of the header for the columns to read.
     header: Vec<String>,
 }
 
 impl Positions {
-    /// By the names in the header, which stands on the line `line`; a missing one may be explained by `hint`.
+    /// Finds the columns by name in the header, which is on line `line`. `hint` is added to the
+    /// error for a missing column.
     fn in_header<T: AsRef<str>>(
         path: &Path,
         line: usize,
@@ -47,7 +48,7 @@ impl Positions {
         Ok(Self { positions, width: Some(header.len()), header: names })
     }
 
-    /// By number, from 1.
+    /// Finds the columns by number, from 1.
     fn by_number(path: &Path, rows: &Rows<'_>) -> Result<Self> {
         let number = |(key, name): (&str, &str)| match name.parse::<usize>() {
             Ok(number) if number >= 1 => Ok(number - 1),
@@ -62,7 +63,7 @@ impl Positions {
         Ok(Self { positions, width: None, header: vec![] })
     }
 
-    /// Adds the row of these cells; `found` is how many the line has.
+    /// Adds the row of these cells to `rows`; `found` is the number of cells in the line.
     fn take(
         &mut self,
         cells: &[impl AsRef<str>],
@@ -70,11 +71,11 @@ impl Positions {
         place: Place,
         rows: &mut Rows<'_>,
     ) -> Result<()> {
-        // Without a header the first line says how many there are.
+        // Without a header, the first line gives the number of columns.
         let width = *self.width.get_or_insert(found);
         let is_header =
             |(&i, name): (&usize, &String)| cells.get(i).is_some_and(|c| c.as_ref() == name);
-        // A table of one column may have a text that is its name.
+        // In a table of one column, a text may equal the column's name.
         let is_header = width > 1
             && !self.header.is_empty()
             && self.positions.iter().zip(&self.header).all(is_header);
@@ -96,7 +97,8 @@ impl Positions {
     }
 }
 
-/// Quotes are as in RFC 4180; what stands between columns is told by the first lines, unless it is said.
+/// Reads a CSV with quotes as in RFC 4180. The delimiter is detected from the first lines unless
+/// the file or the configuration gives it.
 pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     let file: Arc<Path> = path.into();
     let (mut reader, delimiter) = csv_reader(path, text, rows)?;
@@ -108,7 +110,7 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
         Positions::by_number(path, rows)?
     };
     while let Some(Record { cells, first, last }) = reader.record()? {
-        // A quote that is not closed eats rows, which nobody can have meant to leave out.
+        // An unclosed quote swallows rows, so this ends the run even with `skip_bad_rows`.
         if let Some(width) = positions.width.filter(|width| last > first && *width != cells.len()) {
             let problem = format!(
                 "line {first} to {last} are one row of {} columns, expected {width}; is a quote not closed?",
@@ -123,7 +125,7 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A reader of the rows, header included, and the delimiter that it found where none was said.
+/// A reader of the rows, header included, and the delimiter if it was detected.
 fn csv_reader<'a>(
     path: &'a Path,
     text: &'a str,
@@ -149,8 +151,8 @@ fn csv_reader<'a>(
     Ok((Reader::new(path, text, line, delimiter), found.is_none().then_some(delimiter)))
 }
 
-/// The delimiter with which the first lines have the columns that are read, commas before others; else the one that makes the most columns
-/// of the first. Without a header, two that fit are an error.
+/// Detects the delimiter: the first with which the first lines have the columns to read, else the
+/// one that makes the most columns of the first line. Without a header, two that fit are an error.
 fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
     let columns = rows.columns;
     let first = |delimiter| -> Option<Vec<Record<'_>>> {
@@ -172,7 +174,7 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
         .filter_map(|&delimiter| Some((delimiter, first(delimiter)?)))
         .collect();
     let is_fitting = |(delimiter, records): &&(char, Vec<Record<'_>>)| {
-        // Without a header any delimiter that never occurs makes one column.
+        // Without a header, a delimiter that never occurs would fit, with one column.
         fits(records) && (width(records) > 1 || (columns.header && *delimiter == ','))
     };
     let mut fitting = tried.iter().filter(is_fitting);
@@ -185,12 +187,12 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
         );
         return Err(Error::data(path, 1, problem));
     }
-    // Of several with equally many, the first.
+    // `rev` gives the first of several with equally many columns.
     let widest = || tried.iter().rev().max_by_key(|(_, records)| width(records));
     Ok(first_fitting.or_else(widest).map_or(',', |(delimiter, _)| *delimiter))
 }
 
-/// What a message on a header says of the delimiter that was found.
+/// Suffix about the detected delimiter, for the error for a missing column.
 fn separated_by(header: &[Cow<'_, str>], found: Option<char>) -> String {
     match found {
         Some(delimiter) if delimiter != ',' => {
@@ -204,7 +206,8 @@ fn separated_by(header: &[Cow<'_, str>], found: Option<char>) -> String {
     }
 }
 
-/// Quotes mean nothing in a TSV: no field can hold a tab or a line's end, and a reader that minds quotes loses rows.
+/// Reads a TSV, in which quotes are ordinary letters: no field can hold a tab or a line end, and a
+/// reader that interprets quotes loses rows.
 pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     if let Some(delimiter) = rows.columns.delimiter.filter(|delimiter| *delimiter != '\t') {
         let problem = format!(
@@ -237,7 +240,8 @@ pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     };
     let most = positions.positions.iter().max().map_or(0, |most| most + 1);
     while let Some((i, line)) = lines.next() {
-        // An empty line is a row only where a row is one column; what follows the last line's end never is.
+        // An empty line is a row only in a table of one column. The empty piece after the last line
+        // end never is.
         if line.is_empty() && (positions.width != Some(1) || lines.peek().is_none()) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Tokens that are found in a text as they are, before it is cut into words: special ones, and those that people added.
+//! Added tokens, which are matched in a text before it is cut into words: special tokens, and those
+//! that users added.
 
 use super::files::{Object, cut, short};
 use crate::error::{Error, Result};
@@ -8,35 +9,37 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// Characters of the longest added token.
+/// Maximum number of characters of an added token.
 const LONGEST: usize = 512;
-/// The most added tokens, and the most bytes that all of them have.
+/// Maximum number of added tokens, and maximum bytes of all of them.
 const MOST: usize = 100_000;
 const MOST_BYTES: usize = 4 << 20;
 
 /// An added token, as in `tokenizer.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddedToken {
-    /// Its id, once it is among others.
+    /// Id of the token, which [`Added::add`] assigns.
     pub id: u32,
-    /// What it looks like.
+    /// Text of the token.
     pub content: String,
-    /// Whether it is no token inside a word.
+    /// Whether the token is matched only as a whole word.
     pub single_word: bool,
-    /// Whether it takes the white space before it along.
+    /// Whether a match includes the white space before it.
     pub lstrip: bool,
-    /// Whether it takes the white space after it along.
+    /// Whether a match includes the white space after it.
     pub rstrip: bool,
-    /// Whether it is looked for after normalizing.
+    /// Whether the token is matched in the normalized text, instead of the text as it is.
     pub normalized: bool,
-    /// Whether it is a special token.
+    /// Whether the token is special.
     pub special: bool,
-    /// Whether it has a new id although no file gives it one: the base need not have an embedding for it.
+    /// Whether the token got a new id because no file gives it one. The base need not have an
+    /// embedding for such a token.
     pub implied: bool,
 }
 
 impl AddedToken {
-    /// A token without frills. Special ones are found as they are, others after normalizing.
+    /// A token with default options: a special one is matched in the text as it is, any other in
+    /// the normalized text.
     pub fn new(content: String, special: bool) -> Self {
         Self {
             id: 0,
@@ -50,14 +53,15 @@ impl AddedToken {
         }
     }
 
-    /// Whether it is found where another is.
+    /// Whether the token matches wherever `other` does.
     pub fn looks_like(&self, other: &Self) -> bool {
         let flags =
             |token: &Self| (token.single_word, token.lstrip, token.rstrip, token.normalized);
         self.content == other.content && flags(self) == flags(other)
     }
 
-    /// A token as an object. `special` is what it is whatever the object says; `None`: what the object says.
+    /// Parses a token from an object. `special` overrides the object's value; `None` keeps it. Errs
+    /// with the problem.
     pub fn from_object(
         object: &Object,
         special: Option<bool>,
@@ -84,20 +88,23 @@ impl AddedToken {
     }
 }
 
-/// Added tokens as Hugging Face's `AddedVocabulary` keeps them: each once, with the vocabulary's id or the next one.
+/// Added tokens as Hugging Face's `AddedVocabulary` keeps them: each once, with the vocabulary's id
+/// or the next free one.
 #[derive(Default)]
 pub struct Added {
-    /// In the order in which they came.
+    /// Tokens in the order in which they were added.
     tokens: Vec<AddedToken>,
-    /// Places of tokens by content.
+    /// Indices of tokens by content.
     places: HashMap<String, usize>,
-    /// Places of tokens by id: of several, the last one's.
+    /// Indices of tokens by id; if several have the same id, the last.
     by_id: HashMap<u32, usize>,
     bytes: usize,
 }
 
 impl Added {
-    /// Adds `tokens` to those of a vocabulary, which `path` has; one that is here already has its new looks.
+    /// Adds `tokens` to those of the vocabulary of the file `path`. A token that was added before
+    /// keeps its id and takes the new options. Errs if a token is too long, or if there are too
+    /// many.
     pub fn add(
         &mut self,
         path: &Path,
@@ -145,14 +152,15 @@ impl Added {
         Ok(())
     }
 
-    /// The tokens that are found in texts: of several with one id, which a vocabulary with holes gives, the last.
+    /// The tokens to match in texts. If several have the same id, which happens if the vocabulary
+    /// has holes, only the last.
     pub fn into_tokens(self) -> Vec<AddedToken> {
         let Self { tokens, by_id, .. } = self;
         let is_last = |(i, token): &(usize, AddedToken)| by_id.get(&token.id) == Some(i);
         tokens.into_iter().enumerate().filter(is_last).map(|(_, token)| token).collect()
     }
 
-    /// The token of this content.
+    /// The token with this content.
     pub fn get(&self, content: &str) -> Option<&AddedToken> {
         self.places.get(content).and_then(|&place| self.tokens.get(place))
     }
@@ -162,24 +170,26 @@ impl Added {
 pub enum Piece<'a> {
     /// An added token's id.
     Token(u32),
-    /// What is between them.
+    /// Text between added tokens.
     Text(&'a str),
 }
 
-/// A set of added tokens, ready to be looked for.
+/// A matcher of added tokens.
 pub struct Finder {
     automaton: AhoCorasick,
     tokens: Vec<AddedToken>,
-    /// Whether special tokens are cut into words, as other texts.
+    /// Whether special tokens are cut into words like other text.
     split_special: bool,
-    /// Whether a token has white space in it.
+    /// Whether a pattern contains white space.
     pub reaches_over_spaces: bool,
     word_end: Regex,
     word_start: Regex,
 }
 
 impl Finder {
-    /// For `tokens` of the file `path`, each looked for as `looks` says; one that looks like nothing is never found.
+    /// A matcher of `tokens` of the file `path`, with `looks` as the pattern of each. Leaves out
+    /// tokens with an empty pattern, and returns `None` if no others are left. Errs if two tokens
+    /// have the same pattern.
     pub fn new(
         path: &Path,
         tokens: Vec<AddedToken>,
@@ -218,9 +228,10 @@ impl Finder {
         }))
     }
 
-    /// Calls `each` with the pieces of `text`, in order, until it says that it has enough.
+    /// Calls `each` with the pieces of `text`, in order, until `each` returns false. Returns true
+    /// if it never does.
     pub fn split<'a>(&self, text: &'a str, each: &mut dyn FnMut(Piece<'a>) -> bool) -> bool {
-        // Empty where it would end before it starts: there the token before took white space along.
+        // Empty if `start` is after `end`: the token before has taken the white space.
         let part = |start, end| text.get(start..end).unwrap_or_default();
         let mut done = 0;
         for found in self.automaton.find_iter(text) {

@@ -1,5 +1,6 @@
-//! What the first version of this program read in the same files. It obeyed fewer settings, so that some of its tasks have another
-//! fingerprint: they are refused, and told why.
+//! The tokenizer that bitfit 0.1.0 and before read from the same files. These versions obeyed fewer
+//! settings, so some of their tasks have another fingerprint. Such tasks are refused, with the
+//! reason.
 
 use super::added::AddedToken;
 use super::description::{BertOptions, Description, Kind, LONGEST};
@@ -9,7 +10,8 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Why the tokenizer of `dir` has not the `fingerprint` of a task, if the first version read the directory so.
+/// The reason why the tokenizer of `dir` does not have the `fingerprint` of a task; `None` unless
+/// bitfit 0.1.0 read the directory with that fingerprint.
 pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     let (files, now) = (Files::read(dir).ok()?, Description::read(dir).ok()?);
     let before = description(&files)?;
@@ -60,13 +62,13 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     ))
 }
 
-/// A tokenizer as the first version described it.
+/// The tokenizer as bitfit 0.1.0 described it.
 fn description(files: &Files) -> Option<Description> {
     let given = |key: &str| files.said(key).filter(|value| !value.is_null());
     let flag = |key: &str| given(key).and_then(Value::as_bool);
     let decoder = files.said("added_tokens_decoder").and_then(Value::as_object);
     let decoder = decoder.filter(|decoder| !decoder.is_empty());
-    // The older files were read where tokenizer_config.json listed no added token.
+    // special_tokens_map.json was read only if tokenizer_config.json listed no added token.
     let map = files.specials.as_ref().filter(|_| decoder.is_none());
     let special = |key: &str| {
         let value = map.and_then(|map| map.get(key)).filter(|value| !value.is_null());
@@ -164,7 +166,7 @@ fn description(files: &Files) -> Option<Description> {
     })
 }
 
-/// A token, which was looked for in the text as it is unless it said otherwise.
+/// Parses a token, which was matched in the text as it is unless the file set `normalized`.
 fn token(value: &Value) -> Option<AddedToken> {
     match value {
         Value::String(content) => Some(AddedToken::new(content.clone(), true)),

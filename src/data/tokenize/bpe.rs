@@ -1,7 +1,9 @@
-//! RoBERTa's byte-level BPE (Radford et al., 2019): words by a pattern, their bytes as characters, merged by rank.
+//! RoBERTa's byte-level BPE (Radford et al., 2019): a pattern cuts a text into words, whose bytes
+//! are written as characters and merged by rank.
 //!
-//! Written here: `rust_tokenizers`' takes time that grows with the square of a word's length, keeps every word that it has seen,
-//! and differs from Hugging Face's around special tokens.
+//! Implemented here because `rust_tokenizers` takes time that grows with the square of a word's
+//! length, keeps every word that it has seen, and differs from Hugging Face's tokenizers around
+//! special tokens.
 
 use super::files::cut;
 use regex::Regex;
@@ -11,14 +13,16 @@ use std::collections::{BinaryHeap, HashMap};
 pub struct Bpe {
     pattern: Regex,
     add_prefix_space: bool,
-    /// The id of each byte's character; what a vocabulary lacks is the unknown token, or nothing where there is none.
+    /// Id of each byte's character. A character that the vocabulary lacks has the id of the unknown
+    /// token; `None` if there is no unknown token.
     bytes: [Option<u32>; 256],
-    /// Rank and result of the pairs that merge.
+    /// Rank and merged id of each pair that merges.
     merges: HashMap<(u32, u32), (u32, u32)>,
 }
 
 impl Bpe {
-    /// An error is a problem of the merges.
+    /// A tokenizer with `merges` in the order of their ranks. Errs with the problem if the
+    /// vocabulary lacks a token of a merge.
     pub fn new(
         vocab: &HashMap<String, u32>,
         merges: &[(String, String)],
@@ -39,14 +43,16 @@ impl Bpe {
         for ((a, b), rank) in merges.iter().zip(0u32..) {
             ranked.insert((id(a)?, id(b)?), (rank, id(&format!("{a}{b}"))?));
         }
-        // GPT-2's, but for `\s+(?!\S)`, which `words` makes up for.
+        // GPT-2's pattern without `\s+(?!\S)`: `regex` has no look-ahead, and `words` makes up for
+        // it.
         let pattern =
             Regex::new(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")
                 .map_err(|e| e.to_string())?;
         Ok(Self { pattern, add_prefix_space, bytes, merges: ranked })
     }
 
-    /// The ids of a text, in order, until `each` says that it has enough.
+    /// Calls `each` with the token ids of a text, in order, until `each` returns false. Returns
+    /// true if it never does.
     pub fn pieces(&self, text: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
         if self.add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
             return self.words(&format!(" {text}"), each);
@@ -58,7 +64,8 @@ impl Bpe {
         let mut start = 0;
         while let Some(found) = self.pattern.find_at(text, start) {
             let mut word = found.as_str();
-            // Of white space before a word the last character is the word's, or stands alone.
+            // The last character of white space before a word belongs to the word, or is a word of
+            // its own.
             let mut rest = word.chars();
             if found.end() < text.len()
                 && rest.next_back().is_some_and(char::is_whitespace)
@@ -74,7 +81,7 @@ impl Bpe {
         true
     }
 
-    /// The tokens of a word: always the best ranked pair is merged, the first of equals.
+    /// The tokens of a word. Merges the best ranked pair until none is left; of equals, the first.
     fn merge(&self, word: &[u8]) -> Vec<u32> {
         let ids = word.iter().filter_map(|&byte| *self.bytes.get(usize::from(byte))?);
         let mut tokens: Vec<Token> = ids
@@ -107,9 +114,10 @@ impl Bpe {
     }
 }
 
-/// A token of a word, and where in their array those beside it are: a list. At the ends that is outside of it.
+/// A token of a word, as a node of a linked list: `previous` and `next` are indices of its
+/// neighbours in the array of tokens, out of bounds at either end.
 struct Token {
-    /// `None` since it was merged into the one before it.
+    /// `None` once the token was merged into the one before it.
     id: Option<u32>,
     previous: usize,
     next: usize,

@@ -1,5 +1,6 @@
-//! What a directory's files make of a tokenizer, by the rules of transformers 5: a class of BERT's or RoBERTa's makes its pipeline
-//! itself, and takes vocabulary and added tokens from tokenizer.json; the others take tokenizer.json whole.
+//! The tokenizer that a directory's files describe, by the rules of transformers 5. A class of
+//! BERT's or RoBERTa's builds its pipeline itself, and takes only vocabulary and added tokens from
+//! tokenizer.json. The other classes take tokenizer.json whole.
 
 use super::added::{Added, AddedToken};
 use super::files::{Class, Files, Object, Vocabulary, cut, short};
@@ -10,69 +11,70 @@ use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// A tokenizer as it is described.
+/// The description of a tokenizer.
 pub struct Description {
     /// The file that holds the vocabulary, for messages.
     pub vocab_file: PathBuf,
     /// Ids by token, added tokens aside.
     pub vocab: HashMap<String, u32>,
-    /// How words become tokens.
+    /// The algorithm that cuts words into tokens, and its options.
     pub kind: Kind,
-    /// What stands for the unknown; where there is none, the unknown is left out.
+    /// The unknown token; if `None`, what the vocabulary lacks is left out.
     pub unk: Option<String>,
-    /// The token before a text.
+    /// Id of the token before a text.
     pub cls: u32,
-    /// The token after it.
+    /// Id of the token after a text.
     pub sep: u32,
-    /// Tokens that are found in a text as they are.
+    /// Added tokens, which are matched in a text before it is cut into words.
     pub added: Vec<AddedToken>,
     /// Whether the end of a text that is too long is kept, instead of its beginning.
     pub left: bool,
-    /// Whether special tokens in a text are cut into words.
+    /// Whether special tokens in a text are cut into words like other text.
     pub split_special: bool,
-    /// Whether the second text of a pair is of another segment.
+    /// Whether the second text of a pair is segment 1, instead of 0.
     pub segments: bool,
-    /// Whether the files leave out the segments that the model, or a class of BERT's, has.
+    /// Whether the files turn off the segments that the model, or a class of BERT's, has.
     pub unsegmented: bool,
-    /// What transformers 4 reads otherwise.
+    /// Differences from what transformers 4 reads in the same files.
     pub notes: Vec<String>,
 }
 
-/// How words become tokens.
+/// The algorithm that cuts words into tokens, and its options.
 pub enum Kind {
-    /// BERT's: a normalizer, then the longest pieces of each word.
+    /// BERT's WordPiece: a normalizer, then the longest pieces of each word.
     WordPiece(BertOptions),
-    /// RoBERTa's: bytes, merged by rank.
+    /// RoBERTa's byte-level BPE: bytes, merged by rank.
     Bpe {
         /// The pairs, best first.
         merges: Vec<(String, String)>,
-        /// Whether a text without a space before it gets one.
+        /// Whether a text that does not start with a space gets one.
         add_prefix_space: bool,
     },
 }
 
-/// The options of BERT's normalizer, and of its words.
+/// Options of BERT's normalizer and of WordPiece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BertOptions {
-    /// Control characters go, and every white space becomes a space.
+    /// Whether control characters are removed, and all white space becomes spaces.
     pub clean_text: bool,
-    /// Spaces around each Chinese character.
+    /// Whether each Chinese character gets spaces around it.
     pub tokenize_chinese_chars: bool,
-    /// By default as `do_lower_case`.
+    /// Whether accents are removed; `None` means the same as `do_lower_case`.
     pub strip_accents: Option<bool>,
-    /// Everything in small letters.
+    /// Whether letters become lower case.
     pub do_lower_case: bool,
-    /// Words of more characters are unknown as they are.
+    /// Maximum number of characters of a word; a longer word becomes one unknown token.
     pub longest: usize,
 }
 
-/// Characters of the longest word that BERT's classes cut.
+/// Maximum number of characters of a word in BERT's classes.
 pub const LONGEST: usize = 100;
 
-/// The most tokens of a vocabulary, twice the largest BERT's.
+/// Maximum size of a vocabulary, twice that of the largest BERT.
 const MOST: usize = 1_000_000;
 
-/// The special tokens that have a name, in the order in which they are added, with their defaults for BERT and RoBERTa.
+/// The special tokens that have a name, in the order in which transformers adds them, with their
+/// defaults for BERT and for RoBERTa.
 pub const NAMED: [(&str, Option<&str>, &str); 7] = [
     ("bos_token", None, "<s>"),
     ("eos_token", None, "</s>"),
@@ -84,7 +86,7 @@ pub const NAMED: [(&str, Option<&str>, &str); 7] = [
 ];
 
 impl Description {
-    /// Reads the directory `dir`.
+    /// Reads the tokenizer files of `dir`. Errs if the tokenizer is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
         let files = Files::read(dir)?;
         settings::check(dir, &files)?;
@@ -103,15 +105,15 @@ impl Description {
     }
 }
 
-/// A directory that is about to be described.
+/// The files of a directory, read, from which to make a [`Description`].
 struct Reading<'a> {
     dir: &'a Path,
     files: &'a Files,
-    /// What `tokenizer.json` does, where there is one.
+    /// The pipeline of `tokenizer.json`, if there is one.
     pipeline: Option<Pipeline>,
     vocab_file: PathBuf,
     vocab: HashMap<String, u32>,
-    /// Whether it is of RoBERTa's kind.
+    /// Whether the tokenizer is of RoBERTa's kind.
     roberta: bool,
     notes: Vec<String>,
 }
@@ -121,7 +123,7 @@ impl Reading<'_> {
         let said = Said { path: self.dir.join("tokenizer_config.json"), files: self.files };
         let specials = said.specials(self.dir, self.roberta, self.pipeline.as_ref())?;
         let added = self.added(&said, &specials)?;
-        // An empty line counts as one, and is no token.
+        // An empty line takes an id, but is not a token.
         if matches!(self.files.vocabulary, Vocabulary::Lines(..)) {
             self.vocab.remove("");
         }
@@ -149,7 +151,8 @@ impl Reading<'_> {
         };
         let has_segments = match self.files.class {
             Class::Bert => true,
-            // DistilBERT has none; a BERT whose files name its class does.
+            // DistilBERT has no segments. A BERT model whose files name DistilBERT's class has
+            // segments.
             Class::DistilBert => self.files.of_bert,
             Class::Roberta | Class::Whole => false,
         };
@@ -174,7 +177,7 @@ impl Reading<'_> {
         self.files.class == Class::Whole
     }
 
-    /// The added tokens: those that files list, and the special ones that these lack.
+    /// The added tokens: those that the files list, and the special tokens that these lists lack.
     fn added(&mut self, said: &Said<'_>, specials: &Specials) -> Result<Added> {
         let (path, vocab, mut added) = (&self.vocab_file, &self.vocab, Added::default());
         let saved = match &self.files.vocabulary {
@@ -191,7 +194,7 @@ impl Reading<'_> {
         };
         let implied = specials.tokens.iter().filter(is_new).cloned();
         let implied: Vec<_> = implied.map(|token| AddedToken { implied: true, ..token }).collect();
-        // One that has a name is special, whatever the list says of it.
+        // A token that has a name is special, whatever the list says.
         let in_files = by_id.values().cloned().map(|token| {
             let special = token.special || specials.named.contains(&token.content);
             AddedToken { special, ..token }
@@ -220,7 +223,7 @@ impl Reading<'_> {
         Ok(added)
     }
 
-    /// The tokens before and after a text, and the one for the unknown.
+    /// Ids of the tokens before and after a text, and the unknown token.
     fn named(
         &mut self,
         said: &Said<'_>,
@@ -249,7 +252,8 @@ impl Reading<'_> {
             self.notes.push("cls_token and sep_token, not tokenizer.json's post_processor".into());
         }
         if self.roberta {
-            // Byte-level vocabularies know every byte; where one does not, the byte is left out.
+            // A byte-level vocabulary has every byte, and needs no unknown token. In one that does
+            // not, bytes that it lacks are left out.
             let known = |unk: &String| self.vocab.contains_key(unk) && bpe::has_bytes(&self.vocab);
             return Ok((cls, sep, saved_unk.filter(known)));
         }
@@ -300,7 +304,7 @@ impl Reading<'_> {
     }
 }
 
-/// The vocabulary, and where it is RoBERTa's its merges.
+/// The file of the vocabulary, its ids by token, and for RoBERTa's kind the merges.
 type Vocab = (PathBuf, HashMap<String, u32>, Option<Vec<(String, String)>>);
 
 fn vocabulary(files: &Vocabulary, notes: &mut Vec<String>) -> Result<Vocab> {
@@ -321,7 +325,8 @@ fn vocabulary(files: &Vocabulary, notes: &mut Vec<String>) -> Result<Vocab> {
             Ok((path.clone(), vocab, merges))
         }
         Vocabulary::Lines(path, text) => {
-            // White space at a line's end is no part of the token, and the last of equal lines has its number.
+            // White space at a line's end is not part of the token. Of equal lines, the last gives
+            // the id.
             let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
             let trimmed = |line: &str| line.strip_suffix('\r').unwrap_or(line) != line.trim_end();
             if lines.clone().any(trimmed) {
@@ -356,7 +361,7 @@ fn ids(path: &Path, name: &str, vocab: &Object) -> Result<HashMap<String, u32>> 
     vocab.iter().map(id).collect()
 }
 
-/// The pairs of a merges.txt, whose lines of a version are none.
+/// The pairs of a merges.txt. Skips blank lines and those that start with `#version`.
 fn pairs(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
     let is_pair =
         |(_, line): &(usize, &str)| !line.starts_with("#version") && !line.trim().is_empty();
@@ -405,37 +410,39 @@ fn saved_tokens(path: &Path, whole: &Object) -> Result<Vec<(u32, AddedToken)>> {
 /// The special tokens of a directory.
 #[derive(Default)]
 struct Specials {
-    /// All of them, those with a name first.
+    /// All special tokens, first those with a name.
     tokens: Vec<AddedToken>,
-    /// Contents of those with a name, defaults included; `None` where there is none.
+    /// Content of each token with a name, by key, defaults included; `None` if it is null or has no
+    /// default.
     names: HashMap<&'static str, Option<String>>,
-    /// Contents of those with a name, of the model's own too.
+    /// Contents of the tokens with a name, including names that only the model's own class defines.
     named: HashSet<String>,
-    /// Contents of those that a file gives.
+    /// Contents of the tokens that a file gives.
     said: HashSet<String>,
-    /// What transformers 4 reads otherwise.
+    /// Differences from what transformers 4 reads in the same files.
     notes: Vec<String>,
 }
 
 impl Specials {
-    /// The content of one that the class needs.
+    /// The content of the token `key`, which the class needs. Errs if there is none.
     fn named(&self, path: &Path, key: &'static str) -> Result<&str> {
         let name = self.names.get(key).and_then(Option::as_deref);
         name.ok_or_else(|| Error::file(path, format!("{key}: found null, expected a token")))
     }
 }
 
-/// The two keys of tokens without a name.
+/// The two keys of special tokens without a name.
 const EXTRA: &str = "extra_special_tokens";
 const ADDITIONAL: &str = "additional_special_tokens";
 
-/// What tokenizer_config.json has of them, where it is still to be read.
+/// The special tokens without a name in tokenizer_config.json that are still to be read.
 struct Unnamed<'a> {
     extra: Option<&'a Value>,
     additional: Option<&'a Value>,
 }
 
-/// What tokenizer_config.json says, and special_tokens_map.json over it.
+/// The settings of tokenizer_config.json, with the special tokens of special_tokens_map.json over
+/// them. `path` is the file that errors name.
 struct Said<'a> {
     path: PathBuf,
     files: &'a Files,
@@ -455,7 +462,8 @@ impl Said<'_> {
         }
     }
 
-    /// The older files, which are unread where tokenizer_config.json lists all added tokens itself.
+    /// The contents of an older file; `None` if tokenizer_config.json lists all added tokens
+    /// itself, because then transformers does not read the older files.
     fn older<'a>(&self, file: &'a Option<Object>) -> Option<&'a Object> {
         file.as_ref().filter(|_| self.files.said("added_tokens_decoder").is_none())
     }
@@ -503,8 +511,8 @@ impl Said<'_> {
         Ok(specials)
     }
 
-    /// Adds the tokens of other names, which the model's own class would know; and says what tokenizer_config.json has of tokens
-    /// without a name.
+    /// Adds the special tokens with other names, which the model's own class would define. Returns
+    /// the tokens without a name in tokenizer_config.json.
     fn own_tokens(
         &self,
         of_map: &Said<'_>,
@@ -526,7 +534,7 @@ impl Said<'_> {
             Ok::<_, Error>(())
         };
         let config = self.files.config.iter().flatten().filter(is_own);
-        // The older file goes over an object of tokenizer_config.json, and not over a text.
+        // special_tokens_map.json overrides an object of tokenizer_config.json, but not a string.
         for (key, value) in config.clone().filter(|(_, value)| value.is_object()) {
             put(self, key, value)?;
         }
@@ -535,7 +543,7 @@ impl Said<'_> {
         }
         let mut unnamed =
             Unnamed { extra: self.files.said(EXTRA), additional: self.files.said(ADDITIONAL) };
-        // The one key stands for the other where that is empty; an object is of tokens with names.
+        // If `extra` is empty, `additional` takes its place. An object holds tokens with names.
         if unnamed.extra.is_none_or(settings::is_empty) && unnamed.additional.is_some() {
             unnamed.extra = unnamed.additional.take();
         }
@@ -570,7 +578,7 @@ impl Said<'_> {
         Ok(unnamed)
     }
 
-    /// Adds the tokens without a name.
+    /// Adds the special tokens without a name.
     fn unnamed_tokens(
         &self,
         of_map: &Said<'_>,
@@ -581,7 +589,7 @@ impl Said<'_> {
         let listed = |said: &Said<'_>, key: &str, value: Option<&Value>| match value {
             None | Some(Value::Null) => Ok(vec![]),
             Some(Value::Array(all)) => {
-                // Those of the older file are special whatever they say.
+                // Tokens of special_tokens_map.json are special, whatever they say.
                 let special = (said.path == of_map.path).then_some(true);
                 all.iter().map(|value| said.token(key, value, special)).collect()
             }
@@ -625,7 +633,8 @@ impl Said<'_> {
         Ok(())
     }
 
-    /// The tokens that files give an id, by it: tokenizer_config.json's, or else those of added_tokens.json and tokenizer.json.
+    /// The added tokens by id: those of tokenizer_config.json, or else those of added_tokens.json
+    /// and tokenizer.json.
     fn added_tokens(
         &self,
         dir: &Path,

@@ -1,12 +1,13 @@
-//! The files of a model directory that describe its tokenizer, read and not yet interpreted: `tokenizer.json`, or `vocab.txt`, or
-//! `vocab.json` with `merges.txt`, and `tokenizer_config.json` with its relatives.
+//! The files of a model directory that describe its tokenizer, read but not interpreted:
+//! `tokenizer.json`, `vocab.txt`, or `vocab.json` with `merges.txt`; and `tokenizer_config.json`,
+//! `special_tokens_map.json` and `added_tokens.json`.
 
 use crate::error::{Error, Result};
 use crate::files::{is_there, read_small_text};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// Every file that may have a say; the copies of a run directory are of these names.
+/// Files that can affect token ids. A run directory has copies with these names.
 pub const FILES: [&str; 7] = [
     "tokenizer.json",
     "vocab.txt",
@@ -17,27 +18,29 @@ pub const FILES: [&str; 7] = [
     "added_tokens.json",
 ];
 
-/// Bytes of the largest file that is read, and of all JSON files together, whose values may take 40 times as much memory. A
-/// tokenizer.json of half a million tokens has 10 MB.
+/// Maximum bytes of a file, and of all JSON files together, whose values may take 40 times as much
+/// memory. A tokenizer.json of half a million tokens has 10 MB.
 pub const LARGEST: u64 = 32 << 20;
 
 /// A JSON object, its keys in the file's order.
 pub type Object = Map<String, Value>;
 
-/// A class of tokenizers of transformers.
+/// A tokenizer class of transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// `BertTokenizer`, which makes its pipeline itself and takes a tokenizer.json's vocabulary and added tokens alone.
+    /// `BertTokenizer`, which builds its pipeline itself, and takes only vocabulary and added
+    /// tokens from a tokenizer.json.
     Bert,
-    /// `DistilBertTokenizer`: the same, without segments.
+    /// `DistilBertTokenizer`, like `BertTokenizer` without segments.
     DistilBert,
-    /// `RobertaTokenizer`, which makes its pipeline itself too.
+    /// `RobertaTokenizer`, which also builds its pipeline itself.
     Roberta,
-    /// `PreTrainedTokenizer`, `PreTrainedTokenizerFast` and `TokenizersBackend`: what tokenizer.json says.
+    /// `PreTrainedTokenizer`, `PreTrainedTokenizerFast` and `TokenizersBackend`, which take
+    /// tokenizer.json whole.
     Whole,
 }
 
-/// Names of the classes, each with `Fast` or without.
+/// Names of the classes; each may have the suffix `Fast`.
 const CLASSES: [(&str, Class); 5] = [
     ("BertTokenizer", Class::Bert),
     ("DistilBertTokenizer", Class::DistilBert),
@@ -46,7 +49,7 @@ const CLASSES: [(&str, Class); 5] = [
     ("TokenizersBackend", Class::Whole),
 ];
 
-/// The vocabulary, as its file has it.
+/// The vocabulary as read from its file.
 pub enum Vocabulary {
     /// `tokenizer.json`.
     Json(PathBuf, Object),
@@ -54,18 +57,18 @@ pub enum Vocabulary {
     Lines(PathBuf, String),
     /// `vocab.json` and `merges.txt`.
     Pairs {
-        /// The first file.
+        /// Path of `vocab.json`.
         path: PathBuf,
         /// Ids by token.
         ids: Object,
-        /// The second file.
+        /// Path of `merges.txt`.
         merges_path: PathBuf,
-        /// A pair a line.
+        /// Text of `merges.txt`, a pair per line.
         merges: String,
     },
 }
 
-/// The files of a directory.
+/// The tokenizer files of a directory.
 pub struct Files {
     /// `tokenizer_config.json`.
     pub config: Option<Object>,
@@ -73,18 +76,19 @@ pub struct Files {
     pub specials: Option<Object>,
     /// `added_tokens.json`.
     pub added: Option<Object>,
-    /// Vocabulary, and in `tokenizer.json` all that is with it.
+    /// The vocabulary; of `tokenizer.json`, the whole file.
     pub vocabulary: Vocabulary,
-    /// The class that transformers makes of them.
+    /// The class that transformers loads.
     pub class: Class,
-    /// The class's name, where config.json alone has it.
+    /// The name of the class, if only config.json has it.
     pub class_of_model: Option<String>,
     /// Whether config.json says that the model is a BERT, which has segments.
     pub of_bert: bool,
 }
 
 impl Files {
-    /// Reads the files of `dir`.
+    /// Reads the tokenizer files of `dir`. Errs if there is no vocabulary, or if the class is not
+    /// supported.
     pub fn read(dir: &Path) -> Result<Self> {
         let json = FILES.iter().filter(|name| name.ends_with(".json"));
         let size = |name: &&str| std::fs::metadata(dir.join(name)).map_or(0, |about| about.len());
@@ -101,7 +105,7 @@ impl Files {
         let model_path = dir.join("config.json");
         let model = read_json(&model_path)?.unwrap_or_default();
         let said = named_class(&config_path, config.as_ref())?;
-        // The class may be named beside the model's shape instead.
+        // Some models name the class only in config.json.
         let in_model = if said.is_none() { named_class(&model_path, Some(&model))? } else { None };
         let class_of_model = in_model.as_ref().map(|(name, _)| name.clone());
         let said = said.or(in_model).map(|(_, class)| class);
@@ -122,13 +126,14 @@ impl Files {
         })
     }
 
-    /// What tokenizer_config.json says of `key`.
+    /// The value of `key` in tokenizer_config.json.
     pub fn said(&self, key: &str) -> Option<&Value> {
         self.config.as_ref()?.get(key)
     }
 }
 
-/// The class that a file names, if it does.
+/// The tokenizer class that a file names, and its name there; `None` if it names none. Errs if the
+/// class is not supported.
 fn named_class(path: &Path, object: Option<&Object>) -> Result<Option<(String, Class)>> {
     let name = match object.and_then(|object| object.get("tokenizer_class")) {
         None | Some(Value::Null) => return Ok(None),
@@ -150,8 +155,8 @@ fn named_class(path: &Path, object: Option<&Object>) -> Result<Option<(String, C
     Err(Error::file(path, problem))
 }
 
-/// Reads what a tokenizer of `class` takes its vocabulary from, and where the class isn't known, what is there; and says what
-/// class usually has such files.
+/// Reads the vocabulary for a tokenizer of `class`; if that is `None`, whichever vocabulary there
+/// is. Also returns the class that usually has such files.
 fn read_vocabulary(dir: &Path, class: Option<Class>) -> Result<(Vocabulary, Class)> {
     let may_be = |other: Class| class.is_none_or(|class| class == other);
     let lines = may_be(Class::Bert) || may_be(Class::DistilBert);
@@ -185,7 +190,7 @@ fn read_vocabulary(dir: &Path, class: Option<Class>) -> Result<(Vocabulary, Clas
     Err(Error::file(dir, format!("no tokenizer there; expected {expected}")))
 }
 
-/// Reads a JSON object, if the file is there.
+/// Reads a JSON object; `None` if the file does not exist.
 fn read_json(path: &Path) -> Result<Option<Object>> {
     if !is_there(path)? {
         return Ok(None);
@@ -200,7 +205,7 @@ fn read_json(path: &Path) -> Result<Option<Object>> {
 /// The beginning of a value, for messages.
 pub fn short(value: &Value) -> String {
     match value {
-        // Not written out whole first.
+        // A large value is not formatted whole only to be cut.
         Value::Array(all) if all.len() > 8 => format!("a list of {}", all.len()),
         Value::Object(all) if all.len() > 8 => format!("an object of {} keys", all.len()),
         Value::String(text) => format!("{:?}", cut(text)),

@@ -1,6 +1,6 @@
-//! Texts to token ids, as Hugging Face's tokenizers make them: special tokens and truncation here, words in `wordpiece.rs` and
-//! `bpe.rs`. A directory's files are read in `files.rs`, judged setting by setting in `settings.rs`, and `description.rs` says what
-//! tokenizer they make.
+//! Texts to token ids, as Hugging Face's tokenizers make them. Special tokens and truncation are
+//! here, words in `wordpiece.rs` and `bpe.rs`. `files.rs` reads a directory's files, `settings.rs`
+//! judges each setting, and `description.rs` derives the tokenizer.
 
 mod added;
 mod before;
@@ -24,8 +24,8 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
 
-/// A text or a pair as the encoder reads it: BERT's `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, RoBERTa's `<s> a </s>` or
-/// `<s> a </s></s> b </s>`.
+/// A text or a pair as the encoder reads it: BERT's `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`,
+/// RoBERTa's `<s> a </s>` or `<s> a </s></s> b </s>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// Vocabulary ids, special tokens included.
@@ -34,7 +34,8 @@ pub struct Encoded {
     pub first: usize,
 }
 
-/// The least that texts may be cut to: as many special tokens as the pairs of any model have.
+/// Minimum of `max_length`: the number of special tokens in a pair of RoBERTa's, the most of any
+/// model.
 pub const MIN_LENGTH: usize = 4;
 
 enum Words {
@@ -42,32 +43,34 @@ enum Words {
     Bpe(Box<Bpe>),
 }
 
-/// The tokenizer of a base.
+/// The tokenizer of a base model.
 pub struct Tokenizer {
     words: Words,
-    /// Added tokens that are looked for in the text as it is, and in the normalized one.
+    /// Matchers of the added tokens: `raw` in the text as it is, `normalized` in the normalized
+    /// text.
     raw: Option<Finder>,
     normalized: Option<Finder>,
     cls: u32,
     sep: u32,
     /// Whether the end of a text that is too long is kept, instead of its beginning.
     left: bool,
-    /// Whether the second text of a pair is of another segment.
+    /// Whether the second text of a pair is segment 1, instead of 0.
     segments: bool,
-    /// Whether the files leave out the segments that the model, or a class of BERT's, has.
+    /// Whether the files turn off the segments that the model, or a class of BERT's, has.
     unsegmented: bool,
-    /// One more than the highest id that a file gives.
+    /// The highest id that a file gives, plus one.
     entries: i64,
-    /// Where it was read from.
+    /// The directory that the tokenizer was read from.
     dir: PathBuf,
-    /// What transformers 4 reads otherwise in the same files, in words.
+    /// Differences from what transformers 4 reads in the same files, for messages.
     pub notes: Vec<String>,
-    /// SHA-256, in hex, of what decides ids and segments: vocabulary, merges, options, special and added tokens.
+    /// SHA-256, in hex, of what decides ids and segments: vocabulary, merges, options, special and
+    /// added tokens.
     pub fingerprint: String,
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of the directory `dir`.
+    /// Reads the tokenizer of the directory `dir`. Errs if it is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
         let description = Description::read(dir)?;
         let fingerprint = fingerprint(&description);
@@ -114,8 +117,9 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Names and bytes of the files that make this tokenizer wherever they are. What config.json alone says, a class or that
-    /// DistilBERT's class is of a BERT, is in tokenizer_config.json there.
+    /// Names and contents of the files that make this tokenizer in any directory. What only
+    /// config.json says is moved to tokenizer_config.json: the class, or that a model with
+    /// DistilBERT's class is a BERT.
     pub fn files(&self) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let mut files = vec![];
         for name in FILES {
@@ -127,7 +131,7 @@ impl Tokenizer {
         let Files { class_of_model, config, class, .. } = Files::read(&self.dir)?;
         let mut config = config.unwrap_or_default();
         if self.unsegmented && class == Class::DistilBert {
-            // BERT's class without segments, which is the same.
+            // BERT's class without segments makes the same tokenizer.
             config.insert("tokenizer_class".into(), "BertTokenizer".into());
             let inputs = serde_json::json!(["input_ids", "attention_mask"]);
             config.insert("model_input_names".into(), inputs);
@@ -142,7 +146,8 @@ impl Tokenizer {
         Ok(files)
     }
 
-    /// Why a task has another `fingerprint` than this tokenizer, where that is known: an earlier version read the same files.
+    /// The reason why a task has another `fingerprint` than this tokenizer, if an earlier version
+    /// of bitfit read the same files with that fingerprint; else `None`.
     pub fn why_other(&self, fingerprint: &str) -> Option<String> {
         before::why_other(&self.dir, fingerprint)
     }
@@ -167,7 +172,8 @@ impl Tokenizer {
         let between = if matches!(self.words, Words::Bpe(_)) { 2 } else { 1 };
         let most = max_length.saturating_sub(2 + between);
         let (mut first, mut second) = (self.kept(text, most), self.kept(pair, most));
-        // Lengths beyond `most` change what is kept only where both are: an odd token goes to the longer one.
+        // The full lengths matter only if both texts reach `most`: then an odd token goes to the
+        // longer one.
         let (a, b) = if first.len() == most && second.len() == most {
             let all = |text| self.pieces(text, usize::MAX).len();
             longest_first(all(text), all(pair), most)
@@ -184,7 +190,7 @@ impl Tokenizer {
         Encoded { first: if self.segments { a + 2 } else { ids.len() }, ids }
     }
 
-    /// The `most` ids of a text that are kept: its first, or its last.
+    /// The ids of a text that are kept, at most `most`: the first, or the last.
     fn kept(&self, text: &str, most: usize) -> Vec<u32> {
         if !self.left {
             return self.pieces(text, most);
@@ -220,15 +226,16 @@ impl Tokenizer {
 
     /// The first `most` ids of a text.
     ///
-    /// A long text is read up to the end of a word that is likely far enough, and further where it was not: the time and
-    /// memory that a text takes go by what is kept of it.
+    /// A long text is read only up to the end of a word that is probably far enough, and further if
+    /// it was not. So time and memory depend on what is kept of a text, not on its length.
     fn pieces(&self, text: &str, most: usize) -> Vec<u32> {
         let finders = [&self.raw, &self.normalized];
         let spaced = finders.into_iter().flatten().any(|finder| finder.reaches_over_spaces);
         let mut reach =
             if spaced { text.len() } else { most.saturating_mul(12).saturating_add(64) };
         loop {
-            // No token reaches over the space after a letter or digit, and none before it depends on what follows.
+            // A text can be cut here: no token spans the space after a letter or digit, and no
+            // token before that space depends on what follows.
             let word_end = |(i, _)| {
                 text.get(..i).filter(|before: &&str| before.ends_with(char::is_alphanumeric))
             };
@@ -249,7 +256,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text, in order, until `each` says that it has enough.
+    /// Calls `each` with the ids of a text, in order, until `each` returns false. Returns true if
+    /// it never does.
     fn pieces_of(&self, text: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
         let plain = |text: &str, each: &mut dyn FnMut(u32) -> bool| {
             let normalized = self.normalize(text);
@@ -285,7 +293,7 @@ impl Tokenizer {
     }
 }
 
-/// The same for the same tokenizer, whichever files describe it.
+/// Hash of a tokenizer, which is the same whichever files describe it.
 fn fingerprint(description: &Description) -> String {
     let mut hash = Sha256::new();
     let mut line = |text: String| hash.update(format!("{}:{text}\n", text.len()));
@@ -310,7 +318,7 @@ fn fingerprint(description: &Description) -> String {
     if description.split_special {
         line("split_special_tokens".into());
     }
-    // Said only where it is not what the class and the model have.
+    // Hashed only if the files turn off segments, so that other fingerprints do not depend on it.
     if description.unsegmented {
         line("one segment".into());
     }
@@ -325,7 +333,7 @@ fn fingerprint(description: &Description) -> String {
             "{} {} {single} {left} {right} {}",
             token.id, token.content, token.normalized
         ));
-        // Elsewhere special tokens are found as others are.
+        // Without `split_special_tokens`, special tokens are matched like any other.
         if description.split_special && token.special {
             line("special".into());
         }
@@ -333,7 +341,8 @@ fn fingerprint(description: &Description) -> String {
     hex(&hash.finalize())
 }
 
-/// How many tokens of a pair are kept, of `a` and `b`, when `most` may be: Hugging Face `tokenizers`' `LongestFirst`.
+/// Numbers of tokens to keep of two texts of `a` and `b` tokens, at most `most` together, as
+/// `LongestFirst` of Hugging Face's `tokenizers`.
 fn longest_first(a: usize, b: usize, most: usize) -> (usize, usize) {
     if a + b <= most {
         return (a, b);

@@ -1,4 +1,5 @@
-//! What a `tokenizer.json` does to a text, if it is what BERT or RoBERTa does; another kind is refused with what is different.
+//! The pipeline of a `tokenizer.json`, if it is BERT's or RoBERTa's. Any other is refused, with
+//! what is different.
 
 use super::description::{BertOptions, LONGEST};
 use super::files::{Class, Object, cut, short};
@@ -7,21 +8,21 @@ use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// A `tokenizer.json` aside from its tokens.
+/// A `tokenizer.json` without its vocabulary and added tokens.
 pub struct Pipeline {
-    /// BERT's options.
+    /// Options of BERT's kind.
     pub options: BertOptions,
-    /// RoBERTa's option.
+    /// RoBERTa's option: whether a text that does not start with a space gets one.
     pub add_prefix_space: bool,
-    /// What stands for the unknown.
+    /// The unknown token.
     pub unk: Option<String>,
-    /// The token before a text.
+    /// Id of the token before a text.
     pub cls: u32,
-    /// The token after it.
+    /// Id of the token after a text.
     pub sep: u32,
-    /// What fills a batch.
+    /// The padding token.
     pub pad: Option<String>,
-    /// Whether the end of a text that is too long is kept.
+    /// Whether the end of a text that is too long is kept, instead of its beginning.
     pub left: bool,
 }
 
@@ -60,7 +61,8 @@ impl<'a> Part<'a> {
 }
 
 impl Pipeline {
-    /// Reads the file `path`, for a tokenizer of `class`.
+    /// Reads the pipeline of `whole`, the contents of the file `path`, for a tokenizer of `class`.
+    /// Errs if it is of another kind or has a setting that cannot be obeyed.
     pub fn read(path: &Path, whole: &Object, class: Class) -> Result<Self> {
         let part = |name| Part::new(path, whole, name);
         let other_kind = |name: &str, found: &str, expected: &str| {
@@ -78,7 +80,7 @@ impl Pipeline {
         let Some(model) = part("model")? else {
             return Err(other_kind("model", "none", expected));
         };
-        // Files of the first versions do not say the type.
+        // The first versions of `tokenizers` did not write the type.
         let guess = if model.value.contains_key("merges") { pairs } else { pieces };
         let model_type = model.value.get("type").map_or(Some(guess), Value::as_str);
         let model_type = model_type.unwrap_or("none");
@@ -143,7 +145,7 @@ impl Pipeline {
         })
     }
 
-    /// The error where the unknown is not in the vocabulary of the file `path`.
+    /// The error if the unknown token is not in the vocabulary of the file `path`.
     pub fn bad_unk(&self, path: &Path) -> Error {
         let unk = cut(self.unk.as_deref().unwrap_or_default());
         let problem = format!("model.unk_token: found {unk:?}, expected a token of the vocabulary");
@@ -151,7 +153,7 @@ impl Pipeline {
     }
 }
 
-/// BERT's options; of RoBERTa's kind they are without meaning.
+/// BERT's options; a tokenizer of RoBERTa's kind does not use them.
 fn options(
     model: &Part<'_>,
     normalizer: Option<&Part<'_>>,
@@ -160,7 +162,7 @@ fn options(
 ) -> Result<BertOptions> {
     let flag = |key: &str| match normalizer {
         Some(part) => part.flag(key).map(|flag| flag.unwrap_or(true)),
-        // BERT's classes have theirs instead.
+        // BERT's classes build their own normalizer, so a missing one is not an empty one.
         None => Ok(class != Class::Whole),
     };
     let key = "max_input_chars_per_word";
@@ -185,7 +187,7 @@ fn options(
     })
 }
 
-/// Pairs, as two tokens in a string or in an array.
+/// Parses merges: pairs of tokens, each in a string or in an array.
 pub fn merges(path: &Path, written: &Value) -> Result<Vec<(String, String)>> {
     let bad = |value: &Value, expected: &str| {
         let found = short(value);
@@ -210,7 +212,8 @@ pub fn merges(path: &Path, written: &Value) -> Result<Vec<(String, String)>> {
 
 const PROCESSORS: &str = "TemplateProcessing, BertProcessing or RobertaProcessing";
 
-/// The ids of the tokens before and after a text. A pair is `cls a sep b sep`, or RoBERTa's `cls a sep sep b sep`.
+/// The ids of the tokens before and after a text. Errs unless a pair is encoded as
+/// `cls a sep b sep`, or for RoBERTa as `cls a sep sep b sep`.
 fn ends(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
     let of =
         |value: Option<&Value>| value.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());

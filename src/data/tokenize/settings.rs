@@ -1,27 +1,28 @@
-//! The settings that transformers, of versions 4 and 5, writes into the files of a tokenizer, and what is done about each. The
-//! token ids are those of transformers 5 where the versions differ.
+//! The settings that transformers 4 and 5 write into the files of a tokenizer, and how each is
+//! handled. Token ids are those of transformers 5 where the versions differ.
 
 use super::files::{Files, Object, Vocabulary, cut, short};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// What is done about a setting.
+/// The treatment of a setting.
 #[derive(Debug, Clone, Copy)]
 pub enum Verdict {
-    /// The ids are what it says.
+    /// Token ids follow the setting.
     Obeyed,
-    /// Obeyed where the class makes its pipeline itself; the others have tokenizer.json's.
+    /// Obeyed by classes that build their pipeline themselves; the others have tokenizer.json's.
     ObeyedByBuilt,
-    /// Obeyed where the class takes tokenizer.json whole; the others make their pipeline themselves.
+    /// Obeyed by classes that take tokenizer.json whole; the others build their pipeline
+    /// themselves.
     ObeyedByWhole,
-    /// No token id depends on it.
+    /// No token id depends on the setting.
     WithoutEffect,
     /// A value that is not `harmless` is refused.
     Refused {
         /// Whether no token id depends on this value.
         harmless: fn(&Value) -> bool,
-        /// What is allowed.
+        /// Allowed values, for messages.
         expected: &'static str,
     },
 }
@@ -31,8 +32,8 @@ use Verdict::{Obeyed, ObeyedByBuilt, ObeyedByWhole, Refused, WithoutEffect};
 /// Settings with their verdicts.
 pub type Verdicts = &'static [(&'static str, Verdict)];
 
-/// The keys of `tokenizer_config.json`. One that is not here has no effect, in transformers neither, unless its name ends with
-/// `_token`: then its value is a special token.
+/// The keys of `tokenizer_config.json`. A key that is not listed has no effect, here or in
+/// transformers, unless it ends with `_token`: then its value is a special token.
 pub const CONFIG: Verdicts = &[
     ("tokenizer_class", Obeyed),
     ("do_lower_case", ObeyedByBuilt),
@@ -65,35 +66,35 @@ pub const CONFIG: Verdicts = &[
     // True makes transformers 5 take tokenizer.json whole, whatever the class.
     ("trust_remote_code", Refused { harmless: is_off, expected: "false" }),
     ("add_special_tokens", Refused { harmless: never, expected: "no such key, as transformers" }),
-    // How BERT's tokenizer of transformers 4 without tokenizers cuts words; no other does.
+    // Options of the slow `BertTokenizer` of transformers 4, which is written in Python.
     ("do_basic_tokenize", WithoutEffect),
     ("never_split", WithoutEffect),
     ("clean_text", WithoutEffect),
     ("wordpieces_prefix", WithoutEffect),
-    // What a call says: here data.max_length, and longest first.
+    // Arguments of a call in transformers; here data.max_length, and longest first.
     ("model_max_length", WithoutEffect),
     ("max_len", WithoutEffect),
     ("max_length", WithoutEffect),
     ("truncation_strategy", WithoutEffect),
     ("stride", WithoutEffect),
-    // Nothing is padded here.
+    // Texts are not padded here.
     ("padding_side", WithoutEffect),
     ("pad_to_multiple_of", WithoutEffect),
     ("pad_token_type_id", WithoutEffect),
-    // Offsets, and ids back to texts.
+    // Options for offsets, and for decoding.
     ("trim_offsets", WithoutEffect),
     ("errors", WithoutEffect),
     ("clean_up_tokenization_spaces", WithoutEffect),
     ("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", WithoutEffect),
-    // BERT's and RoBERTa's classes, and tokenizer.json, say what stands around a text.
+    // The tokens around a text are set by BERT's and RoBERTa's classes, or by tokenizer.json.
     ("add_bos_token", WithoutEffect),
     ("add_eos_token", WithoutEffect),
-    // Chats.
+    // Settings for chats.
     ("chat_template", WithoutEffect),
     ("chat_control_tokens", WithoutEffect),
     ("response_template", WithoutEffect),
     ("response_schema", WithoutEffect),
-    // Where the tokenizer came from, and by what it was loaded.
+    // Origin of the tokenizer, and how it was loaded.
     ("auto_map", WithoutEffect),
     ("backend", WithoutEffect),
     ("device_map", WithoutEffect),
@@ -114,8 +115,8 @@ pub const CONFIG: Verdicts = &[
     ("vocab_file", WithoutEffect),
 ];
 
-/// The keys of `special_tokens_map.json`, which is read where tokenizer_config.json has no `added_tokens_decoder`; as there, any
-/// key that ends with `_token` is a special token.
+/// The keys of `special_tokens_map.json`, which is read unless tokenizer_config.json has
+/// `added_tokens_decoder`. As there, any key that ends with `_token` is a special token.
 pub const SPECIALS: Verdicts = &[
     ("bos_token", Obeyed),
     ("eos_token", Obeyed),
@@ -128,9 +129,11 @@ pub const SPECIALS: Verdicts = &[
     ("extra_special_tokens", Obeyed),
 ];
 
-/// What describes an added token, in `tokenizer.json` and in tokenizer_config.json's `added_tokens_decoder`.
+/// The keys of an added token, in `tokenizer.json` and in `added_tokens_decoder` of
+/// tokenizer_config.json.
 pub const ADDED: Verdicts = &[
-    // Tokens are added in the order of their ids; a new one's is the next after the vocabulary's.
+    // Tokens are added in the order of their ids. A token that the vocabulary lacks gets the next
+    // free id.
     ("id", Obeyed),
     ("content", Obeyed),
     ("single_word", Obeyed),
@@ -140,7 +143,7 @@ pub const ADDED: Verdicts = &[
     ("special", Obeyed),
 ];
 
-/// The keys of `tokenizer.json`, with those of its parts; [`WORD_PIECE`] and [`BPE`] have the rest.
+/// The keys of `tokenizer.json` and of its parts; [`WORD_PIECE`] and [`BPE`] have the rest.
 pub const JSON: Verdicts = &[
     ("version", Refused { harmless: is_first_version, expected: "1.0" }),
     ("truncation", Obeyed),
@@ -160,7 +163,7 @@ pub const JSON: Verdicts = &[
     ("normalizer", Obeyed),
     ("pre_tokenizer", Obeyed),
     ("post_processor", Obeyed),
-    // Two kinds, of one shape each.
+    // Two kinds of post-processors are supported, each of one shape.
     ("post_processor.type", Obeyed),
     ("post_processor.single", Obeyed),
     ("post_processor.pair", Obeyed),
@@ -219,7 +222,7 @@ fn never(_: &Value) -> bool {
     false
 }
 
-/// Whether there is nothing in a value.
+/// Whether a value is null, or an empty array or object.
 pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -246,7 +249,8 @@ fn is_off(value: &Value) -> bool {
     value.is_null() || value == false
 }
 
-/// Refuses what cannot be obeyed in the files of `dir`, tokenizer.json's parts aside.
+/// Errs if the files of `dir` have a setting that cannot be obeyed. [`check_part`] checks the parts
+/// of tokenizer.json.
 pub fn check(dir: &Path, files: &Files) -> Result<()> {
     for (key, value) in files.config.iter().flatten() {
         check_one(&dir.join("tokenizer_config.json"), CONFIG, key, value)?;
@@ -268,7 +272,8 @@ pub fn check(dir: &Path, files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what cannot be obeyed in tokenizer.json's part `name`, of a tokenizer whose own keys are `own`.
+/// Errs if the part `name` of tokenizer.json has a setting that is unknown or cannot be obeyed;
+/// `own` are the settings of the tokenizer's kind.
 pub fn check_part(path: &Path, name: &str, part: &Object, own: Verdicts) -> Result<()> {
     for (key, value) in part {
         let key = format!("{name}.{key}");

@@ -1,23 +1,26 @@
-//! BERT's words: Hugging Face's `BertNormalizer` and `BertPreTokenizer`, written here; the pieces of a word are `rust_tokenizers`'.
+//! BERT's WordPiece: Hugging Face's `BertNormalizer` and `BertPreTokenizer`, implemented here, with
+//! `rust_tokenizers` cutting each word into pieces.
 //!
-//! That crate's own normalizer cannot leave Chinese characters alone, and its tables of accents, punctuation, spaces and
-//! controls differ from Hugging Face's in hundreds of code points; so it is handed finished words, veiled ([`veil`]).
+//! The normalizer of `rust_tokenizers` cannot leave Chinese characters alone, and its tables of
+//! accents, punctuation, spaces and controls differ from Hugging Face's in hundreds of code points.
+//! `rust_tokenizers` therefore gets single words, in characters for which it has no rules
+//! ([`veil`]).
 
 use super::description::BertOptions;
 use rust_tokenizers::tokenizer::{BertTokenizer, Tokenizer as _};
 use rust_tokenizers::vocab::BertVocab;
 use rust_tokenizers::{OffsetSize, TokenRef};
 use std::collections::HashMap;
-// The tables that Hugging Face's tokenizer uses: newer ones order and strip newer accents differently.
+// Hugging Face's tokenizers use these tables; newer ones order and strip newer accents differently.
 use unicode_categories::UnicodeCategories;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 pub struct WordPiece {
     vocab: HashMap<String, u32>,
-    /// The same vocabulary, veiled.
+    /// The same vocabulary, each token through [`veil`].
     inner: BertTokenizer,
     options: BertOptions,
-    /// What `TokenRef` wants of a word: where its characters come from, which nobody reads.
+    /// Offsets of a word's characters, which `TokenRef` requires and nothing reads.
     offsets: Vec<OffsetSize>,
     unknown: u32,
 }
@@ -38,7 +41,7 @@ impl WordPiece {
         Self { vocab, inner, options, offsets: vec![0; options.longest], unknown }
     }
 
-    /// The text as the vocabulary has it.
+    /// Normalizes a text as `BertNormalizer` does.
     pub fn normalize(&self, text: &str) -> String {
         let options = &self.options;
         let strip = options.strip_accents.unwrap_or(options.do_lower_case);
@@ -81,7 +84,8 @@ impl WordPiece {
         }
     }
 
-    /// The ids of a normalized text's words, in order, until `each` says that it has enough.
+    /// Calls `each` with the token ids of a normalized text, in order, until `each` returns false.
+    /// Returns true if it never does.
     pub fn pieces(&self, normalized: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
         for chunk in normalized.split(char::is_whitespace) {
             let mut rest = chunk;
@@ -102,7 +106,7 @@ impl WordPiece {
     }
 
     fn word(&self, word: &str, each: &mut dyn FnMut(u32) -> bool) -> bool {
-        // Bytes are no fewer than characters, and quicker to count.
+        // A word has no more characters than bytes, and bytes are quicker to count.
         let longest = self.options.longest;
         let count = if word.len() <= longest { word.len() } else { word.chars().count() };
         if count > longest {
@@ -120,8 +124,9 @@ impl WordPiece {
     }
 }
 
-/// Moves what is not ASCII, and ASCII's controls, to planes of Unicode that have no characters: there `rust_tokenizers` has no
-/// rules, and takes each for a letter. (What is on those planes already is nothing, and becomes one such letter.)
+/// Moves controls, spaces and everything that is not ASCII to Unicode planes without characters.
+/// `rust_tokenizers` has no rules for these planes, and takes each code point for a letter. Code
+/// points that are already on these planes are unassigned, and all become the same letter.
 fn veil(text: &str) -> String {
     let moved = |c: char| match u32::from(c) {
         code @ ..0x40000 => char::from_u32(code + 0x40000).unwrap_or(char::MAX),
@@ -135,7 +140,8 @@ fn is_control(c: char) -> bool {
     !matches!(c, '\t' | '\n' | '\r') && c.is_other()
 }
 
-/// Hugging Face's blocks, the gap between the fifth and the sixth included.
+/// Whether `c` is in Hugging Face's blocks of Chinese characters, which leave out U+2B820 to
+/// U+2B91F.
 fn is_chinese(c: char) -> bool {
     matches!(u32::from(c),
         0x4E00..=0x9FFF | 0x3400..=0x4DBF | 0x20000..=0x2A6DF | 0x2A700..=0x2B73F

@@ -1,22 +1,24 @@
-//! A pass that keeps only what goes into each layer, and computes the rest again in backward (Chen et al., 2016): `gradient_checkpointing`.
+//! Gradient checkpointing (Chen et al., 2016): the forward pass keeps only the input of each layer,
+//! and the backward pass computes the rest again.
 
 use super::Encoder;
 use crate::error::Result;
 use crate::nn::{Packed, Rows};
 use tch::Tensor;
 
-/// What a sparing pass keeps.
+/// The tensors that a forward pass with gradient checkpointing keeps.
 #[derive(Debug)]
 pub struct Kept {
-    /// What was given, with what it was computed from.
+    /// The input of the pass, with its autograd history.
     given: Tensor,
-    /// What goes into each layer from `count` on, without that.
+    /// The input of each layer from `count` on, without its autograd history.
     inputs: Vec<Tensor>,
     count: usize,
 }
 
 impl Encoder {
-    /// As [`Encoder::upper`]; once the loss has gone backward, [`Encoder::backward`] takes it on.
+    /// Like [`Encoder::upper`], with gradient checkpointing. The backward pass of the loss ends at
+    /// the last layer's input, and [`Encoder::backward`] continues from there.
     pub fn upper_sparing(
         &self,
         given: Tensor,
@@ -37,7 +39,7 @@ impl Encoder {
         Ok((encoded, Kept { given, inputs, count }))
     }
 
-    /// Takes the gradient from the last layer's input down, layer by layer.
+    /// Backpropagates from the last layer's input down, layer by layer.
     pub fn backward(&self, kept: Kept, batch: &Packed) -> Result<()> {
         let Kept { given, mut inputs, count } = kept;
         let all = batch.all_rows();
@@ -51,7 +53,8 @@ impl Encoder {
     }
 }
 
-/// Backward from `output` with the gradient that `leaf`, the same without its history, was given: that of their product with it.
+/// Backpropagates through `output` the gradient of `leaf`, a copy of `output` without autograd
+/// history. The gradient of their dot product with respect to `output` is the gradient of `leaf`.
 fn along(output: &Tensor, leaf: &Tensor) -> Result<()> {
     let product = output.f_flatten(0, -1)?.f_dot(&leaf.f_grad()?.f_flatten(0, -1)?)?;
     Ok(product.f_backward()?)

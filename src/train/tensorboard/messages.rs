@@ -1,4 +1,5 @@
-//! The protocol buffers of TensorFlow's `event.proto`, `summary.proto` and `tensor.proto`, as far as a run has use for them.
+//! The protocol buffers of TensorFlow's `event.proto`, `summary.proto` and `tensor.proto`, as far
+//! as a run has use for them.
 
 pub use prost::Message;
 
@@ -90,7 +91,8 @@ pub struct Dim {
     pub size: i64,
 }
 
-/// Counts between limits: of bucket i, from limit i - 1 (of the first: from the least value) to below limit i.
+/// Counts between limits: of bucket i, from limit i - 1 (of the first: from the least value) to
+/// below limit i.
 #[derive(Clone, PartialEq, Message)]
 pub struct Histogram {
     #[prost(double, tag = "1")]
@@ -154,7 +156,7 @@ impl Value {
 const BUCKETS: usize = 64;
 
 impl Histogram {
-    /// Of `values`, in buckets of one width.
+    /// Makes a histogram of `values`, in buckets of one width.
     pub fn of(values: &[f32]) -> Self {
         let values = || values.iter().map(|&value| f64::from(value)).filter(|v| v.is_finite());
         let (min, max) = values()
