@@ -6,7 +6,7 @@ use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::methods::Method;
 use crate::native;
-use crate::nn::{Packed, TaskRow};
+use crate::nn::{Packed, TaskRow, to_rows};
 use crate::task_model::TaskModel;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +21,8 @@ pub struct Bank {
     base: Base,
     /// The layers over the base's weights; its vectors come from the tasks' rows.
     model: TaskModel,
+    /// Whether the dense layer before the output layer is the base's: BERT's pooler.
+    has_pooler: bool,
     /// Where each vector lies in a row, and its size, by canonical name.
     places: BTreeMap<String, (usize, usize)>,
     /// The base's own vectors.
@@ -52,21 +54,14 @@ impl Bank {
             values.extend(vector);
             values.resize(values.len().next_multiple_of(ALIGNED), 0.0);
         }
-        let offset = |name: &str| {
-            let place = places.get(name).map(|(offset, _)| *offset);
-            place.ok_or_else(|| Error::Bug(format!("{name} is no vector of the base")))
-        };
+        let offset = |name: &str| places.get(name).map(|(offset, _)| *offset);
         model.classifier.route(&model.config, &offset)?;
-        if let Some(pooler) = shared_dense(&base)
-            && let Some((offset, _)) = places.get(&format!("{pooler}.bias"))
-        {
-            model.classifier.head_mut().route_dense(*offset);
-        }
-        Ok(Self { base, model, places, own: values.into() })
+        let has_pooler = has_pooler(&base);
+        Ok(Self { base, model, has_pooler, places, own: values.into() })
     }
 
-    /// Makes a task of a delta, read from `path`. One that is not a row is refused: of LoRA,
-    /// adapters or full fine-tuning.
+    /// Makes a task from `delta`, read from `path`. Errs for LoRA, adapters and full fine-tuning,
+    /// which change more than vectors.
     pub fn task(&self, path: &Path, delta: Delta) -> Result<Task> {
         if !matches!(delta.meta.method, Method::Bitfit | Method::Head | Method::LayerNorm) {
             let problem = format!(
@@ -87,7 +82,9 @@ impl Bank {
                     place.copy_from_slice(&vector(tensor)?);
                 }
                 None if self.base.tensors().contains_key(name) => {
-                    let problem = format!("{name} differs from the base's, and is no vector");
+                    let problem = format!(
+                        "{name}: a task of a mixed batch may change only vectors of the base"
+                    );
                     return Err(Error::file(path, problem));
                 }
                 None => {
@@ -104,16 +101,14 @@ impl Bank {
             Ok::<_, Error>((leaf("weight")?, leaf("bias")?))
         };
         let architecture = self.base.info.config.architecture;
-        let dense = match shared_dense(&self.base) {
-            Some(_) => None,
-            None => Some(take(architecture.dense())?),
-        };
+        let dense = if self.has_pooler { None } else { Some(take(architecture.dense())?) };
         let output = take(architecture.output())?;
+        delta.check_unchanged()?;
         Ok(Task { meta: delta.meta, row: row.into(), dense, output })
     }
 
-    /// The logits of each sequence of `batch`, by its own task's labels; `tasks` has the task of
-    /// each sequence.
+    /// The logits of each sequence of `batch`, one for each label of its own task. `tasks` has the
+    /// task of each sequence. Errs if something was written to the base's file.
     pub fn logits(&self, mut batch: Packed, tasks: &[&Task]) -> Result<Vec<Vec<f32>>> {
         if tasks.len() != batch.sequences() {
             let (tasks, sequences) = (tasks.len(), batch.sequences());
@@ -121,12 +116,12 @@ impl Bank {
         }
         let _guard = tch::no_grad_guard();
         batch.task_rows = tasks.iter().map(|task| task.row.clone()).collect();
-        // What fills the batch up is of no task.
+        // The dummy sequence that pads the batch is of no task.
         batch.task_rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.own.clone());
-        let head = self.model.classifier.head();
-        let mut first = self.model.classifier.encode(&batch)?;
-        if shared_dense(&self.base).is_some() {
-            first = head.pooled(&first, &batch.first_rows()?)?;
+        let (rows, head) = (batch.first_rows()?, self.model.classifier.head());
+        let mut first = self.model.classifier.encode(&batch, &rows)?;
+        if self.has_pooler {
+            first = head.pooled(&first, &rows)?;
         }
         // The sequences of one task are one product.
         let mut of_task: BTreeMap<*const f32, (&Task, Vec<i64>)> = BTreeMap::new();
@@ -141,24 +136,22 @@ impl Bank {
                 x = head.activated(native::product(&x, weight, Some(bias))?)?;
             }
             let (weight, bias) = &task.output;
-            let found = native::product(&x, weight, Some(bias))?;
-            let found = found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
-            let width = usize::try_from(weight.size().first().copied().unwrap_or(1)).unwrap_or(1);
-            let values = Vec::<f32>::try_from(found.f_contiguous()?.f_view([-1])?)?;
-            for (sequence, values) in sequences.into_iter().zip(values.chunks(width)) {
+            let found = to_rows(&native::product(&x, weight, Some(bias))?)?;
+            for (sequence, values) in sequences.into_iter().zip(found) {
                 if let Some(place) = logits.get_mut(sequence as usize) {
-                    *place = values.to_vec();
+                    *place = values;
                 }
             }
         }
+        self.base.info.check_unchanged()?;
         Ok(logits)
     }
 }
 
-/// The dense layer before the output layer, where it is the base's: BERT's pooler.
-fn shared_dense(base: &Base) -> Option<&'static str> {
-    let pooler = base.info.config.architecture.pooler()?;
-    base.tensors().contains_key(&format!("{pooler}.weight")).then_some(pooler)
+/// Whether the dense layer before the output layer is the base's: BERT's pooler.
+fn has_pooler(base: &Base) -> bool {
+    let pooler = base.info.config.architecture.pooler();
+    pooler.is_some_and(|pooler| base.tensors().contains_key(&format!("{pooler}.weight")))
 }
 
 fn vector(tensor: &Tensor) -> Result<Vec<f32>> {

@@ -29,11 +29,16 @@ impl BaseInfo {
     /// Checks that the mapped weight files have not changed since they were read. Returns an error
     /// if something was written to them.
     pub fn check_unchanged(&self) -> Result<()> {
-        let holds_the_same = || {
-            let again = Weights::read(&self.config, &self.file)?;
-            Ok(again.fingerprint == self.fingerprint)
+        // Read once for all files, since reading one reads all.
+        let mut same = None;
+        let mut holds_the_same = || match same {
+            Some(same) => Ok(same),
+            None => {
+                let again = Weights::read(&self.config, &self.file)?;
+                Ok(*same.insert(again.fingerprint == self.fingerprint))
+            }
         };
-        self.mapped.iter().try_for_each(|file| file.check_unchanged(holds_the_same))
+        self.mapped.iter().try_for_each(|file| file.check_unchanged(&mut holds_the_same))
     }
 }
 
@@ -60,7 +65,6 @@ impl Base {
             tracing::warn!("{}: {remark}", dir.join("config.json").display());
         }
         let weights = read_weights(dir, named, &config)?;
-        native::fit_threads()?;
         if !device.is_cuda() {
             native::check_product(Kind::Float)?;
         }
@@ -80,13 +84,11 @@ impl Base {
                 info.file.display()
             );
         }
-        let store = nn::VarStore::new(device);
+        let mut store = nn::VarStore::new(device);
         let mut classifier = Classifier::new(&store.root(), &info.config, 1)?;
-        let is_lost = |name: &str| {
-            architecture.in_head(name) || lost.is_some_and(|pooler| name.starts_with(pooler))
-        };
+        store.freeze();
         let mut tensors: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
-        tensors.retain(|name, _| !is_lost(name));
+        tensors.retain(|name, _| weights.has(name));
         weights.fill(&tensors, device)?;
         classifier.join()?;
         // Hashing read every page of the files. Drop these pages: training needs only some rows of
@@ -114,8 +116,13 @@ impl Base {
     /// Converts the weights of the dense layers to `kind`. Only for models that compute their
     /// products in `kind` and train none of these weights.
     pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
-        let store = nn::VarStore::new(self.device);
+        if kind == Kind::Float {
+            return Ok(());
+        }
+        let mut store = nn::VarStore::new(self.device);
         let mut classifier = Classifier::new(&store.root(), &self.info.config, 1)?;
+        // Weights that train would stay in fp32.
+        store.freeze();
         let mut variables = store.variables();
         for (name, tensor) in &mut self.tensors {
             let variable = variables.get_mut(name);

@@ -2,12 +2,12 @@
 //! names, with the metadata that is needed to use it.
 
 use crate::error::{Error, Result};
-use crate::files;
 use crate::methods::Method;
 use crate::models::{Architecture, TaskType, canonical, check_labels};
 use crate::sealed::{self, Contents};
 use crate::task_model::TaskModel;
 use crate::weights::Mapped;
+use crate::{escape, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ impl Meta {
         let classes = Architecture::ALL.map(Architecture::class);
         let is_ours = |architecture: &Architecture| architecture.class() == self.architecture;
         let Some(architecture) = Architecture::ALL.into_iter().find(is_ours) else {
-            let found: String = self.architecture.chars().take(60).collect();
+            let found = escape::short(&self.architecture, 60);
             let expected = classes.join(", ");
             return Err(format!("architecture: found {found:?}, expected {expected}"));
         };
@@ -157,6 +157,12 @@ impl Delta {
             tensors.insert(name.clone(), variable.f_detach_copy()?.f_to_device(tch::Device::Cpu)?);
         }
         Ok(Self::new(meta, tensors))
+    }
+
+    /// Checks that nothing was written to the file since it was read, if the tensors are views of
+    /// it.
+    pub fn check_unchanged(&self) -> Result<()> {
+        check_mapped(self.mapped.as_deref())
     }
 
     /// The file's bytes; equal tasks give equal bytes.
@@ -274,14 +280,18 @@ impl Delta {
     }
 }
 
-/// Copies `tensors` into the model. Errs where the mapped file that they are views of was written
-/// to.
+/// Copies `tensors` into the model. Errs if something was written to the mapped file that they are
+/// views of.
 fn assign(
     tensors: &BTreeMap<String, Tensor>,
     mapped: Option<&Mapped>,
     model: &mut TaskModel,
 ) -> Result<()> {
-    tensors.iter().try_for_each(|(name, tensor)| model.set(name, tensor))?;
+    model.set_all(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
+    check_mapped(mapped)
+}
+
+fn check_mapped(mapped: Option<&Mapped>) -> Result<()> {
     mapped.map_or(Ok(()), |file| file.check_unchanged(|| Ok(false)))
 }
 
@@ -400,10 +410,11 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
         };
         fields.insert(key, value);
     }
-    let meta: Meta = serde_json::from_value(Value::Object(fields.clone())).map_err(|e| {
+    let fields = Value::Object(fields);
+    let meta = Meta::deserialize(&fields).map_err(|e| {
         // serde does not say which key is wrong.
         let is_wrong = |(key, value): &(&String, &Value)| Meta::refuses(key, value);
-        match fields.iter().find(is_wrong) {
+        match fields.as_object().into_iter().flatten().find(is_wrong) {
             Some((key, _)) => Error::file(path, format!("metadata {key}: {e}")),
             None => Error::file(path, format!("metadata: {e}")),
         }

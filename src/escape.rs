@@ -27,6 +27,14 @@ pub fn json(json: &str) -> String {
     })
 }
 
+/// The first `most` characters of `text`, with an ellipsis if it has more.
+pub fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 /// `text` as a string literal in double quotes, which both YAML and Python can read.
 pub fn quoted(text: &str) -> String {
     escaped(&serde_json::Value::from(text).to_string(), "", |letter| match letter as u32 {

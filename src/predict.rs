@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate, in_batches};
 use crate::methods::Method;
 use crate::models::TaskType;
-use crate::nn::Precision;
+use crate::nn::{Precision, to_rows};
 use crate::task_model::TaskModel;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -169,7 +169,7 @@ impl Predictor {
     fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
         let logits = self.model.classifier.forward(&packed)?;
-        eval::to_rows(&match self.meta.task_type {
+        to_rows(&match self.meta.task_type {
             TaskType::Classification => logits.f_softmax(-1, Kind::Float)?,
             TaskType::MultiLabel => logits.f_sigmoid()?,
             TaskType::Regression => logits,

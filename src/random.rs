@@ -14,9 +14,14 @@ impl Random {
         Self(random)
     }
 
+    /// Draws 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
     /// Draws uniformly from `0.0..1.0`.
     fn uniform(&mut self) -> f64 {
-        (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Draws uniformly from `low..high`.

@@ -192,14 +192,26 @@ impl TaskModel {
     /// Copies `tensor` into the variable `name`. A variable that shares the base's memory gets its
     /// own memory first.
     pub fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        self.set_all([(name, tensor)])
+    }
+
+    /// Copies each tensor into the variable of its name, as [`TaskModel::set`] does.
+    pub fn set_all<'a>(
+        &mut self,
+        tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    ) -> Result<()> {
         let variables = self.store.variables();
-        let variable =
-            variables.get(name).ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
-        if self.shared.get(name) == Some(&(variable.data_ptr() as usize)) {
-            let own = Tensor::f_empty(variable.size(), (variable.kind(), variable.device()))?;
-            variable.shallow_clone().f_set_data(&own)?;
+        for (name, tensor) in tensors {
+            let variable = variables.get(name);
+            let variable =
+                variable.ok_or_else(|| Error::Bug(format!("{name} is not in the store")))?;
+            if self.shared.get(name) == Some(&(variable.data_ptr() as usize)) {
+                let own = Tensor::f_empty(variable.size(), (variable.kind(), variable.device()))?;
+                variable.shallow_clone().f_set_data(&own)?;
+            }
+            copy(variable, tensor)?;
         }
-        copy(variable, tensor)
+        Ok(())
     }
 }
 

@@ -1,7 +1,6 @@
 //! The order of the data: a pure function of seed and epoch, so that nothing random needs saving.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The order in which an epoch visits `count` rows.
@@ -142,11 +141,10 @@ pub fn draw(classes: &[usize], count: usize, seed: u64) -> Vec<usize> {
 /// Shuffles `items` (Fisher-Yates). Written out here because a library's shuffle may change with
 /// its version, and every run with it.
 fn permute(items: &mut [usize], seed: u64, stream: u64) {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    random.set_stream(stream);
+    let mut random = Random::new(seed, stream);
     for i in (1..items.len()).rev() {
         // The bias of a 64-bit product is below 1e-12 for any data set that fits in memory.
-        let j = ((u128::from(random.next_u64()) * (i as u128 + 1)) >> 64) as usize;
+        let j = ((u128::from(random.bits()) * (i as u128 + 1)) >> 64) as usize;
         items.swap(i, j);
     }
 }

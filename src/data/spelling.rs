@@ -1,5 +1,6 @@
 //! Spellings of labels: numbers, missing values, lists, and texts that only look alike.
 
+use crate::escape;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 /// A decimal number of any length. `1`, `1.0`, `01`, `+1` and `1e0` are equal; two different
@@ -187,11 +188,7 @@ pub fn quoted(text: &str) -> String {
 
 /// The start of a value, for a message.
 pub fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    match text.char_indices().nth(MOST).and_then(|(end, _)| text.get(..end)) {
-        Some(start) => format!("{start}..."),
-        None => text.to_owned(),
-    }
+    escape::short(text, 80)
 }
 
 /// The first of `names`, separated by commas, for a message.

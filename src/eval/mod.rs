@@ -10,9 +10,10 @@ use crate::data::{Batch, Example, Labels, Target, at_once};
 use crate::error::Result;
 use crate::models::{Classifier, Shaping, TaskType};
 use crate::native;
+use crate::nn::to_rows;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 /// The result of an evaluation.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,9 +135,4 @@ impl Seen {
 /// Returns the class with the largest value, the first one if several are equal.
 pub fn best(values: &[f32]) -> usize {
     values.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class)
-}
-
-/// Returns `[B, L]` as a vector for each row, on the CPU.
-pub fn to_rows(values: &Tensor) -> Result<Vec<Vec<f32>>> {
-    Ok(Vec::try_from(values.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)?)
 }

@@ -12,8 +12,7 @@ pub use groups::{Group, Layers, Place, Term};
 pub use layout::Layout;
 
 use crate::error::{Error, Result};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use crate::random::Random;
 use regex::Regex;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -235,11 +234,11 @@ impl FreezePlan {
 /// Keeps a random selection of the encoder's biases that train, and freezes the rest. The seed
 /// alone decides the selection. Biases are kept whole, as far as they fit into `count` elements.
 fn draw(parameters: &mut [Parameter], count: u64, seed: u64) -> Result<()> {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut random = Random::new(seed, 0);
     let mut order: Vec<(u64, &mut Parameter)> = parameters
         .iter_mut()
         .filter(|p| p.trains && p.is_bias() && p.place.term.is_some())
-        .map(|p| (random.next_u64(), p))
+        .map(|p| (random.bits(), p))
         .collect();
     let sizes = || order.iter().map(|(_, p)| p.numel());
     let (least, most) = (sizes().min().unwrap_or(0), sizes().sum::<u64>());

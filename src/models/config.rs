@@ -3,8 +3,8 @@
 use super::architecture::{Keys, Spec};
 use super::{Architecture, Verdict, verdicts};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::nn::Activation;
+use crate::{escape, files};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -73,15 +73,9 @@ pub(super) fn bad(path: &Path, key: &str, found: &dyn Display, expected: &str) -
     Error::file(path, format!("{key}: found {}, expected {expected}", shown(found)))
 }
 
-/// The text of a value in a file, cut to `MOST` characters.
+/// The text of a value in a file, shortened.
 fn shown(found: &dyn Display) -> String {
-    const MOST: usize = 100;
-    let mut text = found.to_string();
-    if let Some((end, _)) = text.char_indices().nth(MOST) {
-        text.truncate(end);
-        text += "...";
-    }
-    text
+    escape::short(&found.to_string(), 100)
 }
 
 impl ModelConfig {
@@ -134,14 +128,17 @@ impl ModelConfig {
         landmarks
     }
 
-    /// The settings that scores depend on but tensor shapes do not show, under transformers' keys
-    /// for BERT.
+    /// The settings that scores depend on but tensor shapes do not show, by their keys in
+    /// `config.json`.
     pub fn beside_tensors(&self) -> BTreeMap<String, Value> {
+        let spec = self.architecture.spec();
         let mut said = BTreeMap::from([
-            ("num_attention_heads".to_owned(), Value::from(self.num_attention_heads)),
-            ("hidden_act".to_owned(), Value::from(self.hidden_act.name())),
-            ("layer_norm_eps".to_owned(), Value::from(self.layer_norm_eps)),
+            (spec.keys.num_attention_heads.to_owned(), Value::from(self.num_attention_heads)),
+            (spec.keys.hidden_act.to_owned(), Value::from(self.hidden_act.name())),
         ]);
+        if spec.layer_norm_eps.is_none() {
+            said.insert("layer_norm_eps".to_owned(), Value::from(self.layer_norm_eps));
+        }
         said.extend(self.padding.map(|id| ("pad_token_id".to_owned(), Value::from(id))));
         said
     }

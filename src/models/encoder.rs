@@ -65,29 +65,34 @@ impl Encoder {
         self.layers.iter_mut().chain([&mut self.last]).enumerate().flat_map(named).collect()
     }
 
-    /// Takes every bias, and LayerNorm's weights, from the row of each sequence's task; `offset`
-    /// says where a tensor, by its canonical name, begins there.
+    /// The LayerNorms with their full names.
+    fn layer_norms(&mut self, spec: &Spec) -> Vec<(String, &mut LayerNorm)> {
+        let embeddings = format!("{}.embeddings.LayerNorm", spec.prefix);
+        let mut norms = vec![(embeddings, &mut self.embeddings.layer_norm)];
+        for (index, layer) in self.layers.iter_mut().chain([&mut self.last]).enumerate() {
+            let name = |norm| format!("{}.{}.{index}.{norm}", spec.prefix, spec.layers);
+            norms.push((name(spec.layer.attention_norm), &mut layer.attention_output.layer_norm));
+            norms.push((name(spec.layer.output_norm), &mut layer.output.layer_norm));
+        }
+        norms
+    }
+
+    /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
+    /// where the vector of a canonical name begins there.
     pub fn route(
         &mut self,
         spec: &Spec,
         size: usize,
-        offset: &dyn Fn(&str) -> Result<usize>,
+        offset: &dyn Fn(&str) -> Option<usize>,
     ) -> Result<()> {
+        let offset = |name: String| {
+            offset(&name).ok_or_else(|| Error::Bug(format!("{name} is no vector of the base")))
+        };
         for (name, linear) in self.dense_layers(spec) {
-            linear.route(offset(&format!("{name}.bias"))?);
+            linear.route(offset(format!("{name}.bias"))?);
         }
-        let mut norms = vec![(
-            format!("{}.embeddings.LayerNorm", spec.prefix),
-            &mut self.embeddings.layer_norm,
-        )];
-        for (index, layer) in self.layers.iter_mut().chain([&mut self.last]).enumerate() {
-            let path = format!("{}.{}.{index}", spec.prefix, spec.layers);
-            let name = |norm| format!("{path}.{norm}");
-            norms.push((name(spec.layer.attention_norm), &mut layer.attention_output.layer_norm));
-            norms.push((name(spec.layer.output_norm), &mut layer.output.layer_norm));
-        }
-        for (name, norm) in norms {
-            let [weight, bias] = ["weight", "bias"].map(|leaf| offset(&format!("{name}.{leaf}")));
+        for (name, norm) in self.layer_norms(spec) {
+            let [weight, bias] = ["weight", "bias"].map(|leaf| offset(format!("{name}.{leaf}")));
             norm.route(weight?, bias?, size);
         }
         Ok(())
@@ -342,7 +347,7 @@ impl Output {
         let Some(adapter) = &self.adapter else {
             return self.dense.normalized(x, self.dropout, rows, residual, &self.layer_norm);
         };
-        let x = self.dropout.forward(self.dense.forward(x, rows)?, rows.keys())?;
+        let x = self.dropout.forward(self.dense.forward(x, rows)?, rows.keys.as_ref())?;
         adapter.normalized(&x, residual, &self.layer_norm, rows)
     }
 }

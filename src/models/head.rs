@@ -2,6 +2,7 @@
 
 use super::config::ModelConfig;
 use crate::error::Result;
+use crate::escape;
 use crate::nn::{Dropout, Linear, Rows, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ impl Head {
 
     /// `first_BH` -> logits `[B, L]`.
     pub fn forward(&self, first: Tensor, rows: &Rows<'_>) -> Result<Tensor> {
-        let keys = rows.keys();
+        let keys = rows.keys.as_ref();
         let first = match self.dropout_first {
             Some(dropout) => dropout.forward(first, keys)?,
             None => first,
@@ -57,8 +58,8 @@ impl Head {
         self.dense.route(offset);
     }
 
-    /// What the output layer of a task is given, `[B, H]`, where the dense layer is the base's
-    /// pooler; for predicting.
+    /// The input of a task's output layer, `[B, H]`, without dropout: the base's pooler on the
+    /// first tokens.
     pub fn pooled(&self, first: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
         self.activated(self.dense.forward(first, rows)?)
     }
@@ -82,7 +83,7 @@ pub fn check_labels(labels: &[String]) -> std::result::Result<(), String> {
     match labels.iter().find(|label| !seen.insert(*label)) {
         None => Ok(()),
         Some(twice) => {
-            let twice: String = twice.chars().take(60).collect();
+            let twice = escape::short(twice, 60);
             Err(format!("labels that are all different, and {twice:?} is there twice"))
         }
     }

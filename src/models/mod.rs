@@ -21,7 +21,7 @@ pub use names::{Name, canonical, classify};
 pub use saved::SavedTask;
 
 use crate::error::{Error, Result};
-use crate::nn::{AdapterShape, LoraShape, Packed, below};
+use crate::nn::{AdapterShape, LoraShape, Packed, Rows, below};
 use encoder::Encoder;
 pub use encoder::Kept;
 use std::collections::BTreeMap;
@@ -128,26 +128,26 @@ impl Classifier {
         self.head.forward(encoded, &first)
     }
 
-    /// Takes every bias of encoder and pooler, and LayerNorm's weights, from the row of each
-    /// sequence's task. `offset` says where a tensor, by its canonical name, begins there; it errs
-    /// for the pooler where the base has none.
+    /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
+    /// where the vector of a canonical name begins there; the pooler is routed if its bias does.
     pub fn route(
         &mut self,
         config: &ModelConfig,
-        offset: &dyn Fn(&str) -> Result<usize>,
+        offset: &dyn Fn(&str) -> Option<usize>,
     ) -> Result<()> {
         let size = usize::try_from(config.hidden_size).unwrap_or(0);
-        self.encoder.route(config.architecture.spec(), size, offset)
+        self.encoder.route(config.architecture.spec(), size, offset)?;
+        let pooler = config.architecture.pooler();
+        if let Some(offset) = pooler.and_then(|pooler| offset(&format!("{pooler}.bias"))) {
+            self.head.route_dense(offset);
+        }
+        Ok(())
     }
 
-    /// The encoder's output for each sequence's first token, `[B, H]`.
-    pub fn encode(&self, batch: &Packed) -> Result<Tensor> {
-        self.encoder.forward(batch, &batch.first_rows()?)
-    }
-
-    /// The head's layers.
-    pub fn head_mut(&mut self) -> &mut Head {
-        &mut self.head
+    /// The encoder's output for each sequence's first token, `[B, H]`. `first` are these tokens as
+    /// rows.
+    pub fn encode(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
+        self.encoder.forward(batch, first)
     }
 
     /// The head's layers.

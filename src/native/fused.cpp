@@ -317,7 +317,8 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
   }
 };
 
-// Rows of a batch whose sequences are of several tasks: each takes its vectors from the row of its sequence's task.
+// Rows of a batch whose sequences are of several tasks. Each takes its vectors from the values of
+// its sequence's task.
 struct Route {
   const float *const *rows;
   const int64_t *starts;
@@ -398,8 +399,8 @@ int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias
 int bitfit_routed_add(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, int64_t pieces) {
   return guarded([&] {
     const Route route{rows, starts, count};
+    check_route(ref(x), route, "routed bias");
     const auto y = ref(x).contiguous().detach();
-    check_route(y, route, "routed bias");
     const int64_t columns = y.size(1), size = columns / pieces;
     float *to = y.mutable_data_ptr<float>();
     BITFIT_PART("bitfit::routed_add");
@@ -413,8 +414,8 @@ int bitfit_routed_add(bitfit_tensor *out, bitfit_tensor x, const float *const *r
 int bitfit_routed_activation(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, int64_t offset, int64_t kind) {
   return guarded([&] {
     const Route route{rows, starts, count};
+    check_route(ref(x), route, "routed bias and activation");
     const auto y = ref(x).contiguous().detach();
-    check_route(y, route, "routed bias and activation");
     const int64_t columns = y.size(1);
     float *to = y.mutable_data_ptr<float>();
     const auto row = rows_of(kind).forward;
@@ -427,8 +428,9 @@ int bitfit_routed_activation(bitfit_tensor *out, bitfit_tensor x, const float *c
 int bitfit_routed_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor residual, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, double eps) {
   return guarded([&] {
     const Route route{rows, starts, count};
+    check_route(ref(x), route, "routed LayerNorm");
+    TORCH_CHECK(!learns({maybe(residual)}), "routed LayerNorm: the tasks of a mixed batch do not train");
     const auto given = ref(x).contiguous().detach(), rest = residual ? ref(residual).contiguous().detach() : at::Tensor();
-    check_route(given, route, "routed LayerNorm");
     TORCH_CHECK(!rest.defined() || (fast(rest) && rest.sizes() == given.sizes()), "routed LayerNorm: a residual ", given.sizes(), " expected");
     const int64_t columns = given.size(1);
     const auto y = at::empty_like(given), hat = at::empty({most_parts(), columns}, given.options()), zeros = at::zeros({columns}, given.options());

@@ -374,10 +374,10 @@ pub fn check_product_by(
     // The variable sets the number of entries in libtorch's cache of oneDNN's compiled code.
     // libtorch does not check that the number is positive.
     if let Ok(capacity) = std::env::var("LRU_CACHE_CAPACITY")
-        && capacity.trim().parse::<i64>().unwrap_or(0) == 0
+        && !capacity.trim().parse::<i64>().is_ok_and(|entries| entries != 0)
     {
         let problem = format!(
-            "LRU_CACHE_CAPACITY: found {capacity:?}, expected a positive number, or no such variable"
+            "LRU_CACHE_CAPACITY: found {capacity:?}, expected a whole number other than 0, or no such variable"
         );
         return Err(Error::Usage(problem));
     }
@@ -433,19 +433,18 @@ pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
     })
 }
 
-/// The tasks of a batch's sequences: the values of each one's task, and where its rows begin; at
-/// last, how many rows there are.
+/// The task's values of each sequence of a batch, and where the sequence's rows begin.
 #[derive(Debug, Clone, Copy)]
 pub struct Routed<'a> {
-    /// A task's values for each sequence.
+    /// The values of each sequence's task.
     pub rows: &'a [Arc<[f32]>],
-    /// One more than sequences, none below the one before.
+    /// The first row of each sequence, ascending, and the number of rows.
     pub starts: &'a [i64],
 }
 
 impl Routed<'_> {
-    /// The addresses of the tasks' values, in which vectors of these offsets and sizes must lie;
-    /// and how many tasks they are.
+    /// The address of each sequence's values, and the number of sequences. Errs if a vector of
+    /// `places` (offset and size) lies outside a task's values.
     fn addresses(&self, places: &[(usize, usize)]) -> Result<(Vec<*const f32>, i64)> {
         let ends = places.iter().map(|(offset, size)| offset.saturating_add(*size));
         let end = ends.max().unwrap_or(0);
@@ -455,17 +454,16 @@ impl Routed<'_> {
             || !in_order
         {
             let (rows, starts) = (self.rows.len(), self.starts.len());
-            return Err(Error::Bug(format!(
-                "{rows} tasks' rows for {starts} starts, or too short"
-            )));
+            let problem = format!("{rows} sequences for {starts} starts, or a row below {end}");
+            return Err(Error::Bug(problem));
         }
         let addresses = self.rows.iter().map(|row| row.as_ptr()).collect();
         Ok((addresses, i64::try_from(self.rows.len()).unwrap_or(i64::MAX)))
     }
 }
 
-/// Adds vectors of `places` (offset and size), which lie side by side in `x [R, E]`; written over
-/// `x`.
+/// Adds the vectors at `places` (offset and size) to `x [R, E]`, where they lie side by side.
+/// Overwrites `x`.
 pub fn routed_add(x: &Tensor, places: &[(usize, usize)], routed: &Routed<'_>) -> Result<Tensor> {
     let (rows, count) = routed.addresses(places)?;
     let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset as i64).collect();
@@ -483,7 +481,7 @@ pub fn routed_add(x: &Tensor, places: &[(usize, usize)], routed: &Routed<'_>) ->
     })
 }
 
-/// The activation `kind` of `x [R, C]` plus the vector at `place`; written over `x`.
+/// The activation `kind` of `x [R, C]` plus the vector at `place`. Overwrites `x`.
 pub fn routed_activation(
     x: &Tensor,
     place: (usize, usize),
@@ -762,13 +760,14 @@ extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void)
 }
 
 /// Records that the tensor `whole` maps the file `path`, for the handler of [`report_bus_errors`].
-pub fn name_mapped(whole: &Tensor, path: &Path) {
+/// Returns the record's place, for [`forget_mapped`]; `None` before [`report_bus_errors`].
+pub fn name_mapped(whole: &Tensor, path: &Path) -> Option<usize> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let problem = "it was cut short, or its disk failed, while it was in use; bring it back as it was, and start the same command again (a training \
                    with --resume)";
     let shown: String = crate::escape::line(path.display());
     let line = match REPORTS.load(Ordering::SeqCst) {
-        0 => return,
+        0 => return None,
         1 => format!("error: {shown}: {problem}\n"),
         _ => {
             let error = format!("{shown}: {problem}");
@@ -777,13 +776,21 @@ pub fn name_mapped(whole: &Tensor, path: &Path) {
     };
     let text: &'static mut [u8] = line.into_bytes().leak();
     let place = NEXT.fetch_add(1, Ordering::SeqCst) % MAPPINGS.len();
-    let Some(mapping) = MAPPINGS.get(place) else { return };
+    let mapping = MAPPINGS.get(place)?;
     let start = whole.data_ptr() as usize;
     mapping.end.store(0, Ordering::SeqCst);
     mapping.start.store(start, Ordering::SeqCst);
     mapping.length.store(text.len(), Ordering::SeqCst);
     mapping.text.store(text.as_mut_ptr(), Ordering::SeqCst);
     mapping.end.store(start + whole.numel(), Ordering::SeqCst);
+    Some(place)
+}
+
+/// Removes a record of [`name_mapped`]: another mapping may take the addresses.
+pub fn forget_mapped(place: usize) {
+    if let Some(mapping) = MAPPINGS.get(place) {
+        mapping.end.store(0, Ordering::SeqCst);
+    }
 }
 
 /// Sends SIGKILL to this process, so that nothing is cleaned up.

@@ -72,16 +72,17 @@ int bitfit_bias_activation(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bi
 // residual are [R, C]. keys: int64 [R] as in bitfit_dropout, or null for no dropout.
 int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor bias, bitfit_tensor residual, bitfit_tensor weight, bitfit_tensor shift, bitfit_tensor keys, int64_t site, double probability, double eps);
 
-// The three that follow are for batches whose sequences are of several tasks. `rows` has the values of each sequence's task, `count` of
-// them; a sequence's rows of x [R, C], fp32 on the CPU, begin at `starts`, [count + 1]. Vectors begin at the offsets in a task's values.
+// The next three functions are for batches whose sequences are of several tasks. `rows` holds the
+// address of each sequence's task values, `count` of them. The rows of each sequence in x [R, C],
+// fp32 on the CPU, begin at `starts` [count + 1]. Offsets say where vectors begin in the values.
 
-// Adds `pieces` vectors that lie side by side; written over x.
+// Adds `pieces` vectors that lie side by side; overwrites x.
 int bitfit_routed_add(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, int64_t pieces);
 
-// The activation of x plus a vector; written over x.
+// The activation of x plus a vector; overwrites x.
 int bitfit_routed_activation(bitfit_tensor *out, bitfit_tensor x, const float *const *rows, const int64_t *starts, int64_t count, int64_t offset, int64_t kind);
 
-// LayerNorm of x plus residual, or null; offsets of bias, or -1, of weight, and of shift.
+// LayerNorm of x plus residual (or null). The three offsets are of bias (or -1), weight and shift.
 int bitfit_routed_norm(bitfit_tensor *out, bitfit_tensor x, bitfit_tensor residual, const float *const *rows, const int64_t *starts, int64_t count, const int64_t *offsets, double eps);
 
 // Records the seconds in each operation, without those of the operations that it calls, until the

@@ -43,7 +43,7 @@ impl LayerNorm {
         residual: &Tensor,
         rows: &Rows<'_>,
     ) -> Result<Tensor> {
-        let dropped = dropout.of(rows.keys());
+        let dropped = dropout.of(rows.keys.as_ref());
         bias.residual_norm(product, residual, &self.weight, &self.bias, self.eps, dropped, rows)
     }
 }

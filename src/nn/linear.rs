@@ -75,7 +75,7 @@ impl Linear {
     fn with_lora(&self, y: Tensor, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
         match &self.lora {
             None => Ok(y),
-            Some(lora) => lora.add(y, x, rows.keys()),
+            Some(lora) => lora.add(y, x, rows.keys.as_ref()),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Joined {
             return Ok(y);
         }
         let parts: Vec<_> = parts().map(|part| (part.lora.as_ref(), part.outputs())).collect();
-        Lora::add_all(&parts, y, x, rows.keys())
+        Lora::add_all(&parts, y, x, rows.keys.as_ref())
     }
 
     /// All dense layers.

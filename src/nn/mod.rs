@@ -1,9 +1,8 @@
 //! Layers over packed tokens: no padding, no attention mask.
 //!
 //! Shape suffixes, here and in `models/`: `T` tokens of the batch, `R` rows (tokens, or first
-//! tokens alone), `B` sequences,
-//! `H` hidden size, `N` heads, `D = H / N`, `I` intermediate size, `L` labels. So `x_TH` is `[T,
-//! H]`.
+//! tokens alone), `B` sequences, `H` hidden size, `N` heads, `D = H / N`, `I` intermediate size,
+//! `L` labels. So `x_TH` is `[T, H]`.
 
 mod activation;
 mod adapter;
@@ -30,7 +29,7 @@ pub use precision::Precision;
 
 use crate::error::Result;
 use std::sync::Arc;
-use tch::{Kind, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 /// The path of `module`, such as `attention.self.query`, below `path`.
 pub fn below<'a>(path: &nn::Path<'a>, module: &str) -> nn::Path<'a> {
@@ -42,6 +41,11 @@ pub fn below<'a>(path: &nn::Path<'a>, module: &str) -> nn::Path<'a> {
 pub fn variable(path: &nn::Path<'_>, name: &str, shape: &[i64]) -> Result<Tensor> {
     let zeros = Tensor::f_zeros([1], (Kind::Float, path.device()))?;
     Ok(path.add(name, zeros.f_expand(shape, false)?, true))
+}
+
+/// Returns `[B, L]` as a vector for each row, on the CPU.
+pub fn to_rows(values: &Tensor) -> Result<Vec<Vec<f32>>> {
+    Ok(Vec::try_from(values.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)?)
 }
 
 /// A batch on its device: the tokens of all sequences, one after the other.
@@ -62,12 +66,12 @@ pub struct Packed {
     pub dropout_keys: Option<Tensor>,
     /// The dropout key of the whole batch, on the host.
     pub seed: i64,
-    /// The task's row for each sequence, one for a sequence that fills the batch up included; none
-    /// where all are of one task.
+    /// The task values of each sequence, the dummy sequence included. Empty if all sequences are of
+    /// one task.
     pub task_rows: Vec<TaskRow>,
 }
 
-/// The values that one task gives the vectors of the layers, by their offsets in it.
+/// A task's vectors, one after the other.
 pub type TaskRow = Arc<[f32]>;
 
 /// The rows that a layer computes: their dropout keys and where each sequence's rows begin.
@@ -81,13 +85,6 @@ pub struct Rows<'a> {
     pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
     /// As [`Packed::task_rows`].
     pub task_rows: &'a [TaskRow],
-}
-
-impl Rows<'_> {
-    /// A dropout key for each row, int64 `[R]`; `None` when evaluating.
-    pub fn keys(&self) -> Option<&Tensor> {
-        self.keys.as_ref()
-    }
 }
 
 impl Packed {

@@ -15,6 +15,16 @@ pub struct Mapped {
     path: PathBuf,
     file: File,
     stamp: Mutex<Stamp>,
+    /// The record of [`native::name_mapped`].
+    named: Option<usize>,
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        if let Some(place) = self.named {
+            native::forget_mapped(place);
+        }
+    }
 }
 
 /// The size and times of a file. Writing to a file sets its modification time. Renaming a file or
@@ -40,10 +50,10 @@ impl Mapped {
     /// Records the state of `file`, which was opened at `path` before all its bytes were mapped as
     /// `whole`. Returns an error if another file was mapped than was opened.
     pub fn new(path: &Path, file: &File, whole: &Tensor) -> Result<Self> {
-        native::name_mapped(whole, path);
+        let named = native::name_mapped(whole, path);
         let file = file.try_clone().map_err(Error::io("read", path))?;
         let stamp = Stamp::of(&file.metadata().map_err(Error::io("read", path))?);
-        let mapped = Self { path: path.to_owned(), file, stamp: Mutex::new(stamp) };
+        let mapped = Self { path: path.to_owned(), file, stamp: Mutex::new(stamp), named };
         // The file at `path` may have been replaced between opening and mapping.
         let is_whole = stamp.size == whole.numel() as u64;
         if is_whole && mapped.is_at_its_path() { Ok(mapped) } else { Err(mapped.changed()) }

@@ -15,6 +15,7 @@ pub use mapped::Mapped;
 pub use safetensors::write as write_safetensors;
 
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::files::hex;
 use crate::models::{Architecture, Classifier, ModelConfig, Name, classify};
 use index::Index;
@@ -130,13 +131,9 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
     format!("only weights of {framework} there ({name}); expected one of {expected}; {way_out}")
 }
 
-/// A name for messages, cut to `LONGEST` characters.
+/// A tensor's or file's name for messages, shortened.
 fn short(name: &str) -> String {
-    const LONGEST: usize = 200;
-    match name.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}...", name.get(..end).unwrap_or_default()),
-        None => name.to_owned(),
-    }
+    escape::short(name, 200)
 }
 
 /// Lists the tensors of a file. The ending decides between safetensors and PyTorch, and the
@@ -331,6 +328,11 @@ impl Weights {
         if self.tensors.values().any(|place| place.stored.kind == Some(Kind::Double)) {
             tracing::info!("{path}: its float64 numbers are rounded to float32");
         }
+    }
+
+    /// Whether the file has the encoder's tensor `canonical`.
+    pub fn has(&self, canonical: &str) -> bool {
+        self.tensors.contains_key(canonical)
     }
 
     /// Whether the file has any tensor below the module `canonical`.

@@ -5,6 +5,7 @@
 //! protocol 0 that torch.save used) and the few globals that tensors need. Any other class or
 //! function becomes an object without meaning.
 
+use crate::escape;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use tch::Kind;
@@ -626,8 +627,7 @@ impl<'a> Machine<'a> {
                 continue;
             }
             if let Some((other, _)) = &model {
-                let short = |name: &str| name.chars().take(40).collect::<String>();
-                let (one, two) = (short(other), short(name));
+                let (one, two) = (escape::short(other, 40), escape::short(name, 40));
                 return Err(Problem::Content(format!("several models, {one} and {two}")));
             }
             model = Some((name, found));

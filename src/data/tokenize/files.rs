@@ -3,6 +3,7 @@
 //! `special_tokens_map.json` and `added_tokens.json`.
 
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::files::{is_there, read_small_text};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -215,8 +216,5 @@ pub fn short(value: &Value) -> String {
 
 /// The beginning of a text, for messages.
 pub fn cut(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
+    escape::short(text, 60)
 }
