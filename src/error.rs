@@ -114,7 +114,7 @@ pub enum Error {
     },
     /// Values that are NaN or infinite, named by what contains them.
     #[error(
-        "{} holds numbers that are infinite or none; a lower training.learning_rate usually helps",
+        "{} contains NaN or infinity; a lower training.learning_rate usually helps",
         line(.0)
     )]
     NotFinite(String),

@@ -367,12 +367,16 @@ pub fn create_dir(path: &Path) -> Result<()> {
 
 /// SHA-256 of a file's bytes, in hexadecimal, as `sha256sum` prints it.
 pub fn sha256(path: &Path) -> Result<String> {
-    let (mut file, _) = open_regular(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    digest(path, open_regular(path)?.0, Sha256::new())
+}
+
+/// The digest of all bytes of `file`, which is at `path`, in hexadecimal.
+pub fn digest(path: &Path, mut file: File, mut digest: impl Digest) -> Result<String> {
+    let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(Error::io("read", path))? {
-            0 => return Ok(hex(&hash.finalize())),
-            count => hash.update(buffer.get(..count).unwrap_or_default()),
+            0 => return Ok(hex(&digest.finalize())),
+            count => digest.update(buffer.get(..count).unwrap_or_default()),
         }
     }
 }

@@ -256,22 +256,22 @@ fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_run_that_was_moved_away_leaves_its_successor_alone() {
     let scratch = scratch();
     let first = halted(&scratch, "run");
-    std::fs::rename(scratch.path("run"), scratch.path("old")).unwrap();
+    std::fs::rename(scratch.path("run"), scratch.path("old run")).unwrap();
     succeeded(&training(&scratch, "run", None).output().unwrap());
     let before = contents(&scratch.path("run"));
     let output = go_on(first);
     let parts = [
         "run: the directory was moved to",
-        "/old while this run wrote to it",
+        "/old run while this run wrote to it",
         "kept: ",
-        "/old/checkpoints/step-00000",
-        "--set training.output_dir=",
+        "/old run/checkpoints/step-00000",
+        "--set 'training.output_dir=",
     ];
     refused(&output, 1, &parts);
     assert!(contents(&scratch.path("run")) == before, "the successor's files are others");
     // Nothing of it is lost: it goes on where it is.
-    succeeded(&training(&scratch, "old", None).output().unwrap());
-    same(&scratch, "old", "moved");
+    succeeded(&training(&scratch, "old run", None).output().unwrap());
+    same(&scratch, "old run", "moved");
     // One that was removed has nothing to go on from.
     let first = halted(&scratch, "gone");
     std::fs::remove_dir_all(scratch.path("gone")).unwrap();

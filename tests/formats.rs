@@ -212,6 +212,14 @@ fn texts_that_are_no_table_are_told_from_one() {
         let args = ["predict", "--run", "run", "--input", "x.txt", flag, value];
         refused(&scratch.bitfit(&args), 2, &[flag, "no table", ".csv"]);
     }
+    // A run's delimiter is for its own files.
+    let config = std::fs::read_to_string(scratch.path("run/config.toml")).unwrap();
+    scratch.write("run/config.toml", config.replace("[data]\n", "[data]\ndelimiter = \";\"\n"));
+    scratch.write("x.tsv", "text\tlabel\ngood\tpositive\nbad\tnegative\n");
+    let tsv = ["predict", "--run", "run", "--input", "x.tsv"];
+    succeeded(&scratch.bitfit(&tsv));
+    let said = [&tsv[..], &["--delimiter", ";"]].concat();
+    refused(&scratch.bitfit(&said), 1, &["for a .tsv"]);
     scratch.write("old.txt", "one\rtwo\rthree\r");
     scratch.write("wide.txt", "a\0b\0\n");
     for (name, parts) in [("old.txt", "carriage return"), ("wide.txt", "UTF-16")] {

@@ -1,6 +1,6 @@
 //! The same numbers however many threads OpenMP gives, with the real model: only products of its size are shared out.
 
-use crate::common::{Scratch, root, succeeded};
+use crate::common::{Scratch, refused, root, succeeded};
 use bitfit::native;
 use bitfit::predict::Predictor;
 use serde_json::Value;
@@ -144,5 +144,17 @@ fn a_product_that_is_wrong_is_noticed_in_each_kind() {
         };
         let error = native::check_product_by(Kind::Float, product).unwrap_err().to_string();
         assert!(error.contains("OMP_THREAD_LIMIT") && error.contains("expected"), "{error}");
+    }
+}
+
+/// libtorch crashes without a place for oneDNN's code, and a variable can say that there is none.
+#[test]
+fn a_cache_without_entries_is_refused() {
+    let scratch = Scratch::new();
+    for capacity in ["0", "many"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit"));
+        command.args(["inspect", "--model", "base"]).env("LRU_CACHE_CAPACITY", capacity);
+        let output = command.current_dir(scratch.path("")).output().unwrap();
+        refused(&output, 2, &["LRU_CACHE_CAPACITY", capacity, "other than 0"]);
     }
 }

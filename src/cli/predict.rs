@@ -118,6 +118,15 @@ struct Loaded {
 }
 
 impl Task {
+    /// The columns of the file `path`. The run's delimiter is for its own files: a `.tsv` has tabs
+    /// unless this command says otherwise.
+    fn columns_of(&self, columns: &Columns, path: &Path) -> Columns {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let is_tsv = name.ends_with(".tsv") || name.contains(".tsv.");
+        let delimiter = columns.delimiter.filter(|_| !is_tsv || self.delimiter.is_some());
+        Columns { delimiter, ..columns.clone() }
+    }
+
     fn load(&self, bars: &MultiProgress) -> Result<Loaded> {
         let usage = |(found, expected)| {
             Error::Usage(format!("--device: found {found}, expected {expected}"))
@@ -149,7 +158,7 @@ impl Eval {
         let Loaded { predictor, run, mut columns, batch_size } = self.task.load(&bars)?;
         self.set_labels(&mut columns, &predictor.meta)?;
         let rows = match (&self.data, &run) {
-            (Some(path), _) => data::read(path, &columns)?.rows,
+            (Some(path), _) => data::read(path, &self.task.columns_of(&columns, path))?.rows,
             (None, Some(run)) => {
                 columns.skip_bad_rows = run.config.data.skip_bad_rows;
                 let declared = predictor.meta.labels_declared;
@@ -265,8 +274,8 @@ impl Predict {
             out.flush().map_err(Error::io("write", name))
         };
         if let Some(path) = self.input.as_ref().filter(|path| data::is_table(path)) {
-            let rows =
-                data::read(path, &Columns { labels: LabelColumns::None, ..task.columns.clone() })?;
+            let columns = self.task.columns_of(&task.columns, path);
+            let rows = data::read(path, &Columns { labels: LabelColumns::None, ..columns })?;
             let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
             return rows.chunks(task.rows_at_once()).try_for_each(predict);
         }

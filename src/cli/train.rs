@@ -18,7 +18,7 @@ macro_rules! ending {
   bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
   bitfit-train --config configs/movie-reviews.toml --dry-run
   bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
-  bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early, to the same bytes)
+  bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early; on a CPU to the same bytes)
 
 ",
             $between,
@@ -37,7 +37,7 @@ pub const LESSON: &str = ending!(
   [model]
   model_name_or_path = \"models/all-MiniLM-L6-v2\"   # a directory, or an id of the Hub
   [data]
-  train = \"texts.csv\"                              # columns text and label; also .tsv, .jsonl, .parquet, folders
+  train = \"texts.csv\"                              # columns text and label; also .tsv, .json, .jsonl, .parquet, folders
   [training]
   output_dir = \"runs/my-task\"
 

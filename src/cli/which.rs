@@ -3,8 +3,8 @@
 use super::{downloads, find_model};
 use crate::config::{Run, RunConfig};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::sources::Model;
+use crate::train;
 use clap::Args;
 use indicatif::MultiProgress;
 use std::path::{Path, PathBuf};
@@ -95,12 +95,7 @@ impl Which {
 /// The configuration of a run directory, with the command's `device`: the run's device may not
 /// exist on this machine.
 fn read_run(dir: &Path, device: &str) -> Result<Run> {
-    let path = dir.join("config.toml");
-    if !files::is_there(&path)? {
-        let problem =
-            "not a run directory: no config.toml there; expected the output_dir of a training";
-        return Err(Error::file(dir, problem));
-    }
+    let path = train::output::config_of(dir)?;
     let mut config = RunConfig::read(&path, &[])?;
     config.training.device = device.into();
     Run::new(config, &path, &[])

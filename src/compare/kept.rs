@@ -234,12 +234,10 @@ pub fn measure(
 /// A target as text for the fingerprint of the rows. The labels of a multi-label row are written as
 /// one flag for each label of the task.
 fn written(target: &Target) -> String {
-    let Target::Labels { has, of } = target else { return format!("{target:?}") };
-    let mut flags = vec![false; *of];
-    for &label in has {
-        flags.get_mut(label as usize).into_iter().for_each(|flag| *flag = true);
+    match target.flags() {
+        Some(flags) => format!("Labels({flags:?})"),
+        None => format!("{target:?}"),
     }
-    format!("Labels({flags:?})")
 }
 
 /// The prediction as a target. `numbers` maps label names to class indices.

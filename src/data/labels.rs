@@ -33,6 +33,18 @@ pub enum Target {
     Number(f32),
 }
 
+impl Target {
+    /// Whether the row has each label of a multi-label task, by class number; `None` for others.
+    pub fn flags(&self) -> Option<Vec<bool>> {
+        let Self::Labels { has, of } = self else { return None };
+        let mut flags = vec![false; *of];
+        for &label in has {
+            flags.get_mut(label as usize).into_iter().for_each(|flag| *flag = true);
+        }
+        Some(flags)
+    }
+}
+
 /// Maximum number of classes. A column with more is probably not the label column.
 const MOST: usize = 10_000;
 

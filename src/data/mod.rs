@@ -15,8 +15,9 @@ pub use labels::{Labels, Reading, Target};
 pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{
     Columns, DELIMITER, FORMATS, Label, LabelColumns, Place, Row, Table, can_delimit, has_ending,
-    is_table, packing_of, place_of, read, read_all, unpack, unreadable, whole,
+    is_rows, is_table, packing_of, place_of, read, read_all, unpack, unreadable, whole,
 };
+pub use spelling::listed;
 pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer, settings};
 
 use crate::error::Result;

@@ -1,8 +1,9 @@
 //! Chooses which of a repository's files to download.
 
-use crate::data::{TOKENIZER_FILES, place_of, whole};
+use crate::data::{TOKENIZER_FILES, is_rows, listed, place_of, whole};
 use crate::weights;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The chosen files.
 pub struct Choice {
@@ -70,7 +71,7 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
         (Some(subset), _) => {
             return Err(format!(
                 "data.subset: found {subset:?}, expected one of {}",
-                listed(&subsets)
+                listed(subsets.iter().copied())
             )
             .into());
         }
@@ -79,7 +80,7 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
         (None, _) => {
             return Err(format!(
                 "data.subset: found nothing, expected one of {}",
-                listed(&subsets)
+                listed(subsets.iter().copied())
             )
             .into());
         }
@@ -96,7 +97,7 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
             || format!("no split {}", defaults.join(" or ")),
             |name| format!("no split {name:?}"),
         );
-        return Err(format!("{asked}; there are {}", listed(&splits)).into());
+        return Err(format!("{asked}; there are {}", listed(splits.iter().copied())).into());
     };
     let mut chosen: Vec<String> = found
         .iter()
@@ -113,21 +114,10 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
 
 /// The message for a data set without Parquet files.
 fn no_parquet(files: &[String]) -> String {
-    let is_table = |file: &&String| [".csv", ".tsv", ".jsonl"].iter().any(|e| file.contains(e));
-    match files.iter().find(is_table) {
+    match files.iter().find(|file| is_rows(Path::new(file))) {
         Some(file) => {
             format!("no Parquet files (download {file}, and name it in data.train or data.eval)")
         }
         None => "no Parquet files".into(),
     }
-}
-
-/// Joins names for a message: at most 20 names, of at most 60 characters each.
-fn listed(names: &BTreeSet<&str>) -> String {
-    let short = |name: &&str| name.chars().take(60).collect::<String>();
-    let mut shown: Vec<_> = names.iter().take(20).map(short).collect();
-    if names.len() > shown.len() {
-        shown.push(format!("and {} more", names.len() - shown.len()));
-    }
-    shown.join(", ")
 }

@@ -4,7 +4,7 @@ use super::cache::Folder;
 use super::remote::{ATTEMPTS, Ask, Expected, Failure, Remote, header, pause};
 use super::repo::Repo;
 use crate::error::{Error, Result};
-use crate::files::{self, Writer, hex};
+use crate::files::{self, Writer};
 use indicatif::HumanBytes;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -248,14 +248,13 @@ impl<'a> Download<'a> {
     /// Removes the file and errs if they differ. A hash of another length is not checked.
     fn verify(&self, etag: &str) -> Result<()> {
         let (name, part) = (self.name, self.part);
-        let mut file = File::open(part).map_err(Error::io("read", part))?;
+        let file = File::open(part).map_err(Error::io("read", part))?;
         let size = file.metadata().map_err(Error::io("read", part))?.len();
         let found = match etag.len() {
-            64 => hash(&mut file, Sha256::new()),
-            40 => hash(&mut file, Sha1::new_with_prefix(format!("blob {size}\0"))),
+            64 => files::digest(part, file, Sha256::new())?,
+            40 => files::digest(part, file, Sha1::new_with_prefix(format!("blob {size}\0")))?,
             _ => return Ok(()),
         };
-        let found = found.map_err(Error::io("read", part))?;
         if found == etag {
             return Ok(());
         }
@@ -276,17 +275,4 @@ fn is_other_part(response: &Response<Body>, start: u64) -> bool {
     let range = header(response.headers(), "content-range");
     let range = range.filter(|_| response.status() == StatusCode::PARTIAL_CONTENT);
     range.is_some_and(|range| !range.starts_with(&format!("bytes {start}-")))
-}
-
-fn hash(file: &mut File, mut digest: impl Digest) -> std::io::Result<String> {
-    let mut file = BufReader::with_capacity(BUFFER, file);
-    loop {
-        let bytes = file.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(hex(&digest.finalize()));
-        }
-        digest.update(bytes);
-        let count = bytes.len();
-        file.consume(count);
-    }
 }

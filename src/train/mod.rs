@@ -28,7 +28,7 @@ use crate::data::Sampler;
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
 use crate::sources::Sources;
-use crate::{checkpoint, data, files, lock};
+use crate::{checkpoint, data, escape, files, lock};
 use cache::Cache;
 use progress::Progress;
 use std::collections::BTreeMap;
@@ -228,8 +228,8 @@ impl Training<'_> {
                         "another run can start from its delta.safetensors (model.init_delta)".into()
                     }
                     Error::Moved { now: Some(now), .. } => format!(
-                        "the same command with --resume --set training.output_dir={} goes on from there",
-                        now.display()
+                        "the same command with --resume --set {} goes on from there",
+                        escape::shell(format!("training.output_dir={}", now.display()).as_ref())
                     ),
                     _ => "the same command with --resume goes on from there".to_owned(),
                 };

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::lock::Lock;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Names that a run writes in its directory, without the copies of the tokenizer's files.
 const WRITTEN: [&str; 7] = [
@@ -86,6 +86,17 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// The path of the configuration of the run in `dir`. Errs if `dir` has none.
+pub fn config_of(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(CONFIG);
+    if !files::is_there(&path)? {
+        let problem =
+            "not a run directory: no config.toml there; expected the output_dir of a training";
+        return Err(Error::file(dir, problem));
+    }
+    Ok(path)
 }
 
 /// Whether the directory `path` holds a run, which means a `config.toml` written by training.

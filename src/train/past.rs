@@ -33,12 +33,7 @@ pub struct Past {
 impl Past {
     /// Reads the run in `dir`. Errs if `dir` has no `config.toml`.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join(output::CONFIG);
-        if !files::is_there(&path)? {
-            let problem =
-                "not a run directory: no config.toml there; expected the output_dir of a training";
-            return Err(Error::file(dir, problem));
-        }
+        let path = output::config_of(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             config: RunConfig::read(&path, &[])?,

@@ -324,12 +324,9 @@ fn fingerprint(train: &[Example], eval: &[Example]) -> String {
             match target {
                 Target::Class(class) => hash.update(class.to_le_bytes()),
                 // One byte for each label of the task.
-                Target::Labels { has, of } => {
-                    let mut flags = vec![0; *of];
-                    for &label in has {
-                        flags.get_mut(label as usize).into_iter().for_each(|flag| *flag = 1);
-                    }
-                    hash.update(flags);
+                Target::Labels { .. } => {
+                    let flags = target.flags().unwrap_or_default();
+                    hash.update(flags.into_iter().map(u8::from).collect::<Vec<_>>());
                 }
                 Target::Number(number) => hash.update(number.to_le_bytes()),
             }
@@ -463,10 +460,9 @@ impl Rows {
         if let Some(Target::Class(first)) = train.first().map(|e| &e.target)
             && train.iter().all(|e| e.target == Target::Class(*first))
         {
-            let problem = format!(
-                "one class only, {:?}; a classifier needs rows of two or more",
-                self.labels.names.get(*first).map_or("", String::as_str)
-            );
+            let only = self.labels.names.get(*first).map(String::as_str);
+            let only = data::listed(only.into_iter());
+            let problem = format!("one class only, {only}; a classifier needs rows of two or more");
             return Err(Error::data(&run.config.data.train, None, problem));
         }
         let places = self.train.iter().map(|row| row.place.clone()).collect();

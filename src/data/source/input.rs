@@ -78,13 +78,18 @@ pub fn packing_of(path: &Path) -> Option<Packing> {
 /// Hub.
 pub fn has_ending(path: &Path) -> bool {
     packing_of(path).is_some()
-        || format_of(path).is_some()
+        || is_rows(path)
         || ending(path).is_some_and(|ending| ending == "txt")
+}
+
+/// Whether a file has the ending of a data format.
+pub fn is_rows(path: &Path) -> bool {
+    format_of(path).is_some()
 }
 
 /// Whether a path is a table of rows: a folder, or a file with the ending of a data format.
 pub fn is_table(path: &Path) -> bool {
-    path.is_dir() || format_of(path).is_some()
+    path.is_dir() || is_rows(path)
 }
 
 /// The file name's ending in lower case: `csv`.

@@ -26,8 +26,11 @@ pub fn read_lines(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result
 pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
     let first = text.trim_start().lines().next().unwrap_or_default().trim_end();
     if !first.starts_with('[') {
-        // The first line of an object that spans several lines is not valid JSON.
-        if first.starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_err() {
+        // No line of an object that spans several lines is an object.
+        let is_object = |line: &str| {
+            line.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok()
+        };
+        if first.starts_with('{') && !text.lines().any(is_object) {
             let problem = "not one array of JSON objects, and not an object a line";
             return Err(Error::data(path, None, problem));
         }

@@ -12,7 +12,7 @@ mod shards;
 mod table;
 
 pub use csv::{DELIMITER, can_delimit};
-pub use input::{has_ending, is_table, packing_of, unpack, unreadable};
+pub use input::{has_ending, is_rows, is_table, packing_of, unpack, unreadable};
 pub use shards::{place_of, whole};
 
 use super::spelling::{self, listed, quoted, shortened};

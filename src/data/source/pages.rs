@@ -35,7 +35,7 @@ impl Endless {
     }
 
     /// Restricts [`ChunkReader::get_bytes`] to these bytes (offset and length); `None` allows any.
-    fn expect(&self, contents: Option<(u64, u64)>) {
+    fn restrict(&self, contents: Option<(u64, u64)>) {
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = contents;
     }
 }
@@ -152,7 +152,7 @@ impl Pages {
                 continue;
             }
             self.spend(header.unpacked)?;
-            self.file.expect(None);
+            self.file.restrict(None);
             if let Some(packed) = header.packed.checked_sub(header.levels) {
                 let bytes = self.file.get_bytes(contents + header.levels, packed as usize)?;
                 let room = header.unpacked.saturating_sub(header.levels);
@@ -160,7 +160,7 @@ impl Pages {
                     return Err(self.error("a page unpacks to more than its header says"));
                 }
             }
-            self.file.expect(Some((contents, header.packed)));
+            self.file.restrict(Some((contents, header.packed)));
             return Ok(());
         }
         Ok(())
@@ -171,7 +171,7 @@ impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
         self.check_next()?;
         let page = self.reader.get_next_page();
-        self.file.expect(None);
+        self.file.restrict(None);
         let Some(page) = page? else { return Ok(None) };
         let Some(more) = plausible(&page, &self.column) else {
             return Err(self.error("a page says more values than it has"));

@@ -14,19 +14,37 @@ use parquet::record::Field;
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Reads only the configured columns into `rows`. Returns the names of the classes if the file's
 /// metadata has them.
 pub fn read(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
     // The library panics on some damaged files. Its message is hidden, because the error below says
     // what the user needs to know.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    hide_own_panics();
+    READING.set(true);
     let read =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows, budget)));
-    std::panic::set_hook(hook);
+    READING.set(false);
     read.unwrap_or_else(|_| Err(Error::data(path, None, "not a whole Parquet file: it is damaged")))
+}
+
+thread_local! {
+    /// Whether this thread reads a Parquet file.
+    static READING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// From now on, a panic while [`READING`] prints nothing; any other does what it did before.
+fn hide_own_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let other = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |about| {
+            if !READING.get() {
+                other(about);
+            }
+        }));
+    });
 }
 
 fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {

@@ -246,8 +246,10 @@ pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
             continue;
         }
         let place = Place { path: file.clone(), line: Some(i + 1) };
-        let first: Vec<&str> = line.split('\t').take(most).collect();
-        positions.take(&first, cells(line), place, rows)?;
+        let mut all = line.split('\t');
+        let first: Vec<&str> = all.by_ref().take(most).collect();
+        let count = first.len() + all.count();
+        positions.take(&first, count, place, rows)?;
     }
     Ok(())
 }
