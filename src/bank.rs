@@ -70,8 +70,7 @@ impl Bank {
             );
             return Err(Error::file(path, problem));
         }
-        let outputs = delta.meta.task_type.outputs(delta.meta.labels.len());
-        delta.check(path, &TaskModel::new(&self.base, outputs, None)?)?;
+        delta.check(path, &TaskModel::new(&self.base, delta.meta.task.outputs(), None)?)?;
         let mut row = self.own.to_vec();
         let mut head = BTreeMap::new();
         for (name, tensor) in &delta.tensors {

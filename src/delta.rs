@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::Method;
-use crate::models::{Architecture, TaskType, canonical, check_labels};
+use crate::models::{Architecture, Task, TaskType, canonical, check_labels};
 use crate::sealed::{self, Contents};
 use crate::task_model::TaskModel;
 use crate::weights::Mapped;
@@ -32,16 +32,9 @@ pub struct Meta {
     pub base_config: BTreeMap<String, Value>,
     /// The fingerprint of the tokenizer that the task was trained with.
     pub tokenizer_fingerprint: String,
-    /// What the head predicts.
-    pub task_type: TaskType,
-    /// Label names, by class number; empty for a regression.
-    pub labels: Vec<String>,
-    /// Whether the order of the labels was declared; otherwise they are sorted by name.
-    pub labels_declared: bool,
-    /// Whether the task is about pairs of texts.
-    pub pairs: bool,
-    /// Number of tokens to which a text was truncated, special tokens included.
-    pub max_length: usize,
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
     /// The method that trained the task; BitFit where the file names none.
     #[serde(default)]
     pub method: Method,
@@ -103,8 +96,12 @@ impl Meta {
         if let Err((key, found, expected)) = self.method.check() {
             return Err(format!("{key}: found {found}, expected {expected}"));
         }
-        check_labels(&self.labels).map_err(|expected| format!("labels: expected {expected}"))?;
-        let (count, task) = (self.labels.len(), self.task_type);
+        check_labels(&self.task.labels)
+            .map_err(|expected| format!("labels: expected {expected}"))?;
+        if self.task.pairs.is_none() {
+            return Err("pairs: found none, expected true or false".into());
+        }
+        let (count, task) = (self.task.labels.len(), self.task.task_type);
         let (enough, expected) = match task {
             TaskType::Classification => (count >= 2, "two or more"),
             TaskType::MultiLabel => (count >= 1, "one or more"),
@@ -113,7 +110,7 @@ impl Meta {
         if !enough {
             return Err(format!("{count} labels; expected {expected} for {}", task.name()));
         }
-        let (output, outputs) = (architecture.output_weight(), task.outputs(count));
+        let (output, outputs) = (architecture.output_weight(), self.task.outputs());
         let rows = tensors.get(&output).and_then(|weight| weight.size().first().copied());
         match rows {
             Some(rows) if usize::try_from(rows) != Ok(outputs) => Err(format!(
@@ -349,12 +346,12 @@ pub fn start_from(
             );
             return Err(Error::file(path, problem));
         }
-        if meta.labels != labels || meta.task_type != task {
+        if meta.task.labels != labels || meta.task.task_type != task {
             tracing::info!(
                 "{}: a {} with labels {:?}, so its head is left out and a new one is drawn",
                 path.display(),
-                meta.task_type.name(),
-                meta.labels
+                meta.task.task_type.name(),
+                meta.task.labels
             );
             tensors.retain(|name, _| !architecture.in_head(name));
         }

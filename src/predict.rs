@@ -56,8 +56,6 @@ pub struct Predictor {
     tokenizer: Tokenizer,
     /// The metadata of the task's delta, or of the saved classifier.
     pub meta: Meta,
-    /// Whether the task is about pairs of texts; `None` if a saved classifier does not say.
-    pairs: Option<bool>,
 }
 
 impl Predictor {
@@ -80,38 +78,32 @@ impl Predictor {
         let base = Base::read(model, weights, device)?;
         let config = &base.info.config;
         fits(tokenizer, &reader, config)?;
-        let (mut model, meta, pairs) = match task {
+        let (mut model, meta) = match task {
             Some((path, task)) => {
                 check_length(&task.meta, path, config)?;
-                let outputs = task.meta.task_type.outputs(task.meta.labels.len());
-                let mut model = TaskModel::new(&base, outputs, None)?;
+                let mut model = TaskModel::new(&base, task.meta.task.outputs(), None)?;
                 task.apply_with_method(path, &mut model)?;
-                let pairs = Some(task.meta.pairs);
-                (model, task.meta, pairs)
+                (model, task.meta)
             }
             None => {
-                let most = usize::try_from(config.max_length()).unwrap_or(0);
-                let (model, saved) = TaskModel::saved(&base)?;
+                let (model, mut task) = TaskModel::saved(&base)?;
+                task.max_length = task.max_length.max(MIN_LENGTH);
                 let meta = Meta {
                     architecture: config.architecture.class().into(),
                     base_name: String::new(),
                     base_fingerprint: base.info.fingerprint.clone(),
                     base_config: BTreeMap::new(),
                     tokenizer_fingerprint: reader.fingerprint.clone(),
-                    task_type: saved.task_type,
-                    labels: saved.labels,
-                    labels_declared: true,
-                    pairs: saved.pairs.unwrap_or(false),
-                    max_length: saved.max_length.unwrap_or(most).clamp(MIN_LENGTH, most),
+                    task,
                     method: Method::default(),
                     freeze_plan: vec![],
                     metrics: BTreeMap::new(),
                 };
-                (model, meta, saved.pairs)
+                (model, meta)
             }
         };
         model.store.freeze();
-        Ok(Self { model, tokenizer: reader, meta, pairs })
+        Ok(Self { model, tokenizer: reader, meta })
     }
 
     /// Returns the predictor with matrix products in `precision`.
@@ -126,7 +118,7 @@ impl Predictor {
     pub fn predict(&self, rows: &[Text], batch_size: usize) -> Result<Vec<Prediction>> {
         let _guard = tch::no_grad_guard();
         let encoded =
-            self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.max_length);
+            self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.task.max_length);
         has_embeddings(&self.model.base.dir, &self.model.config, &encoded)?;
         self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
         let mut predictions = Vec::with_capacity(rows.len());
@@ -169,7 +161,7 @@ impl Predictor {
     fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
         let logits = self.model.classifier.forward(&packed)?;
-        to_rows(&match self.meta.task_type {
+        to_rows(&match self.meta.task.task_type {
             TaskType::Classification => logits.f_softmax(-1, Kind::Float)?,
             TaskType::MultiLabel => logits.f_sigmoid()?,
             TaskType::Regression => logits,
@@ -177,9 +169,9 @@ impl Predictor {
     }
 
     fn prediction(&self, (text, text_pair): &Text, scores: &[f32]) -> Prediction {
-        let named = || self.meta.labels.iter().cloned().zip(scores.iter().copied());
+        let named = || self.meta.task.labels.iter().cloned().zip(scores.iter().copied());
         let best = named().nth(eval::best(scores));
-        let (label, labels, score) = match self.meta.task_type {
+        let (label, labels, score) = match self.meta.task.task_type {
             TaskType::Classification => {
                 let (label, score) = best.unzip();
                 (label, None, score)
@@ -197,7 +189,7 @@ impl Predictor {
     /// Errs if one of the rows has a second text and the task has none, or the other way round.
     /// Each item of `rows` says whether the row has one.
     fn about_pairs(&self, mut rows: impl Iterator<Item = bool>) -> Result<()> {
-        let Some(pairs) = self.pairs else { return Ok(()) };
+        let Some(pairs) = self.meta.task.pairs else { return Ok(()) };
         if rows.all(|pair| pair == pairs) {
             return Ok(());
         }
@@ -219,8 +211,8 @@ impl Predictor {
     ) -> Result<Evaluation> {
         let labels = self.labels();
         self.about_pairs(rows.iter().map(|row| row.text_pair.is_some()))?;
-        let task = self.meta.task_type;
-        let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.max_length)?;
+        let task = self.meta.task.task_type;
+        let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.task.max_length)?;
         let tokens = examples.iter().map(|example| &example.tokens);
         has_embeddings(&self.model.base.dir, &self.model.config, tokens)?;
         let (model, device) = (&self.model.classifier, self.model.device());
@@ -239,7 +231,7 @@ impl Predictor {
     /// labels allow fewer rows.
     pub fn rows_at_once(&self) -> usize {
         const SCORES: usize = 1 << 21;
-        (SCORES / self.meta.labels.len().max(1)).max(1)
+        (SCORES / self.meta.task.labels.len().max(1)).max(1)
     }
 
     /// The base's directory.
@@ -249,6 +241,6 @@ impl Predictor {
 
     /// The task's labels.
     pub fn labels(&self) -> Labels {
-        Labels { names: self.meta.labels.clone(), declared: self.meta.labels_declared }
+        Labels { names: self.meta.task.labels.clone(), declared: self.meta.task.labels_declared }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::base::{Base, BaseInfo};
 use crate::error::{Error, Result};
-use crate::models::{Classifier, Dropouts, ModelConfig, SavedTask};
+use crate::models::{Classifier, Dropouts, ModelConfig, Task};
 use crate::native;
 use crate::random::Random;
 use sha2::{Digest, Sha256};
@@ -62,12 +62,13 @@ impl TaskModel {
     ///
     /// Returns an error unless `architectures` in `config.json` names the classifier's class, or is
     /// missing while the weights have a head.
-    pub fn saved(base: &Base) -> Result<(Self, SavedTask)> {
+    pub fn saved(base: &Base) -> Result<(Self, Task)> {
         let path = base.info.dir.join("config.json");
         let architecture = base.info.config.architecture;
+        let longest = usize::try_from(base.info.config.max_length()).unwrap_or(0);
         let has = |name: &String| base.weights().head_shape(name).is_some();
         let has_head = architecture.new_head().iter().all(has);
-        let Some(task) = SavedTask::read(&path, architecture, has_head)? else {
+        let Some(task) = Task::saved(&path, architecture, has_head, longest)? else {
             let class = architecture.class();
             let problem = format!(
                 "a base without a task (its architectures are not {class}); name a task with --delta or --run"
@@ -76,7 +77,7 @@ impl TaskModel {
         };
         let output = architecture.output_weight();
         let rows = base.weights().head_shape(&output).and_then(|shape| shape.first().copied());
-        let outputs = task.task_type.outputs(task.labels.len());
+        let outputs = task.outputs();
         if let Some(rows) = rows.filter(|rows| usize::try_from(*rows) != Ok(outputs)) {
             let problem = format!(
                 "{outputs} labels by id2label and num_labels (2 where neither is there), and {output} of {} has {rows} rows; expected one a label",

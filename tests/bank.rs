@@ -6,7 +6,7 @@ use bitfit::base::Base;
 use bitfit::data::{Batch, Encoded};
 use bitfit::delta::{Delta, Meta};
 use bitfit::methods::Method;
-use bitfit::models::TaskType;
+use bitfit::models::{self, TaskType};
 use bitfit::task_model::TaskModel;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -59,11 +59,13 @@ fn task(base: &Base, seed: u64) -> Delta {
         base_fingerprint: base.info.fingerprint.clone(),
         base_config: config.beside_tensors(),
         tokenizer_fingerprint: "none".into(),
-        task_type,
-        labels: (0..labels).map(|i| format!("label {i}")).collect(),
-        labels_declared: true,
-        pairs: false,
-        max_length: 40,
+        task: models::Task {
+            task_type,
+            labels: (0..labels).map(|i| format!("label {i}")).collect(),
+            labels_declared: true,
+            pairs: Some(false),
+            max_length: 40,
+        },
         method,
         freeze_plan: tensors.keys().cloned().collect(),
         metrics: BTreeMap::new(),
@@ -80,8 +82,7 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
         let alone: Vec<TaskModel> = (0..12)
             .map(|seed| {
                 let delta = task(&base, seed);
-                let outputs = delta.meta.task_type.outputs(delta.meta.labels.len());
-                let mut model = TaskModel::new(&base, outputs, None).unwrap();
+                let mut model = TaskModel::new(&base, delta.meta.task.outputs(), None).unwrap();
                 delta.apply_with_method(path, &mut model).unwrap();
                 model
             })

@@ -5,7 +5,7 @@ use bitfit::base::Base;
 use bitfit::data::Tokenizer;
 use bitfit::delta::{Delta, Meta, start_from};
 use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
-use bitfit::models::TaskType;
+use bitfit::models::{Task, TaskType};
 use bitfit::sealed;
 use bitfit::task_model::TaskModel;
 use serde_json::{Value, json};
@@ -22,11 +22,13 @@ fn meta(base: &TaskModel) -> Meta {
         base_fingerprint: base.base.fingerprint.clone(),
         base_config: base.config.beside_tensors(),
         tokenizer_fingerprint: "0".into(),
-        task_type: TaskType::Classification,
-        labels: ["bad", "so-so", "\"good\""].map(String::from).into(),
-        labels_declared: true,
-        pairs: false,
-        max_length: 32,
+        task: Task {
+            task_type: TaskType::Classification,
+            labels: ["bad", "so-so", "\"good\""].map(String::from).into(),
+            labels_declared: true,
+            pairs: Some(false),
+            max_length: 32,
+        },
         method: Method::Bitfit,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
         metrics: BTreeMap::from([("accuracy".into(), 0.875)]),
@@ -130,12 +132,15 @@ fn it_knows_itself() {
         assert!(error.len() < 500, "{error}");
     };
     let labels = |count: usize| (0..count).map(|i| i.to_string()).collect::<Vec<_>>();
-    refuse(&|m| m.labels = vec!["x".into(), "y".into(), "x".into()], &["all different", "\"x\""]);
-    refuse(&|m| m.labels = labels(10_001), &["10000 labels at most"]);
-    refuse(&|m| m.labels = labels(2), &["2 labels of a classification", "3 rows"]);
-    refuse(&|m| m.labels = labels(10_000), &["10000 labels", "classifier.weight has 3 rows"]);
-    refuse(&|m| m.labels = labels(1), &["1 labels", "two or more"]);
-    refuse(&|m| m.task_type = TaskType::Regression, &["3 labels", "expected none"]);
+    refuse(
+        &|m| m.task.labels = vec!["x".into(), "y".into(), "x".into()],
+        &["all different", "\"x\""],
+    );
+    refuse(&|m| m.task.labels = labels(10_001), &["10000 labels at most"]);
+    refuse(&|m| m.task.labels = labels(2), &["2 labels of a classification", "3 rows"]);
+    refuse(&|m| m.task.labels = labels(10_000), &["10000 labels", "classifier.weight has 3 rows"]);
+    refuse(&|m| m.task.labels = labels(1), &["1 labels", "two or more"]);
+    refuse(&|m| m.task.task_type = TaskType::Regression, &["3 labels", "expected none"]);
     refuse(
         &|m| m.architecture = "x".repeat(9999),
         &["architecture: found \"xxx", "expected BertFor"],
@@ -231,17 +236,16 @@ fn a_hostile_one_takes_no_memory() {
     let mut task = delta(&base);
     task.meta.tokenizer_fingerprint = Tokenizer::read(&scratch.path("base")).unwrap().fingerprint;
     // Two million labels.
-    let many = Meta { labels: vec![String::new(); 2_000_000], ..task.meta.clone() };
     let mut hostile = delta(&base);
-    hostile.meta = many;
+    hostile.meta = task.meta.clone();
+    hostile.meta.task.labels = vec![String::new(); 2_000_000];
     let bytes = hostile.to_bytes().unwrap();
     std::fs::write(&path, bytes).unwrap();
     for args in [&predict[..], &against, &export] {
         refuse(args, &["10000 labels at most"]);
     }
     // Four million, in a header that is larger than any is written.
-    let more = Meta { labels: vec![String::new(); 4_000_000], ..task.meta.clone() };
-    hostile.meta = more;
+    hostile.meta.task.labels = vec![String::new(); 4_000_000];
     let error = hostile.to_bytes().unwrap_err();
     assert!(error.to_string().contains("labels and settings take"), "{error}");
     let header = " ".repeat(20_000_000);
@@ -305,7 +309,7 @@ fn a_run_can_start_from_one_or_from_pythons() {
     let base = tiny_base();
     let path = scratch.path("delta.safetensors");
     delta(&base).write(&path).unwrap();
-    let (task, labels) = (TaskType::Classification, delta(&base).meta.labels);
+    let (task, labels) = (TaskType::Classification, delta(&base).meta.task.labels);
     let mut other = other_base();
     assert_eq!(
         start_from(&path, task, &labels, &Method::Bitfit, &mut other).unwrap(),

@@ -1,7 +1,7 @@
 //! `config.json`: what of it is obeyed, what is taken where it is silent, and what is refused; classifiers that were saved whole.
 
 use crate::common::{Scratch, golden, golden_dir, refused, stderr, stdout, succeeded};
-use bitfit::models::{Architecture, ModelConfig, SavedTask, Verdict, verdicts};
+use bitfit::models::{Architecture, ModelConfig, Task, Verdict, verdicts};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use tch::Tensor;
@@ -10,7 +10,7 @@ use tch::Tensor;
 fn made_of(folder: &Path, config: &Value) -> Result<String, String> {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let model = ModelConfig::read(folder, || Ok(vec![])).map_err(|error| error.to_string())?;
-    let task = SavedTask::read(&folder.join("config.json"), model.architecture, true);
+    let task = Task::saved(&folder.join("config.json"), model.architecture, true, 512);
     let task = task.map_err(|error| error.to_string())?;
     Ok(format!("{:?} {task:?}", ModelConfig { remarks: vec![], ..model }))
 }
@@ -370,7 +370,7 @@ fn positions_that_are_null_are_those_of_transformers_5() {
     edit(&scratch, |config| {
         config.remove("model_type");
     });
-    let task = SavedTask::read(&path, Architecture::Bert, false).unwrap().unwrap();
+    let task = Task::saved(&path, Architecture::Bert, false, 512).unwrap().unwrap();
     let written: Value =
         serde_json::from_str(&task.config(&path, Architecture::Bert).unwrap()).unwrap();
     assert_eq!(

@@ -335,7 +335,7 @@ fn a_model_card_quotes_what_is_not_its_own() {
     scratch.config("config.toml", "max_steps = 2");
     succeeded(&scratch.train(&[]));
     let mut delta = Delta::read(&scratch.path("run/delta.safetensors")).unwrap();
-    delta.meta.labels = vec![format!("a`b``<b>{HOSTILE}"), "`".into()];
+    delta.meta.task.labels = vec![format!("a`b``<b>{HOSTILE}"), "`".into()];
     delta.meta.metrics.insert("license: mit\nbase_model".into(), 0.4321);
     delta.meta.metrics.insert(HOSTILE.into(), 0.4321);
     delta.write(&scratch.path("hostile.safetensors")).unwrap();

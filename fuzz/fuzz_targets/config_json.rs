@@ -2,7 +2,7 @@
 #![no_main]
 
 use bitfit::base::Base;
-use bitfit::models::{ModelConfig, SavedTask};
+use bitfit::models::{ModelConfig, Task};
 use bitfit::task_model::TaskModel;
 use bitfit_fuzz::{file, folder, golden};
 use libfuzzer_sys::fuzz_target;
@@ -15,10 +15,11 @@ fn names() -> Vec<String> {
 fuzz_target!(|input: &[u8]| {
     let path = file("config.json", input);
     let Ok(config) = ModelConfig::read(folder(), || Ok(names())) else { return };
-    if let Ok(Some(task)) = SavedTask::read(&path, config.architecture, true) {
+    let longest = usize::try_from(config.max_length()).unwrap_or(0);
+    if let Ok(Some(task)) = Task::saved(&path, config.architecture, true, longest) {
         let written = task.config(&path, config.architecture).unwrap();
         let again =
-            SavedTask::read(&file("again.json", written.as_bytes()), config.architecture, false);
+            Task::saved(&file("again.json", written.as_bytes()), config.architecture, false, longest);
         assert_eq!(again.unwrap(), Some(task));
     }
     let model = format!("tiny-{:?}/model.safetensors", config.architecture).to_lowercase();

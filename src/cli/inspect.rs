@@ -237,13 +237,13 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         escape::line(&meta.architecture),
         escape::line(meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint)),
         escape::line(&meta.method),
-        meta.task_type.name(),
-        if meta.labels.is_empty() {
+        meta.task.task_type.name(),
+        if meta.task.labels.is_empty() {
             String::new()
         } else {
-            format!(": {}", escape::line(meta.labels.join(", ")))
+            format!(": {}", escape::line(meta.task.labels.join(", ")))
         },
-        meta.max_length,
+        meta.task.max_length,
         if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },
         "group",
         "tensors",

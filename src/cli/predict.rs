@@ -5,10 +5,9 @@ use super::which::{Found, Which};
 use super::{downloads, json_line, print, print_json};
 use crate::config::{self, DataSection, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns, Labels};
-use crate::delta::Meta;
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
-use crate::models::TaskType;
+use crate::models::{self, TaskType};
 use crate::nn::Precision;
 use crate::predict::{Predictor, Text};
 use crate::train::{list, setup};
@@ -156,12 +155,12 @@ impl Eval {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
         let Loaded { predictor, run, mut columns, batch_size } = self.task.load(&bars)?;
-        self.set_labels(&mut columns, &predictor.meta)?;
+        self.set_labels(&mut columns, &predictor.meta.task)?;
         let rows = match (&self.data, &run) {
             (Some(path), _) => data::read(path, &self.task.columns_of(&columns, path))?.rows,
             (None, Some(run)) => {
                 columns.skip_bad_rows = run.config.data.skip_bad_rows;
-                let declared = predictor.meta.labels_declared;
+                let declared = predictor.meta.task.labels_declared;
                 setup::Rows::read_eval(run, &columns, declared, &mut downloads(&bars))?
             }
             (None, None) => {
@@ -189,7 +188,7 @@ impl Eval {
 
     /// Sets where the labels are: as the arguments say, else as in the run, else in the column
     /// `label`.
-    fn set_labels(&self, columns: &mut Columns, task: &Meta) -> Result<()> {
+    fn set_labels(&self, columns: &mut Columns, task: &models::Task) -> Result<()> {
         if let Some(names) = &self.label_columns {
             let sorted = |names: &[String]| {
                 let mut names = names.to_vec();

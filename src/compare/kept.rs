@@ -192,7 +192,7 @@ pub fn measure(
     let delta = run.delta_path();
     let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
         .with_precision(run.config.training.precision)?;
-    let declared = predictor.meta.labels_declared;
+    let declared = predictor.meta.task.labels_declared;
     let rows = Rows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
     let labels = predictor.labels();
     let targets = labels.targets(task, &rows)?;

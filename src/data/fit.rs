@@ -30,10 +30,10 @@ pub fn same_tokenizer(
 /// number of positions of the base.
 pub fn check_length(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()> {
     let most = usize::try_from(base.max_length()).unwrap_or(0);
-    if (MIN_LENGTH..=most).contains(&meta.max_length) {
+    if (MIN_LENGTH..=most).contains(&meta.task.max_length) {
         return Ok(());
     }
-    let found = meta.max_length;
+    let found = meta.task.max_length;
     let problem = format!("metadata: max_length {found}; expected {MIN_LENGTH} to {most}");
     Err(Error::file(delta, problem))
 }

@@ -52,12 +52,12 @@ impl Card<'_> {
     pub fn text(&self) -> String {
         let (meta, base) = (&self.task.meta, markdown(&self.source.name));
         let mut text = self.front_matter();
-        let what = match meta.task_type {
+        let what = match meta.task.task_type {
             TaskType::Classification => format!("labels a text as one of: {}", self.labels()),
             TaskType::MultiLabel => format!("labels a text with any of: {}", self.labels()),
             TaskType::Regression => "predicts a number for a text".into(),
         };
-        let pairs = if meta.pairs { " It is about pairs of texts." } else { "" };
+        let pairs = if meta.task.pairs == Some(true) { " It is about pairs of texts." } else { "" };
         let _ = write!(
             text,
             "\n# {}\n\nA {} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
@@ -81,13 +81,13 @@ impl Card<'_> {
              - The metrics are those of the evaluation data that it was selected on, and say little of texts of another kind.{unsaid}\n\
              - It has its base's language, licence and biases: see the card of {base}.\n\
              - Scores are the model's own, and no calibrated probabilities.\n",
-            meta.max_length
+            meta.task.max_length
         );
         text
     }
 
     fn labels(&self) -> String {
-        self.task.meta.labels.iter().map(code).collect::<Vec<_>>().join(", ")
+        self.task.meta.task.labels.iter().map(code).collect::<Vec<_>>().join(", ")
     }
 
     /// The front matter: YAML that the Hub reads.
@@ -150,16 +150,16 @@ impl Card<'_> {
 
     fn snippet(&self) -> String {
         let (meta, name) = (&self.task.meta, quoted(self.name));
-        let length = meta.max_length;
+        let length = meta.task.max_length;
         let (one, two) = ("\"A text.\"", "\"Another text.\"");
         match self.format {
             Format::Hf => {
-                let scores = match meta.task_type {
+                let scores = match meta.task.task_type {
                     TaskType::Classification => "",
                     TaskType::MultiLabel => ", top_k=None, function_to_apply=\"sigmoid\"",
                     TaskType::Regression => ", function_to_apply=\"none\"",
                 };
-                let input = match meta.pairs {
+                let input = match meta.task.pairs == Some(true) {
                     true => format!("{{\"text\": {one}, \"text_pair\": {two}}}"),
                     false => one.into(),
                 };
@@ -170,12 +170,13 @@ impl Card<'_> {
                 )
             }
             Format::Peft => {
-                let scores = match meta.task_type {
+                let scores = match meta.task.task_type {
                     TaskType::Classification => ".softmax(-1)",
                     TaskType::MultiLabel => ".sigmoid()",
                     TaskType::Regression => "",
                 };
-                let pair = if meta.pairs { format!(", {two}") } else { String::new() };
+                let pair =
+                    if meta.task.pairs == Some(true) { format!(", {two}") } else { String::new() };
                 let base = quoted(&self.source.name);
                 format!(
                     "from peft import PeftModel  # 0.20 or newer\n\

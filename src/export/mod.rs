@@ -9,7 +9,6 @@ use crate::data::{self, Tokenizer};
 use crate::delta::Delta;
 use crate::error::Result;
 use crate::files;
-use crate::models::SavedTask;
 use crate::sources::Model;
 use crate::task_model::TaskModel;
 use crate::weights::write_safetensors;
@@ -46,16 +45,10 @@ pub fn export(
     data::same_tokenizer(&task.meta, delta, tokenizer, &reader)?;
     let base = Base::read(&source.dir, source.weights.as_deref(), Device::Cpu)?;
     data::check_length(&task.meta, delta, &base.info.config)?;
-    let outputs = task.meta.task_type.outputs(task.meta.labels.len());
-    let mut model = TaskModel::new(&base, outputs, None)?;
+    let mut model = TaskModel::new(&base, task.meta.task.outputs(), None)?;
     task.apply_with_method(delta, &mut model)?;
-    let saved = SavedTask {
-        task_type: task.meta.task_type,
-        labels: task.meta.labels.clone(),
-        pairs: Some(task.meta.pairs),
-        max_length: Some(task.meta.max_length),
-    };
-    let config = saved.config(&source.dir.join("config.json"), model.config.architecture)?;
+    let config =
+        task.meta.task.config(&source.dir.join("config.json"), model.config.architecture)?;
     files::new_dir(output, |dir| {
         let write = |name: &str, bytes: &[u8]| files::write(&dir.join(name), bytes);
         write("config.json", config.as_bytes())?;

@@ -12,13 +12,14 @@ mod keys;
 mod names;
 mod roberta;
 mod saved;
+mod task;
 
 pub use architecture::Architecture;
 pub use config::{Dropouts, ModelConfig};
 pub use head::{Head, MOST_LABELS, Shaping, TaskType, check_labels};
 pub use keys::{Verdict, verdicts};
 pub use names::{Name, canonical, classify};
-pub use saved::SavedTask;
+pub use task::Task;
 
 use crate::error::{Error, Result};
 use crate::nn::{AdapterShape, LoraShape, Packed, Rows, below};

@@ -1,23 +1,10 @@
 //! The task of a classifier that was saved whole, head included, in its `config.json`.
 
 use super::config::{bad, read_object};
-use super::{Architecture, MOST_LABELS, TaskType, check_labels};
+use super::{Architecture, MOST_LABELS, Task, TaskType, check_labels};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// The task of a model that was saved with its head.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SavedTask {
-    /// The kind of target that the head predicts.
-    pub task_type: TaskType,
-    /// Label names, by class number; empty for a regression.
-    pub labels: Vec<String>,
-    /// Whether the inputs are pairs of texts; `None` if the file does not say.
-    pub pairs: Option<bool>,
-    /// Number of tokens that a text is truncated to; `None` if the file does not say.
-    pub max_length: Option<usize>,
-}
 
 /// The values of `problem_type`.
 const PROBLEMS: [(&str, TaskType); 3] = [
@@ -29,11 +16,17 @@ const PROBLEMS: [(&str, TaskType); 3] = [
 /// The key for settings that Hugging Face has no key for.
 const OURS: &str = "bitfit";
 
-impl SavedTask {
+impl Task {
     /// Reads the task from the `config.json` at `path`. Returns `None` if the model is not a
     /// classifier. If the file names no `architectures`, the model is a classifier if its weights
-    /// have a head (`has_head`).
-    pub fn read(path: &Path, architecture: Architecture, has_head: bool) -> Result<Option<Self>> {
+    /// have a head (`has_head`). `longest` is the `max_length` of a file that says none, and of one
+    /// that says more.
+    pub fn saved(
+        path: &Path,
+        architecture: Architecture,
+        has_head: bool,
+        longest: usize,
+    ) -> Result<Option<Self>> {
         let config = read_object(path)?;
         let class = architecture.class();
         match config.get("architectures") {
@@ -79,8 +72,11 @@ impl SavedTask {
         Ok(Some(Self {
             task_type,
             labels: if task_type == TaskType::Regression { vec![] } else { labels },
+            labels_declared: true,
             pairs: ours.and_then(|ours| ours.get("pairs")).and_then(Value::as_bool),
-            max_length: length.and_then(|length| usize::try_from(length).ok()),
+            max_length: length
+                .and_then(|length| usize::try_from(length).ok())
+                .map_or(longest, |length| length.min(longest)),
         }))
     }
 

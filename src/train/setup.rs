@@ -13,7 +13,7 @@ use crate::files;
 use crate::freeze::{Cost, FreezePlan};
 use crate::hub::Progress;
 use crate::methods::Method;
-use crate::models::{Shaping, TaskType};
+use crate::models::{Shaping, Task, TaskType};
 use crate::native;
 use crate::optim::AdamW;
 use crate::sources::{Labelled, Model, Sources};
@@ -132,11 +132,13 @@ impl Prepared {
             base_fingerprint: model.base.fingerprint.clone(),
             base_config: model.config.beside_tensors(),
             tokenizer_fingerprint: tokenizer.fingerprint.clone(),
-            task_type,
-            labels: labels.names.clone(),
-            labels_declared: labels.declared,
-            pairs: run.config.data.text_pair_column.is_some(),
-            max_length: run.config.data.max_length,
+            task: Task {
+                task_type,
+                labels: labels.names.clone(),
+                labels_declared: labels.declared,
+                pairs: Some(run.config.data.text_pair_column.is_some()),
+                max_length: run.config.data.max_length,
+            },
             method: method.clone(),
             freeze_plan: plan.trainable().map(|p| p.name.clone()).collect(),
             metrics: BTreeMap::new(),
