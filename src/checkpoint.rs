@@ -94,7 +94,7 @@ impl Checkpoint {
     }
 
     fn state_bytes(&self, delta: &str) -> Result<Vec<u8>> {
-        let state = serde_json::to_string(&self.state).map_err(|e| Error::Bug(e.to_string()))?;
+        let state = serde_json::to_string(&self.state).map_err(Error::bug)?;
         let metadata = [("state", &*state), ("delta", delta), ("schema_version", SCHEMA_VERSION)];
         let tensors = self.memories.iter().flat_map(|(name, memory)| {
             let both = [&memory.exp_avg, &memory.exp_avg_sq];

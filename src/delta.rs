@@ -168,9 +168,7 @@ impl Delta {
     }
 
     fn metadata(&self) -> Result<BTreeMap<String, String>> {
-        let Value::Object(fields) =
-            serde_json::to_value(&self.meta).map_err(|e| Error::Bug(e.to_string()))?
-        else {
+        let Value::Object(fields) = serde_json::to_value(&self.meta).map_err(Error::bug)? else {
             return Err(Error::Bug("the metadata is no object".into()));
         };
         // Safetensors metadata holds only strings, so other values are written as JSON.

@@ -222,6 +222,11 @@ impl Error {
         Error::Torch { action: action.to_owned(), message: line.to_owned() }
     }
 
+    /// An [`Error::Bug`] for an error that cannot happen.
+    pub fn bug(error: impl Display) -> Error {
+        Error::Bug(error.to_string())
+    }
+
     /// The process's exit code: 1 for a failure, 2 for an error in the arguments or the
     /// configuration, 130 for an interruption.
     pub fn exit_code(&self) -> u8 {

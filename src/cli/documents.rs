@@ -50,7 +50,7 @@ impl Docs {
     pub fn run(&self) -> Result<()> {
         let json = |schema| {
             let text = serde_json::to_string_pretty(&schema);
-            text.map(|text| (text + "\n").into_bytes()).map_err(|e| Error::Bug(e.to_string()))
+            text.map(|text| (text + "\n").into_bytes()).map_err(Error::bug)
         };
         let mut written = vec![
             (PathBuf::from("configuration.md"), config::page().into_bytes()),
@@ -129,7 +129,7 @@ fn manual_page(command: clap::Command) -> Result<(String, Vec<u8>)> {
         }
         Ok(())
     };
-    render().map_err(|e| Error::Bug(e.to_string()))?;
+    render().map_err(Error::bug)?;
     Ok((name, tidy(&String::from_utf8_lossy(&page)).into_bytes()))
 }
 

@@ -147,7 +147,7 @@ pub fn keep(run: &Run, finished: Option<Finished>) -> Result<()> {
     let dir = &run.config.training.output_dir;
     files::create_dir(dir)?;
     let kept = Kept { config: asked(run)?, finished };
-    let text = serde_json::to_string(&kept).map_err(|e| Error::Bug(e.to_string()))? + "\n";
+    let text = serde_json::to_string(&kept).map_err(Error::bug)? + "\n";
     files::replace_with(&dir.join(NAME), text.as_bytes())
 }
 

@@ -124,7 +124,7 @@ pub fn compare(
     if left && !interrupted {
         let (spent, worked) = progress.spent();
         let so_far = SoFar { failures, spent, worked };
-        let text = serde_json::to_string(&so_far).map_err(|e| Error::Bug(e.to_string()))?;
+        let text = serde_json::to_string(&so_far).map_err(Error::bug)?;
         files::replace_with(&path, text.as_bytes())?;
         return Ok(Ended::Again);
     }

@@ -324,7 +324,7 @@ impl Report {
                 files::write(&folder.join(format!("{}.svg", chart.name)), chart.file().as_bytes())
             })
         })?;
-        let json = serde_json::to_string_pretty(self).map_err(|e| Error::Bug(e.to_string()))?;
+        let json = serde_json::to_string_pretty(self).map_err(Error::bug)?;
         files::replace_with(&dir.join("report.json"), (json + "\n").as_bytes())?;
         files::replace_with(&dir.join("report.md"), markdown::page(self, &charts).as_bytes())?;
         let page = dir.join("report.html");

@@ -673,7 +673,7 @@ fn as_section(method: &Method) -> MethodSection {
 
 /// The values of a section, by key.
 fn values(section: &impl serde::Serialize) -> Result<toml::Table> {
-    toml::Table::try_from(section).map_err(|e| Error::Bug(e.to_string()))
+    toml::Table::try_from(section).map_err(Error::bug)
 }
 
 /// The device that `name` stands for: `auto`, `cpu`, `cuda` or `cuda:N`. The error is what was

@@ -123,7 +123,7 @@ impl Task {
         // Both transformers 4 and 5 understand this name.
         config.shift_remove("dtype");
         config.insert("torch_dtype".into(), json!("float32"));
-        let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
+        let text = serde_json::to_string_pretty(&config).map_err(Error::bug)?;
         Ok(text + "\n")
     }
 }

@@ -353,7 +353,7 @@ impl MetricsFile {
     }
 
     fn write(&mut self, value: &impl Serialize, to_file: bool) -> Result<()> {
-        let line = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))? + "\n";
+        let line = serde_json::to_string(value).map_err(Error::bug)? + "\n";
         if to_file {
             if self.file.is_none() {
                 // A resumed run has already cut the file to the records before its checkpoint.

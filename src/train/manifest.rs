@@ -146,7 +146,7 @@ impl Manifest {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Bug(e.to_string()))?;
+        let text = serde_json::to_string_pretty(self).map_err(Error::bug)?;
         files::replace_with(path, (text + "\n").as_bytes())
     }
 }

@@ -178,7 +178,7 @@ impl Training<'_> {
         }
         let summary = self.progress.summary(&self.prepared, interrupted)?;
         let path = output_dir.join("summary.json");
-        let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Bug(e.to_string()))?;
+        let text = serde_json::to_string_pretty(&summary).map_err(Error::bug)?;
         files::replace_with(&path, (text + "\n").as_bytes())?;
         self.listener.hear(&Event::Finished { summary: &summary, output_dir })?;
         if !interrupted {
