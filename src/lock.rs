@@ -34,10 +34,7 @@ impl Lock {
             Attempt::Taken => {
                 return Err(Error::Usage(format!("{taken} {}", dir.display())));
             }
-            Attempt::Failed(error) if has_no_locks(&error) => tracing::warn!(
-                "{}: its file system has no locks ({error}), so nothing stops a second process from writing there",
-                dir.display()
-            ),
+            Attempt::Failed(error) if has_no_locks(&error) => warn_of_no_locks(dir, &error),
             Attempt::Failed(error) => return Err(Error::io("lock", &path)(error)),
         }
         if let Ok(mut held) = HELD.lock() {
@@ -108,6 +105,14 @@ pub fn attempt(file: &File) -> Attempt {
         Err(TryLockError::WouldBlock) => Attempt::Taken,
         Err(TryLockError::Error(error)) => Attempt::Failed(error),
     }
+}
+
+/// Warns that `dir` is on a file system without locks, for an error of [`has_no_locks`].
+pub fn warn_of_no_locks(dir: &Path, error: &io::Error) {
+    tracing::warn!(
+        "{}: its file system has no locks ({error}), so nothing stops a second process from writing there",
+        dir.display()
+    );
 }
 
 /// Whether `error` means that the file system has no locks, as with many mounts of NFS and Lustre

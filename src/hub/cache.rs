@@ -10,18 +10,25 @@ use crate::files::{self, Writer};
 use crate::lock::{self, Attempt};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 /// The folder of one repository.
 pub struct Folder {
     path: PathBuf,
     locks: PathBuf,
+    /// Done once the user knows that the file system has no locks.
+    warned: Once,
 }
 
 impl Folder {
     /// The folder of `repo` in `cache`. The folder need not exist.
     pub fn of(repo: &Repo, cache: &Path) -> Self {
         let name = format!("{}--{}", repo.kind.plural(), repo.id.replace('/', "--"));
-        Self { path: cache.join(&name), locks: cache.join(".locks").join(name) }
+        Self {
+            path: cache.join(&name),
+            locks: cache.join(".locks").join(name),
+            warned: Once::new(),
+        }
     }
 
     /// The folder with the files of a commit.
@@ -85,7 +92,7 @@ impl Folder {
     /// Locks the blob with the hash `etag` until the result is dropped. Waits while another process
     /// holds the lock.
     ///
-    /// On a file system without locks, warns and locks nothing.
+    /// On a file system without locks, warns the first time and locks nothing.
     pub fn lock(&self, etag: &str) -> Result<Writer> {
         files::create_dir(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
@@ -93,10 +100,9 @@ impl Folder {
         match lock::attempt(file.file()) {
             Attempt::Locked => {}
             Attempt::Taken => file.file().lock().map_err(Error::io("lock", &path))?,
-            Attempt::Failed(error) if lock::has_no_locks(&error) => tracing::warn!(
-                "{}: its file system has no locks ({error}); let no other program download the same now",
-                self.path.display()
-            ),
+            Attempt::Failed(error) if lock::has_no_locks(&error) => {
+                self.warned.call_once(|| lock::warn_of_no_locks(&self.path, &error));
+            }
             Attempt::Failed(error) => return Err(Error::io("lock", &path)(error)),
         }
         Ok(file)
