@@ -186,7 +186,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
     move |error| lock::check(path).err().unwrap_or_else(|| Error::io(action, path)(error))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The directory that contains `path`: `.` for a bare file name.
+pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -3,7 +3,7 @@
 
 use crate::config::{
     BitfitSection, DataSection, MethodSection, ModelSection, Run, RunConfig, TrainingSection,
-    folder_of, plain, read_toml, schema_of, with_suggestion,
+    plain, read_toml, schema_of, start_of_paths, with_suggestion,
 };
 use crate::error::{Error, Result};
 use schemars::JsonSchema;
@@ -199,7 +199,7 @@ impl Grid {
                 overridden(read_toml(path)?, overrides)?
             }
         };
-        let folder = folder_of(path)?;
+        let folder = start_of_paths(path)?;
         let error = |key: &str, found: &dyn std::fmt::Display, expected: &str| Error::Config {
             path: path.to_owned(),
             key: key.to_owned(),

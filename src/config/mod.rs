@@ -6,7 +6,7 @@ mod reference;
 mod resolve;
 mod sections;
 
-pub use read::{folder_of, plain, read_toml, with_suggestion};
+pub use read::{plain, read_toml, start_of_paths, with_suggestion};
 pub use reference::{page, schema, schema_of};
 pub use resolve::{Run, device};
 pub use sections::{

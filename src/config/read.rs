@@ -2,7 +2,7 @@
 
 use super::RunConfig;
 use crate::error::{Error, Result};
-use crate::{data, hub};
+use crate::{data, files, hub};
 use std::path::{Path, PathBuf};
 
 impl RunConfig {
@@ -13,7 +13,7 @@ impl RunConfig {
     /// [`RunConfig::is_id`].
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let mut config: RunConfig = read_toml(path)?;
-        let folder = folder_of(path)?;
+        let folder = start_of_paths(path)?;
         config.for_each_path(|key, value| resolve(key, value, &folder));
         config.with(overrides, path)
     }
@@ -119,9 +119,8 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// The directory that relative paths in the file `path` start from.
-pub fn folder_of(path: &Path) -> Result<PathBuf> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::canonicalize(folder).map_err(Error::io("find", path))
+pub fn start_of_paths(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(files::folder_of(path)).map_err(Error::io("find", path))
 }
 
 /// Makes `path` absolute from `folder`, unless no such file exists and `key` can hold an id of the
