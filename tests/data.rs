@@ -282,20 +282,70 @@ fn parquet_is_read_with_the_names_of_its_classes() {
         let error = read(&path, &columns()).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("not a whole Parquet file"), "{error}");
     }
-    // Damaged anywhere: rows, or an error that names the file; the library's own panics, of which there are some, are errors too.
-    let mut errors = vec![];
+    let text = scratch.write("text.parquet", "text\tlabel\na\tb\n");
+    assert!(read(&text, &columns()).is_err());
+}
+
+/// Damaged anywhere: rows, or an error that names the file; the library's own panics, of which there are some, are errors too.
+#[test]
+fn a_damaged_parquet_file_is_an_error() {
+    let bytes = std::fs::read(golden_dir().join("hub.parquet")).unwrap();
+    let scratch = Scratch::new();
+    let labels = LabelColumns::One { name: "topics".into(), separator: None };
+    let columns = Columns { labels, ..columns() };
+    // Panics of this thread that reach the hook of before.
+    let printed = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (counter, thread) = (printed.clone(), std::thread::current().id());
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |about| match std::thread::current().id() == thread {
+        true => drop(counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+        false => before(about),
+    }));
+    let count = || printed.load(std::sync::atomic::Ordering::Relaxed);
+    let (mut errors, mut panics, mut example) = (vec![], 0, vec![]);
     for bit in 0..8 * bytes.len() {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
         let path = scratch.write("damaged.parquet", &damaged);
-        errors.extend(read(&path, &one("topics")).err().map(|error| error.to_string()));
+        let Err(error) = read(&path, &columns) else { continue };
+        errors.push(error.to_string());
+        if errors.last().unwrap().ends_with("it is damaged") {
+            (panics, example) = (panics + 1, damaged);
+        }
     }
     assert!(errors.iter().all(|error| error.contains("damaged.parquet")));
-    let panics = errors.iter().filter(|error| error.ends_with("it is damaged")).count();
     println!("{} of {} refused, {panics} of them after a panic", errors.len(), 8 * bytes.len());
     assert!(panics > 0 && errors.len() > 1000);
-    let text = scratch.write("text.parquet", "text\tlabel\na\tb\n");
-    assert!(read(&text, &columns()).is_err());
+    // The library leaves the process's hook alone, unless a program asks for silence.
+    assert_eq!(count(), panics);
+    data::silence_parquet_panics();
+    let path = scratch.write("train.parquet", &example);
+    assert!(read(&path, &columns).unwrap_err().to_string().ends_with("it is damaged"));
+    assert_eq!(count(), panics);
+    let set = ["--set", "data.train=train.parquet", "--set", "data.label_column=topics"];
+    let output = scratch.train(&[&set[..], &["--set", "model.task_type=multi_label"]].concat());
+    refused(&output, 1, &["train.parquet", "it is damaged"]);
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+/// Ten thousand columns of labels: nothing may look for each column in each row among all the others.
+#[test]
+fn many_columns_of_labels_are_read_in_time() {
+    let scratch = Scratch::new();
+    let names: Vec<String> = (0..10_000).map(|i| format!("label number {i}")).collect();
+    let columns = Columns { labels: LabelColumns::Each(names.clone()), ..columns() };
+    let mut object = serde_json::Map::from_iter([("text".into(), "a".into())]);
+    object.extend(names.iter().rev().map(|name| (name.clone(), 0.into())));
+    object.insert(names[7].clone(), 1.into());
+    let line = serde_json::Value::from(object).to_string() + "\n";
+    let path = scratch.write("many.jsonl", line.repeat(100));
+    let start = std::time::Instant::now();
+    let rows = read(&path, &columns).unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    println!("100 rows of 10,000 columns: {seconds:.2} s");
+    assert_eq!(rows.iter().map(|row| row.labels().len()).sum::<usize>(), 100);
+    assert_eq!(rows[99].labels()[0].name, names[7]);
+    assert!(seconds < 5.0, "{seconds} s");
 }
 
 #[test]

@@ -75,6 +75,9 @@ pub fn columns(how: u8) -> Columns {
 
 /// Reads rows and, for each task, their labels and targets.
 pub fn read_rows(path: &Path, columns: &Columns) {
+    // libFuzzer's own hook would end the process at a panic of the Parquet library.
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(bitfit::data::silence_parquet_panics);
     let Ok(table) = bitfit::data::read(path, columns) else { return };
     assert!(!table.rows.is_empty());
     for task in [TaskType::Classification, TaskType::MultiLabel, TaskType::Regression] {

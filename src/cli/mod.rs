@@ -13,7 +13,7 @@ use crate::base::Base;
 use crate::error::{Error, Result};
 use crate::sources::Model;
 use crate::weights::{self, Weights};
-use crate::{escape, files, hub, logging, native};
+use crate::{data, escape, files, hub, logging, native};
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use serde::Serialize;
@@ -125,6 +125,7 @@ struct Convert {
 
 /// Runs the command of the arguments; under the program name `bitfit-train`, runs `bitfit train`.
 pub fn main() -> ExitCode {
+    data::silence_parquet_panics();
     let name = std::env::args_os().next().unwrap_or_default();
     let command = match Path::new(&name).file_name() {
         Some(name) if name == "bitfit-train" => {
@@ -304,7 +305,7 @@ fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// `value` as one line of JSON, escaped for a terminal.
 fn json_line(value: &impl Serialize) -> Result<String> {
-    let json = serde_json::to_string(value).map_err(|e| Error::Bug(e.to_string()))?;
+    let json = serde_json::to_string(value).map_err(Error::bug)?;
     Ok(escape::json(&json))
 }
 

@@ -1,6 +1,8 @@
 //! Batches: plain vectors on the host, and their tensors on a device.
 
-use super::{Encoded, Example, Target};
+use super::example::Example;
+use super::labels::Target;
+use super::tokenize::Encoded;
 use crate::error::Result;
 use crate::nn::Packed;
 use tch::{Device, Tensor};

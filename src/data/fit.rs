@@ -1,6 +1,6 @@
 //! Checks that texts, a tokenizer, a base model and a task go together.
 
-use super::{Encoded, MIN_LENGTH, Tokenizer};
+use super::tokenize::{Encoded, MIN_LENGTH, Tokenizer};
 use crate::delta::Meta;
 use crate::error::{Error, Result};
 use crate::models::ModelConfig;

@@ -1,4 +1,6 @@
 //! Evaluates a model on labelled examples.
+//!
+//! The files in reading order; each imports only from those before it: `metrics`, `report`.
 
 mod metrics;
 mod report;

@@ -1,6 +1,6 @@
 //! The model card: `README.md` beside what is exported, with the front matter that the Hub reads.
 
-use super::Format;
+use super::format::Format;
 use crate::config::{Run, RunConfig};
 use crate::delta::Delta;
 use crate::escape::{code, markdown, quoted};

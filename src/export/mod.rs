@@ -1,7 +1,12 @@
 //! Exports a task in formats that Python loads: a whole checkpoint, or a PEFT adapter.
+//!
+//! The files in reading order; each imports only from those before it: `format`, `card`, `peft`.
 
 mod card;
+mod format;
 mod peft;
+
+pub use format::Format;
 
 use crate::base::Base;
 use crate::config::Run;
@@ -11,20 +16,9 @@ use crate::error::Result;
 use crate::files;
 use crate::sources::Model;
 use crate::task_model::TaskModel;
-use crate::weights::write_safetensors;
-use std::collections::BTreeMap;
-use std::io::BufWriter;
+use format::write_tensors;
 use std::path::Path;
-use tch::{Device, Tensor};
-
-/// The formats of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A whole checkpoint, for from_pretrained: base and task merged.
-    Hf,
-    /// An adapter, for PeftModel.from_pretrained over the base.
-    Peft,
-}
+use tch::Device;
 
 /// Writes the task in the file `delta`, over the base `source`, into the new directory `output`,
 /// with a model card. The tokenizer's files come from `tokenizer`. `run` is the run that trained
@@ -69,12 +63,4 @@ pub fn export(
         // changed.
         base.info.check_unchanged()
     })
-}
-
-/// Writes tensors with the metadata `format`, without which transformers and peft refuse the file.
-fn write_tensors(dir: &Path, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let path = dir.join(name);
-    let file = files::Writer::create(&path)?;
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_safetensors(&mut BufWriter::new(file), &path, &metadata, tensors)
 }

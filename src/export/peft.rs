@@ -2,7 +2,7 @@
 //! added to the biases of dense layers, and modules that are replaced whole. LoRA becomes an
 //! adapter of type LORA, as peft itself saves it.
 
-use super::write_tensors;
+use super::format::write_tensors;
 use crate::base::Base;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ pub fn write(
     );
     config.insert("revision".into(), json!(source.commit));
     config.insert("inference_mode".into(), json!(true));
-    let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Bug(e.to_string()))?;
+    let text = serde_json::to_string_pretty(&config).map_err(Error::bug)?;
     files::write(&dir.join("adapter_config.json"), (text + "\n").as_bytes())?;
     write_tensors(dir, "adapter_model.safetensors", &tensors)
 }

@@ -1,5 +1,8 @@
 //! The Hugging Face Hub: downloads models and data sets by their id into the standard cache, which
 //! all programs that use the Hub share.
+//!
+//! The files in reading order; each imports only from those before it: `repo`, `environment`,
+//! `remote`, `cache`, `choose`, `download`, `bar`.
 
 mod bar;
 mod cache;

@@ -1,54 +1,18 @@
 //! Archives that PyTorch writes from Python (`torch.save`, `torch.jit.save`), C++ or tch: a zip
-//! archive with a pickle and the tensors' storages. `legacy.rs` reads the older formats.
+//! archive with a pickle and the tensors' storages.
 //!
 //! A TorchScript archive also has code in `code/`, which is not read.
 
-use super::legacy;
-use super::pickle::{Found, MOST_BYTES, Machine, Problem, Step, View};
-use super::short;
-use super::stored::{Source, Stored, Stretch};
-use crate::error::{Error, Result};
+use super::pickle::{Found, MOST_BYTES, Machine, Step, View};
+use super::stored::{Stored, Stretch, short};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use zip::unstable::read::ZipIterable;
 
 /// Maximum number of members in an archive. A model has about a thousand.
 const MOST_MEMBERS: usize = 100_000;
-
-/// Advice for a file that cannot be read: how to write the same weights to a file that can.
-pub const WAY_OUT: &str =
-    "in Python, AutoModel.from_pretrained(DIR).save_pretrained(DIR) writes a model.safetensors";
-
-/// The mapped file, and the names and descriptions of its tensors.
-pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
-    let (source, mut file) = Source::open(path)?;
-    let mut start = [0; 265];
-    let length = file.read_at(&mut start, 0).map_err(Error::io("read", path))?;
-    let start = start.get(..length).unwrap_or_default();
-    let read = match () {
-        () if start.starts_with(b"PK") => zipped(&mut file),
-        () if start.get(257..262) == Some(b"ustar") => legacy::tarred(&file),
-        () => legacy::streamed(&file),
-    };
-    let tensors = read.map_err(|problem| {
-        let problem = match (problem, path.extension()) {
-            (Problem::Content(problem), _) => {
-                format!("{problem}; in Python, torch.save(torch.load(FILE)[KEY], FILE) leaves the state dict under KEY alone")
-            }
-            (Problem::Form(problem), Some(ending)) if ending == "ot" => {
-                format!("not weights that PyTorch wrote: {problem}; make it again with bitfit convert")
-            }
-            (Problem::Form(problem), _) => {
-                format!("not weights that PyTorch wrote: {problem}; {WAY_OUT}")
-            }
-        };
-        Error::file(path, problem)
-    })?;
-    Ok((source, tensors))
-}
 
 pub fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
@@ -113,7 +77,7 @@ pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8
 }
 
 /// Reads the zip archives of PyTorch 1.6 and later, and of TorchScript.
-fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
+pub fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
     let members = members(file)?;
     let mut pickles = members.iter().filter(|(name, _)| name.ends_with("/data.pkl"));
     let (name, pickle) = pickles.next().ok_or("no data.pkl in it")?;

@@ -1,6 +1,7 @@
 //! The index of sharded weights: which file holds which tensor (`model.safetensors.index.json`,
 //! `pytorch_model.bin.index.json`).
 
+use super::stored::short;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +37,7 @@ impl Index {
         if let Some(file) = index.weight_map.values().find(outside) {
             let problem = format!(
                 "weight_map: found {:?}, expected the name of a file beside it",
-                super::short(file)
+                short(file)
             );
             return Err(Error::file(path, problem));
         }

@@ -1,12 +1,16 @@
 //! Loading of a base's weight files: safetensors, PyTorch's pickles and TorchScript archives, in
 //! one file or sharded with an index. Names, dtypes and shapes are compared with the model before
 //! any tensor data is read.
+//!
+//! The files in reading order; each imports only from those before it: `mapped`, `stored`,
+//! `safetensors`, `pickle`, `archive`, `legacy`, `pytorch`, `index`.
 
 mod archive;
 mod index;
 mod legacy;
 mod mapped;
 mod pickle;
+mod pytorch;
 mod safetensors;
 mod stored;
 
@@ -15,7 +19,6 @@ pub use mapped::Mapped;
 pub use safetensors::write as write_safetensors;
 
 use crate::error::{Error, Result};
-use crate::escape;
 use crate::files::hex;
 use crate::models::{Architecture, Classifier, ModelConfig, Name, classify};
 use index::Index;
@@ -24,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 pub use stored::Source;
-use stored::{Stored, each_piece};
+use stored::{Stored, each_piece, short};
 use tch::{Device, Kind, Tensor};
 
 /// The weight files of a local model directory, in the order of preference. An index stands for all
@@ -131,17 +134,12 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
     format!("only weights of {framework} there ({name}); expected one of {expected}; {way_out}")
 }
 
-/// A tensor's or file's name for messages, shortened.
-fn short(name: &str) -> String {
-    escape::short(name, 200)
-}
-
 /// Lists the tensors of a file. The ending decides between safetensors and PyTorch, and the
 /// contents between PyTorch's formats.
 fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("safetensors") => safetensors::list(path),
-        _ => archive::list(path),
+        _ => pytorch::list(path),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::mapped::Mapped;
 use crate::error::{Error, Result};
+use crate::escape;
 use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -161,4 +162,9 @@ pub fn each_piece(tensor: &Tensor, kind: Kind, mut take: impl FnMut(&[u8])) -> R
         at += length;
     }
     Ok(())
+}
+
+/// A tensor's or file's name for messages, shortened.
+pub fn short(name: &str) -> String {
+    escape::short(name, 200)
 }

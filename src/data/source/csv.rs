@@ -4,13 +4,16 @@
 //! The `csv` crate has no such mode. It reads past a misplaced quote, and ends an open quoted cell
 //! at the end of the file, so that rows are lost silently.
 
-use super::{MOST_COLUMNS, quoted};
+use crate::data::spelling::quoted;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::path::Path;
 
 /// Number of lines above which a quoted cell is suspect: its quote was probably meant as a letter.
 const MANY_LINES: usize = 20;
+
+/// Maximum number of columns. Without a limit, a line of commas could take all memory.
+pub const MOST_COLUMNS: usize = 1 << 20;
 
 /// A row.
 pub struct Record<'a> {

@@ -1,7 +1,8 @@
 //! Class folders of texts, `class/anything.txt`, as in aclImdb.
 
 use super::input::{self, ending, format_of};
-use super::{Label, LabelColumns, Place, Row, Rows, quoted};
+use super::rows::{Label, LabelColumns, Place, Row, Rows};
+use crate::data::spelling::quoted;
 use crate::error::{Error, Result};
 use crate::{files, threads};
 use std::path::{Path, PathBuf};

@@ -1,10 +1,12 @@
 //! JSON: one object per line, or one array of objects.
 
-use super::{Cell, Place, Rows, listed, quoted};
+use super::rows::{Cell, Columns, Place, Rows};
+use crate::data::spelling::{listed, quoted};
 use crate::error::{self, Error};
 use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +14,11 @@ use std::sync::Arc;
 /// Reads one object per line. Skips blank lines.
 pub fn read_lines(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
     let file: Arc<Path> = path.into();
+    let wanted = Wanted::new(rows.columns);
     for (i, line) in text.lines().enumerate() {
         if !line.trim().is_empty() {
             let place = Place { path: file.clone(), line: Some(i + 1) };
-            rows.add(fields(line, &place, rows), None, place)?;
+            rows.add(wanted.cells(line, &place), None, place)?;
         }
     }
     Ok(())
@@ -36,8 +39,9 @@ pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
         }
         return read_lines(path, text, rows);
     }
+    let wanted = Wanted::new(rows.columns);
     let mut elements =
-        Elements { path: path.into(), text, line: 1, counted: 0, failed: None, rows };
+        Elements { path: path.into(), text, line: 1, counted: 0, failed: None, wanted, rows };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = deserializer.deserialize_seq(&mut elements).and_then(|()| deserializer.end());
     match (elements.failed, read) {
@@ -56,6 +60,7 @@ struct Elements<'a, 'r, 't> {
     counted: usize,
     /// The error of the row at which reading stopped.
     failed: Option<Error>,
+    wanted: Wanted<'a>,
     rows: &'r mut Rows<'a>,
 }
 
@@ -73,7 +78,7 @@ impl<'de> Visitor<'de> for &mut Elements<'_, '_, '_> {
             self.line += passed.bytes().filter(|byte| *byte == b'\n').count();
             self.counted = start;
             let place = Place { path: self.path.clone(), line: Some(self.line) };
-            let cells = fields(element.get(), &place, self.rows);
+            let cells = self.wanted.cells(element.get(), &place);
             if let Err(error) = self.rows.add(cells, None, place) {
                 self.failed = Some(error);
                 return Err(A::Error::custom("a row was refused"));
@@ -83,31 +88,48 @@ impl<'de> Visitor<'de> for &mut Elements<'_, '_, '_> {
     }
 }
 
-/// The configured fields of an object, in the order of `Columns::named`. Errs if one is missing or
-/// repeated.
-fn fields(object: &str, place: &Place, rows: &Rows<'_>) -> error::Result<Vec<Cell>> {
-    let names = rows.columns.named();
-    let mut deserializer = serde_json::Deserializer::from_str(object);
-    let found = deserializer.deserialize_map(Fields(&names));
-    let found = found.and_then(|found| deserializer.end().map(|()| found));
-    let Found { values, there, twice } = found.map_err(|e| match e.is_data() {
-        true => place.error("not a JSON object"),
-        false => place.error(not_json(&e)),
-    })?;
-    if let Some((key, name)) = twice.and_then(|i| names.get(i)) {
-        return Err(place.error(format!("more than one field {} ({key})", quoted(name))));
-    }
-    let cell = |(value, (key, name)): (Option<&RawValue>, &(&str, &str))| match value {
-        Some(value) => cell(value).map_err(|e| place.error(not_json(&e))),
-        None => {
-            let there = match listed(there.iter().map(String::as_str)) {
-                there if there.is_empty() => "the object is empty".into(),
-                there => format!("there are {there}"),
-            };
-            Err(place.error(format!("no field {} ({key}); {there}", quoted(name))))
+/// The configured fields.
+struct Wanted<'a> {
+    /// Key and name of each field, in the order of `Columns::named`.
+    names: Vec<(&'static str, &'a str)>,
+    /// Indices in `names`, by name.
+    by_name: HashMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(columns: &'a Columns) -> Self {
+        let names = columns.named();
+        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (i, (_, name)) in names.iter().enumerate() {
+            by_name.entry(name).or_default().push(i);
         }
-    };
-    values.into_iter().zip(&names).map(cell).collect()
+        Self { names, by_name }
+    }
+
+    /// The values of the configured fields of an object. Errs if one is missing or repeated.
+    fn cells(&self, object: &str, place: &Place) -> error::Result<Vec<Cell>> {
+        let mut deserializer = serde_json::Deserializer::from_str(object);
+        let found = deserializer.deserialize_map(Fields(self));
+        let found = found.and_then(|found| deserializer.end().map(|()| found));
+        let Found { values, there, twice } = found.map_err(|e| match e.is_data() {
+            true => place.error("not a JSON object"),
+            false => place.error(not_json(&e)),
+        })?;
+        if let Some((key, name)) = twice.and_then(|i| self.names.get(i)) {
+            return Err(place.error(format!("more than one field {} ({key})", quoted(name))));
+        }
+        let cell = |(value, (key, name)): (Option<&RawValue>, &(&str, &str))| match value {
+            Some(value) => cell(value).map_err(|e| place.error(not_json(&e))),
+            None => {
+                let there = match listed(there.iter().map(String::as_str)) {
+                    there if there.is_empty() => "the object is empty".into(),
+                    there => format!("there are {there}"),
+                };
+                Err(place.error(format!("no field {} ({key}); {there}", quoted(name))))
+            }
+        };
+        values.into_iter().zip(&self.names).map(cell).collect()
+    }
 }
 
 /// The parser's message without its line and column, which count from the start of the value
@@ -119,7 +141,7 @@ fn not_json(error: &serde_json::Error) -> String {
 }
 
 /// A visitor that finds the configured fields of an object.
-struct Fields<'a>(&'a [(&'a str, &'a str)]);
+struct Fields<'a>(&'a Wanted<'a>);
 
 /// The fields found in an object.
 struct Found<'de> {
@@ -141,12 +163,12 @@ impl<'de> Visitor<'de> for Fields<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         // More than a message shows, so that its list ends in dots.
         const MOST: usize = 30;
-        let (mut values, mut there, mut twice) = (vec![None; self.0.len()], vec![], None);
+        let (mut values, mut there, mut twice) = (vec![None; self.0.names.len()], vec![], None);
         while let Some(name) = object.next_key::<String>()? {
-            if self.0.iter().any(|(_, wanted)| *wanted == name) {
+            if let Some(wanted) = self.0.by_name.get(name.as_str()) {
                 let value = object.next_value::<&RawValue>()?;
-                for (i, (slot, (_, wanted))) in values.iter_mut().zip(self.0).enumerate() {
-                    if *wanted == name && slot.replace(value).is_some() {
+                for &i in wanted {
+                    if values.get_mut(i).is_some_and(|slot| slot.replace(value).is_some()) {
                         twice = Some(i);
                     }
                 }

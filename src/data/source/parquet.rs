@@ -3,7 +3,8 @@
 
 use super::budget::{Budget, ROW};
 use super::pages::{Checked, Endless};
-use super::{Cell, LabelColumns, Place, Rows, listed, quoted};
+use super::rows::{Cell, Columns, LabelColumns, Place, Rows};
+use crate::data::spelling::{listed, quoted};
 use crate::error::{Error, Result};
 use crate::files::open_regular;
 use parquet::basic::{ConvertedType, LogicalType};
@@ -13,19 +14,20 @@ use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::Value;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 /// Reads only the configured columns into `rows`. Returns the names of the classes if the file's
 /// metadata has them.
+///
+/// The library panics on some damaged files, which becomes an error here. The panic's own message
+/// is printed by the process's panic hook; see [`silence_panics`].
 pub fn read(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
-    // The library panics on some damaged files. Its message is hidden, because the error below says
-    // what the user needs to know.
-    hide_own_panics();
-    READING.set(true);
+    let before = READING.replace(true);
     let read =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows, budget)));
-    READING.set(false);
+    READING.set(before);
     read.unwrap_or_else(|_| Err(Error::data(path, None, "not a whole Parquet file: it is damaged")))
 }
 
@@ -34,17 +36,17 @@ thread_local! {
     static READING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// From now on, a panic while [`READING`] prints nothing; any other does what it did before.
-fn hide_own_panics() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let other = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |about| {
-            if !READING.get() {
-                other(about);
-            }
-        }));
-    });
+/// Replaces the panic hook of the process by one that prints nothing for a panic of the Parquet
+/// library, because [`read`] returns an error for it. Any other panic goes to the hook of before.
+///
+/// For programs: the rest of this library never touches the panic hook.
+pub fn silence_panics() {
+    let other = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |about| {
+        if !READING.get() {
+            other(about);
+        }
+    }));
 }
 
 fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
@@ -62,30 +64,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     }
     let metadata = reader.metadata().file_metadata();
     let schema = metadata.schema();
-    let names = rows.columns.named();
-    let mut fields = vec![];
-    for (key, name) in &names {
-        let mut found = schema.get_fields().iter().filter(|field| field.name() == *name);
-        let (Some(field), None) = (found.next(), found.next()) else {
-            let there: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
-            let what = if there.contains(name) { "more than one" } else { "no" };
-            let (name, there) = (quoted(name), listed(there.into_iter()));
-            let problem = format!("{what} column {name} ({key}); the schema has {there}");
-            return Err(Error::data(path, None, problem));
-        };
-        let found = match values(field) {
-            None => Some("a group"),
-            Some(values) => unreadable(&values),
-        };
-        if let Some(found) = found {
-            let expected = if key.starts_with("label") { "a label" } else { "a text" };
-            let problem = format!("column {name:?} ({key}): found {found}, expected {expected}");
-            return Err(Error::data(path, None, problem));
-        }
-        if !fields.contains(field) {
-            fields.push(field.clone());
-        }
-    }
+    let (fields, positions) = select(path, schema, rows.columns)?;
     let projection =
         Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(broken)?;
     let classes = match &rows.columns.labels {
@@ -93,7 +72,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
         _ => None,
     };
     rows.longest_name = classes.iter().flatten().map(String::len).max().unwrap_or(0) as u64;
-    let distinct = classes.iter().flatten().collect::<std::collections::BTreeSet<_>>().len();
+    let distinct = classes.iter().flatten().collect::<BTreeSet<_>>().len();
     if classes.as_ref().is_some_and(|classes| distinct < classes.len()) {
         return Err(Error::data(path, None, "its metadata has one name for several classes"));
     }
@@ -105,15 +84,48 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
             let row = row.map_err(broken)?.into_columns();
             line += 1;
             let place = Place { path: shared.clone(), line: Some(line) };
-            let cell = |(_, name): &(&str, &str)| {
-                let field = row.iter().find(|(column, _)| column == name);
-                field.map_or(Cell::Null, |(_, field)| cell(field))
-            };
-            let cells = names.iter().map(cell).collect();
+            let cell = |&i: &usize| row.get(i).map_or(Cell::Null, |(_, field)| cell(field));
+            let cells = positions.iter().map(cell).collect();
             rows.add(Ok(cells), classes.as_deref(), place)?;
         }
     }
     Ok(classes)
+}
+
+/// The fields of the schema to read, each once; and for each of the `columns`, in the order of
+/// `Columns::named`, the position of its field among them. Errs if a column is missing, or if its
+/// values are neither texts nor labels.
+fn select(path: &Path, schema: &Type, columns: &Columns) -> Result<(Vec<TypePtr>, Vec<usize>)> {
+    let error = |problem: String| Error::data(path, None, problem);
+    let mut by_name: HashMap<&str, Vec<&TypePtr>> = HashMap::new();
+    for field in schema.get_fields() {
+        by_name.entry(field.name()).or_default().push(field);
+    }
+    let (mut fields, mut positions) = (vec![], vec![]);
+    let mut selected: HashMap<&str, usize> = HashMap::new();
+    for (key, name) in columns.named() {
+        let found = by_name.get(name).map_or(&[][..], Vec::as_slice);
+        let [field] = found else {
+            let what = if found.is_empty() { "no" } else { "more than one" };
+            let there = listed(schema.get_fields().iter().map(|field| field.name()));
+            let name = quoted(name);
+            return Err(error(format!("{what} column {name} ({key}); the schema has {there}")));
+        };
+        let found = match values(field) {
+            None => Some("a group"),
+            Some(values) => unreadable(&values),
+        };
+        if let Some(found) = found {
+            let expected = if key.starts_with("label") { "a label" } else { "a text" };
+            let problem = format!("column {name:?} ({key}): found {found}, expected {expected}");
+            return Err(error(problem));
+        }
+        positions.push(*selected.entry(name).or_insert_with(|| {
+            fields.push((*field).clone());
+            fields.len() - 1
+        }));
+    }
+    Ok((fields, positions))
 }
 
 /// The type of a column's values, or of the values in its lists; `None` for any other column.

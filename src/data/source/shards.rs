@@ -2,7 +2,7 @@
 
 use super::folder::sorted_entries;
 use super::input::ending;
-use super::listed;
+use crate::data::spelling::listed;
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,11 @@
 //! CSV and TSV files.
 
-use super::csv::{self, Reader, Record};
-use super::{Cell, MOST_COLUMNS, Place, Rows, listed};
+use super::csv::{self, MOST_COLUMNS, Reader, Record};
+use super::rows::{Cell, Place, Rows};
+use crate::data::spelling::listed;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,21 +27,23 @@ impl Positions {
         rows: &Rows<'_>,
         hint: &str,
     ) -> Result<Self> {
-        let find = |(key, name): (&str, &str)| {
-            let named = |(i, cell): (usize, &T)| (cell.as_ref() == name).then_some(i);
-            let mut found = header.iter().enumerate().filter_map(named);
-            match (found.next(), found.next()) {
-                (Some(position), None) => Ok(position),
-                (Some(_), Some(_)) => {
-                    Err(Error::data(path, line, format!("more than one column {name:?} ({key})")))
-                }
-                _ => {
-                    let there = match listed(header.iter().map(AsRef::as_ref)) {
-                        there if there.is_empty() => "the header is empty".into(),
-                        there => format!("the header has {there}{hint}"),
-                    };
-                    Err(Error::data(path, line, format!("no column {name:?} ({key}); {there}")))
-                }
+        // The position of each name, and whether the name occurs again.
+        let mut by_name: HashMap<&str, (usize, bool)> = HashMap::new();
+        for (i, name) in header.iter().enumerate() {
+            let found = by_name.entry(name.as_ref());
+            found.and_modify(|(_, again)| *again = true).or_insert((i, false));
+        }
+        let find = |(key, name): (&str, &str)| match by_name.get(name) {
+            Some((position, false)) => Ok(*position),
+            Some((_, true)) => {
+                Err(Error::data(path, line, format!("more than one column {name:?} ({key})")))
+            }
+            None => {
+                let there = match listed(header.iter().map(AsRef::as_ref)) {
+                    there if there.is_empty() => "the header is empty".into(),
+                    there => format!("the header has {there}{hint}"),
+                };
+                Err(Error::data(path, line, format!("no column {name:?} ({key}); {there}")))
             }
         };
         let positions = rows.columns.named().into_iter().map(find).collect::<Result<Vec<_>>>()?;
@@ -163,10 +167,13 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
     let width = |records: &[Record<'_>]| records.first().map_or(0, |record| record.cells.len());
     let fits = |records: &[Record<'_>]| {
         let width = width(records);
+        let header = records.first().filter(|_| columns.header);
+        let cells: Option<HashSet<&str>> =
+            header.map(|header| header.cells.iter().map(AsRef::as_ref).collect());
         records.iter().all(|record| record.cells.len() == width)
-            && columns.named().iter().all(|(_, name)| match records.first() {
-                Some(header) if columns.header => header.cells.iter().any(|cell| cell == name),
-                _ => name.parse().is_ok_and(|number: usize| number <= width),
+            && columns.named().iter().all(|(_, name)| match &cells {
+                Some(cells) => cells.contains(name),
+                None => name.parse().is_ok_and(|number: usize| number <= width),
             })
     };
     let tried: Vec<(char, Vec<Record<'_>>)> = csv::DELIMITERS

@@ -207,7 +207,6 @@ impl Finder {
             let problem = format!("two added tokens that both look like {:?}", cut(twice));
             return Err(Error::file(path, problem));
         }
-        let bug = |e: &dyn std::fmt::Display| Error::Bug(format!("added tokens: {e}"));
         let reaches_over_spaces =
             patterns.iter().any(|look: &String| look.contains(char::is_whitespace));
         let automaton = AhoCorasick::builder()
@@ -215,8 +214,8 @@ impl Finder {
             // The time to build a DFA is quadratic in a token's length.
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns)
-            .map_err(|e| bug(&e))?;
-        let regex = |pattern| Regex::new(pattern).map_err(|e| bug(&e));
+            .map_err(Error::bug)?;
+        let regex = |pattern| Regex::new(pattern).map_err(Error::bug);
         let (word_end, word_start) = (regex(r"\w$")?, regex(r"^\w")?);
         Ok(Some(Self {
             automaton,

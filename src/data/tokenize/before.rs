@@ -3,9 +3,10 @@
 //! reason.
 
 use super::added::AddedToken;
-use super::description::{BertOptions, Description, Kind, LONGEST};
+use super::description::{Description, Kind};
 use super::files::{Class, Files, Object, Vocabulary};
 use super::pipeline::{self, Pipeline};
+use super::wordpiece::{BertOptions, LONGEST};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::path::Path;
 pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     let (files, now) = (Files::read(dir).ok()?, Description::read(dir).ok()?);
     let before = description(&files)?;
-    if super::fingerprint(&before) != fingerprint {
+    if before.fingerprint() != fingerprint {
         return None;
     }
     let mut changes = vec![];

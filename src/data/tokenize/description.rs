@@ -5,9 +5,12 @@
 use super::added::{Added, AddedToken};
 use super::files::{Class, Files, Object, Vocabulary, cut, short};
 use super::pipeline::{self, Pipeline};
+use super::wordpiece::{BertOptions, LONGEST};
 use super::{bpe, settings};
 use crate::error::{Error, Result};
+use crate::files::hex;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -52,24 +55,6 @@ pub enum Kind {
     },
 }
 
-/// Options of BERT's normalizer and of WordPiece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BertOptions {
-    /// Whether control characters are removed, and all white space becomes spaces.
-    pub clean_text: bool,
-    /// Whether each Chinese character gets spaces around it.
-    pub tokenize_chinese_chars: bool,
-    /// Whether accents are removed; `None` means the same as `do_lower_case`.
-    pub strip_accents: Option<bool>,
-    /// Whether letters become lower case.
-    pub do_lower_case: bool,
-    /// Maximum number of characters of a word; a longer word becomes one unknown token.
-    pub longest: usize,
-}
-
-/// Maximum number of characters of a word in BERT's classes.
-pub const LONGEST: usize = 100;
-
 /// Maximum size of a vocabulary, twice that of the largest BERT.
 const MOST: usize = 1_000_000;
 
@@ -102,6 +87,54 @@ impl Description {
         }
         let roberta = merges.is_some();
         Reading { dir, files: &files, pipeline, vocab_file, vocab, roberta, notes }.describe(merges)
+    }
+
+    /// The hash of the tokenizer, which is the same whichever files describe it.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut line = |text: String| hash.update(format!("{}:{text}\n", text.len()));
+        match &self.kind {
+            Kind::WordPiece(options) => {
+                let strip = options.strip_accents.unwrap_or(options.do_lower_case);
+                let (clean, chinese) = (options.clean_text, options.tokenize_chinese_chars);
+                line(format!("WordPiece {clean} {chinese} {strip} {}", options.do_lower_case));
+                if options.longest != LONGEST {
+                    line(format!("longest {}", options.longest));
+                }
+            }
+            Kind::Bpe { merges, add_prefix_space } => {
+                line(format!("BPE {add_prefix_space}"));
+                merges.iter().for_each(|(a, b)| line(format!("{a} {b}")));
+            }
+        }
+        line(format!("{} {} {:?}", self.cls, self.sep, self.unk));
+        if self.left {
+            line("truncation_side left".into());
+        }
+        if self.split_special {
+            line("split_special_tokens".into());
+        }
+        // Hashed only if the files turn off segments, so that other fingerprints do not depend on it.
+        if self.unsegmented {
+            line("one segment".into());
+        }
+        let mut entries: Vec<_> = self.vocab.iter().map(|(token, id)| (id, token)).collect();
+        entries.sort();
+        entries.into_iter().for_each(|(id, token)| line(format!("{id} {token}")));
+        let mut added: Vec<_> = self.added.iter().collect();
+        added.sort_by_key(|token| token.id);
+        for token in added {
+            let (single, left, right) = (token.single_word, token.lstrip, token.rstrip);
+            line(format!(
+                "{} {} {single} {left} {right} {}",
+                token.id, token.content, token.normalized
+            ));
+            // Without `split_special_tokens`, special tokens are matched like any other.
+            if self.split_special && token.special {
+                line("special".into());
+            }
+        }
+        hex(&hash.finalize())
     }
 }
 

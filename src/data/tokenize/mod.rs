@@ -1,6 +1,9 @@
 //! Texts to token ids, as Hugging Face's tokenizers make them. Special tokens and truncation are
 //! here, words in `wordpiece.rs` and `bpe.rs`. `files.rs` reads a directory's files, `settings.rs`
 //! judges each setting, and `description.rs` derives the tokenizer.
+//!
+//! The files in reading order; each imports only from those before it: `files`, `settings`,
+//! `added`, `wordpiece`, `bpe`, `pipeline`, `description`, `before`.
 
 mod added;
 mod before;
@@ -14,13 +17,12 @@ mod wordpiece;
 pub use files::FILES as TOKENIZER_FILES;
 
 use crate::error::{Error, Result};
-use crate::files::{hex, is_there, read_small};
+use crate::files::{is_there, read_small};
 use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
-use description::{Description, Kind, LONGEST};
+use description::{Description, Kind};
 use files::{Class, FILES, Files, LARGEST};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
 
@@ -73,7 +75,7 @@ impl Tokenizer {
     /// Reads the tokenizer of the directory `dir`. Errs if it is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
         let description = Description::read(dir)?;
-        let fingerprint = fingerprint(&description);
+        let fingerprint = description.fingerprint();
         let Description { vocab_file, vocab, kind, unk, cls, sep, added, .. } = description;
         let (left, segments) = (description.left, description.segments);
         let unsegmented = description.unsegmented;
@@ -291,54 +293,6 @@ impl Tokenizer {
             Words::Bpe(words) => words.pieces(text, each),
         }
     }
-}
-
-/// Hash of a tokenizer, which is the same whichever files describe it.
-fn fingerprint(description: &Description) -> String {
-    let mut hash = Sha256::new();
-    let mut line = |text: String| hash.update(format!("{}:{text}\n", text.len()));
-    match &description.kind {
-        Kind::WordPiece(options) => {
-            let strip = options.strip_accents.unwrap_or(options.do_lower_case);
-            let (clean, chinese) = (options.clean_text, options.tokenize_chinese_chars);
-            line(format!("WordPiece {clean} {chinese} {strip} {}", options.do_lower_case));
-            if options.longest != LONGEST {
-                line(format!("longest {}", options.longest));
-            }
-        }
-        Kind::Bpe { merges, add_prefix_space } => {
-            line(format!("BPE {add_prefix_space}"));
-            merges.iter().for_each(|(a, b)| line(format!("{a} {b}")));
-        }
-    }
-    line(format!("{} {} {:?}", description.cls, description.sep, description.unk));
-    if description.left {
-        line("truncation_side left".into());
-    }
-    if description.split_special {
-        line("split_special_tokens".into());
-    }
-    // Hashed only if the files turn off segments, so that other fingerprints do not depend on it.
-    if description.unsegmented {
-        line("one segment".into());
-    }
-    let mut entries: Vec<_> = description.vocab.iter().map(|(token, id)| (id, token)).collect();
-    entries.sort();
-    entries.into_iter().for_each(|(id, token)| line(format!("{id} {token}")));
-    let mut added: Vec<_> = description.added.iter().collect();
-    added.sort_by_key(|token| token.id);
-    for token in added {
-        let (single, left, right) = (token.single_word, token.lstrip, token.rstrip);
-        line(format!(
-            "{} {} {single} {left} {right} {}",
-            token.id, token.content, token.normalized
-        ));
-        // Without `split_special_tokens`, special tokens are matched like any other.
-        if description.split_special && token.special {
-            line("special".into());
-        }
-    }
-    hex(&hash.finalize())
 }
 
 /// Numbers of tokens to keep of two texts of `a` and `b` tokens, at most `most` together, as

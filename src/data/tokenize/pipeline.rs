@@ -1,9 +1,9 @@
 //! The pipeline of a `tokenizer.json`, if it is BERT's or RoBERTa's. Any other is refused, with
 //! what is different.
 
-use super::description::{BertOptions, LONGEST};
 use super::files::{Class, Object, cut, short};
 use super::settings::{BPE, Verdicts, WORD_PIECE, check_part};
+use super::wordpiece::{BertOptions, LONGEST};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;

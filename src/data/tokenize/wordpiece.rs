@@ -6,7 +6,6 @@
 //! `rust_tokenizers` therefore gets single words, in characters for which it has no rules
 //! ([`veil`]).
 
-use super::description::BertOptions;
 use rust_tokenizers::tokenizer::{BertTokenizer, Tokenizer as _};
 use rust_tokenizers::vocab::BertVocab;
 use rust_tokenizers::{OffsetSize, TokenRef};
@@ -14,6 +13,24 @@ use std::collections::HashMap;
 // Hugging Face's tokenizers use these tables; newer ones order and strip newer accents differently.
 use unicode_categories::UnicodeCategories;
 use unicode_normalization_alignments::UnicodeNormalization;
+
+/// Options of BERT's normalizer and of WordPiece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BertOptions {
+    /// Whether control characters are removed, and all white space becomes spaces.
+    pub clean_text: bool,
+    /// Whether each Chinese character gets spaces around it.
+    pub tokenize_chinese_chars: bool,
+    /// Whether accents are removed; `None` means the same as `do_lower_case`.
+    pub strip_accents: Option<bool>,
+    /// Whether letters become lower case.
+    pub do_lower_case: bool,
+    /// Maximum number of characters of a word; a longer word becomes one unknown token.
+    pub longest: usize,
+}
+
+/// Maximum number of characters of a word in BERT's classes.
+pub const LONGEST: usize = 100;
 
 pub struct WordPiece {
     vocab: HashMap<String, u32>,
