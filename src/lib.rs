@@ -2,10 +2,10 @@
 //! Ben-Zaken et al., ACL 2022), and by the methods that BitFit is compared with.
 //!
 //! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`,
-//! [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`], [`models`],
-//! [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`], [`delta`],
-//! [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`], [`config`],
-//! [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
+//! [`process`], [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`],
+//! [`models`], [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`],
+//! [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`],
+//! [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
 
 // `eprintln!` and `println!` panic when the stream is closed; logging::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -35,6 +35,7 @@ pub mod native;
 pub mod nn;
 pub mod optim;
 pub mod predict;
+pub mod process;
 mod random;
 pub mod sealed;
 pub mod sources;

@@ -1,7 +1,7 @@
 //! The C++ side against plain twins.
 
-use bitfit::native;
 use bitfit::nn::{Activation, Attention, Dropout, Projected, Rows};
+use bitfit::{native, process};
 use std::io::Write;
 use tch::{Device, Kind, Tensor};
 
@@ -277,8 +277,8 @@ fn residual_and_layer_norm_agree_with_plain_operations() {
 
 #[test]
 fn the_process_knows_its_age_and_its_memory() {
-    assert!(native::process_age().as_secs_f64() > 0.0);
-    assert!(native::peak_rss_mib() > 10);
+    assert!(process::process_age().as_secs_f64() > 0.0);
+    assert!(process::peak_rss_mib() > 10);
     assert_eq!(native::peak_gpu_mib(Device::Cpu).unwrap(), None);
 }
 

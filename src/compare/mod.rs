@@ -22,7 +22,7 @@ pub use report::{Failure, Report};
 use crate::error::{Error, Result};
 use crate::lock::{self, Lock};
 use crate::train::{Listeners, MetricsFile, Start, Summary, TensorBoard, train_since};
-use crate::{checkpoint, files, native};
+use crate::{checkpoint, files, process};
 use kept::{Biases, Standing};
 use progress::Hearing;
 use serde::{Deserialize, Serialize};
@@ -235,7 +235,7 @@ impl Comparison<'_> {
 
     fn train(&mut self, cell: &Cell, name: &str, start: Start) -> Result<Ran> {
         let (run, dir) = (&cell.run, &cell.run.config.training.output_dir);
-        let began = native::process_age();
+        let began = process::process_age();
         let mut hearing = Hearing {
             progress: self.progress,
             run,

@@ -4,7 +4,7 @@
 use super::Prepared;
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
-use crate::{files, native};
+use crate::{files, process};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -138,7 +138,7 @@ impl Manifest {
     pub fn end(mut self, output_dir: &Path, step: u64, outcome: &str) -> Result<()> {
         self.delta_sha256 = sha256(&output_dir.join("delta.safetensors"))?;
         if let Some(process) = self.processes.last_mut() {
-            process.ended = Some(rfc3339(native::time_of_day()));
+            process.ended = Some(rfc3339(process::time_of_day()));
             process.outcome = Some(outcome.into());
             process.last_step = Some(step);
         }
@@ -153,8 +153,8 @@ impl Manifest {
 
 impl Process {
     fn this(prepared: &Prepared, step: u64, began: Duration) -> Self {
-        let age = native::process_age().saturating_sub(began);
-        let started = native::time_of_day().checked_sub(age);
+        let age = process::process_age().saturating_sub(began);
+        let started = process::time_of_day().checked_sub(age);
         Self {
             versions: Versions {
                 bitfit: env!("CARGO_PKG_VERSION").into(),
@@ -164,7 +164,7 @@ impl Process {
             machine: Machine::this(prepared),
             command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             working_directory: std::env::current_dir().unwrap_or_default(),
-            started: rfc3339(started.unwrap_or_else(native::time_of_day)),
+            started: rfc3339(started.unwrap_or_else(process::time_of_day)),
             ended: None,
             outcome: None,
             first_step: step,

@@ -4,9 +4,9 @@ use super::{Policy, Prepared, events, policy};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::{Run, TrainingSection};
 use crate::error::Result;
-use crate::native;
 use crate::nn::Precision;
 use crate::optim::LossScale;
+use crate::{native, process};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -200,7 +200,7 @@ impl Progress {
     /// of the first ten steps. Giving memory back costs the next step a few percent of its time, so
     /// it does not happen after every step.
     fn bound_memory(&mut self) {
-        let resident = native::rss_mib();
+        let resident = process::rss_mib();
         if self.step_times.len() < 10 {
             self.usual_rss_mib = self.usual_rss_mib.max(resident);
         } else if resident > self.usual_rss_mib * 5 / 4 {
@@ -215,7 +215,7 @@ impl Progress {
     /// The time since the run began in this process. For the only run of a process, that time is
     /// the age of the process.
     fn age(&self) -> Duration {
-        native::process_age().saturating_sub(self.began)
+        process::process_age().saturating_sub(self.began)
     }
 
     /// Tokens per second of step time, over all steps of the run.
@@ -253,7 +253,7 @@ impl Progress {
                 .unwrap_or_default()
                 .as_secs_f64(),
             tokens_per_second: self.tokens_per_second(),
-            peak_rss_mib: native::peak_rss_mib(),
+            peak_rss_mib: process::peak_rss_mib(),
             peak_gpu_mib: native::peak_gpu_mib(prepared.model.device())?,
             best,
             best_step,

@@ -11,7 +11,7 @@ use super::{Event, Listener, Record};
 use crate::error::{Error, Result};
 use crate::files::{self, Writer};
 use crate::freeze::Group;
-use crate::native;
+use crate::process;
 use messages::{Histogram, Message, Summary, Value, What};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -221,7 +221,7 @@ fn second(path: &Path) -> Option<u64> {
 
 /// Seconds since 1970.
 fn now() -> f64 {
-    native::time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    process::time_of_day().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Formats `text` as a Markdown code block.

@@ -1,0 +1,71 @@
+//! The fused step of AdamW, and its moments, which tch does not expose.
+
+use super::{check, ffi, raw};
+use crate::error::Result;
+use std::ffi::c_void;
+use tch::{COptimizer, Tensor};
+
+// tch does not expose an optimizer's state. `COptimizer` holds nothing but a pointer to a
+// `torch::optim::Optimizer`, so we read that pointer.
+const _: () = assert!(size_of::<COptimizer>() == size_of::<*mut c_void>());
+
+fn raw_optimizer(optimizer: &COptimizer) -> *mut c_void {
+    // SAFETY: the assertion above checks the size, and Cargo.toml pins the exact version of tch.
+    unsafe { std::ptr::from_ref(optimizer).cast::<*mut c_void>().read() }
+}
+
+/// AdamW's state for one parameter: the step count and the moments of the gradient. The moments
+/// share the optimizer's tensors and are not copies.
+#[derive(Debug)]
+pub struct Moments {
+    /// The number of steps taken.
+    pub step: i64,
+    /// The first moment.
+    pub exp_avg: Tensor,
+    /// The second moment.
+    pub exp_avg_sq: Tensor,
+}
+
+/// Returns the state of `optimizer`, an AdamW, for `parameter`; `None` before the first step.
+pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Moments>> {
+    let (mut step, mut mean, mut square) = (0, std::ptr::null_mut(), std::ptr::null_mut());
+    let optimizer = raw_optimizer(optimizer);
+    // SAFETY: the tensors outlive the call; on success the moments are new handles that the caller owns, or both
+    // are null.
+    let code = unsafe {
+        ffi::bitfit_adamw_get(optimizer, raw(parameter), &mut step, &mut mean, &mut square)
+    };
+    check(code, "reading AdamW's moments")?;
+    if mean.is_null() || square.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: as above.
+    let (exp_avg, exp_avg_sq) =
+        unsafe { (Tensor::from_ptr(mean.cast()), Tensor::from_ptr(square.cast())) };
+    Ok(Some(Moments { step, exp_avg, exp_avg_sq }))
+}
+
+/// Sets the state of `optimizer`, an AdamW, for `parameter`.
+///
+/// Errs if a moment's shape, kind or device differs from the parameter's.
+pub fn set_moments(
+    optimizer: &mut COptimizer,
+    parameter: &Tensor,
+    moments: &Moments,
+) -> Result<()> {
+    let Moments { step, exp_avg, exp_avg_sq } = moments;
+    let optimizer = raw_optimizer(optimizer);
+    // SAFETY: the tensors outlive the call; C++ keeps tensors of its own and checks their shapes.
+    let code = unsafe {
+        ffi::bitfit_adamw_set(optimizer, raw(parameter), *step, raw(exp_avg), raw(exp_avg_sq))
+    };
+    check(code, "setting AdamW's moments")
+}
+
+/// Takes one step of `optimizer`, an AdamW whose only parameter is `parameter`, in one fused pass
+/// over gradient, moments and values. Errs if `parameter` has no gradient.
+pub fn adamw_step(optimizer: &mut COptimizer, parameter: &Tensor) -> Result<()> {
+    // SAFETY: the tensors outlive the call; C++ checks that there is a gradient.
+    let code = unsafe { ffi::bitfit_adamw_step(raw_optimizer(optimizer), raw(parameter)) };
+    check(code, "AdamW's step")
+}

@@ -1,0 +1,112 @@
+//! The fused kernels of the encoder: attention, bias and activation, bias and residual and
+//! LayerNorm, and the dropout inside them.
+
+use super::{ffi, made, raw, raw_or_null};
+use crate::error::{Error, Result};
+use tch::Tensor;
+
+/// Dropout at one place of the model.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropped<'a> {
+    /// One int64 key for each row; `None` disables dropout.
+    pub keys: Option<&'a Tensor>,
+    /// The number of the place in the model. The mask is a function of the keys and the site.
+    pub site: i64,
+    /// The probability that an entry is dropped, in [0, 1).
+    pub probability: f64,
+}
+
+/// Applies dropout to `x [.., R, C]`. The mask is a pure function of `keys [R]` (int64, one for
+/// each row), `site`, the leading index and the column.
+///
+/// Kept entries are scaled by `1 / (1 - probability)`. The result is differentiable. Backward
+/// computes the mask again, so that no mask is stored.
+pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result<Tensor> {
+    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
+    made("dropout", |out| unsafe { ffi::bitfit_dropout(out, raw(x), raw(keys), site, probability) })
+}
+
+/// Scaled dot-product attention with `heads` heads, inside each sequence of a packed batch. Returns
+/// `[R, H]`.
+///
+/// Without `queries`, `rest [T, 3 H]` holds queries, keys and values of every token, and `R = T`.
+/// With `queries [R, H]`, the queries of selected rows, `rest [T, 2 H]` holds keys and values.
+/// `rows` and `tokens` hold the index at which each sequence's rows and tokens begin, and end with
+/// `R` and `T`.
+///
+/// CUDA's memory-efficient kernel takes no dropout keys. There, the mask is a function of `seed`
+/// and the site.
+pub fn attention(
+    queries: Option<&Tensor>,
+    rest: &Tensor,
+    rows: &[i64],
+    tokens: &[i64],
+    heads: i64,
+    dropped: Dropped<'_>,
+    seed: i64,
+) -> Result<Tensor> {
+    if rows.len() != tokens.len() || rows.len() < 2 {
+        let (rows, tokens) = (rows.len(), tokens.len());
+        return Err(Error::Bug(format!(
+            "attention over {rows} starts of rows, {tokens} of tokens"
+        )));
+    }
+    let sequences = rows.len() as i64 - 1;
+    let (queries, keys) = (raw_or_null(queries), raw_or_null(dropped.keys));
+    let (rows, tokens) = (rows.as_ptr(), tokens.as_ptr());
+    // SAFETY: the tensors outlive the call; both slices have `sequences + 1` elements.
+    made("attention", |out| unsafe {
+        ffi::bitfit_attention(
+            out,
+            queries,
+            raw(rest),
+            rows,
+            tokens,
+            sequences,
+            heads,
+            keys,
+            seed,
+            dropped.site,
+            dropped.probability,
+        )
+    })
+}
+
+/// Applies the activation `kind` to `x [R, C] + bias [C]`. `kind` is the number of a
+/// [`crate::nn::Activation`].
+///
+/// If no input requires a gradient, the result may overwrite `x`.
+pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
+    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
+    made("bias and activation", |out| unsafe {
+        ffi::bitfit_bias_activation(out, raw(x), raw(bias), kind)
+    })
+}
+
+/// Computes the LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`. `x` and
+/// `residual` are `[R, C]`; `bias`, `weight` and `shift` are `[C]`.
+pub fn residual_norm(
+    x: &Tensor,
+    bias: &Tensor,
+    residual: &Tensor,
+    weight: &Tensor,
+    shift: &Tensor,
+    eps: f64,
+    dropped: Dropped<'_>,
+) -> Result<Tensor> {
+    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
+    made("residual and LayerNorm", |out| unsafe {
+        ffi::bitfit_residual_norm(
+            out,
+            raw(x),
+            raw(bias),
+            raw(residual),
+            raw(weight),
+            raw(shift),
+            raw_or_null(dropped.keys),
+            dropped.site,
+            dropped.probability,
+            eps,
+        )
+    })
+}

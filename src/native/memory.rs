@@ -1,0 +1,68 @@
+//! Memory of tensors: the pool of the CPU, the device's peak, and less of it after a failure.
+
+use super::{check, ffi};
+use crate::error::{Error, Result};
+use tch::{Device, Tensor};
+
+/// Makes large CPU tensors come from a pool from now on. The pool reuses a freed block for the next
+/// tensor of about its size.
+pub fn pool_memory() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: each tensor keeps the deleter of the allocator that it came from.
+    ONCE.call_once(|| unsafe { ffi::bitfit_pool_use() });
+}
+
+/// Drops the pages of `file` from memory; later accesses read them from disk again. `file` is a
+/// mapped file, or a part of one, that was never written to.
+pub fn forget(file: &Tensor) {
+    // SAFETY: the pages belong to a private, unchanged mapping of a file, so that reading them
+    // again gives the same bytes.
+    #[cfg(target_os = "linux")]
+    let _ = unsafe { libc::madvise(file.data_ptr(), file.numel(), libc::MADV_DONTNEED) };
+}
+
+/// Returns the process's free memory to the system.
+pub fn release_free_memory() {
+    // SAFETY: the call frees only unused blocks.
+    unsafe { ffi::bitfit_pool_empty() };
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the call frees only unused blocks.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Returns free memory of the host and of `device` to the system, before a failed allocation is
+/// tried again.
+fn release_device_memory(device: Device) {
+    release_free_memory();
+    if device.is_cuda() {
+        // SAFETY: the call frees only unused blocks, and a failure changes nothing.
+        let _ = unsafe { ffi::bitfit_release_gpu_memory() };
+    }
+}
+
+/// Returns the number of rows to try at once after a computation over `rows` rows failed with
+/// `error`.
+///
+/// Returns `error` if it is not [`Error::OutOfMemory`] or if there are fewer than 2 rows.
+pub fn fewer_at_once(error: Error, rows: usize, device: Device) -> Result<usize> {
+    if rows < 2 || !matches!(error, Error::OutOfMemory(_)) {
+        return Err(error);
+    }
+    release_device_memory(device);
+    let half = rows.div_ceil(2);
+    tracing::warn!("{error}; going on with {half} rows at once instead of {rows}");
+    Ok(half)
+}
+
+/// Peak memory of tensors on a CUDA device so far, in MiB; `None` on the CPU.
+pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
+    let Device::Cuda(index) = device else { return Ok(None) };
+    let mut bytes = 0;
+    let index = i64::try_from(index).unwrap_or(-1);
+    // SAFETY: C++ writes to `bytes` only during the call.
+    check(
+        unsafe { ffi::bitfit_peak_gpu_bytes(&mut bytes, index) },
+        "reading the device's memory statistics",
+    )?;
+    Ok(Some(bytes.unsigned_abs() >> 20))
+}

@@ -1,0 +1,95 @@
+//! Products with weights, and the check that this machine computes them right.
+
+use super::{check, ffi, made, raw, raw_or_null, threads::OPENMP};
+use crate::error::{Error, Result};
+use tch::{Kind, Tensor};
+
+/// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`, in `x`'s kind.
+///
+/// On the CPU, a half-precision weight makes a half-precision product: `x` and the product are
+/// rounded to the weight's kind, and the bias is added in `x`'s kind.
+pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
+    made("product", |out| unsafe {
+        ffi::bitfit_product(out, raw(x), raw(weight), raw_or_null(bias))
+    })
+}
+
+/// Checks a small [`product`] on the CPU, with a weight of `kind`, against a plain loop.
+///
+/// Errs if they differ, because a library then computes wrong results on this machine. One such
+/// case is oneDNN with fewer threads than it counts on.
+pub fn check_product(kind: Kind) -> Result<()> {
+    check_product_by(kind, |x, weight| product(x, weight, None))
+}
+
+/// Like [`check_product`], for any function `product` that multiplies `x [R, I]` by the transpose
+/// of `weight [E, I]`.
+pub fn check_product_by(
+    kind: Kind,
+    product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    // The variable sets the number of entries in libtorch's cache of oneDNN's compiled code.
+    // libtorch does not check that the number is positive.
+    if let Ok(capacity) = std::env::var("LRU_CACHE_CAPACITY")
+        && !capacity.trim().parse::<i64>().is_ok_and(|entries| entries != 0)
+    {
+        let problem = format!(
+            "LRU_CACHE_CAPACITY: found {capacity:?}, expected a whole number other than 0, or no such variable"
+        );
+        return Err(Error::Usage(problem));
+    }
+    const SHAPE: [usize; 3] = [24, 192, 160];
+    let [rows, inputs, outputs] = SHAPE;
+    // Multiples of 1/4 from -2 to 2: half precision holds them exactly, and fp32 holds the sums of
+    // their products exactly.
+    let numbers = |count: usize, step: usize| -> Vec<f32> {
+        (0..count).map(|i| ((i * step) % 17) as f32 / 4.0 - 2.0).collect()
+    };
+    let (x, weight) = (numbers(rows * inputs, 7), numbers(outputs * inputs, 11));
+    let tensor = |values: &[f32], rows: usize| {
+        Tensor::f_from_slice(values)?.f_view([rows as i64, inputs as i64])
+    };
+    let product = {
+        let _guard = tch::no_grad_guard();
+        product(&tensor(&x, rows)?, &tensor(&weight, outputs)?.f_to_kind(kind)?)?
+    };
+    let found: Vec<f32> = Vec::try_from(product.f_to_kind(Kind::Float)?.f_view([-1])?)?;
+    let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f32>();
+    let expected: Vec<f32> =
+        x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(move |w| dot(x, w))).collect();
+    let largest = expected.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
+    // The result is rounded to `kind`.
+    let most = if kind == Kind::Float { 1e-4 } else { 1e-2 };
+    let off = |(found, expected): (&f32, &f32)| {
+        let error = (found - expected).abs();
+        error.is_nan() || error > most * largest
+    };
+    match found.iter().zip(&expected).find(|&pair| off(pair)) {
+        None if found.len() == expected.len() => Ok(()),
+        wrong => {
+            let (found, expected) = wrong.unwrap_or((&f32::NAN, &f32::NAN));
+            Err(Error::Torch {
+                action: "a product of small matrices is wrong".into(),
+                message: format!(
+                    "found {found}, expected {expected}; with {} threads. Unset {OPENMP}, or set OMP_NUM_THREADS=1",
+                    tch::get_num_threads()
+                ),
+            })
+        }
+    }
+}
+
+/// Whether the processor has instructions that multiply bfloat16.
+pub fn multiplies_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Sets whether fp32 products on CUDA devices may round their factors to TF32's 10-bit mantissa.
+pub fn allow_tf32(allow: bool) -> Result<()> {
+    // SAFETY: the call only sets a flag of libtorch.
+    check(unsafe { ffi::bitfit_allow_tf32(allow) }, "setting TF32")
+}
