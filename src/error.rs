@@ -132,6 +132,19 @@ pub enum Error {
         /// The directory's present path; `None` if unknown.
         now: Option<PathBuf>,
     },
+    /// Something that needs a feature of the crate which this build was made without.
+    #[error(
+        "{}: this build of bitfit lacks the feature `{feature}`; build it with that, or give {instead}",
+        line(what)
+    )]
+    Lacks {
+        /// The file, or the id on the Hub.
+        what: String,
+        /// The feature's name.
+        feature: &'static str,
+        /// What works without the feature.
+        instead: &'static str,
+    },
     /// Arguments that do not fit together.
     #[error("{}", escape::text(.0))]
     Usage(String),
@@ -231,7 +244,7 @@ impl Error {
     /// configuration, 130 for an interruption.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Toml { .. } | Error::Config { .. } | Error::Usage(_) => 2,
+            Error::Toml { .. } | Error::Config { .. } | Error::Usage(_) | Error::Lacks { .. } => 2,
             Error::Interrupted(_) => 130,
             Error::Ended { problem, .. } => problem.exit_code(),
             _ => 1,

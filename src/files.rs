@@ -508,6 +508,11 @@ pub fn tell(line: &str) -> Result<bool> {
     }
 }
 
+/// Writes `text` to stderr. Errors are ignored, because stderr may be closed or full.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// Whether `out` is a character device, such as a terminal, rather than a file on a disk.
 fn is_device(out: &std::io::Stdout) -> bool {
     let file = out.as_fd().try_clone_to_owned().map(File::from);

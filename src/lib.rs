@@ -2,19 +2,26 @@
 //! Ben-Zaken et al., ACL 2022), and by the methods that BitFit is compared with.
 //!
 //! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`,
-//! [`process`], [`threads`], [`logging`], [`native`], `fault`, [`lock`], [`files`], [`nn`],
+//! [`process`], [`threads`], [`native`], `fault`, [`lock`], [`files`], [`nn`],
 //! [`models`], [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`],
 //! [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`],
 //! [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
 
-// `eprintln!` and `println!` panic when the stream is closed; logging::say and files::tell do not.
+// `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
+// The build with all features shows what nothing uses.
+#![cfg_attr(
+    not(all(feature = "cli", feature = "compare", feature = "hub", feature = "parquet")),
+    allow(dead_code)
+)]
 
 pub mod bank;
 pub mod base;
 pub mod changes;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "compare")]
 pub mod compare;
 pub mod config;
 pub mod data;
@@ -28,7 +35,6 @@ pub mod files;
 pub mod freeze;
 pub mod hub;
 pub mod lock;
-pub mod logging;
 pub mod methods;
 pub mod models;
 pub mod native;

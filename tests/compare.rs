@@ -5,7 +5,6 @@ use bitfit::compare::stats::{Discordant, Spread, holm, paired_t};
 use bitfit::compare::{Grid, Progress, left};
 use bitfit::config::RunConfig;
 use bitfit::freeze::{FreezePlan, Switches};
-use indicatif::MultiProgress;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -318,7 +317,7 @@ fn asked_to_end_it_reports_all_that_is_done() {
     succeeded(&compare(&scratch, &[]));
     std::fs::remove_dir_all(scratch.path("out/runs/grid/bitfit/lr-1e-3-seed-1")).unwrap();
     let grid = Grid::read(&scratch.path("grid.toml"), &[]).unwrap();
-    let mut progress = Progress::new(MultiProgress::new(), false);
+    let mut progress = Progress::new(Box::new(|_| ()), false);
     let stop = AtomicBool::new(true);
     let ended = bitfit::compare::compare(&grid, false, (true, false), &mut progress, &stop);
     let message = ended.err().unwrap().to_string();

@@ -516,7 +516,10 @@ fn a_body_without_an_end_fills_no_disk() {
     fails(&home.inspect(&[]), &["config.json has 1073741824 bytes, expected at most 67108864"]);
     hub.recover();
     hub.fail("model.safetensors", Fault::Size(Some(1 << 50)), ALWAYS);
-    fails(&home.inspect(&[]), &["model.safetensors wants 1.00 PiB more", "blobs has", "free"]);
+    fails(
+        &home.inspect(&[]),
+        &["model.safetensors wants 1,073,741,824 MiB more", "blobs has", "free"],
+    );
     hub.recover();
     succeeded(&home.inspect(&[]));
 }

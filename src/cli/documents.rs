@@ -2,7 +2,6 @@
 //! its schemas.
 
 use super::{Program, TrainProgram};
-use crate::compare::grid;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::files;
@@ -55,7 +54,8 @@ impl Docs {
         let mut written = vec![
             (PathBuf::from("configuration.md"), config::page().into_bytes()),
             ("bitfit.schema.json".into(), json(config::schema())?),
-            ("bitfit-compare.schema.json".into(), json(grid::schema())?),
+            #[cfg(feature = "compare")]
+            ("bitfit-compare.schema.json".into(), json(crate::compare::grid::schema())?),
         ];
         let [bitfit, train] = programs();
         let mut built = bitfit.clone().disable_help_subcommand(true);

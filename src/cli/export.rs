@@ -1,10 +1,10 @@
 //! `bitfit export`.
 
+use super::logging;
 use super::signals::end_on_signal;
 use super::which::Which;
 use crate::error::{Error, Result};
 use crate::export::{Format, export};
-use crate::logging;
 use clap::Args;
 use std::path::PathBuf;
 

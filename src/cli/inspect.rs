@@ -1,16 +1,16 @@
 //! `bitfit inspect`.
 
-use super::{downloads, find_model, print, print_json};
+use super::{downloads, find_model, logging, print, print_json};
 use crate::base::Base;
 use crate::changes::Changes;
 use crate::config::{Metric, Run};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::freeze::{Cost, FreezePlan, Group, Switches, thousands};
 use crate::sources::Sources;
 use crate::task_model::TaskModel;
 use crate::train::{Past, Prepared, list};
-use crate::{escape, logging};
 use clap::{ArgGroup, Args};
 use indicatif::MultiProgress;
 use serde_json::{Map, json};

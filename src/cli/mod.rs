@@ -1,19 +1,24 @@
 //! The commands: they parse arguments, run, and return an exit code.
 
+#[cfg(feature = "compare")]
 mod compare;
 mod documents;
+mod downloads;
 mod export;
 mod inspect;
+mod logging;
 mod predict;
 mod signals;
+mod terminal;
 mod train;
 mod which;
 
 use crate::base::Base;
 use crate::error::{Error, Result};
+use crate::files::{self, say};
 use crate::sources::Model;
 use crate::weights::{self, Weights};
-use crate::{data, escape, files, hub, logging, native};
+use crate::{data, escape, hub, native};
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use serde::Serialize;
@@ -55,6 +60,7 @@ enum Command {
     /// differ, or runs side by side.
     #[command(after_help = inspect::EXAMPLES)]
     Inspect(inspect::Inspect),
+    #[cfg(feature = "compare")]
     /// Train the same tasks with several methods, learning rates and seeds, and write a report that
     /// compares them.
     #[command(after_help = compare::EXAMPLES)]
@@ -147,7 +153,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if shown == text {
         error.exit();
     }
-    logging::say(&shown);
+    say(&shown);
     ExitCode::from(2)
 }
 
@@ -169,7 +175,7 @@ fn run(command: Command) -> ExitCode {
     {
         return ExitCode::SUCCESS;
     }
-    logging::say(&if json {
+    say(&if json {
         format!("{}\n", json!({"error": error.to_string(), "exit_code": code}))
     } else {
         format!("error: {error}\n")
@@ -184,6 +190,7 @@ impl Command {
             Self::Eval(args) => args.run(),
             Self::Predict(args) => args.run(),
             Self::Inspect(args) => args.run(),
+            #[cfg(feature = "compare")]
             Self::Compare(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Convert(args) => args.run(),
@@ -198,6 +205,7 @@ impl Command {
             Self::Train(args) => args.json,
             Self::Eval(args) => args.json,
             Self::Inspect(args) => args.json,
+            #[cfg(feature = "compare")]
             Self::Compare(args) => args.json,
             _ => false,
         }
@@ -286,7 +294,7 @@ fn find_model(
 
 /// A listener that draws a bar for each download.
 fn downloads(bars: &MultiProgress) -> impl FnMut(&str, u64, Option<u64>) -> Result<()> + use<> {
-    let mut bar = hub::Bar::new(bars.clone());
+    let mut bar = downloads::Bar::new(bars.clone());
     move |file, done, total| {
         bar.hear(file, done, total);
         Ok(())

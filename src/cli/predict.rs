@@ -2,16 +2,16 @@
 
 use super::signals::end_on_signal;
 use super::which::{Found, Which};
-use super::{downloads, json_line, print, print_json};
+use super::{downloads, json_line, logging, print, print_json};
 use crate::config::{self, DataSection, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns, Labels};
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
+use crate::files;
 use crate::models::{self, TaskType};
 use crate::nn::Precision;
 use crate::predict::{Predictor, Text};
 use crate::train::{list, setup};
-use crate::{files, logging};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;

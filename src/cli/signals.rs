@@ -1,6 +1,6 @@
 //! Signals that ask a command to end.
 
-use crate::logging::say;
+use crate::files::say;
 use crate::{files, native};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 use signal_hook::iterator::{Handle, Signals};

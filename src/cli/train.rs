@@ -1,11 +1,12 @@
 //! `bitfit-train` and `bitfit train`.
 
 use super::inspect::show_plan;
+use super::logging;
 use super::signals::stop_on_signal;
+use super::terminal::Terminal;
 use crate::config::Run;
 use crate::error::Result;
-use crate::logging;
-use crate::train::{self, Listeners, MetricsFile, Profiler, Start, TensorBoard, Terminal, output};
+use crate::train::{self, Listeners, MetricsFile, Profiler, Start, TensorBoard, output};
 use clap::Args;
 use std::path::PathBuf;
 

@@ -16,7 +16,7 @@ mod tables;
 
 pub use grid::{Arm, Cell, Grid};
 pub use kept::{Facts, Finished, Moved};
-pub use progress::{Progress, left};
+pub use progress::{Progress, Show, left};
 pub use report::{Failure, Report};
 
 use crate::error::{Error, Result};

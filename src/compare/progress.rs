@@ -1,21 +1,20 @@
-//! Progress bar over a whole comparison, with the time left.
+//! The progress of a whole comparison, with the time left.
 
 use super::kept::{self, Facts};
 use crate::config::Run;
 use crate::error::Result;
 use crate::train::{Event, Listener, Listeners};
 use crate::{escape, files};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// Length of the bar for one run.
-const PARTS: u64 = 1000;
+/// A function that shows the progress: gets the share of all runs that is done, from 0 to 1, and a
+/// line of text; at the end, `None`.
+pub type Show = Box<dyn FnMut(Option<(f64, String)>)>;
 
 /// The progress of a comparison: a bar for people, or JSON lines on stdout for programs.
 pub struct Progress {
-    bars: MultiProgress,
-    bar: Option<ProgressBar>,
+    show: Show,
     json: bool,
     /// Number of runs in the grid.
     total: usize,
@@ -34,11 +33,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress that draws on `bars`, or that writes JSON lines if `json` is set.
-    pub fn new(bars: MultiProgress, json: bool) -> Self {
+    /// Progress that `show` shows. If `json` is set, it also writes JSON lines to stdout.
+    pub fn new(show: Show, json: bool) -> Self {
         Self {
-            bars,
-            bar: None,
+            show,
             json,
             total: 0,
             done: 0,
@@ -53,13 +51,7 @@ impl Progress {
     /// Starts the bar over `total` runs. Earlier processes spent `spent` seconds on `worked` runs.
     pub fn begin(&mut self, total: usize, spent: f64, worked: f64) {
         (self.total, self.spent_before, self.worked) = (total, spent, worked);
-        if !self.json {
-            let template = "{bar:24} {msg}";
-            let style = ProgressStyle::with_template(template);
-            let bar = ProgressBar::new(total as u64 * PARTS)
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            self.bar = Some(self.bars.add(bar));
-        }
+        self.draw("");
     }
 
     /// Seconds spent in runs, and the number of runs done in that time, with fractions. Both
@@ -99,15 +91,14 @@ impl Progress {
         self.draw(&format!(": {}, step {step}/{total}", escape::line(name)));
     }
 
-    fn draw(&self, doing: &str) {
-        let Some(bar) = &self.bar else { return };
+    fn draw(&mut self, doing: &str) {
         let done = self.done as f64 + self.part;
-        bar.set_position((done * PARTS as f64) as u64);
         let (spent, worked) = self.spent();
         let left = left(spent, worked, self.total as f64 - done);
         let left = left.map(|left| format!(", {left} left")).unwrap_or_default();
         let run = (self.done + 1).min(self.total);
-        bar.set_message(format!("run {run}/{}{left}{doing}", self.total));
+        let share = done / self.total.max(1) as f64;
+        (self.show)(Some((share, format!("run {run}/{}{left}{doing}", self.total))));
     }
 
     /// Writes `event` to stdout as a JSON line, if programs are to read the progress.
@@ -118,9 +109,7 @@ impl Progress {
 
     /// Removes the bar.
     pub fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
+        (self.show)(None);
     }
 }
 

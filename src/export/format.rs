@@ -9,7 +9,8 @@ use std::path::Path;
 use tch::Tensor;
 
 /// The formats of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Format {
     /// A whole checkpoint, for from_pretrained: base and task merged.
     Hf,

@@ -1,11 +1,12 @@
 //! Downloads a file into the cache. A broken download is resumed, and the size is limited.
 
+use super::Progress;
 use super::cache::Folder;
 use super::remote::{ATTEMPTS, Ask, Expected, Failure, Remote, header, pause};
 use super::repo::Repo;
 use crate::error::{Error, Result};
 use crate::files::{self, Writer};
-use indicatif::HumanBytes;
+use crate::freeze::thousands;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -13,10 +14,6 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
-
-/// A callback for progress: the file's name, the bytes so far, and the size if it is known. An
-/// error ends the download; the partial file is kept.
-pub type Progress<'a> = dyn FnMut(&str, u64, Option<u64>) -> Result<()> + 'a;
 
 /// The bytes that an attempt must add to the best before it, so that the connection counts as slow,
 /// not as broken.
@@ -128,10 +125,10 @@ impl<'a> Download<'a> {
         let free = free.f_bavail.saturating_mul(free.f_frsize);
         match self.size {
             Some(size) if size.saturating_sub(there) > free => {
-                let (wanted, free) = (HumanBytes(size - there), HumanBytes(free));
+                let [wanted, free] = [size - there, free].map(|bytes| thousands(bytes >> 20));
                 let folder = folder.display();
                 let problem = format!(
-                    "{name} wants {wanted} more, and {folder} has {free} free; HF_HUB_CACHE names another place"
+                    "{name} wants {wanted} MiB more, and {folder} has {free} MiB free; HF_HUB_CACHE names another place"
                 );
                 Err(self.problem(problem))
             }

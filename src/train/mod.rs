@@ -13,7 +13,7 @@ mod step;
 mod tensorboard;
 pub mod watch;
 
-pub use events::{Event, Listener, Listeners, MetricsFile, Record, Terminal, list};
+pub use events::{Event, Listener, Listeners, MetricsFile, Record, list};
 pub use manifest::Manifest;
 pub use past::{Evaluated, Past};
 pub use policy::{Actions, Policy};

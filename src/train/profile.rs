@@ -3,7 +3,7 @@
 
 use super::{Event, Listener};
 use crate::error::{Error, Result};
-use crate::logging::say;
+use crate::files::say;
 use crate::native;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -9,7 +9,9 @@ mod csv;
 mod folder;
 mod input;
 mod json;
+#[cfg(feature = "parquet")]
 mod pages;
+#[cfg_attr(not(feature = "parquet"), path = "no_parquet.rs")]
 mod parquet;
 mod rows;
 mod shards;

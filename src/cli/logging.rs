@@ -2,6 +2,7 @@
 //! run.
 
 use crate::escape;
+use crate::files::say;
 use console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget, TermLike};
 use std::io::{Result, Write};
@@ -62,11 +63,6 @@ fn write_field(
         name if name.starts_with("log.") => Ok(()),
         name => write!(out, " {name}={shown}"),
     }
-}
-
-/// Writes `text` to stderr. Errors are ignored, because stderr may be closed or full.
-pub fn say(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Writes logs above the bars.
