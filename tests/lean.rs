@@ -22,6 +22,7 @@ fn config(folder: &Path) -> RunConfig {
     config.model.model_name_or_path = tiny_bert();
     config.data.train = folder.join("train.csv");
     config.training.output_dir = folder.join("run");
+    config.data.max_length = 32;
     config.training.max_steps = 2;
     config.training.device = "cpu".into();
     config
