@@ -1,10 +1,20 @@
 """Measures and prints the table of scripts/bench.sh. Run that script: its --help says how."""
+
 import argparse, json, os, platform, random, re, shutil, statistics, subprocess, sys
 
 MINILM, BASE = "models/all-MiniLM-L6-v2", "target/bench/bert-base"
-# The reviews that are used and no others, so that both sides read as many files.
+# A folder with only the used reviews, so that both sides read the same number of files.
 IMDB, SST2 = "target/bench/imdb", "data/glue/SST-2/train.tsv"
 OUT = "target/bench/run"
+RATIO = "bitfit / Python"
+# Runs a command, and prints its seconds and its peak memory in MiB.
+TIMED = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL)
+seconds = time.perf_counter() - start
+print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+"""
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("work", nargs="*")
@@ -32,10 +42,19 @@ def output(command, **more):
 
 
 def ours(model, data, rows, steps, *more, profile=False):
-    """Trains, and returns its summary; with `profile` also the share of the products."""
+    """Trains with bitfit and returns the summary; with `profile`, also the products' share."""
     config = "configs/imdb.toml" if data == IMDB else "configs/glue/sst2.toml"
-    settings = [f"model.model_name_or_path={model}", f"data.train={data}", f"data.train_samples={rows}", f"training.max_steps={steps}"]
-    settings += [f"data.eval=target/bench/{'eval' if data == IMDB else 'eval-sst2'}.tsv", "training.eval_strategy=no", "training.save_strategy=no"]
+    settings = [
+        f"model.model_name_or_path={model}",
+        f"data.train={data}",
+        f"data.train_samples={rows}",
+        f"training.max_steps={steps}",
+    ]
+    settings += [
+        f"data.eval=target/bench/{'eval' if data == IMDB else 'eval-sst2'}.tsv",
+        "training.eval_strategy=no",
+        "training.save_strategy=no",
+    ]
     settings += [f"training.output_dir={OUT}", "training.seed=1", *more]
     command = ["target/release/bitfit-train", "--config", config, "--overwrite", "--json"]
     command += [word for setting in settings for word in ("--set", setting)]
@@ -57,17 +76,20 @@ def peers(model, data, rows, steps, *more):
 
 
 def show(title, runs, figure="tokens_per_second", unit="tokens/s"):
-    """`runs`: for each program its runs, in turn; the first is ours."""
-    median = lambda values: statistics.median(values)
-    (name, first), *others = runs.items()
-    print(f"\n{title}\n{'':44}{unit:>14}{'ours / it':>12}{'peak MiB':>10}{'ours / it':>12}{'to step 1':>11}{'ours / it':>12}", flush=True)
+    """Prints a table. `runs` maps each program to its runs; the first program is bitfit."""
+    median, first = statistics.median, next(iter(runs.values()))
+    heads = f"{unit:>14}{RATIO:>17}{'peak MiB':>10}{RATIO:>17}{'to step 1, s':>14}{RATIO:>17}"
+    print(f"\n{title}\n{'':44}{heads}", flush=True)
     for label, its in runs.items():
-        ratio = lambda key: "" if its is first else f"{median([a[key] / b[key] for a, b in zip(first, its)]):.2f}"
-        print(
-            f"{label:44}{median([run[figure] for run in its]):>14.0f}{ratio(figure):>12}{median([run['peak_rss_mib'] for run in its]):>10.0f}"
-            f"{ratio('peak_rss_mib'):>12}{median([run['seconds_to_first_step'] for run in its]):>9.2f} s{ratio('seconds_to_first_step'):>12}",
-            flush=True,
-        )
+
+        def figures(key, width, form):
+            value = f"{median([run[key] for run in its]):{form}}"
+            ratio = f"{median([a[key] / b[key] for a, b in zip(first, its)]):.2f}"
+            return f"{value:>{width}}{'' if its is first else ratio:>17}"
+
+        speed, memory = figures(figure, 14, ".0f"), figures("peak_rss_mib", 10, ".0f")
+        start = figures("seconds_to_first_step", 14, ".2f")
+        print(f"{label:44}{speed}{memory}{start}", flush=True)
 
 
 def in_turn(**programs):
@@ -93,12 +115,20 @@ def imdb():
 def profile():
     shares = [ours(MINILM, IMDB, 2000, 40, profile=True) for _ in range(args.rounds)]
     shares.sort(key=lambda run: run["share"])
-    print(f"\nwhere a step goes, IMDb (the median of {args.rounds} runs by the products' share)\n{shares[len(shares) // 2]['profile']}")
+    print(
+        f"\nwhere a step goes, IMDb (the median of {args.rounds} runs by the products' share)\n"
+        + shares[len(shares) // 2]["profile"]
+    )
 
 
 def imdb_no_dropout():
-    work, no_dropout = (MINILM, IMDB, 2000), [f"model.{p}_dropout_prob=0.0" for p in ("hidden", "attention_probs")]
-    runs = in_turn(bitfit=lambda: ours(*work, 40, *no_dropout), Python_BitFit=lambda: peers(*work, 25, "--dropout", "0"))
+    work, no_dropout = (MINILM, IMDB, 2000), [
+        f"model.{p}_dropout_prob=0.0" for p in ("hidden", "attention_probs")
+    ]
+    runs = in_turn(
+        bitfit=lambda: ours(*work, 40, *no_dropout),
+        Python_BitFit=lambda: peers(*work, 25, "--dropout", "0"),
+    )
     show("all-MiniLM-L6-v2, IMDb, 16 x 128, no dropout", runs)
 
 
@@ -124,7 +154,8 @@ def bert_base():
 
 
 def predict():
-    """Sentences a second, from the first one on: what starting takes is taken off by a second run over few."""
+    """Measures sentences per second. A second run over few sentences measures the start, which is
+    subtracted."""
     rows, few = 8000, 64
     lines = [line for line in open(SST2, encoding="utf-8").read().split("\n")[1:] if line]
     ours(MINILM, SST2, 64, 2)
@@ -138,58 +169,117 @@ def predict():
     def it():
         seconds = []
         for name in ("few", "rows"):
-            command = ["target/release/bitfit", "predict", "--run", run, "--input", f"target/bench/{name}.txt", "--output", "target/bench/predictions.jsonl"]
-            timed = f"import resource,subprocess,sys,time; t=time.perf_counter(); subprocess.run(sys.argv[1:],check=True,stderr=subprocess.DEVNULL); print(time.perf_counter()-t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss//1024)"
-            out, _ = output([sys.executable, "-c", timed, *command])
+            command = [
+                "target/release/bitfit",
+                "predict",
+                "--run",
+                run,
+                "--input",
+                f"target/bench/{name}.txt",
+                "--output",
+                "target/bench/predictions.jsonl",
+            ]
+            out, _ = output([sys.executable, "-c", TIMED, *command])
             seconds.append([float(word) for word in out.split()])
-        return {"rate": (rows - few) / (seconds[1][0] - seconds[0][0]), "peak_rss_mib": seconds[1][1], "seconds_to_first_step": seconds[0][0]}
+        return {
+            "rate": (rows - few) / (seconds[1][0] - seconds[0][0]),
+            "peak_rss_mib": seconds[1][1],
+            "seconds_to_first_step": seconds[0][0],
+        }
 
     def python():
         found = peers(MINILM, SST2, rows, 0, "--method", "predict", "--batch-size", "32")
         return {**found, "rate": rows / found["seconds"]}
 
-    show("all-MiniLM-L6-v2, SST-2's sentences, prediction", in_turn(bitfit=it, Python_batches_of_32=python), "rate", "sentences/s")
+    show(
+        "all-MiniLM-L6-v2, SST-2's sentences, prediction",
+        in_turn(bitfit=it, Python_batches_of_32=python),
+        "rate",
+        "sentences/s",
+    )
 
 
 def growth():
-    """Each size in turn, round by round."""
-    print("\nas the work grows (ours alone)")
+    """Measures each size in turn, round by round."""
+    print("\nas the work grows (bitfit alone)")
     sizes = (1000, 8000, 67349)
     rounds = [[ours(MINILM, SST2, rows, 200) for rows in sizes] for _ in range(args.rounds)]
     for rows, runs in zip(sizes, zip(*rounds)):
-        rate, start = (statistics.median(run[key] for run in runs) for key in ("tokens_per_second", "seconds_to_first_step"))
-        print(f"SST-2, {rows:>6} rows: {rate:.0f} tokens/s, first step after {start:.2f} s", flush=True)
+        rate, start = (
+            statistics.median(run[key] for run in runs)
+            for key in ("tokens_per_second", "seconds_to_first_step")
+        )
+        print(
+            f"SST-2, {rows:>6} rows: {rate:.0f} tokens/s, first step after {start:.2f} s",
+            flush=True,
+        )
     lengths = (32, 64, 128, 256, 512)
-    rounds = [[ours(MINILM, IMDB, 200, 12, f"data.max_length={length}") for length in lengths] for _ in range(args.rounds)]
+    rounds = [
+        [ours(MINILM, IMDB, 200, 12, f"data.max_length={length}") for length in lengths]
+        for _ in range(args.rounds)
+    ]
     for length, runs in zip(lengths, zip(*rounds)):
-        step, rate = (statistics.median(run[key] for run in runs) for key in ("median_step_seconds", "tokens_per_second"))
+        step, rate = (
+            statistics.median(run[key] for run in runs)
+            for key in ("median_step_seconds", "tokens_per_second")
+        )
         print(f"IMDb, length {length:>3}: {step:.3f} s a step, {rate:.0f} tokens/s", flush=True)
 
 
 def keys():
-    """Runs with a key of [training] and without it, in turn."""
-    print("\nmore of the one for less of the other (ours alone)")
+    """Compares runs with a key of [training] and without it, alternately."""
+    print("\ntrading time for memory (bitfit alone)")
     minilm, base = (MINILM, IMDB, 2000, 40), (BASE, IMDB, 500, 10)
     for title, work, key, both in (
         ("all-MiniLM-L6-v2", minilm, "precision=bf16", ()),
         ("all-MiniLM-L6-v2", minilm, "gradient_checkpointing=true", ()),
         ("BERT-base's shape", base, "gradient_checkpointing=true", ()),
-        ("all-MiniLM-L6-v2, bitfit.layers=4-", minilm, "cache_frozen_layers=true", ("bitfit.layers=4-",)),
+        (
+            "all-MiniLM-L6-v2, bitfit.layers=4-",
+            minilm,
+            "cache_frozen_layers=true",
+            ("bitfit.layers=4-",),
+        ),
     ):
-        rounds = [(ours(*work, *both, f"training.{key}"), ours(*work, *both)) for _ in range(args.rounds)]
-        ratio = statistics.median(with_it["median_step_seconds"] / without["median_step_seconds"] for with_it, without in rounds)
-        peak, usual = (statistics.median(run["peak_rss_mib"] for run in runs) for runs in zip(*rounds))
-        print(f"{title}, {key}: {ratio:.2f} of the time a step, {peak:.0f} MiB instead of {usual:.0f}", flush=True)
+        rounds = [
+            (ours(*work, *both, f"training.{key}"), ours(*work, *both)) for _ in range(args.rounds)
+        ]
+        ratio = statistics.median(
+            with_it["median_step_seconds"] / without["median_step_seconds"]
+            for with_it, without in rounds
+        )
+        peak, usual = (
+            statistics.median(run["peak_rss_mib"] for run in runs) for runs in zip(*rounds)
+        )
+        print(
+            f"{title}, {key}: {ratio:.2f} of the time per step, "
+            f"{peak:.0f} MiB instead of {usual:.0f}",
+            flush=True,
+        )
 
 
-WORKS = {"imdb": imdb, "imdb-no-dropout": imdb_no_dropout, "sst2": sst2, "bert-base": bert_base, "predict": predict, "growth": growth, "keys": keys}
+WORKS = {
+    "imdb": imdb,
+    "imdb-no-dropout": imdb_no_dropout,
+    "sst2": sst2,
+    "bert-base": bert_base,
+    "predict": predict,
+    "growth": growth,
+    "keys": keys,
+}
 unknown = [name for name in args.work if name not in WORKS]
 if unknown:
     sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(WORKS)}")
-for name, column, labels in (("eval", "text", ("neg", "pos")), ("eval-sst2", "sentence", ("0", "1"))):
+for name, column, labels in (
+    ("eval", "text", ("neg", "pos")),
+    ("eval-sst2", "sentence", ("0", "1")),
+):
     with open(f"target/bench/{name}.tsv", "w", encoding="utf-8") as file:
         file.write(f"{column}\tlabel\nA good film.\t{labels[1]}\nA bad film.\t{labels[0]}\n")
-model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+model = next(
+    (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+    platform.machine(),
+)
 print(f"{model}, {os.cpu_count()} cores; medians of {args.rounds} runs each, in turn")
 few_reviews()
 for name in args.work or WORKS:

@@ -19,13 +19,14 @@ python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"
 [ -d data/aclImdb ] || scripts/download_imdb.sh
 [ -d data/glue/SST-2 ] || scripts/download_glue.sh SST-2
 venv=target/bench/venv
-if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -c 'import torch, transformers, peft' 2>/dev/null; then
-    say "installing the peers"
+if ! "$venv/bin/python" -c 'import torch, transformers, peft' 2>/dev/null; then
+    say "installing the Python packages"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 peft==0.21.2
 fi
 if [ ! -f target/bench/bert-base/config.json ]; then
-    "$venv/bin/python" scripts/bench_peer.py --model models/all-MiniLM-L6-v2 --rows 0 --make-random target/bench/bert-base
+    "$venv/bin/python" scripts/bench_peer.py --model models/all-MiniLM-L6-v2 --rows 0 \
+        --make-random target/bench/bert-base
 fi
 cargo build --release --locked --quiet
 exec "$venv/bin/python" scripts/bench.py "$@"

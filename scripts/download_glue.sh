@@ -5,7 +5,8 @@
 #
 #   scripts/download_glue.sh [--from FOLDER|FILE] [TASK]...
 #
-#   TASK            CoLA SST-2 MRPC STS-B QQP MNLI QNLI RTE WNLI; without any, all nine (375 MB to download, 313 of them MNLI)
+#   TASK            CoLA SST-2 MRPC STS-B QQP MNLI QNLI RTE WNLI; without any, all nine (375 MB to
+#                   download, of which MNLI is 313 MB)
 #   --from FOLDER   use local copies: the official files, whose hashes are checked, or else
 #                   FOLDER/TASK/train.tsv and so on, of which only the number of rows is checked
 #   --from FILE     use a local copy of the official file of one task
@@ -32,16 +33,18 @@ QNLI train 104743 dev 5463
 RTE train 2490 dev 277
 WNLI train 635 dev 71'
 
-# rows_of TASK: its files without .tsv, each with its rows, one to a line.
-rows_of() { awk -v task="$1" '$1 == task {for (i = 2; i < NF; i += 2) print $i, $(i + 1)}' <<<"$rows"; }
+# rows_of TASK: prints the task's files without .tsv and their numbers of rows, one file per line.
+rows_of() {
+    awk -v task="$1" '$1 == task {for (i = 2; i < NF; i += 2) print $i, $(i + 1)}' <<<"$rows"
+}
 
-# files_of TASK: its files, without .tsv.
+# files_of TASK: prints the task's files without .tsv.
 files_of() { rows_of "$1" | cut -d' ' -f1; }
 
-# official TASK: the names of its official files.
+# official TASK: prints the names of the task's official files.
 official() { awk -v task="$1" '$1 == task {sub(".*/", "", $4); print $4}' "$lock"; }
 
-# all_in FOLDER SUFFIX NAME...
+# all_in FOLDER SUFFIX NAME...: whether FOLDER has every NAME with SUFFIX.
 all_in() {
     local folder=$1 suffix=$2 name
     shift 2
@@ -57,7 +60,7 @@ has_official() { all_in "$from" '' $(official "$1"); }
 # shellcheck disable=SC2046
 has_tsv() { all_in "$from/$1" .tsv $(files_of "$1"); }
 
-# find_missing: sets `missing` to the tasks that are not there.
+# find_missing: sets `missing` to the tasks that data/glue lacks.
 find_missing() {
     local task
     missing=()
@@ -68,7 +71,7 @@ find_missing() {
     done
 }
 
-# split_mrpc TRAIN IDS FOLDER: as GLUE's own download_glue_data.py does it.
+# split_mrpc TRAIN IDS FOLDER: splits MRPC as GLUE's download_glue_data.py does.
 split_mrpc() {
     python3 - "$@" <<'PYTHON'
 import pathlib, sys
@@ -83,7 +86,7 @@ for part, lines in parts.items():
 PYTHON
 }
 
-# check TASK FOLDER: stops unless every file has the rows that it should have.
+# check TASK FOLDER: stops unless every file has the published number of rows.
 check() {
     local task=$1 folder=$2 name want found
     while read -r name want; do
@@ -95,7 +98,7 @@ check() {
     done <<<"$(rows_of "$task")"
 }
 
-# get TASK FOLDER: its files there.
+# get TASK FOLDER: puts the task's files into FOLDER.
 get() {
     local task=$1 folder=$2 name hash bytes url file
     local -a paths=()
@@ -147,8 +150,11 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$from" ] && [ ! -d "$from" ]; then
     task=$(awk -v file="$(basename "$from")" '{sub(".*/", "", $4)} $4 == file {print $1}' "$lock")
-    [ -n "$task" ] || die "--from $from: not the name of an official file; see scripts/glue.lock, or name a folder"
-    [ "${#tasks[@]}" -eq 0 ] || [ "${tasks[*]}" = "$task" ] || die "--from $from: that is $task, and the task named is ${tasks[*]}"
+    [ -n "$task" ] \
+        || die "--from $from: not the name of an official file; see scripts/glue.lock," \
+            "or name a folder"
+    [ "${#tasks[@]}" -eq 0 ] || [ "${tasks[*]}" = "$task" ] \
+        || die "--from $from: that is $task, and the task named is ${tasks[*]}"
     tasks=("$task")
     from=$(dirname "$from")
 fi
@@ -157,27 +163,29 @@ if [ ${#tasks[@]} -eq 0 ]; then mapfile -t tasks <<<"$(awk 'NF {print $1}' <<<"$
 find_missing
 if [ ${#missing[@]} -gt 0 ]; then
     need_python
-    # Before anything is done.
+    # Check all tasks before changing anything.
     for task in "${missing[@]}"; do
         if [ -z "$from" ] || has_official "$task" || has_tsv "$task"; then continue; fi
-        die "$from: neither the official files of $task ($(official "$task" | xargs)) nor $task/ with $(files_of "$task" | sed 's/$/.tsv/' | xargs). Name the tasks that are there"
+        die "$from: neither the official files of $task ($(official "$task" | xargs)) nor" \
+            "$task/ with $(files_of "$task" | sed 's/$/.tsv/' | xargs)." \
+            "Name the tasks that are there"
     done
     alone "$root/data"
-    # Another script may have been first.
+    # Another script may have downloaded the tasks meanwhile.
     find_missing
 fi
 for task in "${tasks[@]}"; do
     case " ${missing[*]-} " in *" $task "*) ;; *) say "$task is there already" ;; esac
 done
 if [ ${#missing[@]} -gt 0 ]; then
-    # Left by a script that was killed: nobody else writes here now.
+    # Remove what a killed script left behind; the lock excludes other scripts.
     rm -rf "$root"/data/.new.*
     new=$(mktemp -d "$root/data/.new.XXXXXX")
     trap 'rm -rf "$new"' EXIT
 fi
 for task in ${missing[@]+"${missing[@]}"}; do
     if there "$task"; then continue; fi
-    # MNLI's have a parse with each sentence.
+    # MNLI's files have a parse of each sentence.
     case $task in MNLI) need_space "$root/data" 800 ;; *) need_space "$root/data" 150 ;; esac
     mkdir "$new/$task"
     get "$task" "$new/$task"

@@ -7,9 +7,9 @@
 #
 # The archive comes from the authors' site (84 MB, pinned). --from uses a local copy instead:
 # aclImdb_v1.tar.gz itself, or another tar archive (.tar, .gz, .xz, .bz2, .zst) that contains
-# aclImdb/{train,test}/{pos,neg}; of the latter, only the number of reviews is checked. Downloads
-# are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). If the data is complete, the
-# script does nothing.
+# aclImdb/{train,test}/{pos,neg}. In another archive, only the number of reviews is checked.
+# Downloads are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). If the data is
+# complete, the script does nothing.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -34,9 +34,13 @@ there() {
         [ "$(find "$data/$part/" -name '*.txt' 2>/dev/null | wc -l)" -eq 12500 ] || return 1
     done
 }
+done_message() {
+    say "the IMDb reviews are in $data; bitfit-train --config configs/imdb.toml" \
+        "--set data.train=$data/train --set data.eval=$data/test takes them"
+}
 there || alone "$root/data"
 if there; then
-    say "the IMDb reviews are in $data; bitfit-train --config configs/imdb.toml --set data.train=$data/train --set data.eval=$data/test takes them"
+    done_message
     exit
 fi
 [ ! -e "$data" ] || die "$data is there and is not the whole data; move it away"
@@ -48,16 +52,18 @@ if [ -z "$from" ]; then
 elif ! matches "$from" "$hash"; then
     [ "$(basename "$from")" != "$file" ] || die "$from: its SHA-256 is not the pinned $hash"
     case $from in *.zst | *.tzst) need zstd "On Debian or Ubuntu: sudo apt-get install zstd" ;; esac
-    say "$from is not $file itself: no checksum is known for it, so only the number of reviews is checked"
+    say "$from is not $file itself: its checksum is not known, so only the number of reviews is" \
+        "checked"
 fi
 # Each review takes a block of the file system.
 need_space "$root/data" 300
-# Left by a script that was killed: nobody else writes here now.
+# Remove what a killed script left behind; the lock excludes other scripts.
 rm -rf "$root"/data/.new.*
 new=$(mktemp -d "$root/data/.new.XXXXXX")
 unpacker=''
-# Were the unpacking to go on, there would be more to remove.
-trap '[ -z "$unpacker" ] || { kill "$unpacker" 2>/dev/null && wait "$unpacker"; } || true; rm -rf "$new"' EXIT
+# Stop the unpacking first, or it would write more files.
+stop_unpacker() { [ -z "$unpacker" ] || { kill "$unpacker" 2>/dev/null && wait "$unpacker"; }; }
+trap 'stop_unpacker || true; rm -rf "$new"' EXIT
 say "unpacking the IMDb reviews"
 python3 - "$archive" "$new" <<'PYTHON' &
 import bz2, gzip, lzma, pathlib, re, subprocess, sys, tarfile, zlib
@@ -66,8 +72,8 @@ archive, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 parts = ["train/neg", "train/pos", "test/neg", "test/pos"]
 for part in parts:
     (folder / "aclImdb" / part).mkdir(parents=True)
-# Only plain files of these very names are written, whatever else an archive holds and wherever it points. No review is as
-# long as 1 MiB.
+# Write only plain files with exactly these names, whatever else the archive contains. Every review
+# is shorter than 1 MiB.
 name = re.compile(r"(?:\./)?(aclImdb/(?:README|(?:train|test)/(?:neg|pos)/[0-9]+_[0-9]+\.txt))")
 try:
     packed = open(archive, "rb")
@@ -90,7 +96,7 @@ try:
             match = name.fullmatch(member.name)
             if match and member.isreg() and member.size < 1 << 20:
                 (folder / match[1]).write_bytes(tar.extractfile(member).read())
-    # To the end, where the checksums are.
+    # Read to the end, where the checksums are.
     while plain.read(1 << 20):
         pass
     if unzstd and unzstd.wait() != 0:
@@ -100,9 +106,9 @@ except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as erro
 for part in parts:
     count = sum(1 for _ in (folder / "aclImdb" / part).iterdir())
     if count != 12500:
-        sys.exit(f"error: {archive}: {count:,} reviews in aclImdb/{part}, and the data set has 12,500 there")
+        sys.exit(f"error: {archive}: {count:,} reviews in aclImdb/{part}, expected 12,500")
 PYTHON
 unpacker=$!
 wait "$unpacker"
 mv -T "$new/aclImdb" "$data"
-say "the IMDb reviews are in $data; bitfit-train --config configs/imdb.toml --set data.train=$data/train --set data.eval=$data/test takes them"
+done_message

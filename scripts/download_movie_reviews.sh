@@ -31,9 +31,12 @@ python3 - "$cache/$archive" "$new" <<'PYTHON'
 import hashlib, io, pathlib, sys, tarfile, zipfile
 
 archive, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-packed = zipfile.ZipFile(archive).read("vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz")
+packed = zipfile.ZipFile(archive).read(
+    "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
+)
 with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
-    name = next(n for n in tar.getnames() if n.endswith("/movieReviewSnippets_GroundTruth.txt") and "/._" not in n)
+    end = "/movieReviewSnippets_GroundTruth.txt"
+    name = next(n for n in tar.getnames() if n.endswith(end) and "/._" not in n)
     lines = tar.extractfile(name).read().decode("utf-8", "replace").split("\n")
 parts = {"train": ["text\tlabel"], "eval": ["text\tlabel"]}
 for line in lines:

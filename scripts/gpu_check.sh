@@ -11,11 +11,11 @@
 # needs neither Rust nor a network. The bundle is therefore built from HEAD against libtorch 2.11.0
 # with tch 0.24.0, whose sources differ from this tree's version only in generated operations.
 set -euo pipefail
-# With it, cd goes elsewhere and prints where.
+# With CDPATH set, cd may change to another directory and print its path.
 unset CDPATH
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
-# rewrite FILE FROM TO: replaces a line's text, which must be there.
+# rewrite FILE FROM TO: replaces the text FROM, which FILE must contain.
 rewrite() {
     grep -qF -- "$2" "$1" || die "$1 has no $2: change scripts/gpu_check.sh"
     python3 - "$@" <<'PYTHON'
@@ -34,10 +34,18 @@ bundle() {
     work=$root/target/gpu-check
     rm -rf "$work/tree"
     mkdir -p "$work/tree"
-    fetch torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl
-    fetch nvidia-cuda-runtime==13.0.96 7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl
-    fetch nvidia-cuda-cupti==13.0.85 4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8 nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl
-    fetch nvidia-cuda-crt==13.0.88 2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4 nvidia_cuda_crt-13.0.88-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl
+    local linux=manylinux2014_x86_64.manylinux_2_17_x86_64
+    fetch torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a \
+        torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl
+    fetch nvidia-cuda-runtime==13.0.96 \
+        7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 \
+        "nvidia_cuda_runtime-13.0.96-py3-none-$linux.whl"
+    fetch nvidia-cuda-cupti==13.0.85 \
+        4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8 \
+        nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl
+    fetch nvidia-cuda-crt==13.0.88 \
+        2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4 \
+        "nvidia_cuda_crt-13.0.88-py3-none-$linux.whl"
     if [ ! -f "$work/libtorch/torch/build-version" ]; then
         # torch's wheel alone is enough to link.
         unpack "$cache"/torch-2.11.0-*.whl "$work/libtorch" torch/lib/ torch/include/
@@ -45,7 +53,9 @@ bundle() {
         echo 2.11.0+cu130 >"$work/libtorch/torch/build-version"
     fi
     local wheel
-    for wheel in runtime cupti crt; do unpack "$cache"/nvidia_cuda_"$wheel"-13.0.*.whl "$work/cupti"; done
+    for wheel in runtime cupti crt; do
+        unpack "$cache"/nvidia_cuda_"$wheel"-13.0.*.whl "$work/cupti"
+    done
 
     git -C "$root" archive HEAD | tar -x -C "$work/tree"
     cd "$work/tree"
@@ -53,11 +63,14 @@ bundle() {
     rewrite build.rs 'const VERSION: &str = "2.13.0";' 'const VERSION: &str = "2.11.0";'
     export LIBTORCH=$work/libtorch/torch CARGO_TARGET_DIR=$work/target
     cargo update --quiet -p tch --precise 0.24.0
-    tests=$(cargo build --release --bins --tests --message-format=json-render-diagnostics | python3 -c '
+    tests=$(cargo build --release --bins --tests --message-format=json-render-diagnostics \
+        | python3 -c '
 import json, sys
 for line in sys.stdin:
     m = json.loads(line)
-    if m.get("reason") == "compiler-artifact" and m["target"]["name"] == "tests" and m.get("executable"): print(m["executable"])')
+    if m.get("reason") == "compiler-artifact" and m["target"]["name"] == "tests":
+        if m.get("executable"):
+            print(m["executable"])')
 
     rm -rf "${out:?}"/{bin,tree}
     mkdir -p "$out/bin" "$out/tree"
@@ -65,26 +78,31 @@ for line in sys.stdin:
     strip -o "$out/bin/bitfit-train" "$work/target/release/bitfit-train"
     strip -o "$out/bin/tests" "$tests"
     tar -C "$out" -cJf "$out/bin.tar.xz" bin && rm -r "${out:?}/bin"
-    # What the tests read, and where: they look for their files and for the programs where they were built.
+    # The tests look for their files and the programs in the folders of the build.
     cp -r tests configs docs scripts README.md "$out/tree/"
     printf '%s\n%s\n' "$work/tree" "$work/target/release" >"$out/built-in"
     git -C "$root" rev-parse HEAD >"$out/commit"
     cupti=$work/cupti/nvidia/cu13
-    g++ -O2 -std=c++17 -shared -fPIC -I"$cupti/include" "$here/gpu_check/kernels.cpp" -o "$out/libkernels.so" -L"$cupti/lib" -l:libcupti.so.13
+    g++ -O2 -std=c++17 -shared -fPIC -I"$cupti/include" "$here/gpu_check/kernels.cpp" \
+        -o "$out/libkernels.so" -L"$cupti/lib" -l:libcupti.so.13
     [ -f "$root/models/all-MiniLM-L6-v2/vocab.txt" ] || "$here/download_model.sh"
-    cp "$root/models/all-MiniLM-L6-v2/vocab.txt" "$here"/gpu_check/*.py "$here/gpu_check.sh" "$out/"
+    cp "$root/models/all-MiniLM-L6-v2/vocab.txt" "$here"/gpu_check/*.py "$here/gpu_check.sh" \
+        "$out/"
     du -sh "$out" >&2
 }
 
-# link THERE HERE: where the tests look for something, a link to where it is.
+# link FROM TO: makes FROM a link to TO, unless FROM exists.
 link() {
     [ -e "$1" ] || { mkdir -p "$(dirname "$1")" && ln -s "$2" "$1"; }
 }
 
 run() {
     local torch site built
-    torch=$(python3 -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')
-    # Before the programs' own RUNPATH; libtorch_cuda.so finds NVIDIA's libraries beside torch.
+    torch=$(python3 -c '
+import importlib.util
+print(importlib.util.find_spec("torch").submodule_search_locations[0])')
+    # These folders come before the programs' own RUNPATH. libtorch_cuda.so finds NVIDIA's libraries
+    # beside torch.
     site=$(dirname "$torch")
     export LD_LIBRARY_PATH=$torch/lib:$site/nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1

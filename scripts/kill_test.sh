@@ -64,11 +64,11 @@ eval_steps = 7
 save_steps = 5
 logging_steps = 1
 TOML
-# One thread leaves the other cores to further runs, and is as good a test.
+# One thread leaves the other cores to other programs, and tests as much.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive RUST_LOG=error
 began=$(date +%s%N)
 "$program" --config config.toml 2>/dev/null
-# How long one takes, in milliseconds: kills are spread over that.
+# The duration of a run in milliseconds; kills are spread over it.
 long=$((($(date +%s%N) - began) / 1000000))
 timeless() { sed -E 's/,?"(tokens_per_second|seconds)":[^,}]*//g' "$1"; }
 good=0 attempts=0
@@ -77,16 +77,18 @@ for ((run = 1; run <= runs; run++)); do
     for ((kill = 0; kill < 4; kill++)); do
         after=$((RANDOM % (long * 6 / 5)))
         limit=unlimited
-        # Blocks of 1024 bytes: enough for a checkpoint, and for more and more of metrics.jsonl.
+        # In blocks of 1024 bytes: enough for a checkpoint, and each time for more of metrics.jsonl.
         [ -z "$full" ] || limit=$((12 + kill))
-        # In braces, so that the shell does not tell of each killed one.
+        # The braces keep the shell from reporting each killed process.
         { (
             ulimit -f "$limit"
-            exec timeout --preserve-status -s "$signal" "$((after / 1000)).$(printf %03d $((after % 1000)))" \
+            exec timeout --preserve-status -s "$signal" \
+                "$((after / 1000)).$(printf %03d $((after % 1000)))" \
                 "$program" --config config.toml --set training.output_dir="$out" --resume
         ) || attempts=$((attempts + 1)); } >/dev/null 2>&1
     done
-    "$program" --config config.toml --set training.output_dir="$out" --resume 2>"$out.log" || die "run $run failed: $(cat "$out.log")"
+    "$program" --config config.toml --set training.output_dir="$out" --resume 2>"$out.log" \
+        || die "run $run failed: $(cat "$out.log")"
     if cmp -s undisturbed/delta.safetensors "$out/delta.safetensors" \
         && cmp -s <(timeless undisturbed/metrics.jsonl) <(timeless "$out/metrics.jsonl"); then
         good=$((good + 1))

@@ -2,7 +2,8 @@
 """Makes tests/golden/ with PyTorch and Hugging Face transformers: the references for bitfit's
 numbers.
 
-    python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors scikit-learn datasets==4.4.1
+    python3 -m venv venv
+    venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors scikit-learn datasets==4.4.1
     scripts/download_model.sh && scripts/download_movie_reviews.sh
     venv/bin/python scripts/make_golden.py
 
@@ -22,21 +23,35 @@ losses.safetensors      losses with class weights and label smoothing, and their
 schedules.json          learning rates of whole runs.
 metrics.json            labels, predictions, and their metrics by scikit-learn and SciPy.
 """
+
 import json, pathlib, random
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, DistilBertConfig, RobertaConfig, RobertaTokenizerFast, get_scheduler
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    DistilBertConfig,
+    RobertaConfig,
+    RobertaTokenizerFast,
+    get_scheduler,
+)
 
 root = pathlib.Path(__file__).resolve().parent.parent
 golden = root / "tests" / "golden"
+
+
 def pad(sequences, types, filler):
     longest = max(map(len, sequences))
-    fill = lambda rows, value: torch.tensor([list(row) + [value] * (longest - len(row)) for row in rows])
-    return {"input_ids": fill(sequences, filler), "attention_mask": fill([[1] * len(s) for s in sequences], 0)} | (
-        {"token_type_ids": fill(types, 0)} if types else {}
+    fill = lambda rows, value: torch.tensor(
+        [list(row) + [value] * (longest - len(row)) for row in rows]
     )
+    return {
+        "input_ids": fill(sequences, filler),
+        "attention_mask": fill([[1] * len(s) for s in sequences], 0),
+    } | ({"token_type_ids": fill(types, 0)} if types else {})
 
 
 def packed(sequences):
@@ -57,7 +72,8 @@ def tiny(name, config, dropouts, ends, segments=False):
                 parameter.normal_(1, 0.3)
     folder = golden / name
     folder.mkdir(parents=True, exist_ok=True)
-    # The base as a Hub repository has it: the encoder alone. The dropout there is the usual one, so that tests can turn it on.
+    # Save only the encoder, as in a Hub repository. config.json gets the usual dropout, so that
+    # tests can turn dropout on.
     model.base_model.save_pretrained(folder)
     written = json.loads((folder / "config.json").read_text())
     written |= dropouts
@@ -67,9 +83,11 @@ def tiny(name, config, dropouts, ends, segments=False):
     draw = random.Random(3)
     first, last, lowest = ends
     lengths = [2, 17, 40, 5, 40, 9, 23]
-    sequences = [[first, *(draw.randrange(lowest, 120) for _ in range(n - 2)), last] for n in lengths]
+    sequences = [
+        [first, *(draw.randrange(lowest, 120) for _ in range(n - 2)), last] for n in lengths
+    ]
     if config.model_type == "roberta":
-        # A text may spell the padding out, and RoBERTa's positions do not count it.
+        # A text may contain the padding token, which RoBERTa's positions do not count.
         sequences[1][5] = config.pad_token_id
     types = [[int(i >= n - n // 3) if n % 2 and segments else 0 for i in range(n)] for n in lengths]
     labels = torch.tensor([draw.randrange(3) for _ in lengths])
@@ -81,7 +99,12 @@ def tiny(name, config, dropouts, ends, segments=False):
     result = model(**batch, labels=labels)
     result.loss.backward()
     ids, offsets = packed(sequences)
-    tensors = {"input_ids": ids, "cu_seqlens": offsets, "token_type_ids": packed(types)[0], "labels": labels}
+    tensors = {
+        "input_ids": ids,
+        "cu_seqlens": offsets,
+        "token_type_ids": packed(types)[0],
+        "labels": labels,
+    }
     tensors |= {"logits": result.logits.detach(), "loss": result.loss.detach()}
     for parameter_name, parameter in model.named_parameters():
         if head(parameter_name):
@@ -92,7 +115,10 @@ def tiny(name, config, dropouts, ends, segments=False):
     several = torch.tensor([[float(draw.random() < 0.4) for _ in range(3)] for _ in lengths])
     config.problem_type = "multi_label_classification"
     with torch.no_grad():
-        tensors |= {"multi_label.targets": several, "multi_label.loss": model(**batch, labels=several).loss}
+        tensors |= {
+            "multi_label.targets": several,
+            "multi_label.loss": model(**batch, labels=several).loss,
+        }
     config.problem_type = None
     save_file(tensors, golden / f"{name}.safetensors")
     return model
@@ -103,47 +129,87 @@ def tiny_models():
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     usual = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     bert = BertConfig(
-        vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, max_position_embeddings=40,
-        type_vocab_size=2, **sizes, **none,
-    )  # fmt: skip
+        vocab_size=120,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=40,
+        type_vocab_size=2,
+        **sizes,
+        **none,
+    )
     model = tiny("tiny-bert", bert, usual, (2, 3, 5), True)
     state = model.bert.state_dict()
-    # A view that is not contiguous, as state dicts may hold.
+    # A non-contiguous view, which a state dict may contain.
     state["pooler.dense.weight"] = state["pooler.dense.weight"].t().contiguous().t()
     torch.save(state, golden / "tiny-bert.bin")
     distilbert = DistilBertConfig(
-        vocab_size=120, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40, dropout=0.0, attention_dropout=0.0,
-        seq_classif_dropout=0.0, **sizes,
-    )  # fmt: skip
+        vocab_size=120,
+        dim=32,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=48,
+        max_position_embeddings=40,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
+        **sizes,
+    )
     usual_distilbert = {"dropout": 0.1, "attention_dropout": 0.1, "seq_classif_dropout": 0.2}
     tiny("tiny-distilbert", distilbert, usual_distilbert, (2, 3, 5))
     for name, kind in (("tiny-bert", "BertTokenizer"), ("tiny-distilbert", "DistilBertTokenizer")):
         word_pieces(golden / name, kind)
     entries = byte_level(golden / "tiny-roberta")
     roberta = RobertaConfig(
-        vocab_size=entries, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=42,
-        type_vocab_size=1, layer_norm_eps=1e-5, **sizes, **none,
-    )  # fmt: skip
+        vocab_size=entries,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=42,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        **sizes,
+        **none,
+    )
     tiny("tiny-roberta", roberta, usual, (0, 2, 4))
 
 
 def word_pieces(folder, tokenizer_class):
-    words = "the a film was is not very good bad great awful plot acting and but it i loved hated ##ly ##ing ##ed ##s , . ! ? '".split()
+    words = (
+        "the a film was is not very good bad great awful plot acting and but it i loved hated "
+        "##ly ##ing ##ed ##s , . ! ? '"
+    ).split()
     letters = [c for c in "abcdefghijklmnopqrstuvwxyz"]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *("##" + c for c in letters)]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *words,
+        *letters,
+        *("##" + c for c in letters),
+    ]
     vocabulary = list(dict.fromkeys(vocabulary))
     vocabulary += [str(digit) for digit in range(10)]
     assert len(vocabulary) <= 120, len(vocabulary)
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": tokenizer_class}) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": True, "tokenizer_class": tokenizer_class}) + "\n"
+    )
 
 
 def byte_level(folder):
-    """A BPE of 600 entries, learned from the movie reviews; saved as transformers saves it, and as RoBERTa's own two files."""
+    """Trains a BPE of 600 entries on the movie reviews. Saves it as transformers does, and as
+    RoBERTa's two files."""
     rows = (root / "data" / "movie-reviews" / "train.tsv").read_text("utf-8").split("\n")[1:]
     texts = [row.split("\t")[0] for row in rows if row]
     learned = ByteLevelBPETokenizer()
-    learned.train_from_iterator(texts, vocab_size=599, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False)
+    learned.train_from_iterator(
+        texts, vocab_size=599, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False
+    )
     folder.mkdir(parents=True, exist_ok=True)
     learned.save_model(str(folder))
     vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
@@ -151,7 +217,9 @@ def byte_level(folder):
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
     tokenizer = RobertaTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "RobertaTokenizer"}) + "\n"
+    )
     return len(vocabulary)
 
 
@@ -163,14 +231,24 @@ def minilm():
     texts = [row.split("\t")[0] for row in rows]
     with torch.no_grad():
         model.classifier.weight.normal_(0, 0.3)
-        logits = model(**tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")).logits
+        logits = model(
+            **tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
+        ).logits
     ids, offsets = packed(tokenizer(texts, truncation=True, max_length=128)["input_ids"])
-    head = {name: parameter.detach().clone() for name, parameter in model.named_parameters() if name.startswith("classifier")}
-    save_file({"input_ids": ids.int(), "cu_seqlens": offsets.int(), "logits": logits, **head}, golden / "minilm.safetensors")
+    head = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if name.startswith("classifier")
+    }
+    save_file(
+        {"input_ids": ids.int(), "cu_seqlens": offsets.int(), "logits": logits, **head},
+        golden / "minilm.safetensors",
+    )
 
 
 def hub_data():
-    """A data set as the Hub has them: class numbers, whose names are in the file's metadata; and lists of them."""
+    """Makes a data set like those of the Hub: class numbers and lists of class numbers, with the
+    names in the file's metadata."""
     from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
     topics = ClassLabel(names=["sport", "science", "arts"])
@@ -199,49 +277,94 @@ def metrics():
     import warnings
     from scipy.stats import pearsonr, spearmanr
     from sklearn.metrics import (
-        accuracy_score, confusion_matrix, f1_score, matthews_corrcoef, mean_absolute_error, mean_squared_error,
+        accuracy_score,
+        confusion_matrix,
+        f1_score,
+        matthews_corrcoef,
+        mean_absolute_error,
+        mean_squared_error,
         precision_recall_fscore_support,
-    )  # fmt: skip
+    )
 
-    # Cases without a class, or with one value only, are meant: no warnings.
+    # Cases without a class, or with only one value, are intended: no warnings.
     warnings.simplefilter("ignore")
     draw = random.Random(5)
 
     def report(gold, guess, count, averages):
-        scores = lambda average: precision_recall_fscore_support(gold, guess, labels=range(count), average=average, zero_division=0)
+        scores = lambda average: precision_recall_fscore_support(
+            gold, guess, labels=range(count), average=average, zero_division=0
+        )
         keys = ("precision", "recall", "f1")
         rows = zip(*(column.tolist() for column in scores(None)))
-        classes = [{"label": f"class {i}", **dict(zip((*keys, "support"), row))} for i, row in enumerate(rows)]
+        classes = [
+            {"label": f"class {i}", **dict(zip((*keys, "support"), row))}
+            for i, row in enumerate(rows)
+        ]
         total = {"support": sum(row["support"] for row in classes)}
-        return {"classes": classes} | {name + "_avg": dict(zip(keys, map(float, scores(name)))) | total for name in averages}
+        return {"classes": classes} | {
+            name + "_avg": dict(zip(keys, map(float, scores(name)))) | total for name in averages
+        }
 
     def classification(gold, guess, count):
         f1 = lambda average: f1_score(gold, guess, average=average, zero_division=0)
-        expected = {"accuracy": accuracy_score(gold, guess), "f1": f1("binary" if count == 2 else "macro")}
-        expected |= {"f1_micro": f1("micro"), "f1_macro": f1("macro"), "matthews": matthews_corrcoef(gold, guess)}
+        expected = {
+            "accuracy": accuracy_score(gold, guess),
+            "f1": f1("binary" if count == 2 else "macro"),
+        }
+        expected |= {
+            "f1_micro": f1("micro"),
+            "f1_macro": f1("macro"),
+            "matthews": matthews_corrcoef(gold, guess),
+        }
         table = report(gold, guess, count, ("macro", "weighted"))
         table["confusion"] = confusion_matrix(gold, guess, labels=range(count)).tolist()
-        return {"labels": gold, "predictions": guess, "num_labels": count, "metrics": expected, "report": table}
+        return {
+            "labels": gold,
+            "predictions": guess,
+            "num_labels": count,
+            "metrics": expected,
+            "report": table,
+        }
 
     def multi_label(gold, guess):
         f1 = lambda average: f1_score(gold, guess, average=average, zero_division=0)
-        expected = {"accuracy": accuracy_score(gold, guess), "f1_micro": f1("micro"), "f1_macro": f1("macro")}
+        expected = {
+            "accuracy": accuracy_score(gold, guess),
+            "f1_micro": f1("micro"),
+            "f1_macro": f1("macro"),
+        }
         table = report(gold, guess, len(gold[0]), ("micro", "macro", "weighted"))
         return {"labels": gold, "predictions": guess, "metrics": expected, "report": table}
 
     def regression(gold, guess):
-        expected = {"pearson": pearsonr(gold, guess).statistic, "spearman": spearmanr(gold, guess).statistic}
+        expected = {
+            "pearson": pearsonr(gold, guess).statistic,
+            "spearman": spearmanr(gold, guess).statistic,
+        }
         if len(set(gold)) == 1 or len(set(guess)) == 1:
-            # SciPy's NaN.
+            # SciPy returns NaN.
             expected = {"pearson": 0.0, "spearman": 0.0}
-        expected |= {"mse": mean_squared_error(gold, guess), "mae": mean_absolute_error(gold, guess)}
-        return {"gold": gold, "predicted": guess, "metrics": {name: float(value) for name, value in expected.items()}}
+        expected |= {
+            "mse": mean_squared_error(gold, guess),
+            "mae": mean_absolute_error(gold, guess),
+        }
+        return {
+            "gold": gold,
+            "predicted": guess,
+            "metrics": {name: float(value) for name, value in expected.items()},
+        }
 
-    classes = [([0, 1, 1, 0], [1, 1, 1, 1], 2), ([0, 0, 0], [0, 0, 0], 2), ([0, 1, 2, 2, 1], [1] * 5, 3)]
+    classes = [
+        ([0, 1, 1, 0], [1, 1, 1, 1], 2),
+        ([0, 0, 0], [0, 0, 0], 2),
+        ([0, 1, 2, 2, 1], [1] * 5, 3),
+    ]
     for count in (2, 2, 3, 5):
         gold = [draw.randrange(count) for _ in range(60)]
-        classes.append((gold, [g if draw.random() < 0.6 else draw.randrange(count) for g in gold], count))
-    # Classes that the data never has, predicted and not.
+        classes.append(
+            (gold, [g if draw.random() < 0.6 else draw.randrange(count) for g in gold], count)
+        )
+    # Classes that never occur in the data, predicted and not predicted.
     classes.append(([0, 1, 0, 1, 1], [0, 1, 1, 1, 0], 4))
     classes.append(([0, 1, 0, 1, 1], [0, 3, 1, 1, 3], 4))
 
@@ -249,28 +372,46 @@ def metrics():
     for rates in ((0.5, 0.5), (0.6, 0.3, 0.0, 0.1), (0.2, 0.2, 0.2, 0.2, 0.2)):
         gold = [[int(draw.random() < rate) for rate in rates] for _ in range(40)]
         guess = [[value if draw.random() < 0.8 else 1 - value for value in row] for row in gold]
-        # Rows without any label: in both, in one, in the other.
+        # Rows without any label: in gold and guess, in gold alone, in guess alone.
         gold[0], guess[0], gold[1], guess[2] = ([0] * len(rates) for _ in range(4))
         columns.append((gold, guess))
     columns.append((gold, [[0] * len(rates) for _ in gold]))
 
-    normal = lambda mean, spread, digits: [round(draw.gauss(mean, spread), digits) for _ in range(40)]
-    mixed = lambda values, spread, digits: [round(v + draw.gauss(0, spread), digits) for v in values]
+    normal = lambda mean, spread, digits: [
+        round(draw.gauss(mean, spread), digits) for _ in range(40)
+    ]
+    mixed = lambda values, spread, digits: [
+        round(v + draw.gauss(0, spread), digits) for v in values
+    ]
     gold = normal(0, 1, 4)
-    numbers = [(gold, normal(0, 1, 4)), (gold, mixed(gold, 0.5, 4)), (gold, mixed([-3 * v for v in gold], 1, 4))]
+    numbers = [
+        (gold, normal(0, 1, 4)),
+        (gold, mixed(gold, 0.5, 4)),
+        (gold, mixed([-3 * v for v in gold], 1, 4)),
+    ]
     ties = normal(2, 1, 0)
-    numbers += [(ties, mixed(ties, 0.7, 0)), (ties, mixed(ties, 0.7, 3)), (gold, gold), (gold, [-v for v in gold])]
-    # Sums of 0.1 are not exact: a mean that is not 0.1 would leave something to correlate.
+    numbers += [
+        (ties, mixed(ties, 0.7, 0)),
+        (ties, mixed(ties, 0.7, 3)),
+        (gold, gold),
+        (gold, [-v for v in gold]),
+    ]
+    # Sums of 0.1 are inexact: a mean other than 0.1 would leave differences to correlate.
     numbers += [(gold, [0.1] * 40), ([0.1] * 40, gold), ([0.1] * 3, [0.7] * 3)]
     offset = normal(1e6, 1e-3, 6)
-    numbers += [(offset, mixed(offset, 1e-3, 6)), (gold, mixed([1e6 + 1e-3 * v for v in gold], 1e-3, 6))]
+    numbers += [
+        (offset, mixed(offset, 1e-3, 6)),
+        (gold, mixed([1e6 + 1e-3 * v for v in gold], 1e-3, 6)),
+    ]
 
     written = {
         "classification": [classification(*case) for case in classes],
         "multi_label": [multi_label(*case) for case in columns],
         "regression": [regression(*case) for case in numbers],
     }
-    (golden / "metrics.json").write_text(json.dumps(written, separators=(",", ":"), allow_nan=False) + "\n")
+    (golden / "metrics.json").write_text(
+        json.dumps(written, separators=(",", ":"), allow_nan=False) + "\n"
+    )
 
 
 def losses():
@@ -302,9 +443,11 @@ def schedules():
     for name in ["constant", "constant_with_warmup", "linear", "cosine"]:
         for warmup in [0, 1, 7, 30]:
             if name == "constant" and warmup:
-                continue  # There it is without effect.
+                continue  # The constant schedule has no warm-up.
             optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-            scheduler = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=30)
+            scheduler = get_scheduler(
+                name, optimizer, num_warmup_steps=warmup, num_training_steps=30
+            )
             rates = []
             for _ in range(30):
                 rates.append(optimizer.param_groups[0]["lr"])

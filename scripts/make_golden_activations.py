@@ -12,6 +12,7 @@ NAME.logits             the logits of tests/golden/tiny-bert with this hidden_ac
 NAME.grad.WHERE         the gradients of the mean of the squared logits, for one bias before and one
                         after the activation.
 """
+
 import pathlib
 
 import torch
@@ -19,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.activations import ACT2FN
 
-NAMES = """gelu gelu_python gelu_new gelu_fast gelu_pytorch_tanh gelu_python_tanh gelu_accurate relu silu swish tanh quick_gelu relu6
-           mish""".split()
+NAMES = """gelu gelu_python gelu_new gelu_fast gelu_pytorch_tanh gelu_python_tanh gelu_accurate
+           relu silu swish tanh quick_gelu relu6 mish""".split()
 WHERE = ["bert.encoder.layer.1.intermediate.dense.bias", "bert.encoder.layer.2.output.dense.bias"]
 
 golden = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"
@@ -44,13 +45,21 @@ for name in NAMES:
     inputs = [tensors[key].clone().requires_grad_() for key in ("x", "bias")]
     y = ACT2FN[name](inputs[0] + inputs[1])
     y.backward(tensors["dy"])
-    tensors |= {f"{name}.y": y.detach(), f"{name}.dx": inputs[0].grad, f"{name}.dbias": inputs[1].grad}
+    tensors |= {
+        f"{name}.y": y.detach(),
+        f"{name}.dx": inputs[0].grad,
+        f"{name}.dbias": inputs[1].grad,
+    }
     config = AutoConfig.from_pretrained(golden / "tiny-bert", hidden_act=name, num_labels=3)
-    model = AutoModelForSequenceClassification.from_pretrained(golden / "tiny-bert", config=config).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        golden / "tiny-bert", config=config
+    ).eval()
     head = {key: given[key] for key in ("classifier.weight", "classifier.bias")}
     model.load_state_dict(head, strict=False)
     logits = model(**batch).logits
     logits.square().mean().backward()
     parameters = dict(model.named_parameters())
-    tensors |= {f"{name}.logits": logits.detach()} | {f"{name}.grad.{where}": parameters[where].grad for where in WHERE}
+    tensors |= {f"{name}.logits": logits.detach()} | {
+        f"{name}.grad.{where}": parameters[where].grad for where in WHERE
+    }
 save_file(tensors, golden / "activations.safetensors")

@@ -12,13 +12,47 @@ the header, which Python accepts. Some files are correct; others have errors in 
 quotes that are not closed, are closed too early, are escaped by backslashes, or stand within a
 cell; other line ends; cells of many lines.
 """
+
 import csv, gzip, io, json, lzma, pathlib, random, zlib
 
 draw = random.Random(19)
-words = ["good", "bad", "a", "", " ", "5\" nail", "it's", "caf\u00e9", "\u2028", "x;y", "tab\there", "back\\slash", "1", "-", "#"]
-# What a quoted cell holds, and what may be found where it has no place.
-inside = words + ["one, two", "\n", "\r\n", "\"\"", "\"\"quoted\"\"", ",", "two\nlines"]
-wild = ["\"", "\"\"", "\\\"", "\"x", "x\"", ",", "\n", "\r", "\r\n", " \"", "\" ", "\\", "\"\n", ",\"", "\",", "a"]
+words = [
+    "good",
+    "bad",
+    "a",
+    "",
+    " ",
+    '5" nail',
+    "it's",
+    "caf\u00e9",
+    "\u2028",
+    "x;y",
+    "tab\there",
+    "back\\slash",
+    "1",
+    "-",
+    "#",
+]
+# The contents of quoted cells, and text that makes a file invalid.
+inside = words + ["one, two", "\n", "\r\n", '""', '""quoted""', ",", "two\nlines"]
+wild = [
+    '"',
+    '""',
+    '\\"',
+    '"x',
+    'x"',
+    ",",
+    "\n",
+    "\r",
+    "\r\n",
+    ' "',
+    '" ',
+    "\\",
+    '"\n',
+    ',"',
+    '",',
+    "a",
+]
 
 
 def cell(wildness):
@@ -62,5 +96,5 @@ counts = [json.loads(line)[1] for line in lines]
 print(f"{sum(c >= 0 for c in counts)} read, {counts.count(-1)} refused, {counts.count(-2)} ragged")
 golden = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden"
 (golden / "csv.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode() + b"\n", 9, mtime=0))
-parts = [b"text,label\n\"a warm, funny film\",1\n", b"dull,0\n"]
+parts = [b'text,label\n"a warm, funny film",1\n', b"dull,0\n"]
 (golden / "rows.csv.xz").write_bytes(bytes(4).join(lzma.compress(part, preset=9) for part in parts))

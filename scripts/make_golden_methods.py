@@ -18,6 +18,7 @@ methods-minilm.safetensors   100 steps of all-MiniLM-L6-v2 on 1,600 training row
                              step, and the final predictions for the evaluation rows. The tensors
                              that the methods add are initialised by `wave`.
 """
+
 import math, pathlib
 
 import adapters, torch
@@ -28,9 +29,23 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 root = pathlib.Path(__file__).resolve().parent.parent
 golden = root / "tests" / "golden"
 DENSE = {
-    "tiny-bert": ["query", "key", "value", "attention.output.dense", "intermediate.dense", "layer.0.output.dense", "pooler.dense"],
+    "tiny-bert": [
+        "query",
+        "key",
+        "value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "layer.0.output.dense",
+        "pooler.dense",
+    ],
     "tiny-distilbert": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
-    "tiny-roberta": ["key", "value", "attention.output.dense", "intermediate.dense", "layer.1.output.dense"],
+    "tiny-roberta": [
+        "key",
+        "value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "layer.1.output.dense",
+    ],
 }
 OTHERS = ["relu", "swish", "gelu", "gelu_new", "tanh", "leakyrelu"]
 
@@ -41,7 +56,11 @@ def head(name):
 
 def plain(name):
     """A tensor's name in a delta."""
-    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".default.", ".")
+    name = (
+        name.removeprefix("base_model.model.")
+        .replace(".base_layer.", ".")
+        .replace(".default.", ".")
+    )
     return name.replace(".modules_to_save", "").replace("classifier.default", "classifier")
 
 
@@ -70,18 +89,29 @@ def tiny(name):
     rows = list(zip(offsets, offsets[1:]))
     longest = max(end - start for start, end in rows)
     config = AutoConfig.from_pretrained(golden / name, num_labels=3)
-    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout"):
+    for key in (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dropout",
+        "attention_dropout",
+        "seq_classif_dropout",
+    ):
         if hasattr(config, key):
             setattr(config, key, 0.0)
 
     def fresh():
         model = AutoModelForSequenceClassification.from_pretrained(golden / name, config=config)
-        model.load_state_dict({key: value for key, value in given.items() if head(key)}, strict=False)
+        model.load_state_dict(
+            {key: value for key, value in given.items() if head(key)}, strict=False
+        )
         return model.train()
 
     pad = config.pad_token_id
     padded = lambda values, filler: torch.stack(
-        [torch.nn.functional.pad(values[start:end], (0, longest - end + start), value=filler) for start, end in rows]
+        [
+            torch.nn.functional.pad(values[start:end], (0, longest - end + start), value=filler)
+            for start, end in rows
+        ]
     )
     ids = given["input_ids"]
     batch = {"input_ids": padded(ids, pad), "attention_mask": padded(torch.ones_like(ids), 0)}
@@ -114,14 +144,27 @@ def tiny(name):
         run(kind, adapter(fresh(), bottlenecks(kind, reduction_factor=4)))
     if name == "tiny-bert":
         for activation in OTHERS:
-            run(activation, adapter(fresh(), bottlenecks("pfeiffer", reduction_factor=12, non_linearity=activation)), False)
+            run(
+                activation,
+                adapter(
+                    fresh(), bottlenecks("pfeiffer", reduction_factor=12, non_linearity=activation)
+                ),
+                False,
+            )
     save_file(written, golden / f"methods-{name}.safetensors")
 
 
 def wave(shape, bound):
-    """Values that any program makes the same: a hash of the index, within the bound."""
+    """Values that any program can reproduce: a hash of the index, within the bound."""
     count = math.prod(shape)
-    return torch.tensor([((i * 7919 + 12345) % 10007 / 5003.5 - 1.0) * bound for i in range(count)], dtype=torch.float64).float().view(shape)
+    return (
+        torch.tensor(
+            [((i * 7919 + 12345) % 10007 / 5003.5 - 1.0) * bound for i in range(count)],
+            dtype=torch.float64,
+        )
+        .float()
+        .view(shape)
+    )
 
 
 def minilm():
@@ -129,23 +172,31 @@ def minilm():
     tokenizer = AutoTokenizer.from_pretrained(folder)
     none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     read = lambda name: [
-        line.split("\t") for line in (root / "data" / "movie-reviews" / name).read_text("utf-8").split("\n")[1:] if line
+        line.split("\t")
+        for line in (root / "data" / "movie-reviews" / name).read_text("utf-8").split("\n")[1:]
+        if line
     ]
     rows, evaluation = read("train.tsv"), read("eval.tsv")
-    # The file begins with one class, and a prime number of rows on there is another place.
+    # The file begins with one class. A stride by a prime number mixes the classes.
     train = [rows[i * 5003 % len(rows)] for i in range(1600)]
     torch.manual_seed(1)
     start = {"classifier.weight": torch.randn(2, 384) * 0.02, "classifier.bias": torch.zeros(2)}
     written = dict(start)
 
     def encode(rows):
-        return tokenizer([row[0] for row in rows], padding=True, truncation=True, max_length=64, return_tensors="pt")
+        return tokenizer(
+            [row[0] for row in rows],
+            padding=True,
+            truncation=True,
+            max_length=64,
+            return_tensors="pt",
+        )
 
     cases = {
         "full": (lambda model: model, 5e-5),
         "lora": (lambda model: lora(model, ["query", "value"], 8, 16), 1e-3),
         "houlsby": (lambda model: adapter(model, bottlenecks("houlsby")), 1e-3),
-        # At 1e-3 the reference runs away from itself: a start moved by 1e-8 ends in losses that differ by 3e-2.
+        # At 1e-3 the reference is chaotic: a start moved by 1e-8 changes the losses by 3e-2.
         "pfeiffer": (lambda model: adapter(model, bottlenecks("pfeiffer")), 3e-4),
     }
     for case, (method, rate) in cases.items():
@@ -157,13 +208,19 @@ def minilm():
                 if name.endswith("lora_A.default.weight"):
                     parameter.copy_(wave(parameter.shape, 1 / math.sqrt(parameter.shape[1])))
                 elif ".adapters." in name:
-                    parameter.copy_(wave(parameter.shape, 0.03) if name.endswith("weight") else torch.zeros_like(parameter))
+                    parameter.copy_(
+                        wave(parameter.shape, 0.03)
+                        if name.endswith("weight")
+                        else torch.zeros_like(parameter)
+                    )
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
         losses = []
         for at in range(0, len(train), 16):
             rows = train[at : at + 16]
-            loss = model(**encode(rows), labels=torch.tensor([int(row[1] == "positive") for row in rows])).loss
+            loss = model(
+                **encode(rows), labels=torch.tensor([int(row[1] == "positive") for row in rows])
+            ).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -175,8 +232,14 @@ def minilm():
             with torch.no_grad():
                 guesses += model(**encode(evaluation[at : at + 32])).logits.argmax(-1).tolist()
         right = sum(guess == (row[1] == "positive") for guess, row in zip(guesses, evaluation))
-        print(f"{case}: losses {losses[0]:.4f} to {losses[-1]:.4f}, accuracy {right / len(evaluation):.4f}")
-        written |= {f"{case}.losses": torch.tensor(losses), f"{case}.predictions": torch.tensor(guesses, dtype=torch.uint8)}
+        print(
+            f"{case}: losses {losses[0]:.4f} to {losses[-1]:.4f}, "
+            f"accuracy {right / len(evaluation):.4f}"
+        )
+        written |= {
+            f"{case}.losses": torch.tensor(losses),
+            f"{case}.predictions": torch.tensor(guesses, dtype=torch.uint8),
+        }
     save_file(written, golden / "methods-minilm.safetensors")
 
 

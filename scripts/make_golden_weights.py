@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/golden/weights/ with PyTorch and transformers: one small BERT in every weight format.
 
-    python3 -m venv venv && venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors numpy
+    python3 -m venv venv
+    venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors numpy
     venv/bin/python scripts/make_golden_weights.py
 
 model.safetensors       the encoder, with config.json and vocab.txt; the other files hold the same
@@ -38,7 +39,9 @@ sharded-*/              several files with an index, by save_pretrained.
 Also makes seeds for the fuzzer, from the minimal BERT of fuzz/src/lib.rs: in fuzz/corpus/archive,
 without checksums, and in fuzz/corpus/pickle.
 """
-import collections, io, json, os, pathlib, pickle, shutil, struct, sys, tarfile, tempfile, types, warnings, zipfile
+
+import collections, io, json, os, pathlib, pickle, shutil, struct, sys, tarfile, tempfile, types
+import warnings, zipfile
 from typing import Dict, List, Optional, Tuple
 
 import numpy, torch
@@ -69,7 +72,7 @@ def rezipped(path, to, method=zipfile.ZIP_STORED):
 
 
 def without_checksums(path):
-    """Zero stands for no checksum, in both of a member's headers."""
+    """Sets the checksum in both of each member's headers to zero, which means none."""
     bytes_ = bytearray(path.read_bytes())
     for magic, at in ((b"PK\3\4", 14), (b"PK\1\2", 16)):
         start = bytes_.find(magic)
@@ -80,8 +83,10 @@ def without_checksums(path):
 
 
 def plain(value):
-    """The dict, as an object that pickles to the same whenever it is."""
-    return collections.OrderedDict((name, tensor.detach().clone()) for name, tensor in value.items())
+    """A copy of the dict that always pickles to the same bytes."""
+    return collections.OrderedDict(
+        (name, tensor.detach().clone()) for name, tensor in value.items()
+    )
 
 
 def state_dicts(model, state):
@@ -92,18 +97,31 @@ def state_dicts(model, state):
     negated[name] = torch._neg_view(-negated[name])
     torch.save(negated, golden / "negated.bin")
     torch.save(plain(state), golden / "legacy.bin", _use_new_zipfile_serialization=False)
-    torch.save(plain(state), golden / "legacy-4.bin", _use_new_zipfile_serialization=False, pickle_protocol=4)
+    torch.save(
+        plain(state),
+        golden / "legacy-4.bin",
+        _use_new_zipfile_serialization=False,
+        pickle_protocol=4,
+    )
 
     masked = BertForMaskedLM(model.config)
     masked.bert.load_state_dict(state, strict=False)
     masked.tie_weights()
-    assert masked.cls.predictions.decoder.weight.data_ptr() == masked.bert.embeddings.word_embeddings.weight.data_ptr()
-    # This masked language model has no pooler: the base's is beside it.
-    whole = masked.state_dict() | {f"bert.{name}": tensor for name, tensor in state.items() if name.startswith("pooler")}
+    assert (
+        masked.cls.predictions.decoder.weight.data_ptr()
+        == masked.bert.embeddings.word_embeddings.weight.data_ptr()
+    )
+    # This masked language model has no pooler, so the base's pooler is added.
+    whole = masked.state_dict() | {
+        f"bert.{name}": tensor for name, tensor in state.items() if name.startswith("pooler")
+    }
     torch.save(whole, golden / "masked-lm.bin", _use_new_zipfile_serialization=False)
 
-    # All tensors in one storage, and each matrix transposed in it.
-    flat = torch.cat([torch.full((3,), 9.0)] + [t.t().reshape(-1) if t.ndim == 2 else t.reshape(-1) for t in state.values()])
+    # All tensors in one storage, each matrix transposed.
+    flat = torch.cat(
+        [torch.full((3,), 9.0)]
+        + [t.t().reshape(-1) if t.ndim == 2 else t.reshape(-1) for t in state.values()]
+    )
     views, at = {}, 3
     for name, tensor in state.items():
         view = flat[at : at + tensor.numel()]
@@ -112,20 +130,50 @@ def state_dicts(model, state):
         assert torch.equal(views[name], tensor)
     torch.save(views, golden / "views.bin")
 
-    # Before PyTorch 0.4 a storage could be a view of another: the persistent id then ends in (key, offset, size).
+    # Before PyTorch 0.4, a storage could be a view of another. Its persistent id then ends in
+    # (key, offset, size).
     legacy_views(views, flat, golden / "legacy-views.bin")
 
     mixed = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in state.items()}
     mixed["pooler.dense.bias"].note = "an attribute"
-    mixed |= {"epoch": 3, "loss": numpy.float64(0.5), "rates": numpy.arange(3), "name": "mixed", "none": None, 7: "seven", "done": True}
-    mixed |= {"args": types.SimpleNamespace(lr=0.1), "set": {1, 2}, "bytes": b"\0\1", "long": 1 << 90, "dtype": torch.float16}
-    mixed |= {"sparse": torch.eye(3).to_sparse(), "count": torch.tensor(3), "complex": torch.ones(2, dtype=torch.complex64)}
-    mixed |= {"quantized": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "eighth": torch.ones(3).to(torch.float8_e4m3fn)}
+    mixed |= {
+        "epoch": 3,
+        "loss": numpy.float64(0.5),
+        "rates": numpy.arange(3),
+        "name": "mixed",
+        "none": None,
+        7: "seven",
+        "done": True,
+    }
+    mixed |= {
+        "args": types.SimpleNamespace(lr=0.1),
+        "set": {1, 2},
+        "bytes": b"\0\1",
+        "long": 1 << 90,
+        "dtype": torch.float16,
+    }
+    mixed |= {
+        "sparse": torch.eye(3).to_sparse(),
+        "count": torch.tensor(3),
+        "complex": torch.ones(2, dtype=torch.complex64),
+    }
+    mixed |= {
+        "quantized": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        "eighth": torch.ones(3).to(torch.float8_e4m3fn),
+    }
     torch.save(mixed, golden / "mixed.bin")
 
-    prefixed = collections.OrderedDict((f"model.bert.{name}", tensor.clone()) for name, tensor in state.items())
+    prefixed = collections.OrderedDict(
+        (f"model.bert.{name}", tensor.clone()) for name, tensor in state.items()
+    )
     moments = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
-    checkpoint = {"epoch": 3, "state_dict": prefixed, "optimizer_states": [moments], "optimizer": moments, "hyper_parameters": {"a": 1}}
+    checkpoint = {
+        "epoch": 3,
+        "state_dict": prefixed,
+        "optimizer_states": [moments],
+        "optimizer": moments,
+        "hyper_parameters": {"a": 1},
+    }
     torch.save(checkpoint, golden / "lightning.bin")
     torch.save({"teacher": plain(state), "student": plain(state)}, golden / "two-models.bin")
     torch.save(model, golden / "module.bin")
@@ -138,13 +186,19 @@ def state_dicts(model, state):
     double = {name: tensor.double() for name, tensor in state.items()}
     save_file(double, golden / "float64.safetensors")
     torch.save(double, golden / "float64.bin")
-    digits = {name: tensor.double() + 1e-9 * torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in state.items()}
+    digits = {
+        name: tensor.double() + 1e-9 * torch.arange(tensor.numel()).view(tensor.shape)
+        for name, tensor in state.items()
+    }
     save_file(digits, golden / "rounded.safetensors")
-    save_file({name: tensor.float() for name, tensor in digits.items()}, golden / "rounded-float32.safetensors")
+    save_file(
+        {name: tensor.float() for name, tensor in digits.items()},
+        golden / "rounded-float32.safetensors",
+    )
 
 
 class Ids(pickle.Pickler):
-    """A pickler whose persistent ids are what `name` gives."""
+    """A pickler that gets persistent ids from `name`."""
 
     def __init__(self, file, name):
         super().__init__(file, 2)
@@ -152,7 +206,7 @@ class Ids(pickle.Pickler):
 
 
 class Rebuilt:
-    """A tensor that pickles as torch._utils._rebuild_tensor of a storage's id."""
+    """A tensor that pickles as a call of torch._utils._rebuild_tensor with a storage's id."""
 
     def __init__(self, storage, offset, size, stride):
         self.arguments = (storage, offset, size, stride)
@@ -162,7 +216,7 @@ class Rebuilt:
 
 
 class Id:
-    """What the pickler writes as a persistent id."""
+    """A value that the pickler writes as a persistent id."""
 
     def __init__(self, value):
         self.value = value
@@ -173,9 +227,13 @@ def id_of(thing):
 
 
 def legacy_views(views, flat, path):
-    """Each tensor as a whole storage, which is a view of the one that is written."""
+    """Writes each tensor as a whole storage, which is a view of the one written storage."""
     with open(path, "wb") as file:
-        for thing in (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {"little_endian": True}):
+        for thing in (
+            torch.serialization.MAGIC_NUMBER,
+            torch.serialization.PROTOCOL_VERSION,
+            {"little_endian": True},
+        ):
             pickle.dump(thing, file, 2)
         state = collections.OrderedDict()
         for number, (name, view) in enumerate(views.items()):
@@ -190,20 +248,24 @@ def legacy_views(views, flat, path):
 
 
 def tar(state, path):
-    """The form of PyTorch 0.1: sys_info, storages, tensors and the pickle, which names tensors by numbers, in a tar."""
+    """Writes the format of PyTorch 0.1: a tar of sys_info, storages, tensors and a pickle, which
+    names tensors by numbers."""
     storages, tensors = io.BytesIO(), io.BytesIO()
     pickle.dump(1, storages, 2)
     pickle.dump((100, "cpu", torch.FloatStorage), storages, 2)
     flat = torch.cat([tensor.reshape(-1) for tensor in state.values()])
     storages.write(struct.pack("<q", flat.numel()) + flat.numpy().tobytes())
-    # One tensor's storage is a view of the other.
+    # The second storage is a view of the first.
     pickle.dump([(101, 100, 5, flat.numel() - 5)], storages, 2)
     pickle.dump(len(state), tensors, 2)
     named, at = collections.OrderedDict(), 0
     for number, (name, tensor) in enumerate(state.items()):
         pickle.dump((number, 101 if at >= 5 else 100, torch.FloatTensor), tensors, 2)
         tensors.write(struct.pack("<ii", tensor.ndim, 0))
-        tensors.write(struct.pack(f"<{tensor.ndim}q", *tensor.shape) + struct.pack(f"<{tensor.ndim}q", *tensor.contiguous().stride()))
+        tensors.write(
+            struct.pack(f"<{tensor.ndim}q", *tensor.shape)
+            + struct.pack(f"<{tensor.ndim}q", *tensor.contiguous().stride())
+        )
         tensors.write(struct.pack("<q", at - 5 if at >= 5 else at))
         named[name] = Id(str(number))
         at += tensor.numel()
@@ -211,7 +273,12 @@ def tar(state, path):
     Ids(pickled, id_of).dump(named)
     info = pickle.dumps({"protocol_version": 1000, "little_endian": True}, 2)
     with tarfile.open(path, "w:", format=tarfile.PAX_FORMAT) as archive:
-        parts = {"sys_info": info, "pickle": pickled.getvalue(), "tensors": tensors.getvalue(), "storages": storages.getvalue()}
+        parts = {
+            "sys_info": info,
+            "pickle": pickled.getvalue(),
+            "tensors": tensors.getvalue(),
+            "storages": storages.getvalue(),
+        }
         for name, part in parts.items():
             member = tarfile.TarInfo(name)
             member.size = len(part)
@@ -221,7 +288,7 @@ def tar(state, path):
 
 
 def tree(state, prefix):
-    """Modules that hold the tensors and do nothing, as scripts/convert_weights.py makes them."""
+    """Modules that only hold the tensors, as scripts/convert_weights.py makes them."""
     root = torch.nn.Module()
     for name, tensor in state.items():
         *path, leaf = (prefix + name).split(".")
@@ -230,12 +297,14 @@ def tree(state, prefix):
             if part not in dict(module.named_children()):
                 module.add_module(part, torch.nn.Module())
             module = getattr(module, part)
-        module.register_parameter(leaf, torch.nn.Parameter(tensor.detach().clone(), requires_grad=False))
+        module.register_parameter(
+            leaf, torch.nn.Parameter(tensor.detach().clone(), requires_grad=False)
+        )
     return root
 
 
 class Named(torch.nn.Module):
-    """Attributes of all kinds, and the tree below `bert`."""
+    """A module with attributes of all types, and the tree below `bert`."""
 
     numbers: List[int]
     table: Dict[str, torch.Tensor]
@@ -245,7 +314,12 @@ class Named(torch.nn.Module):
     def __init__(self, root):
         super().__init__()
         self.bert = root
-        self.numbers, self.table, self.maybe, self.pair = [1, 2], {"a": torch.ones(2)}, None, (1, "x")
+        self.numbers, self.table, self.maybe, self.pair = (
+            [1, 2],
+            {"a": torch.ones(2)},
+            None,
+            (1, "x"),
+        )
         self.rate, self.text = 0.5, "text"
         self.blocks = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.LayerNorm(2)])
         self.register_buffer("steps", torch.arange(4))
@@ -268,7 +342,7 @@ class Hostile(torch.nn.Module):
 
     @torch.jit.export
     def __setstate__(self, state: Tuple[torch.Tensor, bool]):
-        # TorchScript has no globals: this is WRITTEN.
+        # TorchScript has no globals, so WRITTEN is repeated here.
         self.kept = torch.from_file("written-by-a-hostile-archive", True, 8).fill_(1.0)
         self.training = state[1]
 
@@ -303,7 +377,13 @@ def shards(model):
 
 
 def seeds():
-    model = bert(vocab_size=5, hidden_size=2, num_attention_heads=1, intermediate_size=3, max_position_embeddings=4)
+    model = bert(
+        vocab_size=5,
+        hidden_size=2,
+        num_attention_heads=1,
+        intermediate_size=3,
+        max_position_embeddings=4,
+    )
     state = model.state_dict()
     corpus = golden.parents[2] / "fuzz" / "corpus"
     (corpus / "archive").mkdir(parents=True, exist_ok=True)
@@ -317,7 +397,7 @@ def seeds():
         save(corpus / "archive" / name)
         if zipfile.is_zipfile(corpus / "archive" / name):
             without_checksums(corpus / "archive" / name)
-    # All tensors in one storage, which the fuzz target has.
+    # All tensors in one storage, as in the fuzz target.
     flat, at, views = torch.zeros(128), 0, {}
     for name, tensor in state.items():
         views[name] = flat[at : at + tensor.numel()].view(tensor.shape)
@@ -331,11 +411,21 @@ def seeds():
 
 shutil.rmtree(golden, ignore_errors=True)
 golden.mkdir(parents=True)
-model = bert(vocab_size=20, hidden_size=8, num_attention_heads=2, intermediate_size=12, max_position_embeddings=12)
+model = bert(
+    vocab_size=20,
+    hidden_size=8,
+    num_attention_heads=2,
+    intermediate_size=12,
+    max_position_embeddings=12,
+)
 model.save_pretrained(golden)
-words = "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film plot was very it the is of and not to in".split()
+words = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] a good bad film plot was very it the is of and not to in"
+).split()
 (golden / "vocab.txt").write_text("\n".join(words) + "\n")
-(golden / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}) + "\n")
+(golden / "tokenizer_config.json").write_text(
+    json.dumps({"do_lower_case": True, "tokenizer_class": "BertTokenizer"}) + "\n"
+)
 state = model.state_dict()
 state_dicts(model, state)
 tar(state, golden / "tar.bin")

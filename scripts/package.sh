@@ -33,18 +33,23 @@ libtorch=${LIBTORCH:-$root/third_party/libtorch/torch}
 case $(cat "$libtorch/build-version" 2>/dev/null) in
     2.13.0+cpu) variant=cpu ;;
     2.13.0+cu130) variant=cuda ;;
-    *) die "$libtorch: expected libtorch 2.13.0 as scripts/download_libtorch.sh puts it there; export LIBTORCH if it is elsewhere" ;;
+    *)
+        die "$libtorch: expected libtorch 2.13.0 from scripts/download_libtorch.sh;" \
+            "export LIBTORCH if it is elsewhere"
+        ;;
 esac
 libtorch=$(cd -- "$libtorch/.." && pwd)
 for program in bitfit bitfit-train; do
-    [ -x "$built/release/$program" ] || die "$built/release/$program: no such program; run cargo build --release, or name its folder with --target-dir"
+    [ -x "$built/release/$program" ] \
+        || die "$built/release/$program: no such program; run cargo build --release, or name its" \
+            "folder with --target-dir"
 done
 version=$("$built/release/bitfit" --version)
 version=${version##* }
 name=bitfit-$version-linux-x86_64$([ "$variant" = cpu ] || echo "-$variant")
 [ ! -e "$tree" ] || die "$tree is there already"
 
-# Made beside where it goes: it is renamed when it is whole.
+# The package is made under a temporary name in its folder, and renamed when complete.
 place=$([ -n "$tree" ] && dirname "$tree" || echo "$output")
 mkdir -p "$place"
 work=$(mktemp -d -p "$place" .bitfit-package.XXXXXX)
@@ -52,34 +57,40 @@ trap 'rm -rf "$work"' EXIT
 new=$work/$name
 mkdir -p "$new/bin" "$new/lib" "$new/share/bitfit" "$new/licences"
 cp "$built/release/bitfit" "$built/release/bitfit-train" "$new/bin/"
-# Line tables are nine tenths of them.
+# Line tables are nine tenths of the binaries.
 strip "$new/bin/bitfit" "$new/bin/bitfit-train"
 cp "$root/scripts/smoke.sh" "$new/bin/bitfit-smoke"
 cp -r "$root/tests/golden/tiny-bert" "$new/share/bitfit/"
 cp -r "$root/configs" "$new/share/bitfit/"
 cp "$root"/{README,CHANGELOG,CONTRIBUTING,SECURITY}.md "$root"/LICENSE-* "$new/"
-# What README links to, and configs/ name; the manual's pages where man looks for them.
+# README and configs/ refer to docs/. The manual pages go where man looks for them.
 cp -r "$root/docs" "$new/share/bitfit/"
 mkdir "$new/share/man"
 mv "$new/share/bitfit/docs/man" "$new/share/man/man1"
 ln -s share/bitfit/docs "$new/docs"
 
-# What the loader would load, of libtorch's folders: everything else of them is headers, tools, and libraries for what BERT has not.
+# Copy only what the loader loads from libtorch's folders. The rest is headers, tools, and libraries
+# for operations that BERT does not have.
 needed() { ldd "$1" | awk '$2 == "=>" {print $3}'; }
-if ldd "$built/release/bitfit" | grep 'not found' >&2; then die "$built/release/bitfit does not find its libraries: was it built with $libtorch?"; fi
+if ldd "$built/release/bitfit" | grep 'not found' >&2; then
+    die "$built/release/bitfit does not find its libraries: was it built with $libtorch?"
+fi
 while read -r file; do
     case $(realpath "$file") in "$libtorch"/*) cp -L "$file" "$new/lib/" ;; esac
 done < <(needed "$built/release/bitfit")
-# What is loaded by name only, when it is wanted: the runtime compiler and its headers, and of cuDNN what tells its version. Its
-# engines are for convolutions and recurrent networks, libtorch_cuda_linalg.so with cuSOLVER for solving equations.
+# Copy the libraries that are loaded by name at run time: the runtime compiler and its headers, and
+# the parts of cuDNN that report its version. The others are not needed: cuDNN's engines are for
+# convolutions and recurrent networks; libtorch_cuda_linalg.so with cuSOLVER solves equations.
 if [ "$variant" = cuda ]; then
-    for pattern in 'libcaffe2_nvrtc.so' 'libnvrtc-builtins.so.*' 'libcudnn_graph.so.*' 'libcudnn_ops.so.*'; do
+    for pattern in 'libcaffe2_nvrtc.so' 'libnvrtc-builtins.so.*' 'libcudnn_graph.so.*' \
+        'libcudnn_ops.so.*'; do
         found=$(find "$libtorch" -name "$pattern" ! -name '*.alt.*')
         [ -n "$found" ] || die "$libtorch has no $pattern"
         cp -L "$found" "$new/lib/"
     done
 fi
-# The binaries look beside themselves first (build.rs), libtorch's libraries and NVIDIA's beside themselves last.
+# The binaries look beside themselves first (build.rs). libtorch's and NVIDIA's libraries look
+# beside themselves last.
 needed "$new/bin/bitfit" | while read -r file; do
     case $(realpath "$file") in
         "$(realpath "$new")"/* | /lib/* | /usr/lib/*) ;;
@@ -107,8 +118,10 @@ if [ -n "$tree" ]; then
     exit
 fi
 say "packing"
-tar --create --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@"${SOURCE_DATE_EPOCH:-0}" "$name" \
+tar --create --directory "$work" --sort=name --owner=0 --group=0 --numeric-owner \
+    --mtime=@"${SOURCE_DATE_EPOCH:-0}" "$name" \
     | gzip -n >"$work/$name.tar.gz"
 mv "$work/$name.tar.gz" "$output/"
 (cd -- "$output" && sha256sum "$name.tar.gz" >"$name.tar.gz.sha256")
-say "$output/$name.tar.gz: $(du -h --apparent-size "$output/$name.tar.gz" | cut -f1), unpacked $(du -sh --apparent-size "$new" | cut -f1)"
+say "$output/$name.tar.gz: $(du -h --apparent-size "$output/$name.tar.gz" | cut -f1)," \
+    "unpacked $(du -sh --apparent-size "$new" | cut -f1)"

@@ -20,7 +20,8 @@ set_up
 say "building (the first time, torch-sys alone takes some 5 minutes)"
 cargo build --release --locked
 model=models/all-MiniLM-L6-v2
-[ -f "$model/model.ot" ] || target/release/bitfit convert --model "$model" --output "$model/model.ot"
+[ -f "$model/model.ot" ] \
+    || target/release/bitfit convert --model "$model" --output "$model/model.ot"
 target/release/bitfit-train --config configs/movie-reviews.toml --overwrite
 say "the evaluation again, from the base and runs/movie-reviews/delta.safetensors:"
 target/release/bitfit eval --run runs/movie-reviews

@@ -27,18 +27,24 @@ PREDICT = 'bitfit predict --run runs/movie-reviews "A warm, funny and beautifull
 
 
 def screens(command):
-    """What a terminal shows while a command runs in it, after each piece of its output."""
+    """Yields the terminal's screen after each piece of a command's output."""
     inside, outside = pty.openpty()
     subprocess.run(["stty", "rows", str(HEIGHT), "cols", str(WIDTH)], stdin=outside, check=True)
-    environment = {**os.environ, "PATH": f"{os.getcwd()}/target/release:{os.environ['PATH']}", "TERM": "xterm-256color"}
-    child = subprocess.Popen(["bash", "-c", command], stdin=outside, stdout=outside, stderr=outside, env=environment)
+    environment = {
+        **os.environ,
+        "PATH": f"{os.getcwd()}/target/release:{os.environ['PATH']}",
+        "TERM": "xterm-256color",
+    }
+    child = subprocess.Popen(
+        ["bash", "-c", command], stdin=outside, stdout=outside, stderr=outside, env=environment
+    )
     os.close(outside)
     screen = pyte.Screen(WIDTH, HEIGHT)
     stream = pyte.ByteStream(screen)
     while True:
         try:
             stream.feed(os.read(inside, 1 << 16))
-        except OSError:  # Linux's way of saying that the other end is closed.
+        except OSError:  # On Linux, this means that the other end is closed.
             break
         yield screen
     if child.wait():
@@ -52,12 +58,14 @@ def colour_of(cell):
 
 
 def lines(screen):
-    """The screen's lines, with their colours."""
+    """Returns the screen's lines with their colours."""
     found = []
     for row in range(HEIGHT):
         line = Text()
         cells = (screen.buffer[row][column] for column in range(WIDTH))
-        for (colour, bold), same in itertools.groupby(cells, lambda cell: (colour_of(cell), cell.bold)):
+        for (colour, bold), same in itertools.groupby(
+            cells, lambda cell: (colour_of(cell), cell.bold)
+        ):
             line.append("".join(cell.data for cell in same), Style(color=colour, bold=bold))
         line.rstrip()
         found.append(line)
@@ -68,17 +76,29 @@ def lines(screen):
 
 half_way = None
 for screen in screens(TRAIN):
-    if half_way is None and any(HALF_WAY in line for line in screen.display) and any("left" in line for line in screen.display):
+    if (
+        half_way is None
+        and any(HALF_WAY in line for line in screen.display)
+        and any("left" in line for line in screen.display)
+    ):
         half_way = lines(screen)
 for screen in screens(PREDICT):
     predicted = lines(screen)
 
 console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
 prompt = Text.assemble(("$ ", "green"))
-for line in [Text.assemble(prompt, TRAIN), *half_way, Text("..."), Text.assemble(prompt, PREDICT), *predicted]:
+for line in [
+    Text.assemble(prompt, TRAIN),
+    *half_way,
+    Text("..."),
+    Text.assemble(prompt, PREDICT),
+    *predicted,
+]:
     console.print(line, soft_wrap=True)
 drawing = console.export_svg(title="bitfit")
-# A reader's own monospaced font: a picture in a repository loads none.
-drawing = re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.S).replace("Fira Code, monospace", "Fira Code, DejaVu Sans Mono, Menlo, Consolas, monospace")
+# A picture in a repository cannot load fonts, so use the reader's monospaced font.
+drawing = re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.S).replace(
+    "Fira Code, monospace", "Fira Code, DejaVu Sans Mono, Menlo, Consolas, monospace"
+)
 with open("docs/quickstart.svg", "w", encoding="utf-8") as file:
     file.write(drawing)

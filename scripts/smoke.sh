@@ -5,7 +5,8 @@
 #
 #   scripts/smoke.sh [--device DEVICE] [--bin FOLDER]
 #
-#   --device DEVICE   "auto" (the default: the first GPU, or else the CPU), "cpu", "cuda" or "cuda:N"
+#   --device DEVICE   "auto" (the default: the first GPU, or else the CPU), "cpu", "cuda" or
+#                     "cuda:N"
 #   --bin FOLDER      where bitfit-train and bitfit are (the default: beside this script, or else
 #                     target/release)
 set -euo pipefail
@@ -27,7 +28,9 @@ while [ $# -gt 0 ]; do
 done
 model=$here/../share/bitfit/tiny-bert
 [ -d "$model" ] || model=$here/../tests/golden/tiny-bert
-[ -x "$bin/bitfit-train" ] || die "$bin/bitfit-train: no such program; build it (cargo build --release), or name its folder with --bin"
+[ -x "$bin/bitfit-train" ] \
+    || die "$bin/bitfit-train: no such program; build it (cargo build --release)," \
+        "or name its folder with --bin"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

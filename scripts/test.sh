@@ -9,17 +9,21 @@ cd -- "$root"
 case ${1:-} in
     '') ;;
     -h | --help) usage "${BASH_SOURCE[0]}"; exit ;;
-    *) die "unknown argument $1; this script takes none (for single tests: cargo test --release NAME)" ;;
+    *)
+        die "unknown argument $1; this script takes none" \
+            "(for single tests: cargo test --release NAME)"
+        ;;
 esac
 set_up
 for part in fmt clippy; do
-    cargo "$part" --version >/dev/null 2>&1 || die "cargo $part is missing: rustup component add rustfmt clippy"
+    cargo "$part" --version >/dev/null 2>&1 \
+        || die "cargo $part is missing: rustup component add rustfmt clippy"
 done
 
 say "format"
 cargo fmt --check
 say "clippy"
-# One profile for everything, the one people run: torch-sys takes 5 minutes to compile, once.
+# Everything uses the release profile, so that torch-sys, which takes 5 minutes, is compiled once.
 cargo clippy --release --locked --all-targets --quiet -- -D warnings
 say "tests"
 cargo test --release --locked

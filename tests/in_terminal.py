@@ -1,10 +1,10 @@
-"""Runs a command in a terminal of its own, as tests/terminal.rs says.
+"""Runs a command in a new terminal, for tests/terminal.rs.
 
-    in_terminal.py close TEXT COMMAND...   closes the terminal once TEXT was seen on it
-    in_terminal.py read - COMMAND...       reads it to its end, and writes what was seen to stdout
+    in_terminal.py close TEXT COMMAND...   closes the terminal once it shows TEXT
+    in_terminal.py read - COMMAND...       reads all output and writes it to stdout
 
-Ends with the command's exit code, or 128 and the number of the signal that ended it. Where the command had ended by itself before the
-terminal was closed, it ends with 99.
+The exit code is the command's, or 128 plus the number of the signal that ended the command. It is
+99 if the command ended before the terminal was closed.
 """
 
 import os
@@ -19,7 +19,7 @@ seen = b""
 while what == "read" or until.encode() not in seen:
     try:
         part = os.read(terminal, 65536)
-    except OSError:  # nobody has it open any more
+    except OSError:  # no process has the terminal open any more
         break
     seen += part
 if what == "close" and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):

@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
-"""Is bitfit right on this GPU, and how fast is it beside transformers there? Every stage has a deadline.
+"""Tests bitfit on this GPU and compares its speed with that of transformers. Every stage has a
+deadline.
 
   session.py --bundle DIR --out DIR [--minutes 9] [--cpu] [--only STAGE,...]
 
-Prints a table at the end and after each stage; writes results.json. --cpu is a rehearsal with a tiny model on a machine without a GPU.
-Programs take turns run by run (ours, Python, ours, Python); Python's side is one process that keeps its imports.
+Prints the result of each stage, and a table at the end; writes results.json. With --cpu, rehearses
+with a tiny model on a machine without a GPU. Runs alternate (bitfit, Python, bitfit, Python). The
+Python side is one process that keeps its imports.
 """
-import argparse, json, os, pathlib, random, re, shutil, statistics, subprocess, sys, tempfile, time, traceback
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+import argparse, json, os, pathlib, random, re, shutil, statistics, subprocess, sys, tempfile, time
+import traceback
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--bundle", required=True)
 parser.add_argument("--out", required=True)
 parser.add_argument("--minutes", type=float, default=9.0)
@@ -38,12 +44,17 @@ def save():
     (OUT / "results.json").write_text(json.dumps(results, indent=1))
 
 
-# ---------------------------------------------------------------- the data and the model, made here
-WORDS = [w for w in (BUNDLE / "vocab.txt").read_text("utf-8").split("\n") if w.isascii() and w.isalpha() and len(w) > 2]
+# ---------------------------------------------------------------- data and model
+WORDS = [
+    w
+    for w in (BUNDLE / "vocab.txt").read_text("utf-8").split("\n")
+    if w.isascii() and w.isalpha() and len(w) > 2
+]
 
 
 def rows(count, length, seed, spread=False):
-    """Texts of exactly `length` tokens, or (spread) of a log-normal number with mean about 25, at most `length`."""
+    """Texts of exactly `length` tokens. With `spread`, the number of tokens is log-normal with mean
+    about 25, and at most `length`."""
     draw = random.Random(seed)
     made = []
     for i in range(count):
@@ -55,53 +66,106 @@ def rows(count, length, seed, spread=False):
 
 
 def tsv(path, made):
-    path.write_text("text\tlabel\n" + "".join(f"{text}\t{('bad', 'good')[label]}\n" for text, label in made))
+    path.write_text(
+        "text\tlabel\n" + "".join(f"{text}\t{('bad', 'good')[label]}\n" for text, label in made)
+    )
 
 
 def prepare():
     WORK.mkdir(parents=True, exist_ok=True)
-    size = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128) if args.cpu else {}
+    size = (
+        dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+        if args.cpu
+        else {}
+    )
     (WORK / "base").mkdir(exist_ok=True)
     shutil.copy(BUNDLE / "vocab.txt", WORK / "base")
-    (WORK / "base/tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')
+    (WORK / "base/tokenizer_config.json").write_text(
+        '{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}'
+    )
     tsv(WORK / "eval.tsv", rows(32, 32, 9))
     began = time.monotonic()
     results["versions"] = python(do="prepare", size=size)["versions"]
     results["python_seconds_to_import"] = time.monotonic() - began
 
 
-# ---------------------------------------------------------------- ours
+# ---------------------------------------------------------------- bitfit
 def environment(**more):
     return {**os.environ, "GOMP_SPINCOUNT": "30000", **more}
 
 
-def ours(name, length, batch, steps, *settings, data=None, spread=False, env=None, resume=False, timeout=120):
+def ours(
+    name,
+    length,
+    batch,
+    steps,
+    *settings,
+    data=None,
+    spread=False,
+    env=None,
+    resume=False,
+    timeout=120,
+):
     data = data or WORK / f"train-{length}{'-spread' if spread else ''}.tsv"
     if not data.exists():
         tsv(data, rows(4096 if not args.cpu else 256, length, length, spread))
     out = WORK / "runs" / name
     config = WORK / "config.toml"
-    config.write_text(
-        f'[model]\nmodel_name_or_path = "{WORK}/base"\n[data]\ntrain = "{data}"\neval = "{WORK}/eval.tsv"\nmax_length = {length}\n'
-        f'[training]\noutput_dir = "{out}"\nmax_steps = {steps}\nper_device_train_batch_size = {batch}\nlearning_rate = 1e-3\n'
-        f'eval_strategy = "no"\nsave_strategy = "no"\nlogging_steps = 1000000\nseed = 1\ndevice = "{DEVICE}"\n'
-    )
-    command = [str(BUNDLE / "bin/bitfit-train"), "--config", str(config), "--json", "--resume" if resume else "--overwrite"]
+    config.write_text(f"""[model]
+model_name_or_path = "{WORK}/base"
+[data]
+train = "{data}"
+eval = "{WORK}/eval.tsv"
+max_length = {length}
+[training]
+output_dir = "{out}"
+max_steps = {steps}
+per_device_train_batch_size = {batch}
+learning_rate = 1e-3
+eval_strategy = "no"
+save_strategy = "no"
+logging_steps = 1000000
+seed = 1
+device = "{DEVICE}"
+""")
+    command = [
+        str(BUNDLE / "bin/bitfit-train"),
+        "--config",
+        str(config),
+        "--json",
+        "--resume" if resume else "--overwrite",
+    ]
     for setting in settings:
         command += ["--set", setting]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(**(env or {})), timeout=min(timeout, max(5, left())))
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment(**(env or {})),
+        timeout=min(timeout, max(5, left())),
+    )
     if done.returncode:
         raise RuntimeError(f"{name}: exit {done.returncode}: {done.stderr[-1500:]}")
     summary = json.loads((out / "summary.json").read_text())
     summary["stderr"] = done.stderr[-2000:]
-    summary["losses"] = [json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines() if '"loss"' in line and '"learning_rate"' in line]
+    summary["losses"] = [
+        json.loads(line).get("loss")
+        for line in (out / "metrics.jsonl").read_text().splitlines()
+        if '"loss"' in line and '"learning_rate"' in line
+    ]
     return summary
 
 
-# ---------------------------------------------------------------- Python, in one process that answers a line for a line
+# ---------------------------------------------------------------- Python, in one process
 class Peer:
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, str(BUNDLE / "peer.py"), str(WORK), DEVICE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+        self.process = subprocess.Popen(
+            [sys.executable, str(BUNDLE / "peer.py"), str(WORK), DEVICE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
 
     def ask(self, **what):
         self.process.stdin.write(json.dumps(what) + "\n")
@@ -129,22 +193,47 @@ def python(**what):
 def stage_environment():
     text = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()
     results["machine"] = {
-        "gpu": text("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader") if not args.cpu else "none",
+        "gpu": (
+            text(
+                "nvidia-smi",
+                "--query-gpu=name,memory.total,driver_version",
+                "--format=csv,noheader",
+            )
+            if not args.cpu
+            else "none"
+        ),
         "cpus": os.cpu_count(),
         "bitfit": text(str(BUNDLE / "bin/bitfit"), "--version"),
     }
     say(results["machine"])
-    missing = [line for line in text("ldd", str(BUNDLE / "bin/bitfit")).splitlines() if "not found" in line]
+    missing = [
+        line for line in text("ldd", str(BUNDLE / "bin/bitfit")).splitlines() if "not found" in line
+    ]
     if missing:
         raise RuntimeError(f"libraries not found: {missing}")
 
 
 def stage_tests():
-    """The project's own tests that a device changes: native and golden, in the device's memory."""
+    """Runs the project's tests that depend on the device, in the device's memory."""
     if not (BUNDLE / "bin/tests").exists():
         return "no tests in the bundle"
     env = environment(BITFIT_TEST_DEVICE=DEVICE)
-    done = subprocess.run([str(BUNDLE / "bin/tests"), "golden::", "native::", "sparing::", "--skip", "golden::minilm", "--test-threads=4"], capture_output=True, text=True, env=env, timeout=min(150, left()), cwd=BUNDLE)
+    done = subprocess.run(
+        [
+            str(BUNDLE / "bin/tests"),
+            "golden::",
+            "native::",
+            "sparing::",
+            "--skip",
+            "golden::minilm",
+            "--test-threads=4",
+        ],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=min(150, left()),
+        cwd=BUNDLE,
+    )
     (OUT / "tests.txt").write_text(done.stdout + done.stderr)
     failed = re.findall(r"^test (\S+) \.\.\. FAILED", done.stdout, re.M)
     passed = len(re.findall(r"\.\.\. ok$", done.stdout, re.M))
@@ -152,23 +241,47 @@ def stage_tests():
 
 
 def stage_losses():
-    """Twenty steps without dropout, the same head, the same order: the losses of both sides, fp32 and bf16."""
-    nothing = ["model.hidden_dropout_prob=0.0", "model.attention_probs_dropout_prob=0.0", "data.shuffle=false", "training.logging_steps=1"]
+    """Compares the losses of 20 steps without dropout, from the same head, in the same order."""
+    nothing = [
+        "model.hidden_dropout_prob=0.0",
+        "model.attention_probs_dropout_prob=0.0",
+        "data.shuffle=false",
+        "training.logging_steps=1",
+    ]
     length = 32 if args.cpu else 128
     ours("head", length, 16, 1, *nothing, "training.learning_rate=1e-12")
     found = {}
     for precision in ("fp32", "bf16"):
-        mine = ours("losses", length, 16, 20, *nothing, f'training.precision="{precision}"')["losses"]
-        its = python(do="losses", length=length, batch=16, steps=20, precision=precision, head=str(WORK / "runs/head/delta.safetensors"), data=str(WORK / f"train-{length}.tsv"))["losses"]
-        found[precision] = {"largest difference": max(abs(a - b) for a, b in zip(mine, its)), "ours": mine[::6], "python": its[::6]}
+        mine = ours("losses", length, 16, 20, *nothing, f'training.precision="{precision}"')[
+            "losses"
+        ]
+        its = python(
+            do="losses",
+            length=length,
+            batch=16,
+            steps=20,
+            precision=precision,
+            head=str(WORK / "runs/head/delta.safetensors"),
+            data=str(WORK / f"train-{length}.tsv"),
+        )["losses"]
+        found[precision] = {
+            "largest difference": max(abs(a - b) for a, b in zip(mine, its)),
+            "ours": mine[::6],
+            "python": its[::6],
+        }
         say(precision, found[precision])
     return found
 
 
 def stage_same_bytes():
-    """A run twice, and a run that goes on from its middle: long texts, so that attention's backward has several parts to add up."""
+    """Compares the bytes of two equal runs and of a resumed run. The texts are long, so that the
+    backward pass of attention adds several parts."""
     length, batch = (64, 4) if args.cpu else (512, 8)
-    settings = ['training.save_strategy="steps"', "training.save_steps=10", 'training.precision="bf16"']
+    settings = [
+        'training.save_strategy="steps"',
+        "training.save_steps=10",
+        'training.precision="bf16"',
+    ]
     delta = lambda name: (WORK / "runs" / name / "delta.safetensors").read_bytes()
     for name in ("once", "again"):
         ours(name, length, batch, 20, *settings)
@@ -182,25 +295,53 @@ SHAPES = [(16, 128, False), (32, 128, False), (64, 128, False), (32, 128, True)]
 PRECISIONS = ["bf16", "tf32", "fp32"]
 
 
-def compare(label, length, batch, spread, precision, method="bitfit", dropout=None, steps=120, rounds=None):
+def compare(
+    label, length, batch, spread, precision, method="bitfit", dropout=None, steps=120, rounds=None
+):
     if args.cpu:
         length, batch, steps = min(length, 32), min(batch, 4), 6
-    settings = [f'training.precision="{"bf16" if precision == "bf16" else "fp32"}"', f"training.tf32={str(precision == 'tf32').lower()}"]
+    settings = [
+        f'training.precision="{"bf16" if precision == "bf16" else "fp32"}"',
+        f"training.tf32={str(precision == 'tf32').lower()}",
+    ]
     if dropout is not None:
-        settings += [f"model.hidden_dropout_prob={dropout}", f"model.attention_probs_dropout_prob={dropout}"]
+        settings += [
+            f"model.hidden_dropout_prob={dropout}",
+            f"model.attention_probs_dropout_prob={dropout}",
+        ]
     if method != "bitfit":
         settings += [f'method.name="{method}"']
     mine, its = [], []
     for _ in range(rounds or args.rounds):
         mine.append(ours("speed", length, batch, steps, *settings, spread=spread))
-        its.append(python(do="speed", length=length, batch=batch, steps=steps, precision=precision, method=method, dropout=dropout, data=str(WORK / f"train-{length}{'-spread' if spread else ''}.tsv")))
+        its.append(
+            python(
+                do="speed",
+                length=length,
+                batch=batch,
+                steps=steps,
+                precision=precision,
+                method=method,
+                dropout=dropout,
+                data=str(WORK / f"train-{length}{'-spread' if spread else ''}.tsv"),
+            )
+        )
     middle = lambda values: statistics.median(values)
     row = {
-        "what": label, "method": method, "batch": batch, "length": length, "natural": spread, "precision": precision, "dropout": dropout,
-        # Means, as Python's: a median would be of the time to enqueue a step, which nobody waits for.
-        "ours_ms": middle([1e3 * run["seconds_in_steps"] / run["steps"] for run in mine]), "python_ms": 1e3 * middle([run["step_seconds"] for run in its]),
-        "ours_tokens": middle([run["tokens_per_second"] for run in mine]), "python_tokens": middle([run["tokens_per_second"] for run in its]),
-        "ours_gpu_mib": middle([run["peak_gpu_mib"] or 0 for run in mine]), "python_gpu_mib": middle([run["peak_gpu_mib"] for run in its]),
+        "what": label,
+        "method": method,
+        "batch": batch,
+        "length": length,
+        "natural": spread,
+        "precision": precision,
+        "dropout": dropout,
+        # Means, as for Python: a median would only measure the time to enqueue a step.
+        "ours_ms": middle([1e3 * run["seconds_in_steps"] / run["steps"] for run in mine]),
+        "python_ms": 1e3 * middle([run["step_seconds"] for run in its]),
+        "ours_tokens": middle([run["tokens_per_second"] for run in mine]),
+        "python_tokens": middle([run["tokens_per_second"] for run in its]),
+        "ours_gpu_mib": middle([run["peak_gpu_mib"] or 0 for run in mine]),
+        "python_gpu_mib": middle([run["peak_gpu_mib"] for run in its]),
         "ours_to_step_1": middle([run["seconds_to_first_step"] for run in mine]),
     }
     results["rows"].append(row)
@@ -225,30 +366,72 @@ def stage_speed():
 
 
 def stage_kernels():
-    """Launches and GPU time of a step: two runs of other lengths under CUPTI, and torch.profiler for Python."""
+    """Counts the launches and GPU time of a step: for bitfit, from two runs of different lengths
+    under CUPTI; for Python, with torch.profiler."""
     if args.cpu:
         return "no GPU"
     found = {}
     for precision, dropout in (("bf16", None), ("bf16", 0.0), ("fp32", None)):
-        settings = [f'training.precision="{precision}"'] + ([f"model.hidden_dropout_prob={dropout}", f"model.attention_probs_dropout_prob={dropout}"] if dropout is not None else [])
+        settings = [f'training.precision="{precision}"'] + (
+            [
+                f"model.hidden_dropout_prob={dropout}",
+                f"model.attention_probs_dropout_prob={dropout}",
+            ]
+            if dropout is not None
+            else []
+        )
         counts = []
         for steps in (10, 30):
             out = WORK / f"kernels-{steps}.txt"
-            ours("kernels", 128, 16, steps, *settings, env={"CUDA_INJECTION64_PATH": str(BUNDLE / "libkernels.so"), "KERNELS_OUT": str(out)})
-            counts.append({name: (int(calls), float(us)) for calls, us, name in (line.split("\t", 2) for line in out.read_text().splitlines())})
-        step = {name: ((calls - counts[0].get(name, (0, 0))[0]) / 20, (us - counts[0].get(name, (0, 0))[1]) / 20) for name, (calls, us) in counts[1].items()}
+            ours(
+                "kernels",
+                128,
+                16,
+                steps,
+                *settings,
+                env={
+                    "CUDA_INJECTION64_PATH": str(BUNDLE / "libkernels.so"),
+                    "KERNELS_OUT": str(out),
+                },
+            )
+            counts.append(
+                {
+                    name: (int(calls), float(us))
+                    for calls, us, name in (
+                        line.split("\t", 2) for line in out.read_text().splitlines()
+                    )
+                }
+            )
+        step = {
+            name: (
+                (calls - counts[0].get(name, (0, 0))[0]) / 20,
+                (us - counts[0].get(name, (0, 0))[1]) / 20,
+            )
+            for name, (calls, us) in counts[1].items()
+        }
         key = f"{precision}{'' if dropout is None else ', no dropout'}"
         found[key] = {
-            "ours launches": sum(calls for calls, _ in step.values()), "ours gpu ms": sum(us for _, us in step.values()) / 1e3,
-            "ours largest": sorted(((round(us), round(calls, 1), name[:90]) for name, (calls, us) in step.items()), reverse=True)[:15],
-            **python(do="kernels", length=128, batch=16, precision=precision, dropout=dropout, data=str(WORK / "train-128.tsv")),
+            "ours launches": sum(calls for calls, _ in step.values()),
+            "ours gpu ms": sum(us for _, us in step.values()) / 1e3,
+            "ours largest": sorted(
+                ((round(us), round(calls, 1), name[:90]) for name, (calls, us) in step.items()),
+                reverse=True,
+            )[:15],
+            **python(
+                do="kernels",
+                length=128,
+                batch=16,
+                precision=precision,
+                dropout=dropout,
+                data=str(WORK / "train-128.tsv"),
+            ),
         }
         say(key, json.dumps(found[key], indent=1))
     return found
 
 
 def stage_memory():
-    """A batch that cannot fit is halved and goes on."""
+    """Trains with a batch that does not fit; bitfit should halve the batch and continue."""
     if args.cpu:
         return "no GPU"
     run = ours("huge", 512, 2048, 1, 'training.precision="bf16"', timeout=90)
@@ -256,7 +439,8 @@ def stage_memory():
 
 
 def stage_others():
-    """What else goes over the device: fp16, every method, checkpointing, cached layers, a pair of kinds that CUDA may refuse."""
+    """Runs further features: fp16, every method, checkpointing, cached layers, and mixed types that
+    CUDA may refuse."""
     found = {}
     length, steps = (32, 3) if args.cpu else (128, 6)
     for name, settings in {
@@ -266,12 +450,22 @@ def stage_others():
         "lora, bf16": ['method.name="lora"', 'training.precision="bf16"'],
         "adapter, fp32": ['method.name="adapter"'],
         "adapter, bf16": ['method.name="adapter"', 'training.precision="bf16"'],
-        "checkpointing, bf16": ["training.gradient_checkpointing=true", 'training.precision="bf16"'],
-        "cached layers, bf16": ["training.cache_frozen_layers=true", 'bitfit.layers="1-"' if args.cpu else 'bitfit.layers="8-"', 'training.precision="bf16"'],
+        "checkpointing, bf16": [
+            "training.gradient_checkpointing=true",
+            'training.precision="bf16"',
+        ],
+        "cached layers, bf16": [
+            "training.cache_frozen_layers=true",
+            'bitfit.layers="1-"' if args.cpu else 'bitfit.layers="8-"',
+            'training.precision="bf16"',
+        ],
     }.items():
         try:
             run = ours("others", length, 8, steps, *settings, timeout=60)
-            found[name] = {"ok": True, "warnings": [line for line in run["stderr"].splitlines() if "arning" in line][:3]}
+            found[name] = {
+                "ok": True,
+                "warnings": [line for line in run["stderr"].splitlines() if "arning" in line][:3],
+            }
         except Exception as error:
             found[name] = {"ok": False, "error": str(error)[-400:]}
         say(name, found[name])
@@ -279,15 +473,31 @@ def stage_others():
 
 
 def table():
-    lines = ["", f"{'':28}{'ours ms':>9}{'Python ms':>11}{'ratio':>7}{'ours tok/s':>12}{'Py tok/s':>11}{'ours MiB':>10}{'Py MiB':>9}"]
+    heads = [("ours ms", 9), ("Python ms", 11), ("ratio", 7), ("ours tok/s", 12)]
+    heads += [("Py tok/s", 11), ("ours MiB", 10), ("Py MiB", 9)]
+    lines = ["", " " * 28 + "".join(f"{head:>{width}}" for head, width in heads)]
     for r in results["rows"]:
-        name = f"{r['what']} {r['precision']} {r['batch']}x{r['length']}{' natural' if r['natural'] else ''}"
-        lines.append(f"{name:28}{r['ours_ms']:>9.2f}{r['python_ms']:>11.2f}{r['python_ms'] / r['ours_ms']:>7.2f}{r['ours_tokens']:>12.0f}{r['python_tokens']:>11.0f}{r['ours_gpu_mib']:>10.0f}{r['python_gpu_mib']:>9.0f}")
+        natural = " natural" if r["natural"] else ""
+        name = f"{r['what']} {r['precision']} {r['batch']}x{r['length']}{natural}"
+        times = f"{r['ours_ms']:>9.2f}{r['python_ms']:>11.2f}{r['python_ms'] / r['ours_ms']:>7.2f}"
+        speeds = f"{r['ours_tokens']:>12.0f}{r['python_tokens']:>11.0f}"
+        memory = f"{r['ours_gpu_mib']:>10.0f}{r['python_gpu_mib']:>9.0f}"
+        lines.append(f"{name:28}{times}{speeds}{memory}")
     return "\n".join(lines)
 
 
 def main():
-    stages = {"environment": stage_environment, "tests": stage_tests, "prepare": prepare, "losses": stage_losses, "others": stage_others, "kernels": stage_kernels, "same bytes": stage_same_bytes, "speed": stage_speed, "memory": stage_memory}
+    stages = {
+        "environment": stage_environment,
+        "tests": stage_tests,
+        "prepare": prepare,
+        "losses": stage_losses,
+        "others": stage_others,
+        "kernels": stage_kernels,
+        "same bytes": stage_same_bytes,
+        "speed": stage_speed,
+        "memory": stage_memory,
+    }
     chosen = [name for name in args.only.split(",") if name] or list(stages)
     for name in chosen:
         if left() < 20:
@@ -299,7 +509,10 @@ def main():
         except Exception as error:
             outcome = {"failed": f"{type(error).__name__}: {error}"[-2000:]}
             (OUT / f"failed-{name.replace(' ', '-')}.txt").write_text(traceback.format_exc())
-        results["stages"][name] = {"seconds": round(time.monotonic() - began, 1), "outcome": outcome}
+        results["stages"][name] = {
+            "seconds": round(time.monotonic() - began, 1),
+            "outcome": outcome,
+        }
         say(name, json.dumps(results["stages"][name])[:1500])
         save()
     print(table())
