@@ -55,7 +55,7 @@ impl Drop for Lock {
 }
 
 /// Checks, before `path` is written, that each locked directory above `path` is still the one that
-/// this process locked. Somebody may have moved a directory away and put another in its place.
+/// this process locked. A user may have moved a directory away and put another in its place.
 ///
 /// Errs with [`Error::Moved`].
 pub fn check(path: &Path) -> Result<()> {

@@ -18,7 +18,7 @@ pub fn map<'a, T: Sync, R: Send>(
 }
 
 /// The shared thread pool, with one thread per processor (or `RAYON_NUM_THREADS`), or a half, a
-/// quarter, ... of the processors if the system refuses so many. `None` if every attempt fails.
+/// quarter, ... of the processors if the system refuses more. `None` if every attempt fails.
 fn pool() -> Option<&'static ThreadPool> {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     let build = || {

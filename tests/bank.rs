@@ -1,4 +1,5 @@
-//! Tasks of one base in mixed batches: each sequence has the logits that it has with its task alone.
+//! Tasks of one base in mixed batches: each sequence has the logits that it has with its task
+//! alone.
 
 use crate::common::{TINY, golden_dir};
 use bitfit::bank::{Bank, Task};

@@ -143,7 +143,8 @@ impl Scratch {
 
 /// What a command gave, and its peak resident memory in MiB.
 ///
-/// Linux's /proc is asked every 2 ms while the process lives: getrusage's figure starts from the parent's.
+/// Linux's /proc is asked every 2 ms while the process lives: getrusage's figure starts from the
+/// parent's.
 pub fn measured(command: &mut Command) -> (Output, u64) {
     let child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -178,8 +179,9 @@ pub fn reviews(rows: usize, seed: usize) -> String {
     text
 }
 
-/// Writes a Parquet file of `texts` and the column `label`, whose Parquet type is `field`, with `values`. Those of lists have
-/// `levels` of definition and repetition; `names` are the names of the classes, as Hugging Face's `ClassLabel` has them.
+/// Writes a Parquet file of `texts` and the column `label`, whose Parquet type is `field`, with
+/// `values`. Those of lists have `levels` of definition and repetition; `names` are the names of
+/// the classes, as Hugging Face's `ClassLabel` has them.
 pub fn write_parquet<T: DataType>(
     path: &Path,
     texts: &[&str],

@@ -1,4 +1,5 @@
-//! Methods side by side: the grid, the statistics, runs that are skipped, resumed and passed over, the report.
+//! Methods side by side: the grid, the statistics, runs that are skipped, resumed and passed over,
+//! the report.
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, stdout, succeeded, tiny_base};
 use bitfit::compare::stats::{Discordant, Spread, holm, paired_t};

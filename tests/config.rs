@@ -140,7 +140,8 @@ fn shipped_configurations_are_right() {
     assert_eq!(count, 11);
 }
 
-/// Files with the official headers, two rows each: every configuration finds the texts and the labels in them.
+/// Files with the official headers, two rows each: every configuration finds the texts and the
+/// labels in them.
 #[test]
 fn glues_configurations_find_glues_columns() {
     let nli = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label";

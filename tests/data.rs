@@ -156,11 +156,13 @@ fn what_is_wrong_is_named_with_file_and_line() {
     assert!(error.contains("nowhere.csv") && error.contains("No such file"), "{error}");
 }
 
-/// GLUE's tables: no quoting, sometimes a byte order mark, sometimes no header, sometimes no end of the last line.
+/// GLUE's tables: no quoting, sometimes a byte order mark, sometimes no header, sometimes no end of
+/// the last line.
 #[test]
 fn glues_own_layout_is_read_whole() {
     let scratch = Scratch::new();
-    // A quote that opens a field and closes lines later, as in MRPC and STS-B: a reader that minds quotes makes one row of three.
+    // A quote that opens a field and closes lines later, as in MRPC and STS-B: a reader that minds
+    // quotes makes one row of three.
     let mrpc = "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t7\t8\t\"He said so .\tHe said it .\r\n0\t9\t10\tShe left .\tShe \"\"stayed .\r\n1\t11\t12\t\"Gone\" , they say .\tThey say \"gone\r\n";
     let path = scratch.write("MRPC/train.tsv", mrpc);
     let of = |text: &str, pair: Option<&str>, label: &str| Columns {
@@ -193,7 +195,8 @@ fn glues_own_layout_is_read_whole() {
     assert!(error.contains("text_column") && error.contains("a column's number"), "{error}");
     let error = wrong(&Columns { header: false, ..of("5", None, "2") });
     assert!(error.contains("dev.tsv:1") && error.contains("no column 5; there are 4"), "{error}");
-    // A quote that is not closed eats rows: that is said, whatever is to be skipped. And lines are counted right.
+    // A quote that is not closed eats rows: that is said, whatever is to be skipped. And lines are
+    // counted right.
     let path = scratch.write("quote.csv", "text,label\nc,x\n\"b,y\nd,x\ne,y\n");
     let error = read(&path, &Columns { skip_bad_rows: true, ..columns() }).unwrap_err().to_string();
     assert!(error.contains("quote.csv:3: a quote opens a cell here"), "{error}");
@@ -232,7 +235,8 @@ fn parquet_is_read_with_the_names_of_its_classes() {
         labels: LabelColumns::One { name: name.into(), separator: None },
         ..columns()
     };
-    // In the order of the file, which is not that of the names; and numbers where names are not asked for.
+    // In the order of the file, which is not that of the names; and numbers where names are not
+    // asked for.
     let table = data::read(&path, &one("topics")).unwrap();
     let topics = Labels::of(TaskType::MultiLabel, &path, &table, false).unwrap();
     assert_eq!(
@@ -286,7 +290,8 @@ fn parquet_is_read_with_the_names_of_its_classes() {
     assert!(read(&text, &columns()).is_err());
 }
 
-/// Damaged anywhere: rows, or an error that names the file; the library's own panics, of which there are some, are errors too.
+/// Damaged anywhere: rows, or an error that names the file; the library's own panics, of which
+/// there are some, are errors too.
 #[test]
 fn a_damaged_parquet_file_is_an_error() {
     let bytes = std::fs::read(golden_dir().join("hub.parquet")).unwrap();
@@ -328,7 +333,8 @@ fn a_damaged_parquet_file_is_an_error() {
     assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
 }
 
-/// Ten thousand columns of labels: nothing may look for each column in each row among all the others.
+/// Ten thousand columns of labels: nothing may look for each column in each row among all the
+/// others.
 #[test]
 fn many_columns_of_labels_are_read_in_time() {
     let scratch = Scratch::new();
@@ -462,7 +468,8 @@ fn labels_go_by_name_or_number() {
     assert!(error.contains("x.tsv:3") && error.contains("expected one of 1, 2 ("), "{error}");
 }
 
-/// A label of Parquet is what it is in other formats, whatever its type; what cannot be one is refused.
+/// A label of Parquet is what it is in other formats, whatever its type; what cannot be one is
+/// refused.
 #[test]
 fn a_label_of_every_parquet_type_is_a_name_or_an_error() {
     let scratch = Scratch::new();
@@ -546,7 +553,8 @@ fn a_class_number_that_the_file_has_no_name_for_is_an_error() {
     refuse([0, 1], ["x", "x"], "one name for several classes");
 }
 
-/// Files of one row per list of 0 and 1: JSONL, a CSV with a separator, and Parquet of whole numbers, of fractions and of truth values.
+/// Files of one row per list of 0 and 1: JSONL, a CSV with a separator, and Parquet of whole
+/// numbers, of fractions and of truth values.
 fn files_of_lists(scratch: &Scratch, lists: &[&[u8]]) -> Vec<(std::path::PathBuf, Columns)> {
     let text = |list: &[u8], between: &str| {
         list.iter().map(u8::to_string).collect::<Vec<_>>().join(between)
@@ -592,7 +600,8 @@ fn files_of_lists(scratch: &Scratch, lists: &[&[u8]]) -> Vec<(std::path::PathBuf
     files
 }
 
-/// 0 or 1 for each label, as Python's trainers take several labels: labels as the lists say, never two labels called 0 and 1.
+/// 0 or 1 for each label, as Python's trainers take several labels: labels as the lists say, never
+/// two labels called 0 and 1.
 #[test]
 fn a_list_of_0_and_1_says_which_labels_a_row_has() {
     let scratch = Scratch::new();
@@ -1005,7 +1014,8 @@ fn labels_that_may_mean_something_else_are_noticed() {
     assert_eq!(targets(&["a", "b"]).unwrap(), [has(0), has(1)]);
 }
 
-/// What lists mean is decided by the whole file: rows that were split off or drawn may look like something else.
+/// What lists mean is decided by the whole file: rows that were split off or drawn may look like
+/// something else.
 #[test]
 fn class_numbers_stay_what_they_are_when_rows_are_split_off() {
     let scratch = Scratch::new();
@@ -1127,7 +1137,8 @@ fn many_labels_need_little_memory() {
     assert!(peak < base + 1024, "{peak} MiB, and inspect {base}");
 }
 
-/// The fingerprint by which `--resume` knows its rows has a byte for each label, however targets are kept.
+/// The fingerprint by which `--resume` knows its rows has a byte for each label, however targets
+/// are kept.
 #[test]
 fn the_fingerprint_of_several_labels_is_that_of_truth_values() {
     use sha2::Digest;
@@ -1349,13 +1360,15 @@ fn a_tokenizers_settings_are_obeyed() {
         [cls].into_iter().chain(texts.iter().map(|piece| id(piece))).chain([sep]).collect()
     };
     assert_eq!(whole("badfilm [MASK]"), pieces(&["bad", "##f", "##i", "##l", "##m", "[MASK]"]));
-    // Special tokens of any name are found in the midst of words, and in the case that they are written in.
+    // Special tokens of any name are found in the midst of words, and in the case that they are
+    // written in.
     config(
         "{\"additional_special_tokens\": [\"film\"], \"bos_token\": {\"content\": \"plot\", \"lstrip\": true}}",
     );
     assert_eq!(whole("badfilm Film  plot"), pieces(&["bad", "film", "film", "plot"]));
     assert_eq!(whole("badFilm"), pieces(&["bad", "##f", "##i", "##l", "##m"]));
-    // special_tokens_map.json is later than tokenizer_config.json, unless that lists all added tokens itself.
+    // special_tokens_map.json is later than tokenizer_config.json, unless that lists all added
+    // tokens itself.
     scratch.write("base/special_tokens_map.json", "{\"cls_token\": \"plot\"}");
     assert_eq!(whole("bad"), [id("plot"), id("bad"), sep]);
     // Whatever id that says, one of the vocabulary has the vocabulary's, and a new one the next.

@@ -185,7 +185,8 @@ fn what_a_method_adds_takes_no_memory_before_its_tensors_are_compared() {
     }
 }
 
-/// A delta with one more tensor, of `bytes` zeros that take no place on the disk; with a right checksum.
+/// A delta with one more tensor, of `bytes` zeros that take no place on the disk; with a right
+/// checksum.
 fn sparse(path: &Path, delta: &Delta, name: &str, bytes: usize) {
     let small = delta.to_bytes().unwrap();
     let length = u64::from_le_bytes(*small.first_chunk().unwrap()) as usize;

@@ -1,4 +1,5 @@
-//! What is written from the code: the schema, the configuration's reference, the manual's pages, completions; help.
+//! The files that are written from the code: schemas, the configuration's reference, manual pages
+//! and completions; and the help.
 
 use crate::common::{Scratch, refused, root, stdout, succeeded};
 use bitfit::config::{self, Run};
@@ -38,7 +39,7 @@ fn documents_are_those_of_the_code() {
     for (name, bytes) in &written {
         assert!(
             kept.get(name) == Some(bytes),
-            "docs/{} is not what the code says: target/release/bitfit docs docs",
+            "docs/{} differs from the code; run target/release/bitfit docs docs",
             name.display()
         );
     }
@@ -47,11 +48,11 @@ fn documents_are_those_of_the_code() {
             .keys()
             .filter(|name| name.starts_with(folder) && !written.contains_key(*name))
             .collect();
-        assert!(strays.is_empty(), "of no command: {strays:?}");
+        assert!(strays.is_empty(), "no command has these: {strays:?}");
     }
 }
 
-/// By `mandoc -Tlint` where there is one, and by what it says first.
+/// Checked by `mandoc -Tlint` if it is installed, and by its most frequent complaints.
 #[test]
 fn the_manuals_pages_are_clean() {
     let pages = shipped(&root().join("docs/man"), "1");
@@ -71,7 +72,7 @@ fn the_manuals_pages_are_clean() {
     }
 }
 
-/// The files of an ending in a folder and those below it.
+/// The files with an ending in a folder and its subfolders.
 fn shipped(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = tree(folder).into_keys().map(|name| folder.join(name)).collect();
     found.retain(|path| path.extension().is_some_and(|e| e == ending));
@@ -133,7 +134,7 @@ fn the_schema_refuses_what_the_program_refuses() {
             .fold(String::new(), |a, l| a + l + "\n");
         assert!(!validator.is_valid(&as_json(&text)), "{missing}");
     }
-    // And takes what it takes: other names, both forms of class weights.
+    // The schema takes what the program takes: other names, both forms of class weights.
     for line in [
         "lr_scheduler_type = \"constant_with_warmup\"",
         "class_weights = [1, 2.5]",
@@ -151,7 +152,7 @@ fn the_schema_refuses_what_the_program_refuses() {
     }
 }
 
-/// Each bound in the schema is one in the program: beyond it, both refuse.
+/// Each bound in the schema is a bound in the program: both refuse values beyond it.
 #[test]
 fn bounds_in_the_schema_are_the_programs() {
     let (scratch, schema, validator) = (Scratch::new(), config::schema(), validator());
@@ -200,7 +201,7 @@ fn help_teaches() {
     for part in ["bitfit predict --run", "HF_TOKEN", "Exit codes", "delta"] {
         assert!(all.contains(part), "{part}: {all}");
     }
-    assert!(!all.contains("\n  docs "), "it is for who writes bitfit");
+    assert!(!all.contains("\n  docs "), "the command is for developers of bitfit");
     let commands = all.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names: Vec<&str> = commands
         .take_while(|line| !line.is_empty())
@@ -213,7 +214,7 @@ fn help_teaches() {
         let text = help(&[name, "--help"]);
         assert!(text.contains("Examples:\n  bitfit"), "{name}: {text}");
     }
-    // The smallest configuration in it is one.
+    // The smallest configuration in the help is valid.
     let text = help(&["train", "--help"]);
     let (_, lesson) = text.split_once("The smallest configuration:\n").unwrap();
     let (lesson, _) = lesson.split_once("\n\n").unwrap();

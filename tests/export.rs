@@ -1,4 +1,5 @@
-//! A task for Python, and how tasks differ. That Python loads it is for scripts/check_export.py to show.
+//! A task for Python, and how tasks differ. That Python loads it is for scripts/check_export.py to
+//! show.
 
 use crate::common::{Scratch, TINY, refused, succeeded};
 use bitfit::delta::Delta;
@@ -126,7 +127,8 @@ fn changes_are_shown_by_place_and_layer() {
     }
 }
 
-/// AdamW's first step is the rate itself wherever there is a gradient, so the rates of the groups can be read off.
+/// AdamW's first step is the rate itself wherever there is a gradient, so the rates of the groups
+/// can be read off.
 #[test]
 fn each_group_learns_at_its_own_rate() {
     let scratch = Scratch::new();

@@ -1,4 +1,5 @@
-//! What files, file systems and other processes do to a run: it ends in the same bytes, or with an error that says what happened.
+//! What files, file systems and other processes do to a run: it ends in the same bytes, or with an
+//! error that says what happened.
 
 use crate::common::{Scratch, refused, reviews, stderr, succeeded};
 use crate::{resume, tracking};
@@ -81,7 +82,8 @@ fn left_over(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Kills `begin` at each of its operations, hands its directory to `end`, and returns how many operations there were.
+/// Kills `begin` at each of its operations, hands its directory to `end`, and returns how many
+/// operations there were.
 fn killed_at_each(begin: &(dyn Fn(u64) -> Output + Sync), end: &(dyn Fn(u64) + Sync)) -> u64 {
     let every_second = |first: u64| {
         for number in (first..).step_by(2) {
@@ -565,7 +567,8 @@ fn what_no_rate_can_help_is_not_blamed_on_the_rate() {
     refused(&output, 1, &["whole/model.safetensors", tensor, "holds NaN or infinity"]);
 }
 
-/// Writes an infinite number into a safetensors file's tensor whose name ends with `tensor`, as a damaged conversion leaves it.
+/// Writes an infinite number into a safetensors file's tensor whose name ends with `tensor`, as a
+/// damaged conversion leaves it.
 fn make_infinite(file: &Path, tensor: &str) {
     let mut text = bytes(file.to_owned());
     let length = u64::from_le_bytes(text[..8].try_into().unwrap()) as usize;

@@ -50,8 +50,8 @@ fn owned(rows: &[(&str, &str)]) -> Vec<(String, String)> {
     rows.iter().map(|(text, label)| (text.to_string(), label.to_string())).collect()
 }
 
-/// 10,000 files of scripts/make_golden_csv.py: the same rows as Python's csv module, or an error where it has one; and an error too where
-/// rows have more or fewer cells than the header.
+/// 10,000 files of scripts/make_golden_csv.py: the same rows as Python's csv module, or an error
+/// where it has one; and an error too where rows have more or fewer cells than the header.
 #[test]
 fn a_csvs_rows_are_those_that_python_reads() {
     let packed = std::fs::read(golden_dir().join("csv.jsonl.gz")).unwrap();
@@ -622,7 +622,8 @@ fn lying(path: &Path, codec: Compression) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Small files that hold much: refused, with a peak of resident memory at most 1 GiB above what the base alone takes.
+/// Small files that hold much: refused, with a peak of resident memory at most 1 GiB above what the
+/// base alone takes.
 #[test]
 fn a_bomb_is_refused_before_it_takes_memory() {
     let scratch = Scratch::new();
@@ -793,7 +794,8 @@ fn a_bomb_is_refused_before_it_takes_memory() {
     assert_eq!(data::read(&path, &labelled()).unwrap().rows.len(), 20_000);
 }
 
-/// Standard input of a text a line is answered before its end, as today; a pipe that a shell made is read like a file.
+/// Standard input of a text a line is answered before its end, as today; a pipe that a shell made
+/// is read like a file.
 #[test]
 fn lines_of_a_pipe_are_answered() {
     let scratch = Scratch::new();

@@ -243,7 +243,8 @@ fn each_subset_of_the_paper_is_exactly_its_biases() {
         let embeddings = format!("{kind}.embeddings.LayerNorm.bias");
         let found = encoder_biases(kind, &[Term::EmbeddingsLayerNorm], None);
         assert_eq!(found, std::slice::from_ref(&embeddings));
-        // Query and intermediate, the paper's half: with layers named, the embeddings' LayerNorm is in none.
+        // Query and intermediate, the paper's half: with layers named, the embeddings' LayerNorm is
+        // in none.
         let half = encoder_biases(kind, &[Term::Query, Term::Intermediate], None);
         assert_eq!(half.len(), 4);
         let mut all: Vec<String> = TERMS
@@ -258,7 +259,8 @@ fn each_subset_of_the_paper_is_exactly_its_biases() {
     }
 }
 
-/// At BERT's widths the paper's query and intermediate are somewhat less than half of the encoder's biases.
+/// At BERT's widths the paper's query and intermediate are somewhat less than half of the encoder's
+/// biases.
 #[test]
 fn query_and_intermediate_are_the_papers_half() {
     let config = config("bert", 12, 768, 3072, 10);

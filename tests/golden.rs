@@ -78,8 +78,9 @@ fn logits_and_gradients_are_the_references(name: &str) {
     println!("{name}: largest relative difference of a gradient: {worst:.1e}");
 }
 
-/// q.(k + b_k) = q.k + q.b_k adds the same number to the score of every key, and softmax ignores what all scores share. So
-/// the key bias has no effect and no gradient but rounding: with fp64's rounding it is a billion times smaller still.
+/// q.(k + b_k) = q.k + q.b_k adds the same number to the score of every key, and softmax ignores
+/// what all scores share. So the key bias has no effect and no gradient but rounding: with fp64's
+/// rounding it is a billion times smaller still.
 #[test]
 fn the_key_bias_has_no_gradient() {
     let share = |base: &TaskModel, layer: i64| {
@@ -219,7 +220,8 @@ fn dropout_does_not_depend_on_the_batch() {
     );
 }
 
-/// One flat parameter must take the steps that PyTorch's AdamW takes on each tensor: here against libtorch's own, tensor by tensor.
+/// One flat parameter must take the steps that PyTorch's AdamW takes on each tensor: here against
+/// libtorch's own, tensor by tensor.
 #[test]
 fn the_flat_optimizer_takes_adamws_steps() {
     use tch::nn::OptimizerConfig;
@@ -280,7 +282,8 @@ fn the_flat_optimizer_takes_adamws_steps() {
                 loss.double_value(&[])
             })
             .collect();
-        // Nothing frozen moves by a bit, and everything that trains does; the key biases only by what rounding gives them.
+        // Nothing frozen moves by a bit, and everything that trains does; the key biases only by
+        // what rounding gives them.
         let before = tiny_base().store.variables();
         for parameter in plan.parameters().iter().filter(|p| !p.name.ends_with("key.bias")) {
             let moved = before[&parameter.name] != base.store.variables()[&parameter.name];

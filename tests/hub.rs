@@ -102,7 +102,8 @@ fn model(id: &str) -> Repo {
     Repo::model(id).commit(names.map(|name| from.file(name).clone()))
 }
 
-/// configs/imdb.toml as it is shipped: from an empty cache, from a full one without a network, and from a pinned commit.
+/// configs/imdb.toml as it is shipped: from an empty cache, from a full one without a network, and
+/// from a pinned commit.
 #[test]
 fn the_imdb_example_needs_nothing_prepared() {
     let hub = Hub::imdb();
@@ -174,7 +175,8 @@ fn what_the_hub_refuses_is_told() {
     fails(&inspect("meta/closed", &[("HF_TOKEN", "wrong")]), &["gated", "has not been granted"]);
     fails(&inspect("own/secret", &[]), &["no such model on the Hub", "may be private"]);
     hub.rename("models", "old/name", "own/secret");
-    // The token opens it, after a renaming too, and is not shown to the host of the large files, which refuses one.
+    // The token opens it, after a renaming too, and is not shown to the host of the large files,
+    // which refuses one.
     succeeded(&inspect("meta/closed", &[("HF_TOKEN", "open")]));
     std::fs::write(home.path("token"), "mine\n").unwrap();
     let token = home.path("token");
@@ -313,7 +315,8 @@ fn the_cache_is_where_the_environment_says() {
     assert!(stderr(&output).contains("set HF_HOME, or HOME"), "{}", stderr(&output));
 }
 
-/// The first of HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE that is set decides; of data sets HF_DATASETS_OFFLINE too.
+/// The first of HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE that is set decides; of data sets
+/// HF_DATASETS_OFFLINE too.
 #[test]
 fn offline_is_what_pythons_variables_say() {
     let hub = Hub::imdb();
@@ -361,7 +364,8 @@ fn the_token_is_where_python_looks_for_it() {
     fails(&inspect(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), &["no such model"]);
 }
 
-/// Neither the token nor a password in HF_ENDPOINT is in what is printed or kept, however much is printed.
+/// Neither the token nor a password in HF_ENDPOINT is in what is printed or kept, however much is
+/// printed.
 #[test]
 fn secrets_stay_secret() {
     let hub = Hub::imdb();
@@ -438,7 +442,8 @@ fn two_processes_fill_one_cache() {
     assert_eq!(hub.requests().iter().filter(|r| r.cdn && r.method == "GET").count(), 1);
 }
 
-/// Where the authors' files are no Parquet, the Hub's own conversion is read, and its commit pinned.
+/// Where the authors' files are no Parquet, the Hub's own conversion is read, and its commit
+/// pinned.
 #[test]
 fn the_hubs_conversion_to_parquet_is_found() {
     let hub = Hub::imdb();

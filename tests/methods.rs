@@ -1,4 +1,5 @@
-//! The methods that BitFit is compared with, against transformers, peft and AdapterHub's adapters (scripts/make_golden_methods.py).
+//! The methods that BitFit is compared with, against transformers, peft and AdapterHub's adapters
+//! (scripts/make_golden_methods.py).
 
 use crate::common::{
     Scratch, TINY, device, golden, refused, root, sequences, stdout, succeeded, tiny,
@@ -158,7 +159,8 @@ fn delta(scratch: &Scratch, run: &str) -> BTreeSet<String> {
     Tensor::read_safetensors(path).unwrap().into_iter().map(|(name, _)| name).collect()
 }
 
-/// The methods as somebody would ask for them, each with a name of a tensor that it trains and a group that it is in.
+/// The methods as somebody would ask for them, each with a name of a tensor that it trains and a
+/// group that it is in.
 const ASKED: [(&str, &[&str], &str, &str); 7] = [
     ("bitfit", &[], "bert.encoder.layer.0.output.dense.bias", "feedforward"),
     (
@@ -268,7 +270,8 @@ fn a_step_costs_what_trains_in_it() {
     let head = cost("full", &Method::Head);
     assert_eq!((head.backward, head.forward), (0.0, bitfit.forward));
     let lora = cost("lora", &lora(4, 8.0, &[]));
-    // Two layers of 20 tokens, and one whose query is the first token's alone: of rank 4, at H = 32.
+    // Two layers of 20 tokens, and one whose query is the first token's alone: of rank 4, at H =
+    // 32.
     let added = 4.0 * 2.0 * 32.0 * (2.0 * 2.0 * 20.0 + 1.0 + 20.0);
     assert_eq!(lora.forward, bitfit.forward + added);
     assert_eq!(lora.lowest_layer, Some(0));
@@ -369,7 +372,8 @@ fn keys_of_another_method_are_refused() {
     );
 }
 
-/// Comparisons are paired: one seed, one head, whatever the method; and what LoRA adds is nothing at first.
+/// Comparisons are paired: one seed, one head, whatever the method; and what LoRA adds is nothing
+/// at first.
 #[test]
 fn a_seed_draws_the_same_head_for_every_method() {
     let drawn = |name: &str, method: &Method, seed| {
@@ -423,7 +427,8 @@ fn a_seed_draws_the_same_head_for_every_method() {
     }
 }
 
-/// LoRA's dropout is a function of seed, epoch and row like every other, and each layer has its own.
+/// LoRA's dropout is a function of seed, epoch and row like every other, and each layer has its
+/// own.
 #[test]
 fn loras_dropout_belongs_to_the_row() {
     use bitfit::data::{DropoutKeys, Example, Target};
@@ -572,7 +577,8 @@ fn wave(shape: &[i64], bound: f64) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// The whole way, from the TOML to the predictions, beside the Python way: the same rows, the same start, no dropout.
+/// The whole way, from the TOML to the predictions, beside the Python way: the same rows, the same
+/// start, no dropout.
 #[test]
 fn a_hundred_steps_have_the_references_losses_and_predictions() {
     let model = root().join("models/all-MiniLM-L6-v2");

@@ -1,4 +1,5 @@
-//! `config.json`: what of it is obeyed, what is taken where it is silent, and what is refused; classifiers that were saved whole.
+//! `config.json`: what of it is obeyed, what is taken where it is silent, and what is refused;
+//! classifiers that were saved whole.
 
 use crate::common::{Scratch, golden, golden_dir, refused, stderr, stdout, succeeded};
 use bitfit::models::{Architecture, ModelConfig, Task, Verdict, verdicts};
@@ -6,7 +7,8 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 use tch::Tensor;
 
-/// What is made of a `config.json`, remarks aside: the model and, with a head in the weights, its task. An error is its message.
+/// What is made of a `config.json`, remarks aside: the model and, with a head in the weights, its
+/// task. An error is its message.
 fn made_of(folder: &Path, config: &Value) -> Result<String, String> {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let model = ModelConfig::read(folder, || Ok(vec![])).map_err(|error| error.to_string())?;
@@ -26,7 +28,8 @@ fn plain(architecture: Architecture) -> Value {
     json!({"model_type": architecture.model_type(), "architectures": [architecture.class()]})
 }
 
-/// What scripts/make_golden_config.py found: for each version of transformers, and each architecture, keys with their defaults.
+/// What scripts/make_golden_config.py found: for each version of transformers, and each
+/// architecture, keys with their defaults.
 fn of_transformers(architecture: Architecture) -> Vec<(String, Map<String, Value>)> {
     let text = std::fs::read_to_string(golden_dir().join("config.json")).unwrap();
     let versions: Map<String, Value> = serde_json::from_str(&text).unwrap();
@@ -54,7 +57,8 @@ fn every_key_that_transformers_writes_has_a_verdict() {
     }
 }
 
-/// What is called obeyed changes something, and what is called without effect changes nothing, whatever it says.
+/// What is called obeyed changes something, and what is called without effect changes nothing,
+/// whatever it says.
 #[test]
 fn the_verdicts_are_kept() {
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +234,8 @@ fn an_inferred_model_is_said_and_predicts_the_same() {
     refused(&predict(), 1, &["model_type: found nothing", "add, say, \"model_type\": \"bert\""]);
 }
 
-/// A classifier of three labels, saved whole: `base` of a scratch folder, with the head of the golden files.
+/// A classifier of three labels, saved whole: `base` of a scratch folder, with the head of the
+/// golden files.
 fn with_head(name: &str) -> Scratch {
     let scratch = Scratch::of(name);
     let path = scratch.path("base/model.safetensors");

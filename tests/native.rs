@@ -114,8 +114,9 @@ fn textbook_attention(
     Tensor::cat(&parts, 0)
 }
 
-/// Packed attention against the textbook's, forward and gradients: sequences of one token, of more than a block, with and without
-/// dropout, for all rows and for the first ones alone (of the last none), on the fast path (fp32) and on the one of other devices (fp64).
+/// Packed attention against the textbook's, forward and gradients: sequences of one token, of more
+/// than a block, with and without dropout, for all rows and for the first ones alone (of the last
+/// none), on the fast path (fp32) and on the one of other devices (fp64).
 #[test]
 fn packed_attention_agrees_with_the_textbooks() {
     let tokens = [0i64, 5, 6, 18, 18 + 131];
@@ -186,7 +187,8 @@ fn attention_refuses_what_does_not_fit() {
     }
 }
 
-/// What activates a product in one pass against the operations it stands for, over all that a float is likely to be.
+/// What activates a product in one pass against the operations it stands for, over all that a float
+/// is likely to be.
 #[test]
 fn bias_and_activation_agree_with_plain_operations() {
     for (name, activation) in Activation::NAMES {
@@ -236,7 +238,8 @@ fn bias_and_activation_agree_with_plain_operations() {
     }
 }
 
-/// Bias, dropout, residual and LayerNorm in one pass against the operations, one after the other; with a weight that trains, too.
+/// Bias, dropout, residual and LayerNorm in one pass against the operations, one after the other;
+/// with a weight that trains, too.
 #[test]
 fn residual_and_layer_norm_agree_with_plain_operations() {
     for (rows, columns) in [(1, 8), (5, 33), (250, 384)] {

@@ -20,7 +20,8 @@ use tch::Tensor;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Each epoch visits each row once, wherever a run is taken up in it, and no step takes more than it may.
+    /// Each epoch visits each row once, wherever a run is taken up in it, and no step takes more
+    /// than it may.
     #[test]
     fn every_row_is_visited_once_an_epoch(
         lengths in vec(2usize..40, 1..200),
@@ -112,7 +113,8 @@ proptest! {
         let _ = RunConfig::read(&path, &[]);
     }
 
-    /// Labels that are learned from one list and met in another end in the classes that the rule below gives, or in an error.
+    /// Labels that are learned from one list and met in another end in the classes that the rule
+    /// below gives, or in an error.
     #[test]
     fn labels_of_any_two_lists_are_the_classes_of_the_rule(
         first in vec(prop::sample::select(spellings()), 1..7),
@@ -233,7 +235,8 @@ proptest! {
     }
 }
 
-/// Labels by what they look like: each line has spellings of one, and the number that it is, if it is one.
+/// Labels by what they look like: each line has spellings of one, and the number that it is, if it
+/// is one.
 type Group = (Option<f64>, &'static [&'static str]);
 const GROUPS: [Group; 15] = [
     (None, &["spam", "Spam", "SPAM"]),

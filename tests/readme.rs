@@ -1,4 +1,4 @@
-//! What README and docs/ say: their commands, the shipped configurations, keys, messages and links.
+//! Commands, keys, messages and links in README and docs/; the shipped configurations.
 
 use crate::common::{reviews, root};
 use crate::standin::{Hub, long_bert};
@@ -28,7 +28,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The contents of the code blocks of a language.
+/// The contents of the code blocks in one language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut found = vec![];
     let mut lines = text.lines();
@@ -43,8 +43,9 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     found
 }
 
-/// A folder laid out as the project's: the shipped configurations, a tiny BERT in place of the small one, a few rows in place of the
-/// data. What is there and need not run answers to its name: docker, pip, ..., and scripts/, which know their flags.
+/// A folder laid out as the project's: the shipped configurations, a tiny BERT in place of the
+/// small one, and a few rows in place of the data. Programs that need not run are replaced by
+/// stand-ins: docker, pip, ..., and scripts/, whose stand-ins check the flags.
 struct Project {
     folder: tempfile::TempDir,
     hub: Hub,
@@ -66,7 +67,7 @@ impl Project {
             copy(&root().join(folder), &project.path(folder));
         }
         long_bert(&project.path("models/all-MiniLM-L6-v2"));
-        // As many biases as the tiny BERT has.
+        // The number of biases that the tiny BERT has.
         let subsets = project.path("configs/compare/subsets.toml");
         std::fs::write(&subsets, read(&subsets).replace("11520", "115")).unwrap();
         for config in project.configs() {
@@ -87,7 +88,7 @@ impl Project {
             ("bitfit", env!("CARGO_BIN_EXE_bitfit")),
             ("bitfit-train", env!("CARGO_BIN_EXE_bitfit-train")),
         ] {
-            // Of a comparison the many runs are left out: tests/compare.rs has some.
+            // Comparisons only run with --dry-run: tests/compare.rs has whole ones.
             let text = format!(
                 "#!/bin/sh\ncase \"$1 $*\" in compare*--dry-run*) ;; compare*) set -- \"$@\" --dry-run ;; esac\nexec {binary} \"$@\"\n"
             );
@@ -137,7 +138,7 @@ impl Project {
         found
     }
 
-    /// Writes a few rows where a configuration says that its data is.
+    /// Writes a few rows to the data files that a configuration names.
     fn data_of(&self, config: &Path) {
         let config_text = read(config);
         let written: RunConfig = toml::from_str(&config_text).unwrap();
@@ -170,7 +171,7 @@ impl Project {
         }
     }
 
-    /// Runs lines of a shell, as a person in that folder would who has the binaries at hand.
+    /// Runs shell lines in the folder, with the binaries in the PATH.
     #[track_caller]
     fn shell(&self, lines: &str) {
         let mut command = Command::new("bash");
@@ -214,7 +215,7 @@ fn every_shipped_configuration_runs() {
 fn the_commands_in_the_documents_run() {
     let project = Project::new();
     for page in pages() {
-        // Each page for itself: a reader of one need not have followed another, but for a run to look at.
+        // The commands of a page must not depend on another page, except for one run to look at.
         let _ = std::fs::remove_dir_all(project.path("runs"));
         project
             .shell("bitfit-train --config configs/movie-reviews.toml --set training.max_steps=2");
@@ -224,7 +225,7 @@ fn the_commands_in_the_documents_run() {
     }
 }
 
-/// Every `section.key` that a page names is one.
+/// Every `section.key` that a page names exists.
 #[test]
 fn the_documents_name_keys_that_are_there() {
     fn keys(schema: &Value, prefix: &str, found: &mut BTreeSet<String>) {
@@ -251,13 +252,13 @@ fn the_documents_name_keys_that_are_there() {
             named.insert(found);
         }
     }
-    // A run's are all on the page that is written from the code; a grid's are told by hand.
+    // The generated page has all keys of a run. Hand-written pages must name all keys of a grid.
     for key in of_grids.difference(&of_runs).filter(|key| key.contains('.')) {
         assert!(named.contains(key), "no page names {key}");
     }
 }
 
-/// Messages in the page on them are those of the code.
+/// The messages in docs/troubleshooting.md are those of the code.
 #[test]
 fn troubles_are_called_as_the_program_calls_them() {
     fn sources(folder: &Path, text: &mut String) {

@@ -14,7 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tch::{Kind, Tensor};
 
-/// Everything that a run's numbers can depend on is in use: dropout, accumulation, a schedule, a last step that is short.
+/// Everything that a run's numbers can depend on is in use: dropout, accumulation, a schedule, a
+/// last step that is short.
 const ALL: &str = "gradient_accumulation_steps = 3\nper_device_train_batch_size = 5\nlr_scheduler_type = \"cosine\"\n\
                    warmup_ratio = 0.2\nlabel_smoothing_factor = 0.1\nclass_weights = \"balanced\"\n";
 
@@ -209,7 +210,8 @@ fn a_full_disk_in_the_middle_keeps_what_was_saved() {
     let most = |name: &str| bytes(&scratch, name).len();
     let saved = most("run/delta.safetensors")
         .max(most("run/checkpoints/step-000084/trainer_state.safetensors"));
-    // What grows is metrics.jsonl, and faster TensorBoard's events: a limit to the size of a file refuses it as a full disk does.
+    // What grows is metrics.jsonl, and faster TensorBoard's events: a limit to the size of a file
+    // refuses it as a full disk does.
     let limit = saved.div_ceil(512) + 1;
     assert!(limit * 512 < most("run/metrics.jsonl"), "{limit} {saved}");
     let command = format!(
@@ -326,7 +328,8 @@ fn a_batch_that_does_not_fit_is_split() {
         shell.spawn().unwrap()
     };
     let mut free = train("", "free");
-    // The most address space that it takes, in kB: a limit below that, as on a machine with less memory.
+    // The most address space that it takes, in kB: a limit below that, as on a machine with less
+    // memory.
     let mut most = 0u64;
     while free.try_wait().unwrap().is_none() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", free.id()));

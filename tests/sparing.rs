@@ -1,4 +1,5 @@
-//! Less memory and less time, to the same end: layers computed again, layers computed once, products in half precision.
+//! Less memory and less time, to the same end: layers computed again, layers computed once,
+//! products in half precision.
 
 use crate::common::{Scratch, refused, reviews, stderr, stdout, succeeded};
 use bitfit::error::Error;
@@ -167,7 +168,8 @@ fn predictions_are_made_in_the_precision_that_is_asked_for() {
     refused(&output, 2, &["int8", "fp32", "bf16", "fp16"]);
 }
 
-/// Threads that spin for long while they wait are slow beside another program's: libtorch is loaded with few spins, unless somebody says.
+/// Threads that spin for long while they wait are slow beside another program's: libtorch is loaded
+/// with few spins, unless somebody says.
 #[test]
 fn whoever_computes_has_threads_that_sleep_soon() {
     let scratch = Scratch::new();

@@ -1,7 +1,9 @@
-//! A stand-in for huggingface.co, on a port of this machine; large files come from a second port, as they come from another host there.
+//! A stand-in for huggingface.co, on a port of this machine; large files come from a second port,
+//! as they come from another host there.
 //!
-//! It answers as the Hub does to what huggingface_hub's `file_download.py` asks: the same paths, statuses, redirects and headers.
-//! It can also fail in the ways that networks, disks and people do.
+//! It answers as the Hub does to what huggingface_hub's `file_download.py` asks: the same paths,
+//! statuses, redirects and headers. It can also fail in the ways that networks, disks and people
+//! do.
 
 use crate::common::golden_dir;
 use parquet::basic::Compression;
@@ -241,7 +243,8 @@ impl Hub {
         hub
     }
 
-    /// With what configs/imdb.toml names, as it is on the Hub: the model under its new name, and small files from the Hub's cache.
+    /// With what configs/imdb.toml names, as it is on the Hub: the model under its new name, and
+    /// small files from the Hub's cache.
     pub fn imdb() -> Self {
         let hub = Self::new();
         hub.add(&distilbert());
@@ -268,7 +271,8 @@ impl Hub {
         self.shared.renamed.lock().unwrap().insert((kind, old.into()), new.into());
     }
 
-    /// Small files are redirected to `/api/resolve-cache/` of the same host, as the Hub does since 2025.
+    /// Small files are redirected to `/api/resolve-cache/` of the same host, as the Hub does since
+    /// 2025.
     pub fn small_files_from_cache(&self) {
         self.shared.cached.store(true, Ordering::SeqCst);
     }
@@ -683,7 +687,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The random DistilBERT, with the positions that the real one has, and the files beside it that are nothing to us.
+/// The random DistilBERT, with the positions that the real one has, and the files beside it that
+/// are nothing to us.
 pub fn distilbert() -> Repo {
     let read = |name: &str| std::fs::read(golden_dir().join("tiny-distilbert").join(name)).unwrap();
     let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
@@ -710,7 +715,8 @@ pub fn distilbert() -> Repo {
 /// A name, a shape and fp32 bytes.
 type Named = (String, Vec<usize>, Vec<u8>);
 
-/// A model's weights with so many positions, which repeat those that are there; or with those that are there.
+/// A model's weights with so many positions, which repeat those that are there; or with those that
+/// are there.
 fn widened(weights: &[u8], count: Option<usize>) -> Vec<Named> {
     let tensors = SafeTensors::deserialize(weights).unwrap();
     let widen = |(name, tensor): (String, TensorView<'_>)| {
@@ -777,7 +783,8 @@ pub fn long_bert(folder: &Path) {
     }
 }
 
-/// The film reviews: 1,200 to train on, 300 to be measured on, by class as they are there, and some without a class.
+/// The film reviews: 1,200 to train on, 300 to be measured on, by class as they are there, and some
+/// without a class.
 pub fn imdb() -> Repo {
     let classes = json!({"names": ["neg", "pos"], "_type": "ClassLabel"});
     let mut unlabelled = reviews(40, 3);
@@ -820,7 +827,8 @@ pub fn reviews(rows: usize, seed: u64) -> Vec<(String, i64)> {
     (0..rows).map(row).collect()
 }
 
-/// A Parquet file as the Hub has them: what `label` means is in the metadata. Two row groups, since real ones have several.
+/// A Parquet file as the Hub has them: what `label` means is in the metadata. Two row groups, since
+/// real ones have several.
 pub fn parquet(rows: &[(String, i64)], label: &Value) -> Vec<u8> {
     let schema = "message schema { OPTIONAL BYTE_ARRAY text (STRING); OPTIONAL INT64 label; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());

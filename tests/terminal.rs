@@ -1,4 +1,5 @@
-//! What is written to stderr and stdout: none of it ends a run, and none of what it quotes commands a terminal.
+//! What is written to stderr and stdout: none of it ends a run, and none of what it quotes commands
+//! a terminal.
 
 use crate::common::{Scratch, refused, reviews, root, stderr, stdout, succeeded};
 use crate::standin::{Hub, distilbert};
@@ -15,7 +16,8 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 const TRAIN: &str = env!("CARGO_BIN_EXE_bitfit-train");
 const BITFIT: &str = env!("CARGO_BIN_EXE_bitfit");
 
-/// A run of 200 steps that evaluates and saves on the way, as a command that writes into the directory `output`.
+/// A run of 200 steps that evaluates and saves on the way, as a command that writes into the
+/// directory `output`.
 fn long(scratch: &Scratch, output: &str) -> Vec<String> {
     let output = format!("training.output_dir={}", scratch.path(output).display());
     let config = scratch.path("config.toml").display().to_string();
@@ -148,7 +150,8 @@ fn a_stderr_that_cannot_be_written_ends_no_evaluation_and_no_prediction() {
     }
 }
 
-/// A closed terminal aside, a hang-up asks a run to end, as the warnings of batch systems do; under nohup nothing is asked.
+/// A closed terminal aside, a hang-up asks a run to end, as the warnings of batch systems do; under
+/// nohup nothing is asked.
 #[test]
 fn warnings_and_hang_ups_end_a_run_after_its_step() {
     let scratch = Scratch::new();
@@ -188,11 +191,13 @@ fn warnings_and_hang_ups_end_a_run_after_its_step() {
     assert_eq!(summary("nohup")["steps"], 200);
 }
 
-/// Names that set a terminal's title, clear it, turn the order round, are not seen, or begin a line of their own.
+/// Names that set a terminal's title, clear it, turn the order round, are not seen, or begin a line
+/// of their own.
 const HOSTILE: &str =
     "a\u{1b}]0;x\u{7}b\u{9b}2Jc\u{202e}d\u{200b}e\u{2028}f\u{7f}g\u{feff}h\u{85}i\u{2066}j\rk";
 
-/// Asserts that nothing in `found` commands a terminal or is not seen, and that the hostile name is there, readable.
+/// Asserts that nothing in `found` commands a terminal or is not seen, and that the hostile name is
+/// there, readable.
 #[track_caller]
 fn harmless(found: &[u8]) {
     let text = std::str::from_utf8(found).unwrap();

@@ -1,4 +1,5 @@
-//! The same numbers however many threads OpenMP gives, with the real model: only products of its size are shared out.
+//! The same numbers however many threads OpenMP gives, with the real model: only products of its
+//! size are shared out.
 
 use crate::common::{Scratch, refused, root, succeeded};
 use bitfit::native;

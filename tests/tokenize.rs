@@ -1,4 +1,5 @@
-//! Tokenizers against Hugging Face's `tokenizers`: every way that a directory describes one, over generated and adversarial text.
+//! Tokenizers against Hugging Face's `tokenizers`: every way that a directory describes one, over
+//! generated and adversarial text.
 
 use crate::common::{Scratch, golden_dir, root};
 use bitfit::data::settings::{self, Verdict};
@@ -100,7 +101,8 @@ const ODD: [&str; 30] = [
     "ΑΣ",
 ];
 
-/// Lines of words, of characters from every block, of special tokens, and of what else has surprised somebody.
+/// Lines of words, of characters from every block, of special tokens, and of what else has
+/// surprised somebody.
 fn corpus(lines: usize, words: &[String]) -> Vec<String> {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let line = |_| {
@@ -162,7 +164,8 @@ fn same(ours: &Tokenizer, oracle: &Oracle, texts: &[String]) {
     }
 }
 
-/// A directory with `vocab.txt` and its options, and beside it one with the `tokenizer.json` that Hugging Face makes of them.
+/// A directory with `vocab.txt` and its options, and beside it one with the `tokenizer.json` that
+/// Hugging Face makes of them.
 fn bert_dirs(folder: &Path, vocab: &str, normalizer: BertNormalizer) -> (PathBuf, PathBuf) {
     let (plain, json) = (folder.join("plain"), folder.join("json"));
     std::fs::create_dir_all(&plain).unwrap();
@@ -188,7 +191,8 @@ fn bert_dirs(folder: &Path, vocab: &str, normalizer: BertNormalizer) -> (PathBuf
     (plain, json)
 }
 
-/// A vocabulary in which few words are unknown: every character of the corpus and many of its pairs.
+/// A vocabulary in which few words are unknown: every character of the corpus and many of its
+/// pairs.
 fn rich_vocabulary(texts: &[String]) -> String {
     let mut pieces = BTreeSet::new();
     for text in texts {
@@ -213,7 +217,8 @@ fn minilm_is_hugging_faces_to_the_last_id() {
     let model = root().join("models/all-MiniLM-L6-v2");
     let (ours, oracle) = (Tokenizer::read(&model).unwrap(), oracle(&model));
     same(&ours, &oracle, &corpus(100_000, &words_of(&model)));
-    // Every code point of the planes that have characters: inside a word, alone, and beside an accent.
+    // Every code point of the planes that have characters: inside a word, alone, and beside an
+    // accent.
     let codes = (0..0x3_2000).chain(0xE_0000..0xE_1000).chain(0xF_0000..0xF_0100);
     let each: Vec<String> =
         codes.filter_map(char::from_u32).map(|c| format!("ab{c}cd {c} e{c}\u{301}")).collect();
@@ -307,7 +312,8 @@ fn pairs_are_cut_as_hugging_face_cuts_them() {
                 ..TruncationParams::default()
             };
             for pair in texts.windows(2) {
-                // As transformers does. (This version of the crate stops reading a text early, and then counts it as shorter.)
+                // As transformers does. (This version of the crate stops reading a text early, and
+                // then counts it as shorter.)
                 let [a, b] = [0, 1].map(|i| oracle.encode_fast(pair[i].as_str(), false).unwrap());
                 let (a, b) = truncate_encodings(a, Some(b), &truncation).unwrap();
                 let expected = oracle.post_process(a, b, true).unwrap();
@@ -377,7 +383,8 @@ fn long_texts_cost_what_is_kept_of_them() {
     }
 }
 
-/// What AutoTokenizer makes of directories with one setting changed, by scripts/make_golden_tokens.py.
+/// What AutoTokenizer makes of directories with one setting changed, by
+/// scripts/make_golden_tokens.py.
 struct Golden(Value);
 
 const NEWER: &str = "5.24.0";
@@ -524,8 +531,8 @@ fn set(value: &mut Value, path: &str, new: Value) {
     }
 }
 
-/// Cases that AutoTokenizer reads and this program refuses, by the beginning of their names, with words of the error; beside those
-/// whose setting has the verdict that it is refused.
+/// Cases that AutoTokenizer reads and this program refuses, by the beginning of their names, with
+/// words of the error; beside those whose setting has the verdict that it is refused.
 const REFUSED: [(&str, &str); 35] = [
     ("config.json model_type = \"roberta\"", "a tokenizer of another kind: model WordPiece"),
     ("config.json tokenizer_class = \"RobertaTokenizerFast\"", "a tokenizer of another kind"),
@@ -570,7 +577,8 @@ const REFUSED: [(&str, &str); 35] = [
     ("vocab.txt, without [SEP]", "no [SEP] in the vocabulary"),
 ];
 
-/// Cases that AutoTokenizer refuses and this program reads, by words of their names: what they mean is plain.
+/// Cases that AutoTokenizer refuses and this program reads, by words of their names: what they mean
+/// is plain.
 const READ: [&str; 4] = [
     "added_tokens.json = {\"\u{200d}\"",
     "merges.txt, blank line within",
@@ -871,7 +879,8 @@ fn a_task_of_an_earlier_version_is_told_which_setting_that_did_not_obey() {
     }
 }
 
-/// A copy whose files leave out segments, or that finds another token in texts, is not what a task was trained with.
+/// A copy whose files leave out segments, or that finds another token in texts, is not what a task
+/// was trained with.
 #[test]
 fn other_segments_and_other_special_tokens_make_another_tokenizer() {
     let golden = Golden::read();

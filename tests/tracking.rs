@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// TensorFlow's messages as they are on the wire, written down anew: field numbers are what is tested.
+/// TensorFlow's messages as they are on the wire, written down anew: field numbers are what is
+/// tested.
 #[derive(Clone, PartialEq, Message)]
 struct WireEvent {
     #[prost(double, tag = "1")]
@@ -178,7 +179,8 @@ fn event_files_hold_metrics_configuration_and_changes_of_the_biases() {
         assert!(
             histogram.min < histogram.max && histogram.bucket.len() == histogram.bucket_limit.len()
         );
-        // What `inspect --against` says of the same tensors; the new head begins at zero and is in no base.
+        // What `inspect --against` says of the same tensors; the new head begins at zero and is in
+        // no base.
         let (squares, largest, count) = if group == "classifier" {
             let bias = &delta.tensors["classifier.bias"];
             let squares = f64::try_from(bias.square().sum(tch::Kind::Double)).unwrap();
@@ -202,7 +204,8 @@ fn event_files_hold_metrics_configuration_and_changes_of_the_biases() {
     }
 }
 
-/// Interrupted in an evaluation, made up for when it went on, and killed after that: the evaluation is there.
+/// Interrupted in an evaluation, made up for when it went on, and killed after that: the evaluation
+/// is there.
 #[test]
 fn an_evaluation_that_was_due_stays() {
     let scratch = Scratch::new();
@@ -266,7 +269,8 @@ fn a_run_that_goes_on_has_no_step_twice() {
     succeeded(&scratch.train(&["--resume"]));
     same_as_metrics(&run);
     let before = values(&run);
-    // A file that ends in part of a record, as a full disk leaves it; and a later event than the state that the run goes on from.
+    // A file that ends in part of a record, as a full disk leaves it; and a later event than the
+    // state that the run goes on from.
     let last = files(&run).pop().unwrap();
     let bytes = std::fs::read(&last).unwrap();
     std::fs::write(&last, &bytes[..bytes.len() - 3]).unwrap();

@@ -329,7 +329,8 @@ const STILL: [&str; 8] = [
     "training.num_train_epochs=4",
 ];
 
-/// The whole way for each architecture: learn, evaluate, predict, the base untouched; and the same from its TorchScript archive.
+/// The whole way for each architecture: learn, evaluate, predict, the base untouched; and the same
+/// from its TorchScript archive.
 #[test]
 fn every_architecture_learns_and_can_be_used() {
     for name in TINY {
@@ -549,7 +550,8 @@ fn signal(child: &std::process::Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Waits until the process catches SIGINT, bit 1 of its mask, which it does before it reads anything.
+/// Waits until the process catches SIGINT, bit 1 of its mask, which it does before it reads
+/// anything.
 fn handles_signals(child: &std::process::Child) {
     let caught = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
@@ -643,7 +645,8 @@ fn an_interrupted_prediction_leaves_nothing_behind() {
     assert_eq!(names(), ["texts.txt"]);
 }
 
-/// The second signal ends the process at once, in the middle of what libtorch is doing: here one step of many rows.
+/// The second signal ends the process at once, in the middle of what libtorch is doing: here one
+/// step of many rows.
 #[test]
 fn a_second_signal_ends_a_run_at_once() {
     let scratch = Scratch::new();
@@ -664,7 +667,8 @@ fn a_second_signal_ends_a_run_at_once() {
     assert!(!scratch.path("run/summary.json").exists(), "it did not wait for the step");
 }
 
-/// A run that is stopped before its first step has changed nothing: the run it was to replace is still there.
+/// A run that is stopped before its first step has changed nothing: the run it was to replace is
+/// still there.
 #[test]
 fn a_signal_while_reading_changes_nothing() {
     let scratch = Scratch::new();

@@ -26,7 +26,8 @@ fn small(path: &Path) -> bitfit::error::Result<Weights> {
     Weights::read(&ModelConfig::read(&golden_dir().join("weights"), || Ok(vec![]))?, path)
 }
 
-/// A directory `small` with the small BERT's configuration and these files of it, under their names there.
+/// A directory `small` with the small BERT's configuration and these files of it, under their names
+/// there.
 fn small_base(files: &[(&str, &str)]) -> Scratch {
     let scratch = Scratch::new();
     std::fs::create_dir(scratch.path("small")).unwrap();
@@ -335,7 +336,8 @@ fn pickled(scratch: &Scratch, parts: &[&[u8]]) -> String {
 fn a_pickle_that_names_one_object_often_takes_neither_memory_nor_time() {
     let scratch = Scratch::new();
     let began = std::time::Instant::now();
-    // A list of half a million names as a module's class, a hundred thousand times: 400 GB, were each a copy.
+    // A list of half a million names as a module's class, a hundred thousand times: 400 GB, were
+    // each a copy.
     let start: &[u8] = b"\x80\x02X\x01\0\0\0aq\0](";
     let class = b"eq\x02(X\x06\0\0\0moduleh\x02tq\x01(";
     let parts = [start, &b"h\0".repeat(500_000), class, &b"h\x01Q".repeat(100_000), b"t."];
@@ -547,7 +549,8 @@ fn a_var_store_loads_what_was_converted() {
     }
 }
 
-/// What an archive's code would do where torch.jit.load runs it: write a file, never end, overflow the stack.
+/// What an archive's code would do where torch.jit.load runs it: write a file, never end, overflow
+/// the stack.
 #[test]
 fn an_archives_code_is_never_looked_at() {
     let scratch = small_base(&[("hostile.ot", "model.ot")]);
@@ -648,7 +651,8 @@ fn only_regular_files_are_weights() {
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         inspect(&[name, "a pipe", "expected a file"]);
         anew();
-        // A blob of a cache that was cleared: not the same as no file, for another would be taken then.
+        // A blob of a cache that was cleared: not the same as no file, for another would be taken
+        // then.
         symlink("gone", &path).unwrap();
         inspect(&[name, "a link to gone, which is not there"]);
         anew();
@@ -673,7 +677,8 @@ fn weights_of_other_frameworks_are_named() {
     }
 }
 
-/// Peak memory of inspecting a base whose weights are not what config.json says, above that of one whose are.
+/// Peak memory of inspecting a base whose weights are not what config.json says, above that of one
+/// whose are.
 #[test]
 fn weights_are_compared_before_memory_of_their_size_is_taken() {
     let scratch = Scratch::new();

@@ -349,8 +349,8 @@ fn delimiter(text: &str) -> std::result::Result<char, String> {
     }
 }
 
-/// Reads the lines of `source` and hands them to `take`, `most` at a time. If somebody `waits` for
-/// answers, hands lines over as soon as no further whole line is buffered.
+/// Reads the lines of `source` and hands them to `take`, `most` at a time. If a program `waits`
+/// for answers, hands lines over as soon as no further whole line is buffered.
 ///
 /// Errs, with `name` and the line's number, on a line that is too long, is not UTF-8 or contains
 /// NUL or a carriage return.

@@ -30,8 +30,8 @@ pub struct Moments {
 pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Moments>> {
     let (mut step, mut mean, mut square) = (0, std::ptr::null_mut(), std::ptr::null_mut());
     let optimizer = raw_optimizer(optimizer);
-    // SAFETY: the tensors outlive the call; on success the moments are new handles that the caller owns, or both
-    // are null.
+    // SAFETY: the tensors outlive the call; on success the moments are new handles that the caller
+    // owns, or both are null.
     let code = unsafe {
         ffi::bitfit_adamw_get(optimizer, raw(parameter), &mut step, &mut mean, &mut square)
     };

@@ -46,7 +46,8 @@ pub fn routed_add(x: &Tensor, places: &[(usize, usize)], routed: &Routed<'_>) ->
         return Err(Error::Bug(format!("{columns} columns for vectors {places:?}")));
     }
     let pieces = offsets.len() as i64;
-    // SAFETY: the tensors outlive the call; each row has the vectors, and there is a start for each and one more.
+    // SAFETY: the tensors outlive the call; each row has the vectors, and there is a start for each
+    // and one more.
     made("routed bias", |out| unsafe {
         let (starts, offsets) = (routed.starts.as_ptr(), offsets.as_ptr());
         ffi::bitfit_routed_add(out, raw(x), rows.as_ptr(), starts, count, offsets, pieces)

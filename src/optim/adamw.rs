@@ -207,7 +207,7 @@ impl AdamW {
     }
 
     /// Checks that the model's tensors and gradients are still views of the flat vectors. A tensor
-    /// that is no view would not train.
+    /// that is not a view would not train.
     pub fn check_bound(&self, store: &nn::VarStore) -> Result<()> {
         let variables = store.variables();
         for group in &self.groups {

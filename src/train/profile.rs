@@ -35,7 +35,7 @@ pub struct Profile {
     /// Seconds of the step's products with weights, and of those that give weights' gradients,
     /// timed alone at the same sizes.
     pub products_alone: f64,
-    /// Seconds of attention's own products, likewise timed alone: scores, contexts, and the
+    /// Seconds of attention's own products, also timed alone: scores, contexts, and the
     /// gradients of the four factors.
     pub attention_alone: f64,
 }

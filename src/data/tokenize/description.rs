@@ -114,7 +114,8 @@ impl Description {
         if self.split_special {
             line("split_special_tokens".into());
         }
-        // Hashed only if the files turn off segments, so that other fingerprints do not depend on it.
+        // Hashed only if the files turn off segments, so that other fingerprints do not depend on
+        // it.
         if self.unsegmented {
             line("one segment".into());
         }
