@@ -100,8 +100,8 @@ impl Bank {
             Ok::<_, Error>((leaf("weight")?, leaf("bias")?))
         };
         let architecture = self.base.info.config.architecture;
-        let dense = if self.has_pooler { None } else { Some(take(architecture.dense())?) };
-        let output = take(architecture.output())?;
+        let dense = if self.has_pooler { None } else { Some(take(architecture.head.dense)?) };
+        let output = take(architecture.head.output)?;
         delta.check_unchanged()?;
         Ok(Task { meta: delta.meta, row: row.into(), dense, output })
     }

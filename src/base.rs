@@ -2,7 +2,7 @@
 //! writes to these weights.
 
 use crate::error::{Error, Result};
-use crate::models::{Classifier, ModelConfig};
+use crate::models::{ARCHITECTURES, Architecture, Classifier, ModelConfig};
 use crate::weights::{self, Mapped, Weights};
 use crate::{native, threads};
 use std::collections::BTreeMap;
@@ -59,8 +59,18 @@ impl Base {
     ///
     /// Returns an error if `dir` has several readable weight files with different tensors.
     pub fn read(dir: &Path, named: Option<&str>, device: Device) -> Result<Self> {
+        Self::read_among(&ARCHITECTURES, dir, named, device)
+    }
+
+    /// Like [`Base::read`], where the supported architectures are `architectures`.
+    pub fn read_among(
+        architectures: &[Architecture],
+        dir: &Path,
+        named: Option<&str>,
+        device: Device,
+    ) -> Result<Self> {
         let names = || weights::names(&weights::find(dir, named)?);
-        let config = ModelConfig::read(dir, names)?;
+        let config = ModelConfig::read_among(architectures, dir, names)?;
         for remark in &config.remarks {
             tracing::warn!("{}: {remark}", dir.join("config.json").display());
         }

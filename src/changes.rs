@@ -1,7 +1,9 @@
 //! The difference between two states of one model: the change of each tensor, by place and layer.
 
+use crate::delta::Delta;
 use crate::error::{Error, Result};
-use crate::freeze::{Place, Term};
+use crate::freeze::{ParameterPlace, Places};
+use crate::models::Term;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
@@ -13,7 +15,7 @@ pub struct Change {
     pub name: String,
     /// The tensor's group, place in a layer, and layer.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: ParameterPlace,
     /// The mean absolute difference of the entries, as in the BitFit paper's figure.
     pub mean: f64,
     /// The root mean square of the entries' differences.
@@ -35,10 +37,8 @@ pub struct Changes {
 
 impl Changes {
     /// Compares the tensors that both states have. Errs if two of the same name differ in shape.
-    pub fn between(
-        first: &BTreeMap<String, Tensor>,
-        second: &BTreeMap<String, Tensor>,
-    ) -> Result<Self> {
+    pub fn between(first: &BTreeMap<String, Tensor>, second: &Delta) -> Result<Self> {
+        let (places, second) = (Places::new(second.meta.architecture()?)?, &second.tensors);
         let mut changes = vec![];
         for (name, a) in first {
             let Some(b) = second.get(name) else { continue };
@@ -51,7 +51,7 @@ impl Changes {
             let difference = b.f_sub(a)?.f_to_kind(tch::Kind::Double)?;
             changes.push(Change {
                 name: name.clone(),
-                place: Place::of(name)?,
+                place: places.of(name)?,
                 mean: f64::try_from(difference.f_abs()?.f_mean(tch::Kind::Double)?)?,
                 rms: f64::try_from(difference.f_square()?.f_mean(tch::Kind::Double)?)?.sqrt(),
                 largest: f64::try_from(difference.f_abs()?.f_max()?)?,

@@ -3,7 +3,9 @@
 
 use crate::error::{Error, Result};
 use crate::methods::Method;
-use crate::models::{Architecture, Task, TaskType, canonical, check_labels};
+use crate::models::{
+    ARCHITECTURES, Architecture, Task, TaskType, by_class, canonical, check_labels,
+};
 use crate::sealed::{self, Contents};
 use crate::task_model::TaskModel;
 use crate::weights::Mapped;
@@ -45,6 +47,12 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// The architecture that the class in the metadata is of.
+    pub fn architecture(&self) -> Result<Architecture> {
+        by_class(&self.architecture)
+            .ok_or_else(|| Error::Bug(format!("{} is not supported", self.architecture)))
+    }
+
     /// Whether `value` is invalid for `key`.
     fn refuses(key: &str, value: &Value) -> bool {
         let text = Value::String(String::new());
@@ -86,11 +94,9 @@ impl Meta {
     /// Checks the metadata, alone and against the file's `tensors`, before anything is built from
     /// it. The error is the problem.
     fn check(&self, tensors: &BTreeMap<String, Tensor>) -> std::result::Result<(), String> {
-        let classes = Architecture::ALL.map(Architecture::class);
-        let is_ours = |architecture: &Architecture| architecture.class() == self.architecture;
-        let Some(architecture) = Architecture::ALL.into_iter().find(is_ours) else {
+        let Some(architecture) = by_class(&self.architecture) else {
             let found = escape::short(&self.architecture, 60);
-            let expected = classes.join(", ");
+            let expected = ARCHITECTURES.map(|architecture| architecture.class).join(", ");
             return Err(format!("architecture: found {found:?}, expected {expected}"));
         };
         if let Err((key, found, expected)) = self.method.check() {
@@ -237,7 +243,7 @@ impl Delta {
     /// Checks that the delta is of the base of `model`, and has tensors that `model` has, in their
     /// shapes.
     pub fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
-        let (class, meta) = (model.config.architecture.class(), &self.meta);
+        let (class, meta) = (model.config.architecture.class, &self.meta);
         if meta.architecture != class {
             return Err(Error::file(
                 path,

@@ -1,8 +1,8 @@
 //! Fine-tunes BERT text classifiers by training only their biases and the new head (BitFit,
 //! Ben-Zaken et al., ACL 2022), and by the methods that BitFit is compared with.
 //!
-//! The modules in reading order; each uses only those before it: [`escape`], [`error`], `random`,
-//! [`process`], [`threads`], [`native`], `fault`, [`lock`], [`files`], [`nn`],
+//! The modules in reading order; each uses only those before it: [`escape`], [`numbers`],
+//! [`error`], `random`, [`process`], [`threads`], [`native`], `fault`, [`lock`], [`files`], [`nn`],
 //! [`models`], [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`],
 //! [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`],
 //! [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
@@ -39,6 +39,7 @@ pub mod methods;
 pub mod models;
 pub mod native;
 pub mod nn;
+pub mod numbers;
 pub mod optim;
 pub mod predict;
 pub mod process;

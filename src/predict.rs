@@ -89,7 +89,7 @@ impl Predictor {
                 let (model, mut task) = TaskModel::saved(&base)?;
                 task.max_length = task.max_length.max(MIN_LENGTH);
                 let meta = Meta {
-                    architecture: config.architecture.class().into(),
+                    architecture: config.architecture.class.into(),
                     base_name: String::new(),
                     base_fingerprint: base.info.fingerprint.clone(),
                     base_config: BTreeMap::new(),

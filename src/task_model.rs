@@ -69,7 +69,7 @@ impl TaskModel {
         let has = |name: &String| base.weights().head_shape(name).is_some();
         let has_head = architecture.new_head().iter().all(has);
         let Some(task) = Task::saved(&path, architecture, has_head, longest)? else {
-            let class = architecture.class();
+            let class = architecture.class;
             let problem = format!(
                 "a base without a task (its architectures are not {class}); name a task with --delta or --run"
             );

@@ -55,7 +55,7 @@ fn task(base: &Base, seed: u64) -> Delta {
     }
     let config = &base.info.config;
     let meta = Meta {
-        architecture: config.architecture.class().into(),
+        architecture: config.architecture.class.into(),
         base_name: "tiny".into(),
         base_fingerprint: base.info.fingerprint.clone(),
         base_config: config.beside_tensors(),

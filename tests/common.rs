@@ -2,7 +2,7 @@
 
 use bitfit::base::Base;
 use bitfit::data::Encoded;
-use bitfit::models::Dropouts;
+use bitfit::models::{Architecture, Dropouts, by_model_type};
 use bitfit::task_model::TaskModel;
 use parquet::data_type::{ByteArrayType, DataType};
 use parquet::file::metadata::KeyValue;
@@ -54,6 +54,11 @@ pub fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
             Encoded { ids: ids[range].iter().map(|&id| id as u32).collect(), first }
         })
         .collect()
+}
+
+/// A supported architecture, by its `model_type`.
+pub fn architecture(model_type: &str) -> Architecture {
+    by_model_type(model_type).unwrap()
 }
 
 /// The random models of the golden files, one of each architecture.

@@ -452,7 +452,7 @@ fn random_biases_are_whole_ones_up_to_the_number() {
     let base = tiny_base();
     let plan = |count, seed| {
         let switches = Switches { random: Some((count, seed)), ..Switches::default() };
-        FreezePlan::new(&base.shapes(), &base.new, &switches)
+        FreezePlan::new(base.config.architecture, &base.shapes(), &base.new, &switches)
     };
     let biases = |seed| -> Vec<(String, u64)> {
         let plan = plan(240, seed).unwrap();

@@ -4,7 +4,7 @@ use crate::common::{Scratch, golden_dir, refused, root, stderr, succeeded, tiny_
 use bitfit::base::Base;
 use bitfit::data::Tokenizer;
 use bitfit::delta::{Delta, Meta, start_from};
-use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
+use bitfit::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
 use bitfit::models::{Task, TaskType};
 use bitfit::sealed;
 use bitfit::task_model::TaskModel;
@@ -158,10 +158,13 @@ fn it_knows_itself() {
 fn what_a_method_adds_takes_no_memory_before_its_tensors_are_compared() {
     let lora = |r| {
         let targets = ["query", "key", "value", "dense"].map(String::from).into();
-        Method::Lora(Lora { r, target_modules: targets, ..Lora::default() })
+        Method::Lora(LoraConfig { r, target_modules: targets, ..LoraConfig::default() })
     };
     let adapter = |reduction_factor| {
-        Method::Adapter(Adapter { reduction_factor, ..Adapter::new(AdapterConfig::Houlsby) })
+        Method::Adapter(AdapterConfig {
+            reduction_factor,
+            ..AdapterConfig::new(AdapterPlacement::Houlsby)
+        })
     };
     for (made, said, parts) in [
         (lora(2), lora(4096), ["lora_A.weight", "[4096, 32]", "[2, 32]"]),

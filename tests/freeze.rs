@@ -1,10 +1,10 @@
 //! Bias groups, the plan, the counts.
 
 use crate::common::tiny_base;
-use bitfit::freeze::{
-    Cost, FreezePlan, Group, Layers, Layout, Parameter, Switches, Term, thousands,
-};
-use bitfit::models::{Classifier, ModelConfig};
+use bitfit::error::Result;
+use bitfit::freeze::{FreezePlan, Group, Layers, Layout, Parameter, Places, StepCost, Switches};
+use bitfit::models::{Classifier, ModelConfig, Term};
+use bitfit::numbers::thousands;
 use std::collections::BTreeMap;
 use tch::{Device, nn};
 
@@ -125,23 +125,32 @@ fn head(config: &ModelConfig) -> Vec<String> {
     shapes(config).into_keys().filter(|name| config.architecture.in_head(name)).collect()
 }
 
+fn plan(config: &ModelConfig, switches: &Switches) -> Result<FreezePlan> {
+    FreezePlan::new(config.architecture, &shapes(config), &head(config), switches)
+}
+
 fn small(kind: &str) -> ModelConfig {
     config(kind, 1, 8, 16, 10)
+}
+
+fn places(kind: &str) -> Places {
+    Places::new(small(kind).architecture).unwrap()
 }
 
 #[test]
 fn every_parameter_is_in_the_group_its_name_says() {
     for (kind, table) in TABLES {
+        let places = places(kind);
         let names: Vec<String> = shapes(&small(kind)).into_keys().collect();
         assert!(names.iter().eq(table.iter().map(|(name, _)| name)), "{kind}: {names:?}");
         for (name, group) in table {
-            assert_eq!(Group::of(name).unwrap(), *group, "{name}");
+            assert_eq!(places.of(name).unwrap().group, *group, "{name}");
         }
     }
     // Patterns are anchored at both ends.
     for name in ["x.classifier.bias", "classifier.bias.x", "bert.encoder.layer.x.output.dense.bias"]
     {
-        assert!(Group::of(name).is_err(), "{name}");
+        assert!(places("bert").of(name).is_err(), "{name}");
     }
 }
 
@@ -154,9 +163,7 @@ fn published_models_have_their_published_counts() {
         (config("distilbert", 6, 768, 3072, 30522), 66_955_010, 51_456, 592_130),
         (config("roberta", 12, 768, 3072, 50265), 124_647_170, 102_144, 592_130),
     ] {
-        let counts = FreezePlan::new(&shapes(&config), &head(&config), &Switches::default())
-            .unwrap()
-            .counts();
+        let counts = plan(&config, &Switches::default()).unwrap().counts();
         assert_eq!(counts.all, all);
         assert_eq!(counts.trainable, encoder_biases + head_size);
         assert_eq!(counts.frozen + counts.trainable, counts.all);
@@ -174,7 +181,7 @@ fn trained(switches: &Switches) -> Vec<String> {
 
 fn trained_of(kind: &str, switches: &Switches) -> Vec<String> {
     let config = small(kind);
-    let plan = FreezePlan::new(&shapes(&config), &head(&config), switches).unwrap();
+    let plan = plan(&config, switches).unwrap();
     plan.trainable().map(|p| p.name.clone()).collect()
 }
 
@@ -222,7 +229,7 @@ fn encoder_biases(kind: &str, terms: &[Term], layers: Option<&str>) -> Vec<Strin
         layers: layers.map(|text| Layers::parse(text).unwrap()),
         ..Switches::default()
     };
-    let plan = FreezePlan::new(&shapes(&config), &head(&config), &switches).unwrap();
+    let plan = plan(&config, &switches).unwrap();
     let encoder = |p: &&Parameter| p.place.term.is_some();
     plan.trainable().filter(encoder).map(|p| p.name.clone()).collect()
 }
@@ -266,7 +273,7 @@ fn query_and_intermediate_are_the_papers_half() {
     let config = config("bert", 12, 768, 3072, 10);
     let count = |terms: &[Term]| {
         let switches = Switches { terms: terms.iter().copied().collect(), ..Switches::default() };
-        let plan = FreezePlan::new(&shapes(&config), &head(&config), &switches).unwrap();
+        let plan = plan(&config, &switches).unwrap();
         plan.trainable().filter(|p| p.place.term.is_some()).map(Parameter::numel).sum::<u64>()
     };
     assert_eq!(count(&[Term::Query, Term::Intermediate]), 12 * (768 + 3072));
@@ -298,8 +305,8 @@ fn backpropagation_is_counted_down_to_what_trains() {
             layers: layers.map(|text| Layers::parse(text).unwrap()),
             ..Switches::default()
         };
-        let plan = FreezePlan::new(&shapes(&config), &head(&config), &switches).unwrap();
-        Cost::of(&plan, &config, n)
+        let plan = plan(&config, &switches).unwrap();
+        StepCost::of(&plan, &config, n)
     };
     let first = n * (4.0 * h * h + 2.0 * h * i) + 2.0 * n * n * h;
     let last = 2.0 * n * h * h + 2.0 * h * h + 2.0 * h * i + 2.0 * n * h;
@@ -327,11 +334,7 @@ fn include_and_exclude_are_anchored() {
     assert_eq!(trained(&include), ["bert.encoder.layer.0.output.dense.bias"]);
     let exclude = Switches { exclude: vec![r".*\.key\.bias".into()], ..Switches::default() };
     assert_eq!(trained(&exclude).len(), trained(&Switches::default()).len() - 1);
-    let error = |switches: &Switches| {
-        FreezePlan::new(&shapes(&small("bert")), &head(&small("bert")), switches)
-            .unwrap_err()
-            .to_string()
-    };
+    let error = |switches: &Switches| plan(&small("bert"), switches).unwrap_err().to_string();
     let nothing = Switches { include: vec!["key.bias".into()], ..none.clone() };
     assert!(error(&nothing).contains("matches no bias"), "{}", error(&nothing));
     let broken = Switches { include: vec!["(".into()], ..none.clone() };
@@ -342,7 +345,9 @@ fn include_and_exclude_are_anchored() {
 #[test]
 fn the_layout_is_sorted_and_aligned() {
     let base = tiny_base();
-    let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+    let plan =
+        FreezePlan::new(base.config.architecture, &base.shapes(), &base.new, &Switches::default())
+            .unwrap();
     let layout = Layout::new(plan.trainable());
     assert!(layout.pieces.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 + w[0].2 <= w[1].1));
     assert!(layout.pieces.iter().all(|(_, offset, _)| offset % 16 == 0));

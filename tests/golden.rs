@@ -28,7 +28,9 @@ fn trained(name: &str, kind: Kind) -> (TaskModel, FreezePlan, Tensor, Tensor) {
     if kind == Kind::Double {
         base.store.double();
     }
-    let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+    let plan =
+        FreezePlan::new(base.config.architecture, &base.shapes(), &base.new, &Switches::default())
+            .unwrap();
     plan.apply(&mut base.store).unwrap();
     let (packed, _) = Batch::new(&sequences(&golden)).to_device(device()).unwrap();
     let logits = base.classifier.forward(&packed).unwrap();
@@ -141,7 +143,13 @@ fn every_activation_is_the_references() {
         for name in ["classifier.weight", "classifier.bias"] {
             base.set(name, &tiny[name]).unwrap();
         }
-        let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+        let plan = FreezePlan::new(
+            base.config.architecture,
+            &base.shapes(),
+            &base.new,
+            &Switches::default(),
+        )
+        .unwrap();
         plan.apply(&mut base.store).unwrap();
         let (packed, _) = Batch::new(&sequences(&tiny)).to_device(device()).unwrap();
         let logits = base.classifier.forward(&packed).unwrap();
@@ -239,7 +247,13 @@ fn the_flat_optimizer_takes_adamws_steps() {
     };
     let losses = |flat: bool| -> Vec<f64> {
         let mut base = tiny_base();
-        let plan = FreezePlan::new(&base.shapes(), &base.new, &Switches::default()).unwrap();
+        let plan = FreezePlan::new(
+            base.config.architecture,
+            &base.shapes(),
+            &base.new,
+            &Switches::default(),
+        )
+        .unwrap();
         plan.apply(&mut base.store).unwrap();
         let variables = base.store.variables();
         let adamw = tch::nn::AdamW { wd: 0.0, ..Default::default() };

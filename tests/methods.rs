@@ -6,8 +6,8 @@ use crate::common::{
 };
 use bitfit::base::Base;
 use bitfit::data::Batch;
-use bitfit::freeze::{Cost, FreezePlan, Switches};
-use bitfit::methods::{Adapter, AdapterConfig, Lora, Method};
+use bitfit::freeze::{FreezePlan, StepCost, Switches};
+use bitfit::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::nn::NonLinearity;
 use bitfit::task_model::TaskModel;
@@ -16,11 +16,11 @@ use tch::Tensor;
 
 fn lora(r: i64, lora_alpha: f64, targets: &[&str]) -> Method {
     let target_modules = targets.iter().map(|&name| name.into()).collect();
-    Method::Lora(Lora { r, lora_alpha, target_modules, ..Lora::default() })
+    Method::Lora(LoraConfig { r, lora_alpha, target_modules, ..LoraConfig::default() })
 }
 
-fn adapter(config: AdapterConfig, reduction_factor: f64) -> Method {
-    Method::Adapter(Adapter { reduction_factor, ..Adapter::new(config) })
+fn adapter(config: AdapterPlacement, reduction_factor: f64) -> Method {
+    Method::Adapter(AdapterConfig { reduction_factor, ..AdapterConfig::new(config) })
 }
 
 /// The dense layers that the golden files' widest LoRA has.
@@ -75,8 +75,8 @@ fn cases(name: &str) -> Vec<(&'static str, Method)> {
         ("full", Method::Full),
         ("lora", lora(4, 8.0, &[])),
         ("wide", lora(3, 5.0, wide(name))),
-        ("houlsby", adapter(AdapterConfig::Houlsby, 4.0)),
-        ("pfeiffer", adapter(AdapterConfig::Pfeiffer, 4.0)),
+        ("houlsby", adapter(AdapterPlacement::Houlsby, 4.0)),
+        ("pfeiffer", adapter(AdapterPlacement::Pfeiffer, 4.0)),
     ]
 }
 
@@ -130,10 +130,10 @@ fn adapters_have_the_references_non_linearities() {
     use NonLinearity::*;
     for non_linearity in [Relu, Swish, Gelu, GeluNew, Tanh, LeakyRelu] {
         let case = non_linearity.name();
-        let shape = Adapter {
+        let shape = AdapterConfig {
             reduction_factor: 12.0,
             non_linearity,
-            ..Adapter::new(AdapterConfig::Pfeiffer)
+            ..AdapterConfig::new(AdapterPlacement::Pfeiffer)
         };
         let (base, _) = with_method("tiny-bert", case, &Method::Adapter(shape));
         let logits = tch::no_grad(|| logits_of(&base, "tiny-bert"));
@@ -260,10 +260,10 @@ fn a_step_costs_what_trains_in_it() {
     let (base, _) = with_method("tiny-bert", "full", &Method::Full);
     let cost = |case: &str, method: &Method| {
         let (base, plan) = with_method("tiny-bert", case, method);
-        Cost::of(&plan, &base.config, 20.0)
+        StepCost::of(&plan, &base.config, 20.0)
     };
     let switches = Switches::default();
-    let bitfit = Cost::of(&Method::Bitfit.plan(&base, &switches).unwrap(), &base.config, 20.0);
+    let bitfit = StepCost::of(&Method::Bitfit.plan(&base, &switches).unwrap(), &base.config, 20.0);
     let full = cost("full", &Method::Full);
     assert_eq!(full.backward, 2.0 * full.forward);
     assert_eq!((full.lowest_layer, full.backward_of_all), (None, bitfit.backward));
@@ -276,7 +276,7 @@ fn a_step_costs_what_trains_in_it() {
     assert_eq!(lora.forward, bitfit.forward + added);
     assert_eq!(lora.lowest_layer, Some(0));
     assert!(lora.backward > 2.0 * added && lora.backward < full.backward);
-    assert_eq!(cost("houlsby", &adapter(AdapterConfig::Houlsby, 4.0)).lowest_layer, Some(0));
+    assert_eq!(cost("houlsby", &adapter(AdapterPlacement::Houlsby, 4.0)).lowest_layer, Some(0));
     assert_eq!(cost("full", &Method::LayerNorm).backward, bitfit.backward);
 }
 
@@ -434,7 +434,7 @@ fn loras_dropout_belongs_to_the_row() {
     use bitfit::data::{DropoutKeys, Example, Target};
     let dropped = |probability| {
         let Method::Lora(shape) = lora(3, 5.0, wide("tiny-bert")) else { unreachable!() };
-        let method = Method::Lora(Lora { lora_dropout: probability, ..shape });
+        let method = Method::Lora(LoraConfig { lora_dropout: probability, ..shape });
         with_method("tiny-bert", "wide", &method).0
     };
     let examples: Vec<Example> = sequences(&golden("tiny-bert.safetensors"))
@@ -598,11 +598,11 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         ("lora", lora(8, 16.0, &[]), 1e-3, &["method.name=lora", "method.lora_alpha=16"]),
         (
             "houlsby",
-            adapter(AdapterConfig::Houlsby, 16.0),
+            adapter(AdapterPlacement::Houlsby, 16.0),
             1e-3,
             &["method.name=adapter", "method.config=double_seq_bn"],
         ),
-        ("pfeiffer", adapter(AdapterConfig::Pfeiffer, 16.0), 3e-4, &["method.name=adapter"]),
+        ("pfeiffer", adapter(AdapterPlacement::Pfeiffer, 16.0), 3e-4, &["method.name=adapter"]),
     ] {
         let shared = Base::read(&model, None, device()).unwrap();
         let mut base = TaskModel::new(&shared, 2, None).unwrap();

@@ -1,9 +1,22 @@
 //! `config.json`: what of it is obeyed, what is taken where it is silent, and what is refused;
 //! classifiers that were saved whole.
 
-use crate::common::{Scratch, golden, golden_dir, refused, stderr, stdout, succeeded};
-use bitfit::models::{Architecture, ModelConfig, Task, Verdict, verdicts};
+use crate::common::{
+    NO_DROPOUT, Scratch, TINY, architecture, device, golden, golden_dir, refused, sequences,
+    stderr, stdout, succeeded, tiny_base,
+};
+use bitfit::bank::Bank;
+use bitfit::base::Base;
+use bitfit::data::Batch;
+use bitfit::freeze::{Places, StepCost, Switches};
+use bitfit::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
+use bitfit::models::{
+    ARCHITECTURES, Architecture, ConfigKeys, EmbeddingNames, HeadSpec, KeyVerdict, LayerNames,
+    ModelConfig, Shaping, Spec, Task, TaskType,
+};
+use bitfit::task_model::TaskModel;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use tch::Tensor;
 
@@ -25,7 +38,7 @@ fn with(config: &Value, key: &str, value: &Value) -> Value {
 
 /// A `config.json` that has what every model of the architecture has.
 fn plain(architecture: Architecture) -> Value {
-    json!({"model_type": architecture.model_type(), "architectures": [architecture.class()]})
+    json!({"model_type": architecture.model_type, "architectures": [architecture.class]})
 }
 
 /// What scripts/make_golden_config.py found: for each version of transformers, and each
@@ -34,15 +47,15 @@ fn of_transformers(architecture: Architecture) -> Vec<(String, Map<String, Value
     let text = std::fs::read_to_string(golden_dir().join("config.json")).unwrap();
     let versions: Map<String, Value> = serde_json::from_str(&text).unwrap();
     let of = |(version, models): (String, Value)| {
-        (version, models[architecture.model_type()].as_object().unwrap().clone())
+        (version, models[architecture.model_type].as_object().unwrap().clone())
     };
     versions.into_iter().map(of).collect()
 }
 
 #[test]
 fn every_key_that_transformers_writes_has_a_verdict() {
-    for architecture in Architecture::ALL {
-        let known: Vec<_> = verdicts(architecture).map(|(key, _)| *key).collect();
+    for architecture in ARCHITECTURES {
+        let known: Vec<_> = architecture.verdicts().map(|(key, _)| *key).collect();
         let mut once = known.clone();
         once.sort();
         once.dedup();
@@ -72,25 +85,25 @@ fn the_verdicts_are_kept() {
         json!({"0": "x"}),
         json!(["x"]),
     ];
-    for architecture in Architecture::ALL {
+    for architecture in ARCHITECTURES {
         let plain = plain(architecture);
         let expected = made_of(folder.path(), &plain);
         assert!(expected.is_ok(), "{expected:?}");
-        for (key, verdict) in verdicts(architecture) {
+        for (key, verdict) in architecture.verdicts() {
             let outcomes = values
                 .each_ref()
                 .map(|value| (value, made_of(folder.path(), &with(&plain, key, value))));
             let differs = |outcome: &Result<String, String>| *outcome != expected;
             let name = format!("{architecture:?}, {key}");
             match verdict {
-                Verdict::Obeyed => {
+                KeyVerdict::Obeyed => {
                     assert!(outcomes.iter().any(|(_, outcome)| differs(outcome)), "{name}");
                 }
-                Verdict::WithoutEffect => {
+                KeyVerdict::WithoutEffect => {
                     let changed = outcomes.iter().find(|(_, outcome)| differs(outcome));
                     assert!(changed.is_none(), "{name}: {changed:?}");
                 }
-                Verdict::Refused { harmless, expected: reason } => {
+                KeyVerdict::Refused { harmless, expected: reason } => {
                     assert!(harmless(&json!(null)), "{name}");
                     for (value, outcome) in outcomes {
                         match outcome {
@@ -113,7 +126,7 @@ fn the_verdicts_are_kept() {
 #[test]
 fn what_a_config_json_leaves_out_is_transformers_default() {
     let folder = tempfile::tempdir().unwrap();
-    for architecture in Architecture::ALL {
+    for architecture in ARCHITECTURES {
         let plain = plain(architecture);
         let expected = made_of(folder.path(), &plain).unwrap();
         for (version, defaults) in of_transformers(architecture) {
@@ -128,11 +141,7 @@ fn what_a_config_json_leaves_out_is_transformers_default() {
         }
         std::fs::write(folder.path().join("config.json"), plain.to_string()).unwrap();
         let remarks = ModelConfig::read(folder.path(), || Ok(vec![])).unwrap().remarks.join("\n");
-        let heads = if architecture == Architecture::DistilBert {
-            "n_heads"
-        } else {
-            "num_attention_heads"
-        };
+        let heads = architecture.keys.num_attention_heads;
         for part in ["max_position_embeddings = 512", &format!("{heads} = 12"), "defaults"] {
             assert!(remarks.contains(part), "{part}: {remarks}");
         }
@@ -165,29 +174,29 @@ fn a_config_json_without_model_type_is_told_by_its_weights() {
         (
             &bert,
             vec!["cls.predictions.bias", "bert.encoder.layer.0.output.dense.bias"],
-            Architecture::Bert,
+            architecture("bert"),
         ),
         (
             &bert,
             vec!["lm_head.bias", "roberta.encoder.layer.0.output.dense.bias"],
-            Architecture::Roberta,
+            architecture("roberta"),
         ),
         (
             &distilbert,
             vec!["distilbert.transformer.layer.0.ffn.lin1.bias"],
-            Architecture::DistilBert,
+            architecture("distilbert"),
         ),
-        (&distilbert, vec![transformer], Architecture::DistilBert),
-        (&with(&bert, "architectures", &json!(["BertModel"])), vec![layer], Architecture::Bert),
+        (&distilbert, vec![transformer], architecture("distilbert")),
+        (&with(&bert, "architectures", &json!(["BertModel"])), vec![layer], architecture("bert")),
         (
             &with(&bert, "architectures", &json!(["RobertaForMaskedLM"])),
             vec![layer],
-            Architecture::Roberta,
+            architecture("roberta"),
         ),
     ] {
         let found = read(config, &names).unwrap();
         assert_eq!(found.architecture, expected);
-        let remark = format!("taken for {:?}", expected.model_type());
+        let remark = format!("taken for {:?}", expected.model_type);
         assert!(found.remarks.iter().any(|said| said.contains(&remark)), "{:?}", found.remarks);
     }
     for (config, names) in [
@@ -323,7 +332,7 @@ fn labels_are_named_as_transformers_names_them() {
 
 #[test]
 fn a_head_is_used_where_nobody_says_what_the_model_is() {
-    for name in crate::common::TINY {
+    for name in TINY {
         let scratch = with_head(name);
         let named = scores(&scratch);
         for silence in [json!(null), json!([])] {
@@ -375,9 +384,9 @@ fn positions_that_are_null_are_those_of_transformers_5() {
     edit(&scratch, |config| {
         config.remove("model_type");
     });
-    let task = Task::saved(&path, Architecture::Bert, false, 512).unwrap().unwrap();
+    let task = Task::saved(&path, architecture("bert"), false, 512).unwrap().unwrap();
     let written: Value =
-        serde_json::from_str(&task.config(&path, Architecture::Bert).unwrap()).unwrap();
+        serde_json::from_str(&task.config(&path, architecture("bert")).unwrap()).unwrap();
     assert_eq!(
         (&written["position_embedding_type"], &written["model_type"]),
         (&json!("absolute"), &json!("bert"))
@@ -440,4 +449,189 @@ fn a_config_json_that_is_no_small_file_is_refused() {
     refuse(&["a link to gone.json, which is not there"]);
     std::fs::create_dir(&path).unwrap();
     refuse(&["a directory"]);
+}
+
+/// BERT under other names: an architecture that this test alone knows.
+fn quill() -> Architecture {
+    let bert = *architecture("bert");
+    Box::leak(Box::new(Spec {
+        model_type: "quill",
+        class: "QuillForSequenceClassification",
+        prefix: "quill",
+        embeddings: EmbeddingNames {
+            module: "embed",
+            word: "words",
+            position: "places",
+            token_type: Some("kinds"),
+            layer_norm: "norm",
+        },
+        layers: "blocks",
+        layer: LayerNames {
+            query: "attn.q",
+            key: "attn.k",
+            value: "attn.v",
+            attention_output: "attn.out",
+            attention_norm: "attn_norm",
+            intermediate: "mlp.up",
+            output: "mlp.down",
+            output_norm: "mlp_norm",
+            attention_adapter: "attn_adapter",
+            output_adapter: "mlp_adapter",
+        },
+        head: HeadSpec { dense: "quill.pool.proj", output: "scores", ..bert.head },
+        keys: ConfigKeys { hidden_size: "width", num_hidden_layers: "depth", ..bert.keys },
+        ..bert
+    }))
+}
+
+/// [`quill`]'s name of a tensor of BERT's.
+fn in_quill(name: &str) -> String {
+    let pairs = [
+        ("bert.", "quill."),
+        ("embeddings.word_embeddings", "embed.words"),
+        ("embeddings.position_embeddings", "embed.places"),
+        ("embeddings.token_type_embeddings", "embed.kinds"),
+        ("embeddings.LayerNorm", "embed.norm"),
+        ("encoder.layer.", "blocks."),
+        ("attention.self.query", "attn.q"),
+        ("attention.self.key", "attn.k"),
+        ("attention.self.value", "attn.v"),
+        ("attention.output.adapters.task", "attn_adapter"),
+        ("attention.output.dense", "attn.out"),
+        ("attention.output.LayerNorm", "attn_norm"),
+        ("intermediate.dense", "mlp.up"),
+        ("output.adapters.task", "mlp_adapter"),
+        ("output.dense", "mlp.down"),
+        ("output.LayerNorm", "mlp_norm"),
+        ("pooler.dense", "pool.proj"),
+        ("classifier.", "scores."),
+    ];
+    pairs.iter().fold(name.to_owned(), |name, (bert, quill)| name.replace(bert, quill))
+}
+
+/// The golden BERT as a [`quill`], in `base` of a scratch folder.
+fn renamed() -> Scratch {
+    let scratch = Scratch::new();
+    let path = scratch.path("base/model.safetensors");
+    let tensors = Tensor::read_safetensors(&path).unwrap();
+    let tensors: Vec<_> = tensors.iter().map(|(name, t)| (in_quill(name), t)).collect();
+    Tensor::write_safetensors(&tensors, &path).unwrap();
+    edit(&scratch, |config| {
+        config.insert("model_type".into(), "quill".into());
+        for (bert, quill) in [("hidden_size", "width"), ("num_hidden_layers", "depth")] {
+            let size = config.remove(bert).unwrap();
+            config.insert(quill.into(), size);
+        }
+    });
+    scratch
+}
+
+/// [`renamed`] as a classifier of three labels, without dropout, with the golden head.
+fn renamed_model(scratch: &Scratch) -> TaskModel {
+    let known = [&ARCHITECTURES[..], &[quill()]].concat();
+    let base = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
+    // Every bias and LayerNorm has a place in a task's row.
+    let again = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
+    assert!(Bank::new(again).is_ok());
+    let mut model = TaskModel::new(&base, 3, Some(NO_DROPOUT)).unwrap();
+    let golden = golden("tiny-bert.safetensors");
+    assert_eq!(model.new, ["scores.bias", "scores.weight"]);
+    for leaf in ["bias", "weight"] {
+        model.set(&format!("scores.{leaf}"), &golden[&format!("classifier.{leaf}")]).unwrap();
+    }
+    model
+}
+
+/// The logits of the golden texts, and after a backward pass the gradients, by name.
+fn logits_and_gradients(model: &TaskModel) -> (Tensor, BTreeMap<String, Tensor>) {
+    let golden = golden("tiny-bert.safetensors");
+    let (packed, _) = Batch::new(&sequences(&golden)).to_device(device()).unwrap();
+    let logits = model.classifier.forward(&packed).unwrap();
+    let (task, shaping) = (TaskType::Classification, Shaping::default());
+    task.loss(&logits, &golden["labels"], &shaping, 7.0).unwrap().backward();
+    let variables = model.store.variables().into_iter();
+    let trained = variables.filter(|(_, variable)| variable.requires_grad());
+    (logits.detach(), trained.map(|(name, variable)| (name, variable.grad())).collect())
+}
+
+/// Names are all that a spec must say where nothing else differs: the numbers are BERT's.
+#[test]
+fn an_architecture_that_differs_in_names_alone_is_a_spec() {
+    let scratch = renamed();
+    for method in [
+        Method::Bitfit,
+        Method::Full,
+        Method::Head,
+        Method::LayerNorm,
+        Method::Lora(LoraConfig::default()),
+        Method::Adapter(AdapterConfig::new(AdapterPlacement::Houlsby)),
+    ] {
+        let (mut bert, mut other) = (tiny_base(), renamed_model(&scratch));
+        let settled = [&bert, &other].map(|model| method.settled(model.config.architecture));
+        for (model, method) in [&mut bert, &mut other].into_iter().zip(&settled) {
+            method.add(model).unwrap();
+        }
+        // What a method adds starts with the same values.
+        settled[0].initialize(&mut bert, 7).unwrap();
+        let variables = bert.store.variables();
+        for name in bert.added.clone() {
+            other.set(&in_quill(&name), &variables[&name]).unwrap();
+        }
+        let switches = Switches::default();
+        let plans = [&bert, &other].map(|model| method.plan(model, &switches).unwrap());
+        let [own, theirs] = &plans;
+        assert_eq!(theirs.counts().to_string(), own.counts().to_string(), "{method}");
+        assert_eq!(
+            StepCost::of(theirs, &other.config, 20.0),
+            StepCost::of(own, &bert.config, 20.0)
+        );
+        assert_eq!(theirs.frozen_layers(), own.frozen_layers());
+        let places = Places::new(other.config.architecture).unwrap();
+        for parameter in own.parameters() {
+            let name = in_quill(&parameter.name);
+            assert_eq!(places.of(&name).unwrap(), parameter.place, "{name}");
+            let found = theirs.parameters().iter().find(|p| p.name == name).unwrap();
+            assert_eq!((found.trains, &found.shape), (parameter.trains, &parameter.shape));
+            assert!(places.of(&parameter.name).is_err(), "{name}: BERT's are not its own");
+        }
+        own.apply(&mut bert.store).unwrap();
+        theirs.apply(&mut other.store).unwrap();
+        let (expected, found) = (logits_and_gradients(&bert), logits_and_gradients(&other));
+        assert_eq!(found.0, expected.0, "{method}");
+        assert_eq!(found.1.len(), expected.1.len(), "{method}");
+        for (name, gradient) in expected.1 {
+            assert_eq!(found.1[&in_quill(&name)], gradient, "{method}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_model_type_is_one_of_those_that_are_known() {
+    let scratch = renamed();
+    let known = [&ARCHITECTURES[..], &[quill()]].concat();
+    let read = |known: &[Architecture]| {
+        let read = ModelConfig::read_among(known, &scratch.path("base"), || Ok(vec![]));
+        read.map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&known).unwrap().architecture.model_type, "quill");
+    let error = read(&ARCHITECTURES).unwrap_err();
+    let message = "model_type: found quill, expected bert, distilbert, roberta";
+    assert!(error.ends_with(message), "{error}");
+    edit(&scratch, |config| {
+        config.insert("model_type".into(), "gpt2".into());
+    });
+    assert!(read(&known).unwrap_err().ends_with("roberta, quill"), "{}", read(&known).unwrap_err());
+    // Without it, the names of the weights tell.
+    edit(&scratch, |config| {
+        config.remove("model_type");
+        config.remove("architectures");
+    });
+    let base = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
+    assert_eq!(base.info.config.architecture.model_type, "quill");
+    let path = scratch.path("base/model.safetensors");
+    let tensors = Tensor::read_safetensors(&path).unwrap();
+    let bare = tensors.iter().map(|(name, t)| (name.strip_prefix("quill.").unwrap(), t));
+    Tensor::write_safetensors(&bare.collect::<Vec<_>>(), &path).unwrap();
+    let bare = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
+    assert_eq!(bare.info.fingerprint, base.info.fingerprint);
 }

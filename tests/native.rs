@@ -1,6 +1,6 @@
 //! The C++ side against plain twins.
 
-use bitfit::nn::{Activation, Attention, Dropout, Projected, Rows};
+use bitfit::nn::{Activation, Attention, Dropout, PackedRows, Projected};
 use bitfit::{native, process};
 use std::io::Write;
 use tch::{Device, Kind, Tensor};
@@ -140,7 +140,7 @@ fn packed_attention_agrees_with_the_textbooks() {
                 (input(count, hidden), input(149, hidden), input(149, hidden));
             let keys = keys(count);
             let attention = Attention { heads, dropout: Dropout { probability, site: 2 } };
-            let asked = Rows {
+            let asked = PackedRows {
                 keys: Some(keys.shallow_clone()),
                 seed: 0,
                 cu_seqlens: rows.into(),
@@ -182,7 +182,8 @@ fn attention_refuses_what_does_not_fit() {
         (24, &[]),
         (23, &[0, 6]),
     ] {
-        let rows = Rows { keys: None, seed: 0, cu_seqlens: cu_seqlens.into(), task_rows: &[] };
+        let rows =
+            PackedRows { keys: None, seed: 0, cu_seqlens: cu_seqlens.into(), task_rows: &[] };
         attention.forward(&all(columns), &rows, cu_seqlens).unwrap_err();
     }
 }
@@ -307,8 +308,12 @@ fn cuda_is_used_where_there_is_a_device() {
     for device in [Device::Cpu, device] {
         let rest = Tensor::arange(60 * 96, FLOAT).sin().view([60, 96]).to_device(device);
         let rest = rest.set_requires_grad(true);
-        let rows =
-            Rows { keys: None, seed: 0, cu_seqlens: vec![0, 17, 18, 60].into(), task_rows: &[] };
+        let rows = PackedRows {
+            keys: None,
+            seed: 0,
+            cu_seqlens: vec![0, 17, 18, 60].into(),
+            task_rows: &[],
+        };
         let attention = Attention { heads: 2, dropout: Dropout { probability: 0.0, site: 1 } };
         let starts = rows.cu_seqlens.to_vec();
         let projected = Projected::All(rest.shallow_clone());

@@ -1,8 +1,8 @@
 //! Weight files: every format, every way to be wrong.
 
-use crate::common::{Scratch, golden_dir, refused, stderr, succeeded};
+use crate::common::{Scratch, architecture, golden_dir, refused, stderr, succeeded};
 use bitfit::base::Base;
-use bitfit::models::{Architecture, ModelConfig, Name, classify};
+use bitfit::models::{ModelConfig, Name, classify};
 use bitfit::task_model::TaskModel;
 use bitfit::weights::Weights;
 use std::collections::BTreeMap;
@@ -151,9 +151,9 @@ fn old_names_prefixes_and_other_heads_are_understood() {
         read(&scratch.path("old.safetensors")),
         read(&golden_dir().join("tiny-bert/model.safetensors"))
     );
-    assert_eq!(classify(Architecture::Bert, "classifier.weight"), Name::Unused);
+    assert_eq!(classify(architecture("bert"), "classifier.weight"), Name::Unused);
     let expected = Name::Encoder("bert.embeddings.LayerNorm.bias".into());
-    assert_eq!(classify(Architecture::Bert, "embeddings.LayerNorm.beta"), expected);
+    assert_eq!(classify(architecture("bert"), "embeddings.LayerNorm.beta"), expected);
     // Both spellings of one tensor are one too many.
     let mut both = tensors();
     both.insert(

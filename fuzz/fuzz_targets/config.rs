@@ -5,15 +5,16 @@
 use bitfit::base::Base;
 use bitfit::config::{Run, RunConfig};
 use bitfit::freeze::FreezePlan;
+use bitfit::models::Architecture;
 use bitfit::task_model::TaskModel;
 use bitfit_fuzz::{file, golden};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-static SHAPES: LazyLock<BTreeMap<String, Vec<i64>>> = LazyLock::new(|| {
+static MODEL: LazyLock<(Architecture, BTreeMap<String, Vec<i64>>)> = LazyLock::new(|| {
     let base = Base::read(&golden("tiny-bert"), None, tch::Device::Cpu).unwrap();
-    TaskModel::new(&base, 2, None).unwrap().shapes()
+    (base.info.config.architecture, TaskModel::new(&base, 2, None).unwrap().shapes())
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -22,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let overrides: Vec<String> =
         parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect();
     let Ok(run) = Run::read(&path, &overrides) else { return };
-    let _ = FreezePlan::new(&SHAPES, &[], &run.switches);
+    let _ = FreezePlan::new(MODEL.0, &MODEL.1, &[], &run.switches);
     // The configuration written to the run directory reads back as the same.
     let written = run.config.to_toml().unwrap();
     let again = RunConfig::read(&file("again.toml", written.as_bytes()), &[]).unwrap();

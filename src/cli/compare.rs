@@ -5,7 +5,7 @@ use super::{become_anew, downloads, logging, print, print_json};
 use crate::compare::grid::rate_name;
 use crate::compare::{self, Ended, Grid, Progress, Show};
 use crate::error::{Error, Result};
-use crate::freeze::thousands;
+use crate::numbers::thousands;
 use crate::sources::Sources;
 use crate::train::{Policy, Prepared};
 use clap::Args;

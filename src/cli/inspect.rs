@@ -7,7 +7,8 @@ use crate::config::{Metric, Run};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::escape;
-use crate::freeze::{Cost, FreezePlan, Group, Switches, thousands};
+use crate::freeze::{FreezePlan, Group, Places, StepCost, Switches};
+use crate::numbers::thousands;
 use crate::sources::Sources;
 use crate::task_model::TaskModel;
 use crate::train::{Past, Prepared, list};
@@ -85,7 +86,12 @@ impl Inspect {
         let model = find_model(path, self.revision.as_deref(), weights, bars)?;
         let base = Base::read(&model.dir, model.weights.as_deref(), Device::Cpu)?;
         let over = TaskModel::new(&base, usize::from(self.num_labels), None)?;
-        let plan = FreezePlan::new(&over.shapes(), &over.new, &Switches::default())?;
+        let plan = FreezePlan::new(
+            over.config.architecture,
+            &over.shapes(),
+            &over.new,
+            &Switches::default(),
+        )?;
         let fingerprint = &base.info.fingerprint;
         if self.json {
             return print_json(&as_json(&model.dir, fingerprint, &plan, None));
@@ -113,7 +119,7 @@ fn as_json(
     dir: &Path,
     fingerprint: &str,
     plan: &FreezePlan,
-    cost: Option<Cost>,
+    cost: Option<StepCost>,
 ) -> serde_json::Value {
     json!({"base": dir, "fingerprint": fingerprint, "counts": plan.counts(), "parameters": plan.parameters(), "cost": cost})
 }
@@ -142,7 +148,7 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
         );
         return Err(Error::file(other, problem));
     }
-    let changes = Changes::between(&tensors, &delta.tensors)?;
+    let changes = Changes::between(&tensors, &delta)?;
     if json {
         return print_json(&changes);
     }
@@ -253,9 +259,12 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         let (count, sum) = (sizes.len(), thousands(sizes.iter().sum::<usize>() as u64));
         text += &format!("{name:<12} {count:>8} {sum:>13}\n");
     };
+    let places = Places::new(meta.architecture()?)?;
     for group in Group::ALL {
-        let of_group =
-            delta.tensors.iter().filter(|(name, _)| Group::of(name).is_ok_and(|g| g == group));
+        let of_group = delta
+            .tensors
+            .iter()
+            .filter(|(name, _)| places.of(name).is_ok_and(|place| place.group == group));
         let sizes: Vec<_> = of_group.map(|(_, tensor)| tensor.numel()).collect();
         if !group.is_added() || !sizes.is_empty() {
             line(group.name(), &sizes);

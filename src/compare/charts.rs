@@ -5,7 +5,7 @@ use super::grid::{rate_name, slug};
 use super::plot::{Axis, Bar, Heat, Plot, Point, Scale, Series};
 use super::report::{ArmReport, Report, TaskReport};
 use super::stats::Spread;
-use crate::freeze::Term;
+use crate::models::Term;
 use std::collections::BTreeSet;
 
 /// All plots of a report, in order. The names of a task's plots start with its [`prefix`].

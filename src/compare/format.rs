@@ -1,7 +1,7 @@
 //! Numbers as text for the report.
 
 use super::stats::Spread;
-use crate::freeze::thousands;
+use crate::numbers::thousands;
 
 /// A mean and its standard deviation to four decimals: `0.8724 ± 0.0041`.
 pub fn spread(spread: &Spread) -> String {

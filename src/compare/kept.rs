@@ -8,8 +8,8 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::files;
-use crate::freeze::Term;
 use crate::models::TaskType;
+use crate::models::Term;
 use crate::predict::{Prediction, Predictor, Text};
 use crate::sources::Model;
 use crate::train::Prepared;
@@ -216,7 +216,7 @@ pub fn measure(
             eval::Report::classification(&classes(&targets), &classes(&guesses), &labels.names)
         })
         .and_then(|report| report.confusion);
-    let changes = Changes::between(biases.of(&model.dir, weights)?, &Delta::read(&delta)?.tensors)?;
+    let changes = Changes::between(biases.of(&model.dir, weights)?, &Delta::read(&delta)?)?;
     let moved = changes.changes.iter().filter_map(|change| {
         Some(Moved { term: change.place.term?, layer: change.place.layer, mean: change.mean })
     });

@@ -4,7 +4,7 @@ use super::format::{bytes, digits, percent, probability, seconds, signed, spread
 use super::grid::rate_name;
 use super::report::{ArmReport, Report, TaskReport, Verdict, Versus};
 use super::stats::Spread;
-use crate::freeze::thousands;
+use crate::numbers::thousands;
 
 /// A table whose cells are text.
 pub struct Table {

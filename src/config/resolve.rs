@@ -3,10 +3,10 @@
 use super::{BitfitSection, ClassWeights, MethodName, MethodSection, Metric, RunConfig};
 use crate::data::{Columns, DELIMITER, LabelColumns, Labels, MIN_LENGTH, can_delimit};
 use crate::error::{Error, Result};
-use crate::freeze::{Group, Layers, Switches, Term};
+use crate::freeze::{Group, Layers, Switches};
 use crate::hub;
-use crate::methods::{Adapter, Lora, Method};
-use crate::models::{Dropouts, ModelConfig, TaskType};
+use crate::methods::{AdapterConfig, LoraConfig, Method};
+use crate::models::{Dropouts, ModelConfig, TaskType, Term};
 use crate::optim::AdamWSettings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -419,20 +419,21 @@ impl Origin {
     /// anything but its default.
     fn method(&self, config: &RunConfig) -> Result<Method> {
         let section = &config.method;
-        let (lora, adapter) = (Lora::default(), Adapter::new(section.config.unwrap_or_default()));
+        let (lora, adapter) =
+            (LoraConfig::default(), AdapterConfig::new(section.config.unwrap_or_default()));
         let method = match section.name {
             MethodName::Bitfit => Method::Bitfit,
             MethodName::Full => Method::Full,
             MethodName::Head => Method::Head,
             MethodName::LayerNorm => Method::LayerNorm,
-            MethodName::Lora => Method::Lora(Lora {
+            MethodName::Lora => Method::Lora(LoraConfig {
                 r: section.r.unwrap_or(lora.r),
                 lora_alpha: section.lora_alpha.unwrap_or(lora.lora_alpha),
                 lora_dropout: section.lora_dropout.unwrap_or(lora.lora_dropout),
                 target_modules: section.target_modules.clone().unwrap_or_default(),
                 bias: section.bias.unwrap_or_default(),
             }),
-            MethodName::Adapter => Method::Adapter(Adapter {
+            MethodName::Adapter => Method::Adapter(AdapterConfig {
                 reduction_factor: section.reduction_factor.unwrap_or(adapter.reduction_factor),
                 non_linearity: section.non_linearity.unwrap_or(adapter.non_linearity),
                 ..adapter
@@ -442,7 +443,8 @@ impl Origin {
             return Err(self.error(key, &found, expected));
         }
         let (own, name) = (values(&as_section(&method))?, method.name());
-        let defaults = [Method::Lora(lora), Method::Adapter(Adapter::new(Default::default()))];
+        let defaults =
+            [Method::Lora(lora), Method::Adapter(AdapterConfig::new(Default::default()))];
         for (key, value) in values(section)? {
             let owner = |method: &&Method| {
                 values(&as_section(method)).is_ok_and(|values| values.contains_key(&key))

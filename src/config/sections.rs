@@ -2,11 +2,10 @@
 //! names.
 
 use crate::data::{BatchSize, MIN_LENGTH};
-use crate::freeze::Term;
-use crate::methods::{AdapterConfig, LoraBias};
-use crate::models::TaskType;
+use crate::methods::{AdapterPlacement, LoraBias};
+use crate::models::{TaskType, Term};
 use crate::nn::{NonLinearity, Precision};
-use crate::optim::Course;
+use crate::optim::LrSchedule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -123,7 +122,7 @@ pub struct MethodSection {
     pub bias: Option<LoraBias>,
     /// Placement of the adapters; by default `"pfeiffer"`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config: Option<AdapterConfig>,
+    pub config: Option<AdapterPlacement>,
     /// Hidden size divided by the adapter's bottleneck size; by default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 0.0625))]
@@ -405,7 +404,7 @@ pub struct TrainingSection {
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: Option<f64>,
     /// How the learning rate changes after the warm-up.
-    pub lr_scheduler_type: Course,
+    pub lr_scheduler_type: LrSchedule,
     /// Number of warm-up steps, in which the learning rate rises from zero; with 0, `warmup_ratio`
     /// applies.
     pub warmup_steps: u64,
@@ -587,7 +586,7 @@ impl Default for TrainingSection {
             gradient_accumulation_steps: 1,
             per_device_eval_batch_size: 32,
             learning_rate: None,
-            lr_scheduler_type: Course::Constant,
+            lr_scheduler_type: LrSchedule::Constant,
             warmup_steps: 0,
             warmup_ratio: 0.0,
             label_smoothing_factor: 0.0,

@@ -3,10 +3,12 @@
 use super::format::Format;
 use crate::config::{Run, RunConfig};
 use crate::delta::Delta;
+use crate::error::Result;
 use crate::escape::{code, markdown, quoted};
-use crate::freeze::{Group, thousands};
+use crate::freeze::{Group, Places};
 use crate::methods::Method;
 use crate::models::TaskType;
+use crate::numbers::thousands;
 use crate::sources::Model;
 use crate::task_model::TaskModel;
 use serde_json::json;
@@ -49,7 +51,7 @@ fn metric(name: &str) -> Option<(&'static str, &'static str)> {
 
 impl Card<'_> {
     /// The card's text: YAML front matter, then Markdown.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> Result<String> {
         let (meta, base) = (&self.task.meta, markdown(&self.source.name));
         let mut text = self.front_matter();
         let what = match meta.task.task_type {
@@ -68,7 +70,7 @@ impl Card<'_> {
             how_named(&meta.method),
             self.snippet(),
         );
-        text += &self.trained();
+        text += &self.trained()?;
         if let Some(run) = self.run {
             text += &how(run);
         }
@@ -83,7 +85,7 @@ impl Card<'_> {
              - Scores are the model's own, and no calibrated probabilities.\n",
             meta.task.max_length
         );
-        text
+        Ok(text)
     }
 
     fn labels(&self) -> String {
@@ -97,7 +99,7 @@ impl Card<'_> {
             Format::Peft => ("peft", "adapter"),
         };
         let base = quoted(&self.source.name);
-        let kind = self.model.config.architecture.prefix();
+        let kind = self.model.config.architecture.prefix;
         let method = self.task.meta.method.name();
         let mut text = format!(
             "---\nlibrary_name: {library}\nbase_model: {base}\nbase_model_relation: {relation}\npipeline_tag: text-classification\n\
@@ -193,7 +195,7 @@ impl Card<'_> {
     }
 
     /// The section on what trained, by group.
-    fn trained(&self) -> String {
+    fn trained(&self) -> Result<String> {
         let (meta, shapes) = (&self.task.meta, self.model.shapes());
         let size = |name: &String| {
             shapes.get(name).map_or(0, |shape| shape.iter().product::<i64>().unsigned_abs())
@@ -208,15 +210,16 @@ impl Card<'_> {
             100.0 * trainable as f64 / all.max(1) as f64,
             code(&meta.base_fingerprint),
         );
+        let places = Places::new(self.model.config.architecture)?;
         for group in Group::ALL {
-            let of_group = |name: &&String| Group::of(name).is_ok_and(|of| of == group);
+            let of_group = |name: &&String| places.of(name).is_ok_and(|place| place.group == group);
             let sizes: Vec<u64> = meta.freeze_plan.iter().filter(of_group).map(size).collect();
             if !sizes.is_empty() {
                 let sum = thousands(sizes.iter().sum());
                 let _ = writeln!(text, "| {} | {} | {sum} |", group.name(), sizes.len());
             }
         }
-        text
+        Ok(text)
     }
 
     fn metrics(&self) -> String {

@@ -48,7 +48,7 @@ pub fn export(
         write("config.json", config.as_bytes())?;
         let name = output.file_name().unwrap_or_default().to_string_lossy();
         let card = card::Card { format, name: &name, source, model: &model, task: &task, run };
-        write("README.md", card.text().as_bytes())?;
+        write("README.md", card.text()?.as_bytes())?;
         for (name, bytes) in reader.files()? {
             write(name, &bytes)?;
         }

@@ -7,9 +7,8 @@ use crate::base::Base;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::freeze::{Group, Place};
-use crate::methods::{self, Lora, LoraBias, Method};
-use crate::models::Architecture;
+use crate::freeze::{Group, Places};
+use crate::methods::{self, LoraBias, LoraConfig, Method};
 use crate::sources::Model;
 use crate::task_model::TaskModel;
 use serde_json::{Map, Value, json};
@@ -66,7 +65,7 @@ const PREFIX: &str = "base_model.model.";
 
 /// A LORA adapter: the two matrices of each target, and the whole head. With `bias = "all"` also
 /// every bias, as peft saves them.
-fn lora(model: &TaskModel, settings: &Lora, task: &Delta) -> Result<Adapter> {
+fn lora(model: &TaskModel, settings: &LoraConfig, task: &Delta) -> Result<Adapter> {
     let variables = model.store.variables();
     let added: BTreeSet<String> = methods::lora_modules(model.added.iter()).into_iter().collect();
     let mut replaced = BTreeSet::new();
@@ -138,10 +137,11 @@ fn object(value: Value) -> Map<String, Value> {
 /// such as `dense` with other modules too.
 fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
     let variables = model.store.variables();
+    let places = Places::new(model.config.architecture)?;
     let mut tensors = BTreeMap::new();
     let (mut added_to, mut replaced) = (BTreeSet::new(), BTreeSet::new());
     for (name, value) in &task.tensors {
-        let place = Place::of(name)?;
+        let place = places.of(name)?;
         let (module, leaf) = name.rsplit_once('.').unwrap_or((name, ""));
         let dense = matches!(place.group, Group::Attention | Group::Feedforward | Group::Other);
         if dense && leaf == "bias" && !model.new.contains(name) {
@@ -166,14 +166,14 @@ fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
         return Err(cannot_hold(&format!("{module}'s weight differs from the base's")));
     }
     let architecture = model.config.architecture;
-    let prefix = architecture.prefix();
+    let prefix = architecture.prefix;
     // peft's placeholder for an adapter without target modules.
     let none = json!("dummy-target-modules");
-    let (key, value) = if architecture == Architecture::Roberta {
-        // With a task type, peft would wrap RoBERTa's whole head in addition to its two layers, and
-        // fail.
+    let (key, value) = if architecture.head.output.starts_with("classifier.") {
+        // With a task type, peft would wrap `classifier`, RoBERTa's whole head, in addition to its
+        // two layers, and fail.
         let parent = format!("transformers.models.{prefix}.modeling_{prefix}");
-        let class = architecture.class();
+        let class = architecture.class;
         ("auto_mapping", json!({ "base_model_class": class, "parent_library": parent }))
     } else {
         ("task_type", json!("SEQ_CLS"))

@@ -1,14 +1,14 @@
 //! The cost of a training step in matrix products: the forward pass, and the backward pass down to
 //! the lowest parameter that trains.
 
-use super::{FreezePlan, Group, Parameter, Term};
-use crate::models::ModelConfig;
+use super::{FreezePlan, Group, Parameter};
+use crate::models::{ModelConfig, Term};
 use serde::Serialize;
 
 /// Multiply-adds of the encoder's matrix products for one text, and how far down backpropagation
 /// goes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cost {
+pub struct StepCost {
     /// Multiply-adds of the forward pass.
     pub forward: f64,
     /// Multiply-adds of the backward pass: gradients with respect to inputs, and to the weights
@@ -21,7 +21,7 @@ pub struct Cost {
     pub lowest_layer: Option<usize>,
 }
 
-impl Cost {
+impl StepCost {
     /// Computes the cost for texts of `length` tokens. The last layer computes keys and values for
     /// all tokens, and everything else for the first token alone.
     pub fn of(plan: &FreezePlan, model: &ModelConfig, length: f64) -> Self {
@@ -57,7 +57,7 @@ impl Cost {
 }
 
 /// Formats how far down backpropagation goes, and the share of multiply-adds saved.
-impl std::fmt::Display for Cost {
+impl std::fmt::Display for StepCost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.lowest_layer {
             _ if self.backward == 0.0 => write!(f, "does not enter the encoder")?,
@@ -87,7 +87,7 @@ fn products(
     length: f64,
     module: &dyn Fn(Term, Option<usize>) -> Module,
 ) -> (f64, f64) {
-    let (hidden, wide) = (model.hidden_size as f64, model.intermediate_size as f64);
+    let hidden = model.hidden_size as f64;
     let count = usize::try_from(model.num_hidden_layers).unwrap_or(0);
     let (mut forward, mut backward) = (0.0, 0.0);
     let mut needed = module(Term::EmbeddingsLayerNorm, None).trains;
@@ -99,21 +99,22 @@ fn products(
         };
         // Counts a dense layer and the weights added to it, which always need both gradients.
         // Returns whether anything up to this layer trains.
-        let mut dense = |term, rows: f64, cost: f64, below: bool| {
+        let mut dense = |term, rows: f64, below: bool| {
             let Module { trains, weight_trains, added } = module(term);
-            product(rows * cost, &[below, weight_trains]);
+            let weight = model.inputs_of(term) as f64 * model.outputs_of(term) as f64;
+            product(rows * weight, &[below, weight_trains]);
             product(rows * added, &[true, true]);
             below || trains
         };
         let rows = if layer + 1 == count { 1.0 } else { length };
-        let query = dense(Term::Query, rows, hidden * hidden, needed);
-        let key = dense(Term::Key, length, hidden * hidden, needed);
-        let value = dense(Term::Value, length, hidden * hidden, needed);
+        let query = dense(Term::Query, rows, needed);
+        let key = dense(Term::Key, length, needed);
+        let value = dense(Term::Value, length, needed);
         let context = query || key || value;
-        let attended = dense(Term::AttentionOutput, rows, hidden * hidden, context)
-            || module(Term::AttentionLayerNorm).trains;
-        let inside = dense(Term::Intermediate, rows, hidden * wide, attended);
-        let output = dense(Term::Output, rows, hidden * wide, inside);
+        let attended =
+            dense(Term::AttentionOutput, rows, context) || module(Term::AttentionLayerNorm).trains;
+        let inside = dense(Term::Intermediate, rows, attended);
+        let output = dense(Term::Output, rows, inside);
         product(rows * length * hidden, &[query, key]);
         product(rows * length * hidden, &[query || key, value]);
         needed = output || module(Term::OutputLayerNorm).trains;

@@ -1,6 +1,7 @@
 //! Parameter counts by group: all parameters, and those that train.
 
 use super::{FreezePlan, Group, Parameter};
+use crate::numbers::{bytes, thousands};
 use serde::Serialize;
 
 /// Bytes that AdamW needs for a trained parameter besides its value, in fp32: gradient and two
@@ -9,7 +10,7 @@ const TRAINING_BYTES: u64 = 12;
 
 impl FreezePlan {
     /// The counts of the whole model and of each group.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ParameterCounts {
         let count = |keep: &dyn Fn(&Parameter) -> bool| -> u64 {
             self.parameters.iter().filter(|p| keep(p)).map(Parameter::numel).sum()
         };
@@ -24,7 +25,7 @@ impl FreezePlan {
         let own = count(&|p| !p.place.group.is_added());
         let (all, trainable) = (count(&|_| true), count(&|p| p.trains));
         let bias = count(&|p| p.is_bias());
-        Counts {
+        ParameterCounts {
             all,
             trainable,
             frozen: all - trainable,
@@ -43,7 +44,7 @@ impl FreezePlan {
 
 /// Parameter counts.
 #[derive(Debug, Clone, Serialize)]
-pub struct Counts {
+pub struct ParameterCounts {
     /// Every parameter.
     pub all: u64,
     /// Parameters that train.
@@ -84,7 +85,7 @@ pub struct GroupCounts {
     pub trainable: u64,
 }
 
-impl std::fmt::Display for Counts {
+impl std::fmt::Display for ParameterCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{:<12} {:>13} {:>13} {:>13}", "group", "biases", "weights", "trainable")?;
         for g in &self.groups {
@@ -117,26 +118,5 @@ impl std::fmt::Display for Counts {
             bytes(self.full_training_bytes),
             bytes(self.full_training_bytes.saturating_sub(self.training_bytes)),
         )
-    }
-}
-
-/// Formats a number with commas: `1234567` as `1,234,567`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn bytes(count: u64) -> String {
-    match count as f64 {
-        n if n < 1e6 => format!("{:.1} kB", n / 1e3),
-        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
-        n => format!("{:.2} GB", n / 1e9),
     }
 }

@@ -4,14 +4,17 @@
 mod cost;
 mod counts;
 mod groups;
+mod layers;
 mod layout;
 
-pub use cost::Cost;
-pub use counts::{Counts, GroupCounts, thousands};
-pub use groups::{Group, Layers, Place, Term};
+pub use cost::StepCost;
+pub use counts::{GroupCounts, ParameterCounts};
+pub use groups::{Group, ParameterPlace, Places};
+pub use layers::Layers;
 pub use layout::Layout;
 
 use crate::error::{Error, Result};
+use crate::models::{Architecture, Term};
 use crate::random::Random;
 use regex::Regex;
 use serde::Serialize;
@@ -57,7 +60,7 @@ impl Default for Switches {
 
 impl Switches {
     /// Whether the switches turn on the bias at `place`.
-    fn chooses(&self, place: Place) -> bool {
+    fn chooses(&self, place: ParameterPlace) -> bool {
         let layers = |layers: &Layers| place.layer.is_some_and(|layer| layers.contains(layer));
         self.biases.contains(&place.group)
             && place.term.is_none_or(|term| {
@@ -75,7 +78,7 @@ pub struct Parameter {
     pub shape: Vec<i64>,
     /// Its group, place in a layer, and layer.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: ParameterPlace,
     /// Whether the base lacks the parameter: the head's, a pooler's that is not in the checkpoint,
     /// or one that a method added.
     pub new: bool,
@@ -102,20 +105,22 @@ pub struct FreezePlan {
 }
 
 impl FreezePlan {
-    /// Makes the plan in which `trains` decides for each of the parameters in `shapes`. `new` names
-    /// the parameters that the base lacks.
+    /// Makes the plan in which `trains` decides for each of the architecture's parameters, which
+    /// `shapes` has. `new` names the parameters that the base lacks.
     ///
     /// Returns an error if a parameter is in no group.
     pub fn of(
+        architecture: Architecture,
         shapes: &BTreeMap<String, Vec<i64>>,
         new: &[String],
         trains: impl Fn(&Parameter) -> bool,
     ) -> Result<Self> {
+        let places = Places::new(architecture)?;
         let parameter = |(name, shape): (&String, &Vec<i64>)| {
             let mut parameter = Parameter {
                 name: name.clone(),
                 shape: shape.clone(),
-                place: Place::of(name)?,
+                place: places.of(name)?,
                 new: new.contains(name),
                 trains: false,
             };
@@ -133,8 +138,8 @@ impl FreezePlan {
         self
     }
 
-    /// Makes BitFit's plan for the parameters in `shapes`. `new` names the parameters that the base
-    /// lacks.
+    /// Makes BitFit's plan for the architecture's parameters, which `shapes` has. `new` names the
+    /// parameters that the base lacks.
     ///
     /// A bias trains if the switches select it. A new weight is random, so it trains too: the
     /// head's unless `classifier_weight` is off, a new pooler's if the switch of its group is on.
@@ -143,6 +148,7 @@ impl FreezePlan {
     /// not a regular expression, if the number of random biases is out of range, or if nothing
     /// would train.
     pub fn new(
+        architecture: Architecture,
         shapes: &BTreeMap<String, Vec<i64>>,
         new: &[String],
         switches: &Switches,
@@ -152,7 +158,7 @@ impl FreezePlan {
         let matches = |patterns: &[(Regex, String)], name: &str| {
             patterns.iter().any(|(regex, _)| regex.is_match(name))
         };
-        let mut plan = Self::of(shapes, new, |parameter| {
+        let mut plan = Self::of(architecture, shapes, new, |parameter| {
             let (group, name) = (parameter.place.group, &parameter.name);
             if parameter.is_bias() {
                 let chosen = switches.chooses(parameter.place) || matches(&include, name);

@@ -6,7 +6,7 @@ use super::remote::{ATTEMPTS, Ask, Expected, Failure, Remote, header, pause};
 use super::repo::Repo;
 use crate::error::{Error, Result};
 use crate::files::{self, Writer};
-use crate::freeze::thousands;
+use crate::numbers::thousands;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::File;

@@ -16,9 +16,9 @@ pub const LEARNING_RATE: f64 = 1e-4;
 /// The settings of adapters, under the names of the package `adapters`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Adapter {
+pub struct AdapterConfig {
     /// The placement of the bottlenecks.
-    pub config: AdapterConfig,
+    pub config: AdapterPlacement,
     /// The hidden size `H` divided by the size of the bottleneck, which is rounded down and at
     /// least 1.
     pub reduction_factor: f64,
@@ -29,7 +29,7 @@ pub struct Adapter {
 /// The placement of the bottlenecks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum AdapterConfig {
+pub enum AdapterPlacement {
     /// After attention and after the feedforward (Houlsby et al., ICML 2019).
     #[serde(alias = "double_seq_bn")]
     #[schemars(extend("enum" = ["houlsby", "double_seq_bn"]))]
@@ -42,7 +42,7 @@ pub enum AdapterConfig {
     Pfeiffer,
 }
 
-impl AdapterConfig {
+impl AdapterPlacement {
     /// The default activation between the two dense layers.
     pub fn non_linearity(self) -> NonLinearity {
         match self {
@@ -52,9 +52,9 @@ impl AdapterConfig {
     }
 }
 
-impl Adapter {
+impl AdapterConfig {
     /// Makes settings with the defaults of the package `adapters`.
-    pub fn new(config: AdapterConfig) -> Self {
+    pub fn new(config: AdapterPlacement) -> Self {
         Self { config, reduction_factor: 16.0, non_linearity: config.non_linearity() }
     }
 
@@ -67,7 +67,7 @@ impl Adapter {
     }
 
     pub(super) fn place(&self, model: &mut TaskModel) -> Result<()> {
-        let houlsby = self.config == AdapterConfig::Houlsby;
+        let houlsby = self.config == AdapterPlacement::Houlsby;
         model.place(|layers, root, config| {
             let shape = AdapterShape {
                 bottleneck: ((config.hidden_size as f64 / self.reduction_factor) as i64).max(1),
@@ -93,12 +93,12 @@ pub(super) fn initial(name: &str, shape: &[i64], random: &mut Random) -> Vec<f32
     (0..count).map(|_| if bias { 0.0 } else { (0.02 * random.normal()) as f32 }).collect()
 }
 
-impl std::fmt::Display for Adapter {
+impl std::fmt::Display for AdapterConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { config, reduction_factor, non_linearity } = self;
         let config = match config {
-            AdapterConfig::Houlsby => "houlsby",
-            AdapterConfig::Pfeiffer => "pfeiffer",
+            AdapterPlacement::Houlsby => "houlsby",
+            AdapterPlacement::Pfeiffer => "pfeiffer",
         };
         write!(f, "{config}, reduction_factor {reduction_factor}, {}", non_linearity.name())
     }

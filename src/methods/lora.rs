@@ -19,7 +19,7 @@ pub const LEARNING_RATE: f64 = 5e-4;
 /// The settings of LoRA, under peft's names and with peft's defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lora {
+pub struct LoraConfig {
     /// The rank.
     pub r: i64,
     /// Numerator of the scaling: `B A` is multiplied by `lora_alpha / r`.
@@ -44,7 +44,7 @@ pub enum LoraBias {
     All,
 }
 
-impl Default for Lora {
+impl Default for LoraConfig {
     fn default() -> Self {
         Self {
             r: 8,
@@ -59,7 +59,7 @@ impl Default for Lora {
 /// Maximum rank.
 const MOST: i64 = 4096;
 
-impl Lora {
+impl LoraConfig {
     pub(super) fn check(&self) -> std::result::Result<(), Wrong> {
         let Self { r, lora_alpha, lora_dropout, target_modules, bias: _ } = self;
         if !(1..=MOST).contains(r) {
@@ -99,13 +99,14 @@ impl Lora {
 
     pub(super) fn plan(
         &self,
+        architecture: Architecture,
         shapes: &BTreeMap<String, Vec<i64>>,
         new: &[String],
         switches: &Switches,
     ) -> Result<FreezePlan> {
         match self.bias {
-            LoraBias::None => FreezePlan::of(shapes, new, |parameter| parameter.new),
-            LoraBias::All => Ok(FreezePlan::new(shapes, new, switches)?.with(added)),
+            LoraBias::None => FreezePlan::of(architecture, shapes, new, |parameter| parameter.new),
+            LoraBias::All => Ok(FreezePlan::new(architecture, shapes, new, switches)?.with(added)),
         }
     }
 
@@ -147,7 +148,7 @@ pub(super) fn initial(name: &str, shape: &[i64], random: &mut Random) -> Vec<f32
     (0..count).map(|_| if a { (random.between(-bound, bound)) as f32 } else { 0.0 }).collect()
 }
 
-impl std::fmt::Display for Lora {
+impl std::fmt::Display for LoraConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { r, lora_alpha, lora_dropout, target_modules, bias } = self;
         write!(f, "r {r}, lora_alpha {lora_alpha}, lora_dropout {lora_dropout}")?;

@@ -8,11 +8,11 @@ mod head;
 mod layer_norm;
 mod lora;
 
-pub use adapter::{Adapter, AdapterConfig};
-pub use lora::{Lora, LoraBias, modules as lora_modules};
+pub use adapter::{AdapterConfig, AdapterPlacement};
+pub use lora::{LoraBias, LoraConfig, modules as lora_modules};
 
 use crate::error::{Error, Result};
-use crate::freeze::{FreezePlan, Switches};
+use crate::freeze::{FreezePlan, Parameter, Switches};
 use crate::models::Architecture;
 use crate::task_model::TaskModel;
 use serde::{Deserialize, Serialize};
@@ -29,9 +29,9 @@ pub enum Method {
     /// Full fine-tuning: every parameter.
     Full,
     /// LoRA: low-rank matrices added to dense layers.
-    Lora(Lora),
+    Lora(LoraConfig),
     /// Adapters: bottlenecks added to the layers.
-    Adapter(Adapter),
+    Adapter(AdapterConfig),
     /// The new head alone.
     Head,
     /// Every LayerNorm, weight and bias.
@@ -126,14 +126,17 @@ impl Method {
 
     /// Decides what trains in `model`.
     pub fn plan(&self, model: &TaskModel, switches: &Switches) -> Result<FreezePlan> {
-        let (shapes, new) = (model.shapes(), [&model.new[..], &model.added].concat());
+        let (architecture, shapes) = (model.config.architecture, model.shapes());
+        let new = [&model.new[..], &model.added].concat();
+        let where_trains =
+            |trains: fn(&Parameter) -> bool| FreezePlan::of(architecture, &shapes, &new, trains);
         match self {
-            Self::Bitfit => FreezePlan::new(&shapes, &new, switches),
-            Self::Full => FreezePlan::of(&shapes, &new, full::trains),
-            Self::Lora(lora) => lora.plan(&shapes, &new, switches),
-            Self::Adapter(_) => FreezePlan::of(&shapes, &new, adapter::trains),
-            Self::Head => FreezePlan::of(&shapes, &new, head::trains),
-            Self::LayerNorm => FreezePlan::of(&shapes, &new, layer_norm::trains),
+            Self::Bitfit => FreezePlan::new(architecture, &shapes, &new, switches),
+            Self::Full => where_trains(full::trains),
+            Self::Lora(lora) => lora.plan(architecture, &shapes, &new, switches),
+            Self::Adapter(_) => where_trains(adapter::trains),
+            Self::Head => where_trains(head::trains),
+            Self::LayerNorm => where_trains(layer_norm::trains),
         }
     }
 

@@ -1,7 +1,9 @@
 //! `config.json` of a Hugging Face model directory.
 
-use super::architecture::{Keys, Spec};
-use super::{Architecture, Verdict, verdicts};
+use super::architectures::ARCHITECTURES;
+use super::keys::KeyVerdict;
+use super::spec::{Architecture, TokenAlgorithm};
+use super::term::Term;
 use crate::error::{Error, Result};
 use crate::nn::Activation;
 use crate::{escape, files};
@@ -82,6 +84,15 @@ impl ModelConfig {
     /// Reads and checks `config.json` of the model directory `dir`. If the file has no
     /// `model_type`, the architecture is inferred with the tensor names that `names` returns.
     pub fn read(dir: &Path, names: impl FnOnce() -> Result<Vec<String>>) -> Result<Self> {
+        Self::read_among(&ARCHITECTURES, dir, names)
+    }
+
+    /// Like [`ModelConfig::read`], where the supported architectures are `architectures`.
+    pub fn read_among(
+        architectures: &[Architecture],
+        dir: &Path,
+        names: impl FnOnce() -> Result<Vec<String>>,
+    ) -> Result<Self> {
         let path = &dir.join("config.json");
         if !files::is_there(path)? {
             let what = if dir.is_dir() { "no config.json there" } else { "no such directory" };
@@ -90,16 +101,31 @@ impl ModelConfig {
             );
             return Err(Error::file(dir, problem));
         }
-        let mut fields =
-            Fields { path, value: read_object(path)?, defaults: vec![], remarks: vec![] };
-        let architecture = fields.architecture(names)?;
-        fields.check_refused(architecture)?;
-        for (alias, key) in architecture.spec().keys.aliases {
-            if let Some(value) = fields.value.get(*alias).cloned() {
-                fields.value.insert((*key).to_owned(), value);
+        let mut file = ConfigFile {
+            path,
+            architectures,
+            value: read_object(path)?,
+            defaults: vec![],
+            remarks: vec![],
+        };
+        let architecture = file.architecture(names)?;
+        file.check_refused(architecture)?;
+        for (alias, key) in architecture.keys.aliases {
+            if let Some(value) = file.value.get(*alias).cloned() {
+                file.value.insert((*key).to_owned(), value);
             }
         }
-        fields.model(architecture)
+        file.model(architecture)
+    }
+
+    /// The number of inputs of a term's dense layer; the size of a LayerNorm.
+    pub fn inputs_of(&self, term: Term) -> i64 {
+        if term == Term::Output { self.intermediate_size } else { self.hidden_size }
+    }
+
+    /// The number of outputs of a term's dense layer; the size of a LayerNorm.
+    pub fn outputs_of(&self, term: Term) -> i64 {
+        if term == Term::Intermediate { self.intermediate_size } else { self.hidden_size }
     }
 
     /// Maximum length of a sequence in tokens, special tokens included.
@@ -110,63 +136,60 @@ impl ModelConfig {
     /// The names of large tensors of the encoder, with the shapes that they must have. A file with
     /// all of these tensors is not much smaller than the model.
     pub fn landmarks(&self) -> Vec<(String, Vec<i64>)> {
-        let spec = self.architecture.spec();
-        let (prefix, hidden) = (spec.prefix, self.hidden_size);
-        let table = |name| format!("{prefix}.embeddings.{name}.weight");
-        let mut landmarks = vec![
-            (table("word_embeddings"), vec![self.vocab_size, hidden]),
-            (table("position_embeddings"), vec![self.max_position_embeddings, hidden]),
-        ];
-        if spec.token_types {
-            landmarks.push((table("token_type_embeddings"), vec![self.type_vocab_size, hidden]));
-        }
-        for layer in 0..self.num_hidden_layers {
-            let weight = |module| format!("{prefix}.{}.{layer}.{module}.weight", spec.layers);
-            landmarks.push((weight(spec.layer.query), vec![hidden, hidden]));
-            landmarks.push((weight(spec.layer.intermediate), vec![self.intermediate_size, hidden]));
-        }
-        landmarks
+        let architecture = self.architecture;
+        let sizes = [self.vocab_size, self.max_position_embeddings, self.type_vocab_size];
+        let tables = architecture.tables().into_iter().zip(sizes);
+        let tables = tables.map(|(table, entries)| (table, vec![entries, self.hidden_size]));
+        let layers = 0..usize::try_from(self.num_hidden_layers).unwrap_or(0);
+        let dense = layers.flat_map(|layer| {
+            [Term::Query, Term::Intermediate].map(|term| {
+                let shape = vec![self.outputs_of(term), self.inputs_of(term)];
+                (architecture.module(term, layer), shape)
+            })
+        });
+        let weight = |(module, shape)| (format!("{module}.weight"), shape);
+        tables.chain(dense).map(weight).collect()
     }
 
     /// The settings that scores depend on but tensor shapes do not show, by their keys in
     /// `config.json`.
     pub fn beside_tensors(&self) -> BTreeMap<String, Value> {
-        let spec = self.architecture.spec();
-        let mut said = BTreeMap::from([
-            (spec.keys.num_attention_heads.to_owned(), Value::from(self.num_attention_heads)),
-            (spec.keys.hidden_act.to_owned(), Value::from(self.hidden_act.name())),
+        let keys = &self.architecture.keys;
+        let mut settings = BTreeMap::from([
+            (keys.num_attention_heads.to_owned(), Value::from(self.num_attention_heads)),
+            (keys.hidden_act.to_owned(), Value::from(self.hidden_act.name())),
         ]);
-        if spec.layer_norm_eps.is_none() {
-            said.insert("layer_norm_eps".to_owned(), Value::from(self.layer_norm_eps));
+        if self.architecture.layer_norm_eps.is_none() {
+            settings.insert("layer_norm_eps".to_owned(), Value::from(self.layer_norm_eps));
         }
-        said.extend(self.padding.map(|id| ("pad_token_id".to_owned(), Value::from(id))));
-        said
+        settings.extend(self.padding.map(|id| ("pad_token_id".to_owned(), Value::from(id))));
+        settings
     }
 
     /// A message with the number of layers in `config.json`, if the tensor `canonical` is in a
     /// layer above them.
     pub fn no_layer(&self, canonical: &str) -> Option<String> {
-        let spec = self.architecture.spec();
-        let below = |name, module| str::strip_prefix(name, module)?.strip_prefix('.');
-        let rest = below(below(canonical, spec.prefix)?, spec.layers)?;
-        let layer: i64 = rest.split('.').next()?.parse().ok()?;
-        (layer >= self.num_hidden_layers).then(|| {
-            let key = spec.keys.num_hidden_layers;
-            format!("config.json says {key} = {}", self.num_hidden_layers)
+        let layer = self.architecture.layer_of(canonical)?;
+        let layers = usize::try_from(self.num_hidden_layers).unwrap_or(0);
+        (layer >= layers).then(|| {
+            let key = self.architecture.keys.num_hidden_layers;
+            format!("config.json says {key} = {layers}")
         })
     }
 }
 
 /// The keys of a `config.json`.
-struct Fields<'a> {
+struct ConfigFile<'a> {
     path: &'a Path,
+    /// The supported architectures.
+    architectures: &'a [Architecture],
     value: Map<String, Value>,
     /// Sizes that the file lacks, with the defaults that are used.
     defaults: Vec<(&'static str, i64)>,
     remarks: Vec<String>,
 }
 
-impl Fields<'_> {
+impl ConfigFile<'_> {
     fn bad<T>(&self, key: &str, found: &dyn Display, expected: &str) -> Result<T> {
         Err(bad(self.path, key, found, expected))
     }
@@ -230,7 +253,7 @@ impl Fields<'_> {
         // into words first.
         let tokenizer = self.text("tokenizer_class")?.unwrap_or_default();
         if ["Phobert", "Bertweet"].iter().any(|name| tokenizer.starts_with(name))
-            || (architecture == Architecture::Roberta
+            || (architecture.tokens.algorithm == TokenAlgorithm::ByteLevelBpe
                 && self.path.with_file_name("bpe.codes").exists())
         {
             let found =
@@ -242,7 +265,7 @@ impl Fields<'_> {
     }
 
     fn named(&self, found: &str) -> Result<Architecture> {
-        if let Some(named) = Architecture::ALL.into_iter().find(|a| a.spec().model_type == found) {
+        if let Some(named) = self.architectures.iter().find(|a| a.model_type == found) {
             return Ok(named);
         }
         let why = match found {
@@ -251,7 +274,7 @@ impl Fields<'_> {
             }
             _ => "",
         };
-        self.bad("model_type", &found, &format!("{}{why}", supported()))
+        self.bad("model_type", &found, &format!("{}{why}", self.supported()))
     }
 
     /// Infers the architecture of a `config.json` without `model_type`, which files from 2019 lack,
@@ -261,12 +284,12 @@ impl Fields<'_> {
         let has = |module: &str| {
             names.iter().any(|n| n.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
         };
-        let mut fit = Architecture::ALL.to_vec();
+        let mut fit = self.architectures.to_vec();
         // If any name has a prefix, only prefixes count: BERT and RoBERTa have the same names
         // without one.
-        let prefixed = Architecture::ALL.iter().any(|a| has(a.prefix()));
-        fit.retain(|a| if prefixed { has(a.prefix()) } else { has(a.spec().layers) });
-        fit.retain(|a| self.value.contains_key(a.spec().keys.hidden_size));
+        let prefixed = self.architectures.iter().any(|a| has(a.prefix));
+        fit.retain(|a| if prefixed { has(a.prefix) } else { has(a.layers) });
+        fit.retain(|a| self.value.contains_key(a.keys.hidden_size));
         let classes: Vec<&str> = self
             .value
             .get("architectures")
@@ -274,22 +297,22 @@ impl Fields<'_> {
             .map(|classes| classes.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
         let of_class = |a: &Architecture| {
-            let family = a.class().trim_end_matches("ForSequenceClassification");
+            let family = a.class.trim_end_matches("ForSequenceClassification");
             let rest = |class: &&str| class.strip_prefix(family).map(str::to_owned);
             let mut rests = classes.iter().filter_map(rest);
             rests.any(|rest| rest.starts_with("For") || rest == "Model")
         };
-        if Architecture::ALL.iter().any(of_class) {
+        if self.architectures.iter().any(of_class) {
             fit.retain(of_class);
         }
         let [architecture] = fit[..] else {
             let expected = format!(
                 "{}; its keys and the names of its weights do not tell which: add, say, \"model_type\": \"bert\" to config.json",
-                supported()
+                self.supported()
             );
             return self.bad("model_type", &"nothing", &expected);
         };
-        let name = architecture.spec().model_type;
+        let name = architecture.model_type;
         self.remarks.push(format!(
             "no model_type there; taken for \"{name}\" by its keys and the names of its weights"
         ));
@@ -298,8 +321,8 @@ impl Fields<'_> {
 
     /// Returns an error if the verdicts refuse the value of a key.
     fn check_refused(&self, architecture: Architecture) -> Result<()> {
-        for (key, verdict) in verdicts(architecture) {
-            if let (Some(value), Verdict::Refused { harmless, expected }) =
+        for (key, verdict) in architecture.verdicts() {
+            if let (Some(value), KeyVerdict::Refused { harmless, expected }) =
                 (self.value.get(*key), verdict)
                 && !harmless(value)
             {
@@ -310,65 +333,37 @@ impl Fields<'_> {
     }
 
     fn model(mut self, architecture: Architecture) -> Result<ModelConfig> {
-        let spec: &Spec = architecture.spec();
-        let keys: &Keys = &spec.keys;
-        let (entries, layers) = spec.defaults;
-        let vocab_size = self.size("vocab_size", entries, 1 << 24)?;
+        let (keys, defaults) = (&architecture.keys, &architecture.defaults);
+        let vocab_size = self.size("vocab_size", defaults.vocab_size, 1 << 24)?;
         let hidden_size = self.size(keys.hidden_size, 768, 1 << 16)?;
-        let num_hidden_layers = self.size(keys.num_hidden_layers, layers, 1 << 10)?;
-        let num_attention_heads = self.size(keys.num_attention_heads, 12, 1 << 10)?;
-        if hidden_size % num_attention_heads != 0 {
-            let mut expected = format!("a divisor of {}, {hidden_size}", keys.hidden_size);
-            if !self.value.contains_key(keys.num_attention_heads) {
-                expected += ", in config.json; 12 is transformers' default";
-            }
-            return self.bad(keys.num_attention_heads, &num_attention_heads, &expected);
-        }
+        let num_hidden_layers =
+            self.size(keys.num_hidden_layers, defaults.num_hidden_layers, 1 << 10)?;
+        let num_attention_heads = self.heads(architecture, hidden_size)?;
         let intermediate_size = self.size(keys.intermediate_size, 3072, 1 << 18)?;
         let hidden_act = self.activation(keys.hidden_act)?;
-        self.check_positions(spec)?;
+        self.check_positions(architecture)?;
         let max_position_embeddings = self.size("max_position_embeddings", 512, 1 << 20)?;
-        let pad_token_id = match self.value.get("pad_token_id") {
-            None => Some(i64::from(spec.positions_after_padding)),
-            Some(Value::Null) => None,
-            Some(value) => match value.as_i64() {
-                Some(id) => Some(id),
-                None => return self.bad("pad_token_id", value, "an id, or null"),
-            },
-        }
-        .filter(|id| (0..vocab_size).contains(id));
-        if spec.positions_after_padding && pad_token_id.is_none() {
-            let found = self.value.get("pad_token_id").unwrap_or(&Value::Null);
-            let expected = format!("an id from 0 to {}", vocab_size - 1);
-            return self.bad("pad_token_id", found, &expected);
-        }
-        let padding = pad_token_id.filter(|_| spec.positions_after_padding);
+        let pad_token_id = self.pad_token_id(architecture, vocab_size)?;
+        let padding = pad_token_id.filter(|_| architecture.positions_after_padding);
         let least = 4 + padding.map_or(0, |id| id + 1);
         if max_position_embeddings < least {
             let expected = format!("{least} or more");
             return self.bad("max_position_embeddings", &max_position_embeddings, &expected);
         }
-        let type_vocab_size =
-            if spec.token_types { self.size("type_vocab_size", 2, 1 << 10)? } else { i64::MAX };
-        let classifier = match (self.value.get(keys.classifier_dropout), spec.classifier_dropout) {
-            (None, default) => default,
-            (Some(Value::Null), None) => None,
-            (Some(_), _) => Some(self.probability(keys.classifier_dropout, 0.0)?),
+        let type_vocab_size = match architecture.embeddings.token_type {
+            Some(_) => self.size("type_vocab_size", 2, 1 << 10)?,
+            None => i64::MAX,
         };
-        let layer_norm_eps = match spec.layer_norm_eps {
+        let layer_norm_eps = match architecture.layer_norm_eps {
             Some(eps) => eps,
             None => self.small("layer_norm_eps", 1e-12)?,
         };
-        let dropouts = Dropouts {
-            hidden: self.probability(keys.hidden_dropout, 0.1)?,
-            attention: self.probability(keys.attention_dropout, 0.1)?,
-            classifier,
-        };
+        let dropouts = self.dropouts(architecture)?;
         let initializer_range = self.small("initializer_range", 0.02)?;
         if !self.defaults.is_empty() {
             let defaults = self.defaults.iter().map(|(key, value)| format!("{key} = {value}"));
             let defaults = defaults.collect::<Vec<_>>().join(", ");
-            self.remarks.push(format!("transformers' defaults for what is not there: {defaults}"));
+            self.remarks.push(format!("transformers' defaults for missing keys: {defaults}"));
         }
         Ok(ModelConfig {
             architecture,
@@ -389,6 +384,55 @@ impl Fields<'_> {
         })
     }
 
+    /// The number of attention heads, which divides the hidden size.
+    fn heads(&mut self, architecture: Architecture, hidden_size: i64) -> Result<i64> {
+        let keys = &architecture.keys;
+        let heads = self.size(keys.num_attention_heads, 12, 1 << 10)?;
+        if hidden_size % heads == 0 {
+            return Ok(heads);
+        }
+        let mut expected = format!("a divisor of {}, {hidden_size}", keys.hidden_size);
+        if !self.value.contains_key(keys.num_attention_heads) {
+            expected += ", in config.json; 12 is transformers' default";
+        }
+        self.bad(keys.num_attention_heads, &heads, &expected)
+    }
+
+    /// The padding id. `None` if the vocabulary has no such id, which only an architecture whose
+    /// positions start at 0 allows.
+    fn pad_token_id(&self, architecture: Architecture, vocab_size: i64) -> Result<Option<i64>> {
+        const KEY: &str = "pad_token_id";
+        let id = match self.value.get(KEY) {
+            None => Some(architecture.defaults.pad_token_id),
+            Some(Value::Null) => None,
+            Some(value) => match value.as_i64() {
+                Some(id) => Some(id),
+                None => return self.bad(KEY, value, "an id, or null"),
+            },
+        };
+        let id = id.filter(|id| (0..vocab_size).contains(id));
+        if architecture.positions_after_padding && id.is_none() {
+            let found = self.value.get(KEY).unwrap_or(&Value::Null);
+            return self.bad(KEY, found, &format!("an id from 0 to {}", vocab_size - 1));
+        }
+        Ok(id)
+    }
+
+    fn dropouts(&self, architecture: Architecture) -> Result<Dropouts> {
+        let keys = &architecture.keys;
+        let default = architecture.classifier_dropout;
+        let classifier = match (self.value.get(keys.classifier_dropout), default) {
+            (None, default) => default,
+            (Some(Value::Null), None) => None,
+            (Some(_), _) => Some(self.probability(keys.classifier_dropout, 0.0)?),
+        };
+        Ok(Dropouts {
+            hidden: self.probability(keys.hidden_dropout, 0.1)?,
+            attention: self.probability(keys.attention_dropout, 0.1)?,
+            classifier,
+        })
+    }
+
     fn activation(&self, key: &str) -> Result<Activation> {
         let name = match self.value.get(key) {
             None => "gelu",
@@ -405,9 +449,9 @@ impl Fields<'_> {
 
     /// Checks that positions are absolute, that is, added to the embeddings. transformers 5 adds
     /// them whatever `position_embedding_type` says.
-    fn check_positions(&mut self, spec: &Spec) -> Result<()> {
+    fn check_positions(&mut self, architecture: Architecture) -> Result<()> {
         const KEY: &str = "position_embedding_type";
-        if !spec.own_keys.iter().any(|(key, _)| *key == KEY) {
+        if !architecture.own_keys.iter().any(|(key, _)| *key == KEY) {
             return Ok(());
         }
         match self.value.get(KEY) {
@@ -423,8 +467,10 @@ impl Fields<'_> {
         }
         Ok(())
     }
-}
 
-fn supported() -> String {
-    Architecture::ALL.map(|a| a.spec().model_type).join(", ")
+    /// The supported values of `model_type`.
+    fn supported(&self) -> String {
+        let names: Vec<&str> = self.architectures.iter().map(|a| a.model_type).collect();
+        names.join(", ")
+    }
 }

@@ -1,16 +1,17 @@
 //! The encoder that all architectures share: embeddings, then layers of attention and feedforward,
 //! each half ending in a residual and LayerNorm.
 
-mod sparing;
+mod checkpointing;
 
-pub use sparing::Kept;
+pub use checkpointing::Checkpointed;
 
-use super::architecture::{LayerNames, Spec};
-use super::config::ModelConfig;
+use super::config::{Dropouts, ModelConfig};
+use super::spec::Architecture;
+use super::term::Term;
 use crate::error::{Error, Result};
 use crate::nn::{
     Activation, Adapter, AdapterShape, Attention, Dropout, Embedding, Joined, LayerNorm, Linear,
-    Packed, Projected, Rows, below,
+    Packed, PackedRows, Projected, below,
 };
 use tch::{Kind, Tensor, nn};
 
@@ -18,36 +19,37 @@ use tch::{Kind, Tensor, nn};
 #[derive(Debug)]
 pub struct Encoder {
     embeddings: Embeddings,
-    layers: Vec<Layer>,
-    last: Layer,
+    layers: Vec<EncoderLayer>,
+    last: EncoderLayer,
     /// The dtype of the layers' inputs and outputs.
     kind: Kind,
 }
 
 impl Encoder {
-    /// Places the tensors in the store below the architecture's prefix.
+    /// Places the tensors in the store under their canonical names.
     pub fn new(root: &nn::Path<'_>, config: &ModelConfig) -> Result<Self> {
-        let spec = config.architecture.spec();
-        let path = root / spec.prefix;
-        let embeddings = Embeddings::new(&path / "embeddings", spec, config)?;
-        let layer = |index| Layer::new(below(&path, spec.layers) / index, spec, config, index);
-        let last = config.num_hidden_layers - 1;
+        let embeddings = Embeddings::new(root, config)?;
+        let layer = |index| EncoderLayer::new(root, config, index);
+        let last = usize::try_from(config.num_hidden_layers - 1).unwrap_or(0);
         let layers = (0..last).map(layer).collect::<Result<_>>()?;
         Ok(Self { embeddings, layers, last: layer(last)?, kind: Kind::Float })
     }
 
+    /// All layers, from the lowest up, with their numbers.
+    fn layers_mut(&mut self) -> impl Iterator<Item = (usize, &mut EncoderLayer)> {
+        self.layers.iter_mut().chain([&mut self.last]).enumerate()
+    }
+
     /// Joins the query, key and value weights of each layer, so that they are one product.
     pub fn join(&mut self) -> Result<()> {
-        let mut layers = self.layers.iter_mut().chain([&mut self.last]);
-        layers.try_for_each(|layer| layer.projections.join())
+        self.layers_mut().try_for_each(|(_, layer)| layer.projections.join())
     }
 
     /// Converts the layers' dense weights to `weights`, except those that train, and the layers'
     /// inputs and outputs to `kind`.
     pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
         self.kind = kind;
-        let mut layers = self.layers.iter_mut().chain([&mut self.last]);
-        layers.try_for_each(|layer| layer.keep_in(weights))
+        self.layers_mut().try_for_each(|(_, layer)| layer.keep_in(weights))
     }
 
     /// The dtype of the layers' inputs and outputs.
@@ -55,43 +57,41 @@ impl Encoder {
         self.kind
     }
 
-    /// The dense layers with their full names, in the order of the computation.
-    pub fn dense_layers(&mut self, spec: &Spec) -> Vec<(String, &mut Linear)> {
+    /// The dense layers with their canonical names, in the order of the computation.
+    pub fn dense_layers(&mut self, architecture: Architecture) -> Vec<(String, &mut Linear)> {
         let named = |(index, layer): (usize, _)| {
-            let path = format!("{}.{}.{index}", spec.prefix, spec.layers);
-            Layer::dense_layers(layer, &spec.layer)
-                .map(move |(name, layer)| (format!("{path}.{name}"), layer))
+            EncoderLayer::dense_layers(layer)
+                .map(move |(term, linear)| (architecture.module(term, index), linear))
         };
-        self.layers.iter_mut().chain([&mut self.last]).enumerate().flat_map(named).collect()
+        self.layers_mut().flat_map(named).collect()
     }
 
-    /// The LayerNorms with their full names.
-    fn layer_norms(&mut self, spec: &Spec) -> Vec<(String, &mut LayerNorm)> {
-        let embeddings = format!("{}.embeddings.LayerNorm", spec.prefix);
-        let mut norms = vec![(embeddings, &mut self.embeddings.layer_norm)];
-        for (index, layer) in self.layers.iter_mut().chain([&mut self.last]).enumerate() {
-            let name = |norm| format!("{}.{}.{index}.{norm}", spec.prefix, spec.layers);
-            norms.push((name(spec.layer.attention_norm), &mut layer.attention_output.layer_norm));
-            norms.push((name(spec.layer.output_norm), &mut layer.output.layer_norm));
+    /// The LayerNorms with their canonical names.
+    fn layer_norms(&mut self, architecture: Architecture) -> Vec<(String, &mut LayerNorm)> {
+        let Self { embeddings, layers, last, .. } = self;
+        let mut norms = vec![(0, (Term::EmbeddingsLayerNorm, &mut embeddings.layer_norm))];
+        for (index, layer) in layers.iter_mut().chain([last]).enumerate() {
+            norms.extend(layer.layer_norms().map(|norm| (index, norm)));
         }
-        norms
+        let named = |(index, (term, norm))| (architecture.module(term, index), norm);
+        norms.into_iter().map(named).collect()
     }
 
     /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
     /// where the vector of a canonical name begins there.
     pub fn route(
         &mut self,
-        spec: &Spec,
+        architecture: Architecture,
         size: usize,
         offset: &dyn Fn(&str) -> Option<usize>,
     ) -> Result<()> {
         let offset = |name: String| {
             offset(&name).ok_or_else(|| Error::Bug(format!("{name} is no vector of the base")))
         };
-        for (name, linear) in self.dense_layers(spec) {
+        for (name, linear) in self.dense_layers(architecture) {
             linear.route(offset(format!("{name}.bias"))?);
         }
-        for (name, norm) in self.layer_norms(spec) {
+        for (name, norm) in self.layer_norms(architecture) {
             let [weight, bias] = ["weight", "bias"].map(|leaf| offset(format!("{name}.{leaf}")));
             norm.route(weight?, bias?, size);
         }
@@ -105,24 +105,24 @@ impl Encoder {
         config: &ModelConfig,
         shape: AdapterShape,
     ) -> Result<()> {
-        let spec = config.architecture.spec();
-        let path = below(&(root / spec.prefix), spec.layers);
-        let layers = self.layers.iter_mut().chain([&mut self.last]);
-        for (index, layer) in layers.enumerate() {
-            let adapter = |name| {
-                Adapter::new(&below(&(&path / index), name), config.hidden_size, shape).map(Some)
-            };
-            if shape.after_attention {
-                layer.attention_output.adapter = adapter(spec.layer.attention_adapter)?;
+        let architecture = config.architecture;
+        for (index, layer) in self.layers_mut() {
+            for (term, module) in architecture.layer.adapters() {
+                let output = match term {
+                    Term::AttentionOutput if !shape.after_attention => continue,
+                    Term::AttentionOutput => &mut layer.attention_output,
+                    _ => &mut layer.output,
+                };
+                let path = below(root, &architecture.in_layer(index, module));
+                output.adapter = Some(Adapter::new(&path, config.hidden_size, shape)?);
             }
-            layer.output.adapter = adapter(spec.layer.output_adapter)?;
         }
         Ok(())
     }
 
     /// The last layer's output for each sequence's first token, `[B, H]`. `first` holds these
     /// tokens as rows.
-    pub fn forward(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
+    pub fn forward(&self, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
         self.upper(self.lower(batch, 0)?, 0, batch, first)
     }
 
@@ -143,7 +143,7 @@ impl Encoder {
         mut x: Tensor,
         count: usize,
         batch: &Packed,
-        first: &Rows<'_>,
+        first: &PackedRows<'_>,
     ) -> Result<Tensor> {
         let all = batch.all_rows();
         for layer in self.layers.iter().skip(count) {
@@ -154,7 +154,7 @@ impl Encoder {
 
     /// Runs the last layer. The head reads only first tokens, so keys and values are computed for
     /// all tokens, and everything else for the first tokens alone.
-    fn last(&self, x: &Tensor, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
+    fn last(&self, x: &Tensor, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
         let all = batch.all_rows();
         let first_tokens = x.f_index_select(0, &batch.first)?;
         let projections = &self.last.projections;
@@ -180,27 +180,26 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn new(path: nn::Path<'_>, spec: &Spec, config: &ModelConfig) -> Result<Self> {
+    fn new(root: &nn::Path<'_>, config: &ModelConfig) -> Result<Self> {
+        let (architecture, names) = (config.architecture, &config.architecture.embeddings);
         let table = |name, entries, padding| {
-            Embedding::new(&path / name, entries, config.hidden_size, padding)
+            let path = below(root, &architecture.embedding(name));
+            Embedding::new(path, entries, config.hidden_size, padding)
         };
+        let norm = below(root, &architecture.embedding(names.layer_norm));
         Ok(Self {
-            word_embeddings: table("word_embeddings", config.vocab_size, config.pad_token_id)?,
+            word_embeddings: table(names.word, config.vocab_size, config.pad_token_id)?,
             position_embeddings: table(
-                "position_embeddings",
+                names.position,
                 config.max_position_embeddings,
                 config.padding,
             )?,
             padding: config.padding,
-            token_type_embeddings: spec
-                .token_types
-                .then(|| table("token_type_embeddings", config.type_vocab_size, None))
+            token_type_embeddings: names
+                .token_type
+                .map(|name| table(name, config.type_vocab_size, None))
                 .transpose()?,
-            layer_norm: LayerNorm::new(
-                &path / "LayerNorm",
-                config.hidden_size,
-                config.layer_norm_eps,
-            )?,
+            layer_norm: LayerNorm::new(norm, config.hidden_size, config.layer_norm_eps)?,
             dropout: Dropout { probability: config.dropouts.hidden, site: 0 },
         })
     }
@@ -233,73 +232,67 @@ fn after_padding(batch: &Packed, padding: i64) -> Result<Tensor> {
     Ok(through.f_sub(&before)?.f_mul(&counted)?.f_add_scalar(padding)?)
 }
 
-/// The index of the query among a layer's projections. Key and value follow.
+/// A layer's projections, which are one product.
+const PROJECTIONS: [Term; 3] = [Term::Query, Term::Key, Term::Value];
+
+/// The index of the query in [`PROJECTIONS`].
 const QUERY: usize = 0;
 
+/// A layer: attention, then the feedforward.
 #[derive(Debug)]
-struct Layer {
+struct EncoderLayer {
     /// Query, key, value.
     projections: Joined,
     attention: Attention,
-    attention_output: Output,
+    attention_output: HalfEnd,
     intermediate: Linear,
     activation: Activation,
-    output: Output,
+    output: HalfEnd,
 }
 
-impl Layer {
-    fn new(path: nn::Path<'_>, spec: &Spec, config: &ModelConfig, index: i64) -> Result<Self> {
-        let (hidden, inner, names) = (config.hidden_size, config.intermediate_size, &spec.layer);
-        let site = 3 * index + 1;
-        let linear = |name, inputs, outputs| Linear::new(below(&path, name), inputs, outputs);
-        let output = |dense, norm, inputs, probability, site| -> Result<Output> {
-            Ok(Output {
-                dense: linear(dense, inputs, hidden)?,
+impl EncoderLayer {
+    fn new(root: &nn::Path<'_>, config: &ModelConfig, index: usize) -> Result<Self> {
+        let path = |term| below(root, &config.architecture.module(term, index));
+        let linear =
+            |term| Linear::new(path(term), config.inputs_of(term), config.outputs_of(term));
+        let end = |dense, norm, probability, site| -> Result<HalfEnd> {
+            let (size, eps) = (config.outputs_of(norm), config.layer_norm_eps);
+            Ok(HalfEnd {
+                dense: linear(dense)?,
                 dropout: Dropout { probability, site },
-                layer_norm: LayerNorm::new(below(&path, norm), hidden, config.layer_norm_eps)?,
+                layer_norm: LayerNorm::new(path(norm), size, eps)?,
                 adapter: None,
             })
         };
-        let attention_dropout =
-            if spec.attention_output_dropout { config.dropouts.hidden } else { 0.0 };
+        let Dropouts { hidden, attention, .. } = config.dropouts;
+        let after_attention =
+            if config.architecture.attention_output_dropout { hidden } else { 0.0 };
+        let site = 3 * index as i64 + 1;
         Ok(Self {
-            projections: Joined::new(vec![
-                linear(names.query, hidden, hidden)?,
-                linear(names.key, hidden, hidden)?,
-                linear(names.value, hidden, hidden)?,
-            ]),
+            projections: Joined::new(PROJECTIONS.into_iter().map(linear).collect::<Result<_>>()?),
             attention: Attention {
                 heads: config.num_attention_heads,
-                dropout: Dropout { probability: config.dropouts.attention, site },
+                dropout: Dropout { probability: attention, site },
             },
-            attention_output: output(
-                names.attention_output,
-                names.attention_norm,
-                hidden,
-                attention_dropout,
+            attention_output: end(
+                Term::AttentionOutput,
+                Term::AttentionLayerNorm,
+                after_attention,
                 site + 1,
             )?,
-            intermediate: linear(names.intermediate, hidden, inner)?,
+            intermediate: linear(Term::Intermediate)?,
             activation: config.hidden_act,
-            output: output(
-                names.output,
-                names.output_norm,
-                inner,
-                config.dropouts.hidden,
-                site + 2,
-            )?,
+            output: end(Term::Output, Term::OutputLayerNorm, hidden, site + 2)?,
         })
     }
 
     fn keep_in(&mut self, kind: Kind) -> Result<()> {
-        self.projections.keep_in(kind)?;
-        let dense =
-            [&mut self.attention_output.dense, &mut self.intermediate, &mut self.output.dense];
-        dense.into_iter().try_for_each(|linear| linear.keep_in(kind))
+        self.dense_layers().try_for_each(|(_, linear)| linear.keep_in(kind))?;
+        self.projections.join_frozen()
     }
 
     /// Runs the layer on all tokens: `x_TH` -> `[T, H]`.
-    fn whole(&self, x: &Tensor, batch: &Packed, all: &Rows<'_>) -> Result<Tensor> {
+    fn whole(&self, x: &Tensor, batch: &Packed, all: &PackedRows<'_>) -> Result<Tensor> {
         let projected = Projected::All(self.projections.forward(x, QUERY, all)?);
         self.forward(&projected, x, all, &batch.cu_seqlens)
     }
@@ -309,7 +302,7 @@ impl Layer {
         &self,
         projected: &Projected,
         x: &Tensor,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
         cu_seqlens: &[i64],
     ) -> Result<Tensor> {
         let context = self.attention.forward(projected, rows, cu_seqlens)?;
@@ -318,23 +311,26 @@ impl Layer {
         self.output.forward(&inner, &x, rows)
     }
 
-    fn dense_layers(
-        &mut self,
-        names: &LayerNames,
-    ) -> impl Iterator<Item = (&'static str, &mut Linear)> {
-        let projections = self.projections.parts_mut().iter_mut();
-        let named = [names.query, names.key, names.value].into_iter().zip(projections);
-        named.chain([
-            (names.attention_output, &mut self.attention_output.dense),
-            (names.intermediate, &mut self.intermediate),
-            (names.output, &mut self.output.dense),
+    /// The dense layers, in the order of the computation.
+    fn dense_layers(&mut self) -> impl Iterator<Item = (Term, &mut Linear)> {
+        PROJECTIONS.into_iter().zip(self.projections.parts_mut()).chain([
+            (Term::AttentionOutput, &mut self.attention_output.dense),
+            (Term::Intermediate, &mut self.intermediate),
+            (Term::Output, &mut self.output.dense),
         ])
+    }
+
+    fn layer_norms(&mut self) -> [(Term, &mut LayerNorm); 2] {
+        [
+            (Term::AttentionLayerNorm, &mut self.attention_output.layer_norm),
+            (Term::OutputLayerNorm, &mut self.output.layer_norm),
+        ]
     }
 }
 
 /// The end of each half of a layer: dense, dropout, residual, LayerNorm.
 #[derive(Debug)]
-struct Output {
+struct HalfEnd {
     dense: Linear,
     dropout: Dropout,
     layer_norm: LayerNorm,
@@ -342,8 +338,8 @@ struct Output {
     adapter: Option<Adapter>,
 }
 
-impl Output {
-    fn forward(&self, x: &Tensor, residual: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+impl HalfEnd {
+    fn forward(&self, x: &Tensor, residual: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         let Some(adapter) = &self.adapter else {
             return self.dense.normalized(x, self.dropout, rows, residual, &self.layer_norm);
         };

@@ -3,7 +3,7 @@
 use super::config::ModelConfig;
 use crate::error::Result;
 use crate::escape;
-use crate::nn::{Dropout, Linear, Rows, below};
+use crate::nn::{Dropout, Linear, PackedRows, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ pub struct Head {
 impl Head {
     /// Places the dense layer, `[H, H]`, and the output layer, `[L, H]`, in the store.
     pub fn new(root: &nn::Path<'_>, config: &ModelConfig, num_labels: usize) -> Result<Self> {
-        let spec = &config.architecture.spec().head;
+        let spec = &config.architecture.head;
         let (hidden, labels) = (config.hidden_size, i64::try_from(num_labels).unwrap_or(i64::MAX));
         let probability = config.dropouts.classifier.unwrap_or(config.dropouts.hidden);
         let site = 3 * config.num_hidden_layers + 1;
@@ -43,7 +43,7 @@ impl Head {
     }
 
     /// `first_BH` -> logits `[B, L]`.
-    pub fn forward(&self, first: Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn forward(&self, first: Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         let keys = rows.keys.as_ref();
         let first = match self.dropout_first {
             Some(dropout) => dropout.forward(first, keys)?,
@@ -60,7 +60,7 @@ impl Head {
 
     /// The input of a task's output layer, `[B, H]`, without dropout: the base's pooler on the
     /// first tokens.
-    pub fn pooled(&self, first: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn pooled(&self, first: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         self.activated(self.dense.forward(first, rows)?)
     }
 

@@ -1,12 +1,11 @@
 //! The keys that transformers 4 and 5 write into `config.json`, and how each is treated. A key that
 //! is not listed is ignored, as in transformers.
 
-use super::Architecture;
 use serde_json::Value;
 
 /// The treatment of a key.
 #[derive(Debug, Clone, Copy)]
-pub enum Verdict {
+pub enum KeyVerdict {
     /// The key decides a property of the model, or of the task of a classifier that was saved
     /// whole.
     Obeyed,
@@ -21,20 +20,13 @@ pub enum Verdict {
     },
 }
 
-use Verdict::{Obeyed, Refused, WithoutEffect};
+use KeyVerdict::{Obeyed, Refused, WithoutEffect};
 
 /// Keys with their verdicts.
-pub(super) type Verdicts = &'static [(&'static str, Verdict)];
-
-/// The verdicts on an architecture's keys.
-pub fn verdicts(
-    architecture: Architecture,
-) -> impl Iterator<Item = &'static (&'static str, Verdict)> {
-    SHARED.iter().chain(architecture.spec().own_keys)
-}
+pub type KeyVerdicts = &'static [(&'static str, KeyVerdict)];
 
 /// The keys of every architecture.
-const SHARED: Verdicts = &[
+pub const SHARED: KeyVerdicts = &[
     ("model_type", Obeyed),
     ("vocab_size", Obeyed),
     ("max_position_embeddings", Obeyed),
@@ -138,45 +130,8 @@ const SHARED: Verdicts = &[
     ("begin_suppress_tokens", WithoutEffect),
 ];
 
-/// The keys of BERT and RoBERTa.
-pub(super) const BERT: Verdicts = &[
-    ("hidden_size", Obeyed),
-    ("num_hidden_layers", Obeyed),
-    ("num_attention_heads", Obeyed),
-    ("intermediate_size", Obeyed),
-    ("hidden_act", Obeyed),
-    ("hidden_dropout_prob", Obeyed),
-    ("attention_probs_dropout_prob", Obeyed),
-    ("classifier_dropout", Obeyed),
-    ("type_vocab_size", Obeyed),
-    ("layer_norm_eps", Obeyed),
-    ("position_embedding_type", Obeyed),
-    ("is_decoder", Refused { harmless: is_false, expected: "false: an encoder" }),
-    ("add_cross_attention", Refused { harmless: is_false, expected: "false: an encoder" }),
-    ("use_cache", WithoutEffect),
-];
-
-/// The keys of DistilBERT, and the names of BERT's keys that transformers accepts for some of them.
-pub(super) const DISTILBERT: Verdicts = &[
-    ("dim", Obeyed),
-    ("hidden_size", Obeyed),
-    ("n_layers", Obeyed),
-    ("num_hidden_layers", Obeyed),
-    ("n_heads", Obeyed),
-    ("num_attention_heads", Obeyed),
-    ("hidden_dim", Obeyed),
-    ("activation", Obeyed),
-    ("dropout", Obeyed),
-    ("attention_dropout", Obeyed),
-    ("seq_classif_dropout", Obeyed),
-    // The position table is in the weights, whether sinusoidal or learned.
-    ("sinusoidal_pos_embds", WithoutEffect),
-    ("qa_dropout", WithoutEffect),
-    ("is_decoder", WithoutEffect),
-    ("add_cross_attention", WithoutEffect),
-];
-
-fn is_false(value: &Value) -> bool {
+/// Whether a flag is off.
+pub fn is_false(value: &Value) -> bool {
     matches!(value, Value::Null | Value::Bool(false))
 }
 

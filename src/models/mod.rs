@@ -1,30 +1,34 @@
 //! The models that `config.json` describes, with the checkpoint's own names. `encoder.rs` and
-//! `head.rs` hold what the architectures share; `bert.rs`, `roberta.rs` and `distilbert.rs` hold
-//! their differences.
+//! `head.rs` hold what the architectures share. `spec.rs` says what may differ, and
+//! `architectures/` has a file for each.
 
-mod architecture;
-mod bert;
+mod architectures;
 mod config;
-mod distilbert;
 mod encoder;
 mod head;
 mod keys;
 mod names;
-mod roberta;
 mod saved;
+mod spec;
 mod task;
+mod term;
 
-pub use architecture::Architecture;
+pub use architectures::{ARCHITECTURES, by_class, by_model_type};
 pub use config::{Dropouts, ModelConfig};
 pub use head::{Head, MOST_LABELS, Shaping, TaskType, check_labels};
-pub use keys::{Verdict, verdicts};
+pub use keys::KeyVerdict;
 pub use names::{Name, canonical, classify};
+pub use spec::{
+    Architecture, ConfigDefaults, ConfigKeys, EmbeddingNames, HeadSpec, LayerNames, Spec,
+    TokenAlgorithm, TokenSpec,
+};
 pub use task::Task;
+pub use term::Term;
 
 use crate::error::{Error, Result};
-use crate::nn::{AdapterShape, LoraShape, Packed, Rows, below};
+use crate::nn::{AdapterShape, LoraShape, Packed, PackedRows, below};
+pub use encoder::Checkpointed;
 use encoder::Encoder;
-pub use encoder::Kept;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -85,7 +89,7 @@ impl Classifier {
         shape: LoraShape,
     ) -> Result<()> {
         let architecture = config.architecture;
-        let mut layers = self.encoder.dense_layers(architecture.spec());
+        let mut layers = self.encoder.dense_layers(architecture);
         if let Some(pooler) = architecture.pooler() {
             layers.push((pooler.to_owned(), self.head.dense_layer()));
         }
@@ -137,7 +141,7 @@ impl Classifier {
         offset: &dyn Fn(&str) -> Option<usize>,
     ) -> Result<()> {
         let size = usize::try_from(config.hidden_size).unwrap_or(0);
-        self.encoder.route(config.architecture.spec(), size, offset)?;
+        self.encoder.route(config.architecture, size, offset)?;
         let pooler = config.architecture.pooler();
         if let Some(offset) = pooler.and_then(|pooler| offset(&format!("{pooler}.bias"))) {
             self.head.route_dense(offset);
@@ -147,7 +151,7 @@ impl Classifier {
 
     /// The encoder's output for each sequence's first token, `[B, H]`. `first` are these tokens as
     /// rows.
-    pub fn encode(&self, batch: &Packed, first: &Rows<'_>) -> Result<Tensor> {
+    pub fn encode(&self, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
         self.encoder.forward(batch, first)
     }
 
@@ -161,29 +165,30 @@ impl Classifier {
         self.encoder.lower(batch, count)
     }
 
-    /// The logits, `[B, L]`, from the output of [`Classifier::lower`]. With `sparing`, the backward
-    /// pass of the loss ends at the last layer's input, and the second value lets
+    /// The logits, `[B, L]`, from the output of [`Classifier::lower`]. With `checkpointing`, the
+    /// backward pass of the loss ends at the last layer's input, and the second value lets
     /// [`Classifier::backward`] continue from there.
     pub fn upper(
         &self,
         lower: Tensor,
         count: usize,
         batch: &Packed,
-        sparing: bool,
-    ) -> Result<(Tensor, Option<Kept>)> {
+        checkpointing: bool,
+    ) -> Result<(Tensor, Option<Checkpointed>)> {
         let first = batch.first_rows()?;
-        let (encoded, kept) = if sparing {
-            let (encoded, kept) = self.encoder.upper_sparing(lower, count, batch, &first)?;
-            (encoded, Some(kept))
+        let (encoded, checkpointed) = if checkpointing {
+            let (encoded, inputs) =
+                self.encoder.forward_checkpointed(lower, count, batch, &first)?;
+            (encoded, Some(inputs))
         } else {
             (self.encoder.upper(lower, count, batch, &first)?, None)
         };
-        Ok((self.head.forward(encoded, &first)?, kept))
+        Ok((self.head.forward(encoded, &first)?, checkpointed))
     }
 
     /// Backpropagates through the layers below the last. Each layer's forward pass is computed
     /// again.
-    pub fn backward(&self, kept: Kept, batch: &Packed) -> Result<()> {
-        self.encoder.backward(kept, batch)
+    pub fn backward(&self, checkpointed: Checkpointed, batch: &Packed) -> Result<()> {
+        self.encoder.backward(checkpointed, batch)
     }
 }

@@ -3,7 +3,7 @@
 //! Canonical names are those of the classifier's `state_dict()`, such as
 //! `bert.encoder.layer.0.output.dense.bias`.
 
-use super::Architecture;
+use super::spec::Architecture;
 
 /// The role of a checkpoint's tensor in a classifier.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,17 +19,12 @@ pub enum Name {
 
 /// Classifies a tensor name of a checkpoint, with or without the architecture's prefix.
 pub fn classify(architecture: Architecture, name: &str) -> Name {
-    let spec = architecture.spec();
-    let prefix = spec.prefix;
-    let bare = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(name);
-    if spec.unused.iter().any(|unused| bare.starts_with(unused)) {
+    let bare = architecture.below_prefix(name).unwrap_or(name);
+    let is_unused = |unused: &&str| bare.starts_with(unused);
+    if architecture.in_head(bare) || architecture.unused.iter().any(is_unused) {
         return Name::Unused;
     }
-    // A name without the prefix is the encoder's only if it starts with one of the encoder's
-    // modules.
-    let inside =
-        ["embeddings.", spec.layers, "pooler."].iter().any(|module| bare.starts_with(module));
-    if bare.len() < name.len() || inside {
+    if bare.len() < name.len() || architecture.starts_in_encoder(bare) {
         Name::Encoder(canonical(architecture, name))
     } else {
         Name::Unknown
@@ -39,12 +34,13 @@ pub fn classify(architecture: Architecture, name: &str) -> Name {
 /// The canonical form of a tensor name of the encoder or the head. Encoder names get the
 /// architecture's prefix; `gamma` and `beta` become `weight` and `bias`.
 pub fn canonical(architecture: Architecture, name: &str) -> String {
-    let prefix = architecture.prefix();
     let modern = match (name.strip_suffix(".gamma"), name.strip_suffix(".beta")) {
         (Some(stem), _) => format!("{stem}.weight"),
         (_, Some(stem)) => format!("{stem}.bias"),
         _ => name.to_owned(),
     };
-    let prefixed = modern.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
-    if prefixed || architecture.in_head(&modern) { modern } else { format!("{prefix}.{modern}") }
+    if architecture.below_prefix(&modern).is_some() || architecture.in_head(&modern) {
+        return modern;
+    }
+    format!("{}.{modern}", architecture.prefix)
 }

@@ -1,7 +1,9 @@
 //! The task of a classifier that was saved whole, head included, in its `config.json`.
 
 use super::config::{bad, read_object};
-use super::{Architecture, MOST_LABELS, Task, TaskType, check_labels};
+use super::head::{MOST_LABELS, TaskType, check_labels};
+use super::spec::Architecture;
+use super::task::Task;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -28,7 +30,7 @@ impl Task {
         longest: usize,
     ) -> Result<Option<Self>> {
         let config = read_object(path)?;
-        let class = architecture.class();
+        let class = architecture.class;
         match config.get("architectures") {
             Some(Value::Array(classes)) if !classes.is_empty() => {
                 if !classes.iter().any(|name| name == class) {
@@ -102,8 +104,8 @@ impl Task {
         let problem = PROBLEMS.iter().find(|(_, task)| *task == self.task_type);
         let problem = problem.map(|(name, _)| *name);
         for (key, value) in [
-            ("model_type", json!(architecture.model_type())),
-            ("architectures", json!([architecture.class()])),
+            ("model_type", json!(architecture.model_type)),
+            ("architectures", json!([architecture.class])),
             (
                 "id2label",
                 numbered()

@@ -1,6 +1,6 @@
 //! The task of a classifier.
 
-use super::TaskType;
+use super::head::TaskType;
 use serde::{Deserialize, Serialize};
 
 /// A task: what the head predicts, and from which inputs.

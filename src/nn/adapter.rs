@@ -1,7 +1,7 @@
 //! Adapters: a bottleneck at the end of half a layer, before the residual is added (Houlsby et al.,
 //! ICML 2019; Pfeiffer et al., EACL 2021).
 
-use super::{Activation, Dropout, LayerNorm, Linear, Rows, below};
+use super::{Activation, Dropout, LayerNorm, Linear, PackedRows, below};
 use crate::error::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ impl Adapter {
         x: &Tensor,
         residual: &Tensor,
         norm: &LayerNorm,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         let sum = x.f_add(residual)?;
         let inner = match self.normalized_input {
@@ -95,7 +95,7 @@ impl Adapter {
         self.up.normalized(&inner, nothing, rows, &sum, norm)
     }
 
-    fn inner(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    fn inner(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         let forward = || self.down.forward(x, rows);
         Ok(match self.non_linearity {
             NonLinearity::Relu => self.down.activated(x, Activation::Relu, rows)?,

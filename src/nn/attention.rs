@@ -1,6 +1,6 @@
 //! Scaled dot-product attention inside each sequence of a packed batch.
 
-use super::{Dropout, Rows};
+use super::{Dropout, PackedRows};
 use crate::error::Result;
 use crate::native;
 use tch::Tensor;
@@ -33,7 +33,7 @@ impl Attention {
     pub fn forward(
         &self,
         projected: &Projected,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
         cu_seqlens: &[i64],
     ) -> Result<Tensor> {
         let (queries, rest) = match projected {

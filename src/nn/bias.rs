@@ -1,7 +1,7 @@
 //! The one place where a bias is looked up: in a tensor that all rows share, or in the row of each
 //! sequence's task.
 
-use super::{Activation, Rows, route};
+use super::{Activation, PackedRows, route};
 use crate::error::Result;
 use crate::native::{self, Dropped};
 use tch::Tensor;
@@ -23,7 +23,7 @@ pub enum Bias {
 
 impl Bias {
     /// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]` -> `[R, E]`.
-    pub fn linear(&self, x: &Tensor, weight: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn linear(&self, x: &Tensor, weight: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         match self {
             Bias::Shared(bias) => native::product(x, weight, Some(bias)),
             Bias::Routed { offset, size } => {
@@ -37,7 +37,7 @@ impl Bias {
         biases: &[&Self],
         x: &Tensor,
         weight: &Tensor,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         let (mut shared, mut routed) = (vec![], vec![]);
         for bias in biases {
@@ -57,7 +57,7 @@ impl Bias {
         &self,
         product: &Tensor,
         activation: Activation,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         match self {
             Bias::Shared(bias) => native::bias_activation(product, bias, activation as i64),
@@ -73,7 +73,7 @@ impl Bias {
         x: &Tensor,
         weight: &Self,
         eps: f64,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         match (weight, self) {
             (Bias::Shared(weight), Bias::Shared(bias)) => {
@@ -94,7 +94,7 @@ impl Bias {
         shift: &Self,
         eps: f64,
         dropped: Dropped<'_>,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         match (self, weight, shift) {
             (Bias::Shared(bias), Bias::Shared(weight), Bias::Shared(shift)) => {

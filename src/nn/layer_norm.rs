@@ -1,6 +1,6 @@
 //! Layer normalization over the last dimension.
 
-use super::{Bias, Dropout, Rows, variable};
+use super::{Bias, Dropout, PackedRows, variable};
 use crate::error::Result;
 use tch::{Tensor, nn};
 
@@ -30,7 +30,7 @@ impl LayerNorm {
     }
 
     /// `x [R, H]` -> `[R, H]`.
-    pub fn forward(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         self.bias.layer_norm(x, &self.weight, self.eps, rows)
     }
 
@@ -41,7 +41,7 @@ impl LayerNorm {
         bias: &Bias,
         dropout: Dropout,
         residual: &Tensor,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         let dropped = dropout.of(rows.keys.as_ref());
         bias.residual_norm(product, residual, &self.weight, &self.bias, self.eps, dropped, rows)

@@ -1,6 +1,6 @@
 //! Dense layers: `y = x Wᵀ + b`.
 
-use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, Rows, variable};
+use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, PackedRows, variable};
 use crate::error::Result;
 use crate::native;
 use tch::{Kind, Tensor, nn};
@@ -30,7 +30,7 @@ impl Linear {
     }
 
     /// `x [R, I]` -> `[R, E]`.
-    pub fn forward(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         self.with_lora(self.bias.linear(x, &self.weight, rows)?, x, rows)
     }
 
@@ -40,7 +40,12 @@ impl Linear {
     }
 
     /// The activation of what [`Linear::forward`] gives.
-    pub fn activated(&self, x: &Tensor, activation: Activation, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn activated(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        rows: &PackedRows<'_>,
+    ) -> Result<Tensor> {
         self.bias.activate(&self.product(x, rows)?, activation, rows)
     }
 
@@ -49,7 +54,7 @@ impl Linear {
         &self,
         x: &Tensor,
         dropout: Dropout,
-        rows: &Rows<'_>,
+        rows: &PackedRows<'_>,
         residual: &Tensor,
         norm: &LayerNorm,
     ) -> Result<Tensor> {
@@ -68,11 +73,11 @@ impl Linear {
         self.weight.size().first().copied().unwrap_or(0)
     }
 
-    fn product(&self, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    fn product(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         self.with_lora(native::product(x, &self.weight, None)?, x, rows)
     }
 
-    fn with_lora(&self, y: Tensor, x: &Tensor, rows: &Rows<'_>) -> Result<Tensor> {
+    fn with_lora(&self, y: Tensor, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         match &self.lora {
             None => Ok(y),
             Some(lora) => lora.add(y, x, rows.keys.as_ref()),
@@ -115,16 +120,14 @@ impl Joined {
         Ok(())
     }
 
-    /// Like [`Linear::keep_in`], for each layer. Joins the weights again, unless one of them
-    /// trains.
-    pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
+    /// Joins the weights again, after they changed, unless one of them trains.
+    pub fn join_frozen(&mut self) -> Result<()> {
         self.weight = None;
-        self.parts.iter_mut().try_for_each(|part| part.keep_in(kind))?;
         if self.parts.iter().any(|part| part.weight.requires_grad()) { Ok(()) } else { self.join() }
     }
 
     /// The outputs of the parts from `first` on, side by side: `x [R, I]` -> `[R, E]` of each.
-    pub fn forward(&self, x: &Tensor, first: usize, rows: &Rows<'_>) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, first: usize, rows: &PackedRows<'_>) -> Result<Tensor> {
         let parts = || self.parts.iter().skip(first);
         let biases: Vec<&Bias> = parts().map(|part| &part.bias).collect();
         let weight = match self.piece(first)? {

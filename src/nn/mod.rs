@@ -75,7 +75,7 @@ pub struct Packed {
 pub type TaskRow = Arc<[f32]>;
 
 /// The rows that a layer computes: their dropout keys and where each sequence's rows begin.
-pub struct Rows<'a> {
+pub struct PackedRows<'a> {
     /// A key for each row, int64 `[R]`; `None` when evaluating.
     pub keys: Option<Tensor>,
     /// The batch's dropout key, for kernels that take no key for each row.
@@ -94,8 +94,8 @@ impl Packed {
     }
 
     /// All tokens as rows.
-    pub fn all_rows(&self) -> Rows<'_> {
-        Rows {
+    pub fn all_rows(&self) -> PackedRows<'_> {
+        PackedRows {
             keys: self.dropout_keys.as_ref().map(Tensor::shallow_clone),
             seed: self.seed,
             cu_seqlens: std::borrow::Cow::Borrowed(&self.cu_seqlens),
@@ -104,7 +104,7 @@ impl Packed {
     }
 
     /// The first tokens as rows.
-    pub fn first_rows(&self) -> Result<Rows<'_>> {
+    pub fn first_rows(&self) -> Result<PackedRows<'_>> {
         let keys = self
             .dropout_keys
             .as_ref()
@@ -113,6 +113,11 @@ impl Packed {
         let count = self.sequences() as i64;
         // The dummy sequence that pads the batch has no row.
         let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
-        Ok(Rows { keys, seed: self.seed, cu_seqlens: starts.collect(), task_rows: &self.task_rows })
+        Ok(PackedRows {
+            keys,
+            seed: self.seed,
+            cu_seqlens: starts.collect(),
+            task_rows: &self.task_rows,
+        })
     }
 }

@@ -3,19 +3,19 @@
 //! In fp32 on the CPU one pass does what it does for a shared vector. Elsewhere the vectors are
 //! gathered, one for each row of the batch, and plain operations do the rest.
 
-use super::{Activation, Bias, Rows};
+use super::{Activation, Bias, PackedRows};
 use crate::error::{Error, Result};
 use crate::native::{self, Routed};
 use tch::{Device, Kind, Tensor};
 
 /// Where a vector lies in a task's row, and its size.
-pub type Place = (usize, usize);
+pub type RowSpan = (usize, usize);
 
 fn is_fast(x: &Tensor) -> bool {
     x.device() == Device::Cpu && x.kind() == Kind::Float
 }
 
-fn routed<'a>(rows: &'a Rows<'_>) -> Result<Routed<'a>> {
+fn routed<'a>(rows: &'a PackedRows<'_>) -> Result<Routed<'a>> {
     if rows.keys.is_some() {
         return Err(Error::Bug("tasks of a mixed batch do not train".into()));
     }
@@ -23,7 +23,7 @@ fn routed<'a>(rows: &'a Rows<'_>) -> Result<Routed<'a>> {
 }
 
 /// Adds vectors that lie side by side in `x [R, E]`, which is used up.
-pub fn add(x: &Tensor, places: &[Place], rows: &Rows<'_>) -> Result<Tensor> {
+pub fn add(x: &Tensor, places: &[RowSpan], rows: &PackedRows<'_>) -> Result<Tensor> {
     let routed = routed(rows)?;
     if is_fast(x) {
         return native::routed_add(x, places, &routed);
@@ -35,9 +35,9 @@ pub fn add(x: &Tensor, places: &[Place], rows: &Rows<'_>) -> Result<Tensor> {
 /// The activation of `x [R, E]` plus a vector.
 pub fn activate(
     x: &Tensor,
-    place: Place,
+    place: RowSpan,
     activation: Activation,
-    rows: &Rows<'_>,
+    rows: &PackedRows<'_>,
 ) -> Result<Tensor> {
     let routed = routed(rows)?;
     if is_fast(x) {
@@ -57,7 +57,7 @@ pub fn normalize(
     weight: &Bias,
     shift: &Bias,
     eps: f64,
-    rows: &Rows<'_>,
+    rows: &PackedRows<'_>,
 ) -> Result<Tensor> {
     let routed = routed(rows)?;
     let place = |bias: &Bias| match bias {
@@ -81,7 +81,7 @@ pub fn normalize(
 }
 
 /// A vector for each row of the batch, `[R, E]`, on the device of `like` and in its kind.
-fn gathered((offset, size): Place, routed: &Routed<'_>, like: &Tensor) -> Result<Tensor> {
+fn gathered((offset, size): RowSpan, routed: &Routed<'_>, like: &Tensor) -> Result<Tensor> {
     let (mut values, mut index) = (vec![], vec![]);
     for (i, (row, ends)) in routed.rows.iter().zip(routed.starts.windows(2)).enumerate() {
         let vector = row.get(offset..offset + size);

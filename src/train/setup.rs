@@ -10,7 +10,7 @@ use crate::data::{
 use crate::delta::{self, Delta, Meta};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::freeze::{Cost, FreezePlan};
+use crate::freeze::{FreezePlan, StepCost};
 use crate::hub::Progress;
 use crate::methods::Method;
 use crate::models::{Shaping, Task, TaskType};
@@ -127,7 +127,7 @@ impl Prepared {
             class_weights: class_weights.as_ref().map(as_tensor).transpose()?,
         };
         let meta = Meta {
-            architecture: model.config.architecture.class().into(),
+            architecture: model.config.architecture.class.into(),
             base_name: sources.model.name.clone(),
             base_fingerprint: model.base.fingerprint.clone(),
             base_config: model.config.beside_tensors(),
@@ -176,10 +176,10 @@ impl Prepared {
     }
 
     /// Returns the cost of a step for texts of the training rows' mean length.
-    pub fn cost(&self) -> Cost {
+    pub fn cost(&self) -> StepCost {
         let tokens: usize = self.train.iter().map(|example| example.tokens.ids.len()).sum();
         let length = tokens as f64 / self.train.len().max(1) as f64;
-        Cost::of(&self.plan, &self.model.config, length)
+        StepCost::of(&self.plan, &self.model.config, length)
     }
 
     /// The source of the base.
@@ -236,7 +236,7 @@ impl Prepared {
                 );
                 Err(Error::file(path, problem))
             };
-        let Checkpoint { state, delta, memories } = checkpoint;
+        let Checkpoint { state, delta, moments } = checkpoint;
         let (found, expected) = (json!(delta.meta), json!(self.meta));
         for (key, expected) in expected.as_object().into_iter().flatten() {
             let found = found.get(key).unwrap_or(&serde_json::Value::Null);
@@ -272,8 +272,8 @@ impl Prepared {
         delta.apply(path, &mut self.model)?;
         for p in self.plan.trainable() {
             let count = p.shape.iter().product::<i64>();
-            let good = memories.get(&p.name).is_some_and(|memory| {
-                [&memory.exp_avg, &memory.exp_avg_sq]
+            let good = moments.get(&p.name).is_some_and(|moments| {
+                [&moments.exp_avg, &moments.exp_avg_sq]
                     .iter()
                     .all(|moment| moment.numel() as i64 == count)
             });
@@ -285,7 +285,7 @@ impl Prepared {
                 );
             }
         }
-        self.optimizer.remember(state.step, memories)?;
+        self.optimizer.set_moments(state.step, moments)?;
         self.optimizer.check_bound(&self.model.store)
     }
 

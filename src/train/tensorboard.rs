@@ -10,7 +10,7 @@ mod messages;
 use super::{Event, Listener, Record};
 use crate::error::{Error, Result};
 use crate::files::{self, Writer};
-use crate::freeze::Group;
+use crate::freeze::Places;
 use crate::process;
 use messages::{Histogram, Message, Summary, Value, What};
 use std::collections::BTreeMap;
@@ -110,9 +110,10 @@ impl Listener for TensorBoard {
             Event::Prepared(run) => {
                 self.config = run.resolved.to_toml()?;
                 let variables = run.model.store.variables();
+                let places = Places::new(run.model.config.architecture)?;
                 for (name, before) in &run.biases {
                     let Some(now) = variables.get(name) else { continue };
-                    let group = self.biases.entry(Group::of(name)?.name()).or_default();
+                    let group = self.biases.entry(places.of(name)?.group.name()).or_default();
                     group.push((before.shallow_clone(), now.shallow_clone()));
                 }
                 Ok(())

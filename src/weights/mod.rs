@@ -20,7 +20,7 @@ pub use safetensors::write as write_safetensors;
 
 use crate::error::{Error, Result};
 use crate::files::hex;
-use crate::models::{Architecture, Classifier, ModelConfig, Name, classify};
+use crate::models::{ARCHITECTURES, Architecture, Classifier, ModelConfig, Name, classify};
 use index::Index;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -418,13 +418,15 @@ impl Weights {
 /// The prefix of all the model's names if another module wraps the model: `model.` in Lightning,
 /// `module.` in DataParallel. Empty if no module does.
 fn outer<'a>(architecture: Architecture, places: &'a [Place]) -> &'a str {
-    let before = |place: &'a Place| place.name.strip_suffix("embeddings.word_embeddings.weight");
+    let word = format!("{}.weight", architecture.embedding(architecture.embeddings.word));
+    let word = architecture.below_prefix(&word).unwrap_or(&word);
+    let before = |place: &'a Place| place.name.strip_suffix(word);
     let mut found = places.iter().filter_map(before);
     let (Some(before), None) = (found.next(), found.next()) else { return "" };
-    let prefix = format!("{}.", architecture.prefix());
+    let prefix = format!("{}.", architecture.prefix);
     let outer = before.strip_suffix(prefix.as_str()).unwrap_or(before);
     // Another architecture's prefix means another model, and not a module around this one.
     let last = outer.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    let is_other = Architecture::ALL.iter().any(|other| other.prefix() == last);
+    let is_other = ARCHITECTURES.iter().any(|other| other.prefix == last);
     if outer.ends_with('.') && !is_other { outer } else { "" }
 }

@@ -187,7 +187,7 @@ impl Reading<'_> {
             Class::Bert => true,
             // DistilBERT has no segments. A BERT model whose files name DistilBERT's class has
             // segments.
-            Class::DistilBert => self.files.of_bert,
+            Class::DistilBert => self.files.segments,
             Class::Roberta | Class::Whole => false,
         };
         Ok(Description {

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::files::{is_there, read_small_text};
+use crate::models::{TokenAlgorithm, by_model_type};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -83,8 +84,8 @@ pub struct Files {
     pub class: Class,
     /// The name of the class, if only config.json has it.
     pub class_of_model: Option<String>,
-    /// Whether config.json says that the model is a BERT, which has segments.
-    pub of_bert: bool,
+    /// Whether config.json names an architecture with segments.
+    pub segments: bool,
 }
 
 impl Files {
@@ -110,11 +111,12 @@ impl Files {
         let in_model = if said.is_none() { named_class(&model_path, Some(&model))? } else { None };
         let class_of_model = in_model.as_ref().map(|(name, _)| name.clone());
         let said = said.or(in_model).map(|(_, class)| class);
-        let usual = match model.get("model_type").and_then(Value::as_str) {
-            Some("bert" | "distilbert") => Some(Class::Bert),
-            Some("roberta") => Some(Class::Roberta),
-            _ => None,
-        };
+        let tokens = model.get("model_type").and_then(Value::as_str).and_then(by_model_type);
+        let tokens = tokens.map(|architecture| architecture.tokens);
+        let usual = tokens.map(|tokens| match tokens.algorithm {
+            TokenAlgorithm::WordPiece => Class::Bert,
+            TokenAlgorithm::ByteLevelBpe => Class::Roberta,
+        });
         let (vocabulary, found) = read_vocabulary(dir, said.or(usual))?;
         Ok(Self {
             specials: read_json(&dir.join("special_tokens_map.json"))?,
@@ -123,7 +125,7 @@ impl Files {
             vocabulary,
             class: said.or(usual).unwrap_or(found),
             class_of_model,
-            of_bert: model.get("model_type").and_then(Value::as_str) == Some("bert"),
+            segments: tokens.is_some_and(|tokens| tokens.segments),
         })
     }
 

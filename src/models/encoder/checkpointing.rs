@@ -3,12 +3,12 @@
 
 use super::Encoder;
 use crate::error::Result;
-use crate::nn::{Packed, Rows};
+use crate::nn::{Packed, PackedRows};
 use tch::Tensor;
 
 /// The tensors that a forward pass with gradient checkpointing keeps.
 #[derive(Debug)]
-pub struct Kept {
+pub struct Checkpointed {
     /// The input of the pass, with its autograd history.
     given: Tensor,
     /// The input of each layer from `count` on, without its autograd history.
@@ -19,13 +19,13 @@ pub struct Kept {
 impl Encoder {
     /// Like [`Encoder::upper`], with gradient checkpointing. The backward pass of the loss ends at
     /// the last layer's input, and [`Encoder::backward`] continues from there.
-    pub fn upper_sparing(
+    pub fn forward_checkpointed(
         &self,
         given: Tensor,
         count: usize,
         batch: &Packed,
-        first: &Rows<'_>,
-    ) -> Result<(Tensor, Kept)> {
+        first: &PackedRows<'_>,
+    ) -> Result<(Tensor, Checkpointed)> {
         let all = batch.all_rows();
         let mut x = given.f_detach()?.f_set_requires_grad(given.requires_grad())?;
         let mut inputs = vec![];
@@ -36,12 +36,12 @@ impl Encoder {
         }
         let encoded = self.last(&x, batch, first)?;
         inputs.push(x);
-        Ok((encoded, Kept { given, inputs, count }))
+        Ok((encoded, Checkpointed { given, inputs, count }))
     }
 
     /// Backpropagates from the last layer's input down, layer by layer.
-    pub fn backward(&self, kept: Kept, batch: &Packed) -> Result<()> {
-        let Kept { given, mut inputs, count } = kept;
+    pub fn backward(&self, checkpointed: Checkpointed, batch: &Packed) -> Result<()> {
+        let Checkpointed { given, mut inputs, count } = checkpointed;
         let all = batch.all_rows();
         let Some(mut above) = inputs.pop() else { return Ok(()) };
         for layer in self.layers.iter().skip(count).rev() {
