@@ -6,7 +6,7 @@
 
 use crate::delta::Delta;
 use crate::error::{Error, Result};
-use crate::optim::{LossScale, Memory};
+use crate::optim::{LossScale, Moments};
 use crate::{files, sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ pub struct Checkpoint {
     /// The task as trained so far.
     pub delta: Delta,
     /// AdamW's moments, by tensor.
-    pub memories: BTreeMap<String, Memory>,
+    pub moments: BTreeMap<String, Moments>,
 }
 
 impl Checkpoint {
@@ -96,8 +96,8 @@ impl Checkpoint {
     fn state_bytes(&self, delta: &str) -> Result<Vec<u8>> {
         let state = serde_json::to_string(&self.state).map_err(Error::bug)?;
         let metadata = [("state", &*state), ("delta", delta), ("schema_version", SCHEMA_VERSION)];
-        let tensors = self.memories.iter().flat_map(|(name, memory)| {
-            let both = [&memory.exp_avg, &memory.exp_avg_sq];
+        let tensors = self.moments.iter().flat_map(|(name, moments)| {
+            let both = [&moments.exp_avg, &moments.exp_avg_sq];
             MOMENTS
                 .iter()
                 .zip(both)
@@ -124,14 +124,14 @@ impl Checkpoint {
         }
         let mut state: State =
             serde_json::from_str(value("state")).map_err(|error| wrong(error.to_string()))?;
-        let mut memories = BTreeMap::new();
+        let mut moments = BTreeMap::new();
         for (name, exp_avg) in &contents.tensors {
             let Some(name) = name.strip_prefix("exp_avg.") else { continue };
             let exp_avg_sq = contents.tensors.get(&format!("exp_avg_sq.{name}"));
             let exp_avg_sq =
                 exp_avg_sq.ok_or_else(|| wrong(format!("no second moment of {name}")))?;
             let (exp_avg, exp_avg_sq) = (exp_avg.shallow_clone(), exp_avg_sq.shallow_clone());
-            memories.insert(name.to_owned(), Memory { exp_avg, exp_avg_sq });
+            moments.insert(name.to_owned(), Moments { exp_avg, exp_avg_sq });
         }
         let delta_path = folder.join(DELTA);
         let delta = sealed::read(&delta_path)?;
@@ -152,7 +152,7 @@ impl Checkpoint {
             state.kept_checksum.clone_from(&best.checksum);
             Delta::of(&path, best)?;
         }
-        Ok(Self { state, delta: Delta::of(&delta_path, delta)?, memories })
+        Ok(Self { state, delta: Delta::of(&delta_path, delta)?, moments })
     }
 
     /// The newest intact checkpoint of a run, and its directory; `None` where there are no

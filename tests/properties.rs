@@ -5,7 +5,7 @@ use bitfit::config::{RunConfig, TrainingSection};
 use bitfit::data::{self, Columns, LabelColumns, Labels, Sampler, Table, Target, epoch_order};
 use bitfit::freeze::Layers;
 use bitfit::models::TaskType;
-use bitfit::optim::{Course, Schedule};
+use bitfit::optim::{LrSchedule, Schedule};
 use bitfit::sealed;
 use bitfit::train::Policy;
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -63,8 +63,8 @@ proptest! {
 
     #[test]
     fn a_rate_is_never_negative_nor_above_its_own(warmup in 0u64..50, total in 1u64..100, step in 1u64..200) {
-        for course in [Course::Constant, Course::Linear, Course::Cosine] {
-            let factor = Schedule { course, warmup, total }.factor(step);
+        for lr_schedule in [LrSchedule::Constant, LrSchedule::Linear, LrSchedule::Cosine] {
+            let factor = Schedule { lr_schedule, warmup, total }.factor(step);
             prop_assert!((0.0..=1.0).contains(&factor), "{}", factor);
         }
     }

@@ -5,7 +5,7 @@ use bitfit::checkpoint::{self, Checkpoint};
 use bitfit::config::{Run, RunConfig};
 use bitfit::delta::Delta;
 use bitfit::models::{Shaping, TaskType};
-use bitfit::optim::{AdamW, Course, Schedule};
+use bitfit::optim::{AdamW, LrSchedule, Schedule};
 use bitfit::train::watch::{Spoilt, Watch};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
@@ -268,12 +268,12 @@ fn damaged_files_are_never_taken_for_whole() {
 
 /// All that a checkpoint says.
 fn content(folder: &Path) -> bitfit::error::Result<String> {
-    let Checkpoint { state, delta, memories } = Checkpoint::read(folder)?;
+    let Checkpoint { state, delta, moments } = Checkpoint::read(folder)?;
     let again = Delta::read(&folder.join("delta.safetensors"))?;
     let numbers = |tensor: &Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
-    let moments: Vec<_> = memories
+    let moments: Vec<_> = moments
         .iter()
-        .map(|(name, memory)| (name, numbers(&memory.exp_avg), numbers(&memory.exp_avg_sq)))
+        .map(|(name, own)| (name, numbers(&own.exp_avg), numbers(&own.exp_avg_sq)))
         .collect();
     let values: Vec<_> =
         delta.tensors.iter().map(|(name, tensor)| (name, numbers(tensor))).collect();
@@ -393,8 +393,9 @@ fn rates_are_transformers() {
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
     assert_eq!(cases.len(), 13);
     for case in cases {
-        let course: Course = serde_json::from_value(case["name"].clone()).unwrap();
-        let schedule = Schedule { course, warmup: case["warmup"].as_u64().unwrap(), total: 30 };
+        let lr_schedule: LrSchedule = serde_json::from_value(case["name"].clone()).unwrap();
+        let schedule =
+            Schedule { lr_schedule, warmup: case["warmup"].as_u64().unwrap(), total: 30 };
         for (done, rate) in case["rates"].as_array().unwrap().iter().enumerate() {
             let (ours, theirs) = (schedule.factor(done as u64 + 1), rate.as_f64().unwrap());
             assert!((ours - theirs).abs() < 1e-15, "{case}: step {done}: {ours}");
@@ -502,7 +503,7 @@ fn what_is_no_number_is_undone_one_step_late() {
     // It goes on as if that step had not been.
     assert_eq!(step(&mut optimizer, &mut watch, 2, &good, 1.0), None);
     assert_eq!(watch.settle(&mut optimizer).unwrap(), None);
-    let moments = optimizer.memories().unwrap();
+    let moments = optimizer.moments().unwrap();
     assert!(moments["classifier.bias"].exp_avg.isfinite().all().double_value(&[]) == 1.0);
 }
 

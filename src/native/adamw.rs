@@ -17,7 +17,7 @@ fn raw_optimizer(optimizer: &COptimizer) -> *mut c_void {
 /// AdamW's state for one parameter: the step count and the moments of the gradient. The moments
 /// share the optimizer's tensors and are not copies.
 #[derive(Debug)]
-pub struct Moments {
+pub struct AdamWState {
     /// The number of steps taken.
     pub step: i64,
     /// The first moment.
@@ -27,7 +27,7 @@ pub struct Moments {
 }
 
 /// Returns the state of `optimizer`, an AdamW, for `parameter`; `None` before the first step.
-pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Moments>> {
+pub fn adamw_state(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<AdamWState>> {
     let (mut step, mut mean, mut square) = (0, std::ptr::null_mut(), std::ptr::null_mut());
     let optimizer = raw_optimizer(optimizer);
     // SAFETY: the tensors outlive the call; on success the moments are new handles that the caller
@@ -42,18 +42,18 @@ pub fn moments(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<Mome
     // SAFETY: as above.
     let (exp_avg, exp_avg_sq) =
         unsafe { (Tensor::from_ptr(mean.cast()), Tensor::from_ptr(square.cast())) };
-    Ok(Some(Moments { step, exp_avg, exp_avg_sq }))
+    Ok(Some(AdamWState { step, exp_avg, exp_avg_sq }))
 }
 
 /// Sets the state of `optimizer`, an AdamW, for `parameter`.
 ///
 /// Errs if a moment's shape, kind or device differs from the parameter's.
-pub fn set_moments(
+pub fn set_adamw_state(
     optimizer: &mut COptimizer,
     parameter: &Tensor,
-    moments: &Moments,
+    state: &AdamWState,
 ) -> Result<()> {
-    let Moments { step, exp_avg, exp_avg_sq } = moments;
+    let AdamWState { step, exp_avg, exp_avg_sq } = state;
     let optimizer = raw_optimizer(optimizer);
     // SAFETY: the tensors outlive the call; C++ keeps tensors of its own and checks their shapes.
     let code = unsafe {

@@ -17,7 +17,7 @@ mod routed;
 mod signals;
 mod threads;
 
-pub use adamw::{Moments, adamw_step, moments, set_moments};
+pub use adamw::{AdamWState, adamw_state, adamw_step, set_adamw_state};
 pub use flag::Flag;
 pub use flat::{bind, set_gradient};
 pub use kernels::{Dropped, attention, bias_activation, dropout, residual_norm};

@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Layout, Parameter};
-use crate::native::{self, Moments};
+use crate::native::{self, AdamWState};
 use std::collections::BTreeMap;
 use tch::nn::{self, OptimizerConfig};
 use tch::{COptimizer, Kind, Tensor};
@@ -31,7 +31,7 @@ pub struct AdamWSettings {
 
 /// AdamW's moments of one tensor.
 #[derive(Debug)]
-pub struct Memory {
+pub struct Moments {
     /// The first moment of the gradient, with as many elements as the tensor.
     pub exp_avg: Tensor,
     /// The second moment of the gradient, with as many elements as the tensor.
@@ -40,7 +40,7 @@ pub struct Memory {
 
 /// A copy, on the device, of the values and moments that a step changes.
 #[derive(Debug)]
-pub struct Snapshot(Vec<(Tensor, Option<Moments>)>);
+pub struct OptimizerSnapshot(Vec<(Tensor, Option<AdamWState>)>);
 
 /// Elements of the gradient that share one partial norm. A norm over millions at once loses the
 /// fourth digit in fp32.
@@ -126,71 +126,72 @@ impl AdamW {
     }
 
     /// Copies the values and moments that a step changes, on the device.
-    pub fn snapshot(&self) -> Result<Snapshot> {
+    pub fn snapshot(&self) -> Result<OptimizerSnapshot> {
         let _guard = tch::no_grad_guard();
         let copy = |group: &FlatGroup| {
-            let moments = native::moments(&group.optimizer, &group.values)?;
-            let copied = |moments: Moments| -> Result<Moments> {
-                Ok(Moments {
-                    step: moments.step,
-                    exp_avg: moments.exp_avg.f_detach_copy()?,
-                    exp_avg_sq: moments.exp_avg_sq.f_detach_copy()?,
+            let state = native::adamw_state(&group.optimizer, &group.values)?;
+            let copied = |state: AdamWState| -> Result<AdamWState> {
+                Ok(AdamWState {
+                    step: state.step,
+                    exp_avg: state.exp_avg.f_detach_copy()?,
+                    exp_avg_sq: state.exp_avg_sq.f_detach_copy()?,
                 })
             };
-            Ok((group.values.f_detach_copy()?, moments.map(copied).transpose()?))
+            Ok((group.values.f_detach_copy()?, state.map(copied).transpose()?))
         };
-        Ok(Snapshot(self.groups.iter().map(copy).collect::<Result<_>>()?))
+        Ok(OptimizerSnapshot(self.groups.iter().map(copy).collect::<Result<_>>()?))
     }
 
     /// Restores the values and moments of `snapshot`.
-    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
+    pub fn restore(&mut self, snapshot: &OptimizerSnapshot) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        for (group, (values, moments)) in self.groups.iter_mut().zip(&snapshot.0) {
+        for (group, (values, state)) in self.groups.iter_mut().zip(&snapshot.0) {
             group.values.f_copy_(values)?;
             let zeros = || group.values.f_zeros_like();
-            let none = Moments { step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()? };
-            let moments = moments.as_ref().unwrap_or(&none);
-            native::set_moments(&mut group.optimizer, &group.values, moments)?;
+            let initial = AdamWState { step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()? };
+            let state = state.as_ref().unwrap_or(&initial);
+            native::set_adamw_state(&mut group.optimizer, &group.values, state)?;
         }
         Ok(())
     }
 
     /// Returns the moments of each tensor by name, on the CPU; empty before the first step.
-    pub fn memories(&self) -> Result<BTreeMap<String, Memory>> {
-        let mut memories = BTreeMap::new();
+    pub fn moments(&self) -> Result<BTreeMap<String, Moments>> {
+        let mut moments = BTreeMap::new();
         for group in &self.groups {
-            let Some(moments) = native::moments(&group.optimizer, &group.values)? else { continue };
-            let (mean, square) = (on_cpu(&moments.exp_avg)?, on_cpu(&moments.exp_avg_sq)?);
+            let state = native::adamw_state(&group.optimizer, &group.values)?;
+            let Some(state) = state else { continue };
+            let (mean, square) = (on_cpu(&state.exp_avg)?, on_cpu(&state.exp_avg_sq)?);
             for (name, offset, count) in &group.layout.pieces {
                 let piece = |flat: &Tensor| flat.f_narrow(0, *offset, *count);
-                let memory = Memory { exp_avg: piece(&mean)?, exp_avg_sq: piece(&square)? };
-                memories.insert(name.clone(), memory);
+                let own = Moments { exp_avg: piece(&mean)?, exp_avg_sq: piece(&square)? };
+                moments.insert(name.clone(), own);
             }
         }
-        Ok(memories)
+        Ok(moments)
     }
 
-    /// Sets the moments to those that another optimizer had after `step` steps. `memories` must
-    /// have every tensor, with the same number of elements.
-    pub fn remember(&mut self, step: u64, memories: &BTreeMap<String, Memory>) -> Result<()> {
+    /// Sets the moments to those that another optimizer had after `step` steps. `moments` must have
+    /// every tensor, with the same number of elements.
+    pub fn set_moments(&mut self, step: u64, moments: &BTreeMap<String, Moments>) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for group in &mut self.groups {
             let zeros = || group.values.f_zeros_like();
-            let moments = Moments {
+            let state = AdamWState {
                 step: i64::try_from(step).unwrap_or(i64::MAX),
                 exp_avg: zeros()?,
                 exp_avg_sq: zeros()?,
             };
             for (name, offset, count) in &group.layout.pieces {
-                let memory = memories.get(name);
-                let memory = memory.ok_or_else(|| Error::Bug(format!("no moments of {name}")))?;
+                let own = moments.get(name);
+                let own = own.ok_or_else(|| Error::Bug(format!("no moments of {name}")))?;
                 for (flat, piece) in
-                    [(&moments.exp_avg, &memory.exp_avg), (&moments.exp_avg_sq, &memory.exp_avg_sq)]
+                    [(&state.exp_avg, &own.exp_avg), (&state.exp_avg_sq, &own.exp_avg_sq)]
                 {
                     flat.f_narrow(0, *offset, *count)?.f_copy_(piece)?;
                 }
             }
-            native::set_moments(&mut group.optimizer, &group.values, &moments)?;
+            native::set_adamw_state(&mut group.optimizer, &group.values, &state)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// `transformers.get_scheduler`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Course {
+pub enum LrSchedule {
     /// Constant, as in the paper.
     #[default]
     #[serde(alias = "constant_with_warmup")]
@@ -23,7 +23,7 @@ pub enum Course {
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {
     /// The form of the schedule after the warm-up.
-    pub course: Course,
+    pub lr_schedule: LrSchedule,
     /// Steps of the warm-up, in which the learning rate rises linearly from zero.
     pub warmup: u64,
     /// Steps of the whole run.
@@ -39,10 +39,10 @@ impl Schedule {
         }
         let progress =
             (done - self.warmup) as f64 / self.total.saturating_sub(self.warmup).max(1) as f64;
-        match self.course {
-            Course::Constant => 1.0,
-            Course::Linear => (1.0 - progress).max(0.0),
-            Course::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0),
+        match self.lr_schedule {
+            LrSchedule::Constant => 1.0,
+            LrSchedule::Linear => (1.0 - progress).max(0.0),
+            LrSchedule::Cosine => (0.5 * (1.0 + (std::f64::consts::PI * progress).cos())).max(0.0),
         }
     }
 }

@@ -120,7 +120,7 @@ pub fn schedule(training: &TrainingSection, total: u64) -> Schedule {
         0 => (total as f64 * training.warmup_ratio).ceil() as u64,
         steps => steps,
     };
-    Schedule { course: training.lr_scheduler_type, warmup, total }
+    Schedule { lr_schedule: training.lr_scheduler_type, warmup, total }
 }
 
 /// Whether `value` beats `best` by more than `threshold`, as early stopping counts it. Every value

@@ -155,7 +155,7 @@ impl Progress {
         let checkpoint = Checkpoint {
             state: self.state.clone(),
             delta: prepared.delta(&metrics)?,
-            memories: prepared.optimizer.memories()?,
+            moments: prepared.optimizer.moments()?,
         };
         let best = self.state.kept.is_some().then(|| run.delta_path());
         let path =

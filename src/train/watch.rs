@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::native::Flag;
-use crate::optim::{AdamW, Snapshot};
+use crate::optim::{AdamW, OptimizerSnapshot};
 use tch::{Device, Tensor};
 
 /// Checks each step's loss and gradient norm.
@@ -23,7 +23,7 @@ pub enum Watch {
 pub struct Held {
     step: u64,
     good: Flag,
-    before: Snapshot,
+    before: OptimizerSnapshot,
 }
 
 /// A step that gave NaN or infinity.
