@@ -25,7 +25,7 @@ const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 /// and dropout are functions of seed, epoch and row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct TrainerState {
     /// Steps taken.
     pub step: u64,
     /// Steps of the whole run.
@@ -68,7 +68,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The run's progress.
-    pub state: State,
+    pub state: TrainerState,
     /// The task as trained so far.
     pub delta: Delta,
     /// AdamW's moments, by tensor.
@@ -122,7 +122,7 @@ impl Checkpoint {
                 "schema version {version:?}, expected {SCHEMA_VERSION} and a checksum"
             )));
         }
-        let mut state: State =
+        let mut state: TrainerState =
             serde_json::from_str(value("state")).map_err(|error| wrong(error.to_string()))?;
         let mut moments = BTreeMap::new();
         for (name, exp_avg) in &contents.tensors {

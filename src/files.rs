@@ -11,7 +11,7 @@
 
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::lock::{self, Attempt};
+use crate::lock::{self, Attempt, Lock};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -364,6 +364,12 @@ pub fn create_dir(path: &Path) -> Result<()> {
     lock::check(path)?;
     let done = fault::at("create_dir", || ()).and_then(|()| std::fs::create_dir_all(path));
     done.map_err(failed("create", path))
+}
+
+/// Creates the directory `dir`, unless it exists, and locks it as [`Lock::take`] does.
+pub fn claim_dir(dir: &Path, taken: &str) -> Result<Lock> {
+    create_dir(dir)?;
+    Lock::take(dir, taken)
 }
 
 /// SHA-256 of a file's bytes, in hexadecimal, as `sha256sum` prints it.

@@ -3,7 +3,7 @@
 use crate::common::{Scratch, refused, root, stderr, succeeded};
 use bitfit::config::{Run, RunConfig};
 use bitfit::sources::Sources;
-use bitfit::train::setup::Rows;
+use bitfit::train::RawRows;
 
 #[test]
 fn wrong_values_name_file_key_found_and_allowed() {
@@ -207,7 +207,7 @@ fn glues_configurations_find_glues_columns() {
         let data = scratch.write("glue.tsv", lines.join("\n"));
         let sets = ["data.train", "data.eval"].map(|key| format!("{key}={}", data.display()));
         let run = Run::read(&root().join(format!("configs/glue/{task}.toml")), &sets).unwrap();
-        let read = Rows::read(&run, &run.columns(), &local(&run)).unwrap();
+        let read = RawRows::read(&run, &run.columns(), &local(&run)).unwrap();
         assert_eq!(read.labels.names, labels, "{task}");
         for row in read.train.iter().chain(&read.eval) {
             assert_eq!(

@@ -6,7 +6,7 @@ use bitfit::config::{Run, RunConfig};
 use bitfit::delta::Delta;
 use bitfit::models::{Shaping, TaskType};
 use bitfit::optim::{AdamW, LrSchedule, Schedule};
-use bitfit::train::watch::{Spoilt, Watch};
+use bitfit::train::watch::{NonFinite, Watch};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -191,7 +191,7 @@ fn only_the_same_run_goes_on() {
     scratch.write("moved.tsv", train);
     let longer = resume(&["data.train=moved.tsv", "training.max_steps=9"]);
     succeeded(&longer);
-    assert!(stderr(&longer).contains("going on after step 6 of 9"), "{}", stderr(&longer));
+    assert!(stderr(&longer).contains("resuming after step 6 of 9"), "{}", stderr(&longer));
     let warning = "the run was of 6 steps and is now of 9: the rate of step";
     assert!(stderr(&longer).contains(warning), "{}", stderr(&longer));
     // Nothing to go on with: it begins.
@@ -479,11 +479,11 @@ fn what_is_no_number_is_undone_one_step_late() {
                 let _ = bias.grad().fill_(gradient);
             });
             let norm = optimizer.clip().unwrap();
-            let spoilt = watch.look(number, loss, &norm, optimizer).unwrap();
-            if spoilt.is_none() {
+            let non_finite = watch.check(number, loss, &norm, optimizer).unwrap();
+            if non_finite.is_none() {
                 optimizer.step(1.0).unwrap();
             }
-            spoilt
+            non_finite
         };
     let values = || Vec::<f32>::try_from(&bias).unwrap();
     let mut watch = Watch::Late(None);
@@ -491,24 +491,24 @@ fn what_is_no_number_is_undone_one_step_late() {
     let start = values();
     assert_eq!(step(&mut optimizer, &mut watch, 1, &good, f64::NAN), None);
     assert!(values().iter().all(|value| value.is_nan()));
-    let spoilt = step(&mut optimizer, &mut watch, 2, &good, 1.0).unwrap();
-    assert_eq!((spoilt.step, values()), (1, start.clone()));
+    let non_finite = step(&mut optimizer, &mut watch, 2, &good, 1.0).unwrap();
+    assert_eq!((non_finite.step, values()), (1, start.clone()));
     assert_eq!(step(&mut optimizer, &mut watch, 1, &good, 1.0), None);
     let after_one = values();
     assert_ne!(after_one, start);
     assert_eq!(step(&mut optimizer, &mut watch, 2, &Tensor::from(f32::INFINITY), 1.0), None);
     assert_ne!(values(), after_one);
-    let spoilt: Spoilt = watch.settle(&mut optimizer).unwrap().unwrap();
-    assert_eq!((spoilt.step, values()), (2, after_one));
+    let non_finite: NonFinite = watch.flush(&mut optimizer).unwrap().unwrap();
+    assert_eq!((non_finite.step, values()), (2, after_one));
     // It goes on as if that step had not been.
     assert_eq!(step(&mut optimizer, &mut watch, 2, &good, 1.0), None);
-    assert_eq!(watch.settle(&mut optimizer).unwrap(), None);
+    assert_eq!(watch.flush(&mut optimizer).unwrap(), None);
     let moments = optimizer.moments().unwrap();
     assert!(moments["classifier.bias"].exp_avg.isfinite().all().double_value(&[]) == 1.0);
 }
 
 #[test]
-fn a_spoilt_step_names_its_rows_and_keeps_the_state_before() {
+fn a_step_of_nan_names_its_rows_and_keeps_the_state_before() {
     let scratch = Scratch::new();
     let sets =
         ["training.learning_rate=1e30", "training.max_grad_norm=0", "training.adam_epsilon=1e-30"];

@@ -2,7 +2,7 @@
 
 use crate::common::{Scratch, stderr, succeeded};
 use bitfit::delta::Delta;
-use bitfit::train::{Event, Listener, Manifest, Record, TensorBoard};
+use bitfit::train::{Event, Listener, Manifest, MetricsRecord, TensorBoard};
 use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -213,10 +213,12 @@ fn an_evaluation_that_was_due_stays() {
     let goes_on = |evaluation_due| {
         let mut board = TensorBoard::new(&run);
         let checkpoint = Path::new("checkpoints/step-000015");
-        board.hear(&Event::Resumed { checkpoint, step: 15, evaluation_due, total: 20 }).unwrap();
+        board
+            .on_event(&Event::Resumed { checkpoint, step: 15, evaluation_due, total: 20 })
+            .unwrap();
         board
     };
-    let evaluation = Record::Evaluation {
+    let evaluation = MetricsRecord::Evaluation {
         step: 15,
         epoch: 1.0,
         metrics: [("accuracy".to_owned(), 0.5)].into(),
@@ -224,11 +226,11 @@ fn an_evaluation_that_was_due_stays() {
         seconds: 1.0,
     };
     std::fs::create_dir(&run).unwrap();
-    goes_on(true).hear(&Event::Record(&evaluation)).unwrap();
+    goes_on(true).on_event(&Event::Record(&evaluation)).unwrap();
     drop(goes_on(false));
     assert!(values(&run).contains_key(&("eval/accuracy".into(), 15)));
     // Still due: it is made again, and not there twice.
-    goes_on(true).hear(&Event::Record(&evaluation)).unwrap();
+    goes_on(true).on_event(&Event::Record(&evaluation)).unwrap();
     assert_eq!(values(&run).len(), 1);
 }
 

@@ -1,7 +1,10 @@
 //! Whole runs of the binaries on a tiny model.
 
 use crate::common::{Scratch, TINY, refused, reviews, stderr, stdout, succeeded};
+use bitfit::config::Run;
 use bitfit::delta::Delta;
+use bitfit::sources::Sources;
+use bitfit::train::{ModelPlan, Session};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -149,6 +152,29 @@ fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
         .map(|shape| shape.as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product::<u64>())
         .sum();
     assert_eq!(count, trainable.as_u64().unwrap());
+}
+
+/// `--dry-run` and `inspect` end with the plan: what trains still lies in the base, without gradient.
+#[test]
+fn a_plan_has_no_optimizer_and_a_session_has() {
+    let scratch = Scratch::new();
+    let run = Run::read(&scratch.path("config.toml"), &[]).unwrap();
+    let sources = Sources::find(&run, &mut |_, _, _| panic!("a download")).unwrap();
+    let plan = ModelPlan::read(&run, &sources).unwrap();
+    let variables = |plan: &ModelPlan| plan.model.store.variables();
+    let name = "bert.encoder.layer.0.output.dense.bias";
+    let before = &plan.initial.biases[name];
+    let moved = |plan: &ModelPlan| variables(plan)[name].data_ptr() != before.data_ptr();
+    let with_gradient = |plan: &ModelPlan| {
+        variables(plan).values().filter(|variable| variable.grad().defined()).count()
+    };
+    assert!(variables(&plan)[name].requires_grad());
+    assert_eq!((moved(&plan), with_gradient(&plan)), (false, 0));
+    let (trains, before) = (plan.freeze.trainable().count(), before.shallow_clone());
+    let session = Session::start(&run, plan).unwrap();
+    let plan = &session.plan;
+    assert_ne!(variables(plan)[name].data_ptr(), before.data_ptr());
+    assert_eq!(with_gradient(plan), trains);
 }
 
 #[test]

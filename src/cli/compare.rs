@@ -7,7 +7,7 @@ use crate::compare::{self, Ended, Grid, Progress, Show};
 use crate::error::{Error, Result};
 use crate::numbers::thousands;
 use crate::sources::Sources;
-use crate::train::{Policy, Prepared};
+use crate::train::{ModelPlan, Policy};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -161,11 +161,11 @@ impl Compare {
             for (a, arm) in grid.arms.iter().enumerate() {
                 let cells = grid.cells(t, a)?;
                 let Some(cell) = cells.first() else { continue };
-                let prepared =
-                    Prepared::new(&cell.run, &Sources::find(&cell.run, &mut downloads(bars))?)?;
-                let sampler = prepared.sampler(&cell.run);
+                let plan =
+                    ModelPlan::read(&cell.run, &Sources::find(&cell.run, &mut downloads(bars))?)?;
+                let sampler = plan.data.sampler(&cell.run);
                 let steps = Policy::new(&cell.run.config.training, &sampler).total;
-                let (trainable, rows) = (prepared.plan.counts().trainable, prepared.train.len());
+                let (trainable, rows) = (plan.freeze.counts().trainable, plan.data.train.len());
                 let runs = grid.count(a);
                 // `compare::done` also counts runs at learning rates that are no longer chosen.
                 let done = compare::done(grid, t, a)?.min(runs);

@@ -1,5 +1,6 @@
 //! `bitfit inspect`.
 
+use super::terminal::list;
 use super::{downloads, find_model, logging, print, print_json};
 use crate::base::Base;
 use crate::changes::Changes;
@@ -11,7 +12,7 @@ use crate::freeze::{FreezePlan, Group, Places, StepCost, Switches};
 use crate::numbers::thousands;
 use crate::sources::Sources;
 use crate::task_model::TaskModel;
-use crate::train::{Past, Prepared, list};
+use crate::train::{ModelPlan, RunDir};
 use clap::{ArgGroup, Args};
 use indicatif::MultiProgress;
 use serde_json::{Map, json};
@@ -96,23 +97,19 @@ impl Inspect {
         if self.json {
             return print_json(&as_json(&model.dir, fingerprint, &plan, None));
         }
-        print(&format!(
-            "base         {model}, fingerprint {}\n{}",
-            &fingerprint[..16],
-            plan.counts()
-        ))
+        print(&format!("base         {model}, fingerprint {fingerprint:.16}\n{}", plan.counts()))
     }
 }
 
 /// Prints what `run` would train, after everything is read and checked.
 pub fn show_plan(run: &Run, json: bool, bars: &MultiProgress) -> Result<()> {
-    let prepared = Prepared::new(run, &Sources::find(run, &mut downloads(bars))?)?;
+    let plan = ModelPlan::read(run, &Sources::find(run, &mut downloads(bars))?)?;
     if json {
-        let base = &prepared.model.base;
-        let cost = Some(prepared.cost());
-        return print_json(&as_json(&base.dir, &base.fingerprint, &prepared.plan, cost));
+        let base = &plan.model.base;
+        let cost = Some(plan.cost());
+        return print_json(&as_json(&base.dir, &base.fingerprint, &plan.freeze, cost));
     }
-    print(&prepared.to_string())
+    print(&plan.to_string())
 }
 
 fn as_json(
@@ -159,7 +156,7 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
 fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
     let mut found = vec![];
     for dir in dirs {
-        let runs = Past::below(dir)?;
+        let runs = RunDir::below(dir)?;
         if runs.is_empty() {
             return Err(Error::file(dir, "no run there: no config.toml in it or below"));
         }
@@ -170,14 +167,14 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
     found.retain(|dir| seen.insert(std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone())));
     let mut runs = vec![];
     for dir in &found {
-        match Past::read(dir) {
+        match RunDir::read(dir) {
             Ok(run) => runs.push(run),
             // Another program's config.toml must not hide the runs.
             Err(error) if found.len() > 1 => tracing::warn!("left out: {error}"),
             Err(error) => return Err(error),
         }
     }
-    let metric = |run: &Past| {
+    let metric = |run: &RunDir| {
         let task = Metric::of(run.config.model.task_type).first().copied();
         let metric = run.config.training.metric_for_best_model.or(task)?.name();
         let best = &run.summary.as_ref()?.best;

@@ -1,6 +1,7 @@
 //! `bitfit predict` and `bitfit eval`: predictions of a trained task, and their metrics.
 
 use super::signals::end_on_signal;
+use super::terminal::list;
 use super::which::{Found, Which};
 use super::{downloads, json_line, logging, print, print_json};
 use crate::config::{self, DataSection, Run, RunConfig};
@@ -11,7 +12,7 @@ use crate::files;
 use crate::models::{self, TaskType};
 use crate::nn::Precision;
 use crate::predict::{Predictor, Text};
-use crate::train::{list, setup};
+use crate::train::RawRows;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -161,7 +162,7 @@ impl Eval {
             (None, Some(run)) => {
                 columns.skip_bad_rows = run.config.data.skip_bad_rows;
                 let declared = predictor.meta.task.labels_declared;
-                setup::Rows::read_eval(run, &columns, declared, &mut downloads(&bars))?
+                RawRows::read_eval(run, &columns, declared, &mut downloads(&bars))?
             }
             (None, None) => {
                 let problem = "--data PATH is needed where no --run says what to evaluate on";

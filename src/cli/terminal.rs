@@ -1,11 +1,13 @@
-//! The listener to a run's events that shows them to people.
+//! The progress of a training on stderr.
 
 use super::downloads::Bar;
 use crate::error::Result;
 use crate::escape;
 use crate::files::say;
-use crate::train::{Event, Listener, Record, list};
+use crate::train::{Event, Listener, MetricsRecord, Summary};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A listener that shows progress bars and log lines on stderr.
 pub struct Terminal {
@@ -39,7 +41,8 @@ impl Terminal {
 }
 
 impl Terminal {
-    fn beside(&mut self, what: &str, done: usize, total: usize) {
+    /// Shows the progress of the work between steps.
+    fn show_beside(&mut self, what: &str, done: usize, total: usize) {
         let bar = self.beside.get_or_insert_with(|| {
             let style = style(&format!("{what} {{bar:32}} {{pos}}/{{len}} (left {{eta}})"));
             self.bars.add(ProgressBar::new(total as u64).with_style(style))
@@ -52,6 +55,64 @@ impl Terminal {
             bar.finish_and_clear();
         }
     }
+
+    fn show_step(&mut self, (step, total): (u64, u64), loss: Option<f64>, tokens: usize) {
+        if self.steps.is_finished() {
+            self.steps =
+                self.bars.add(ProgressBar::new(total).with_style(style(
+                    "training   {bar:24} {pos}/{len} {elapsed} (left {eta}) {msg}",
+                )));
+        }
+        self.tokens += tokens;
+        self.steps.set_position(step);
+        let rate = self.tokens as f64 / self.steps.elapsed().as_secs_f64().max(1e-3);
+        self.loss = loss.unwrap_or(self.loss);
+        let (loss, metric) = (self.loss, &self.metric.1);
+        self.steps.set_message(format!("loss {loss:.4}{metric}, {rate:.0} tokens/s"));
+    }
+
+    fn show_record(&mut self, record: &MetricsRecord) {
+        match record {
+            MetricsRecord::Step { step, epoch, loss, grad_norm, tokens_per_second, .. } => {
+                tracing::info!(
+                    "step {step}, epoch {epoch:.2}: loss {loss:.4}, gradient {grad_norm:.3}, {tokens_per_second:.0} tokens/s"
+                );
+            }
+            MetricsRecord::Evaluation { step, epoch, metrics, kept, .. } => {
+                self.clear_beside();
+                if let Some(value) = metrics.get(self.metric.0) {
+                    self.metric.1 = format!(", {} {value:.4}", self.metric.0);
+                }
+                let (list, kept) = (list(metrics), if *kept { " (kept)" } else { "" });
+                tracing::info!("step {step}, epoch {epoch:.2}: evaluation {list}{kept}");
+            }
+        }
+    }
+
+    fn show_end(&self, summary: &Summary, output_dir: &Path) {
+        self.steps.finish_and_clear();
+        let at = summary
+            .best_step
+            .map_or(String::new(), |step| format!(" at step {step}: {}", list(&summary.best)));
+        tracing::info!(
+            "{} steps in {:.1} s, {:.0} tokens/s, first step after {:.2} s, peak memory {} MiB; kept{at}",
+            summary.steps,
+            summary.seconds_in_steps,
+            summary.tokens_per_second,
+            summary.seconds_to_first_step,
+            summary.peak_rss_mib,
+        );
+        if summary.interrupted {
+            return;
+        }
+        // The full path can be pasted even if `bitfit` is not in PATH. `bitfit` is in the directory
+        // of this executable.
+        let program = std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
+        let program = escape::shell(program.as_os_str());
+        let run = escape::shell(output_dir.as_os_str());
+        let pair = if self.pairs { " --text-pair \"...\"" } else { "" };
+        tracing::info!("try it: {program} predict --run {run} \"...\"{pair}");
+    }
 }
 
 /// Clears the bars, however the run ends.
@@ -63,7 +124,7 @@ impl Drop for Terminal {
 }
 
 impl Listener for Terminal {
-    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+    fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Downloading { file, done, total } => self.downloads.hear(file, *done, *total),
             Event::Reading => {
@@ -73,90 +134,38 @@ impl Listener for Terminal {
                     .add(ProgressBar::new_spinner().with_message("reading the base and the data"));
                 spin(self.steps.clone());
             }
-            Event::Prepared(run) => {
+            Event::Prepared(plan) => {
                 self.steps.finish_and_clear();
-                self.pairs = run.resolved.data.text_pair_column.is_some();
+                self.pairs = plan.resolved.data.text_pair_column.is_some();
                 // Suspended, the bars do not draw over the text.
-                self.bars.suspend(|| say(&format!("{}\n\n", escape::text(run))));
+                self.bars.suspend(|| say(&format!("{}\n\n", escape::text(plan))));
             }
             Event::Resumed { checkpoint, step, total, .. } => {
-                tracing::info!(
-                    "going on after step {step} of {total}, from {}",
-                    checkpoint.display()
-                );
+                let path = checkpoint.display();
+                tracing::info!("resuming after step {step} of {total}, from {path}");
             }
             Event::Caching { done, total } => {
-                self.beside("caching   ", *done, *total);
+                self.show_beside("caching   ", *done, *total);
                 if done == total {
                     self.clear_beside();
                 }
             }
             Event::Step { step, total, loss, tokens } => {
-                if self.steps.is_finished() {
-                    self.steps = self.bars.add(ProgressBar::new(*total).with_style(style(
-                        "training   {bar:24} {pos}/{len} {elapsed} (left {eta}) {msg}",
-                    )));
-                }
-                self.tokens += tokens;
-                self.steps.set_position(*step);
-                let rate = self.tokens as f64 / self.steps.elapsed().as_secs_f64().max(1e-3);
-                if let Some(loss) = loss {
-                    self.loss = *loss;
-                }
-                self.steps.set_message(format!(
-                    "loss {:.4}{}, {rate:.0} tokens/s",
-                    self.loss, self.metric.1
-                ));
+                self.show_step((*step, *total), *loss, *tokens);
             }
-            Event::Record(Record::Step {
-                step, epoch, loss, grad_norm, tokens_per_second, ..
-            }) => {
-                tracing::info!(
-                    "step {step}, epoch {epoch:.2}: loss {loss:.4}, gradient {grad_norm:.3}, {tokens_per_second:.0} tokens/s"
-                );
-            }
-            Event::Evaluating { done, total } => {
-                self.beside("evaluating", *done, *total);
-            }
-            Event::Record(Record::Evaluation { step, epoch, metrics, kept, .. }) => {
-                self.clear_beside();
-                let list = list(metrics);
-                if let Some(value) = metrics.get(self.metric.0) {
-                    self.metric.1 = format!(", {} {value:.4}", self.metric.0);
-                }
-                tracing::info!(
-                    "step {step}, epoch {epoch:.2}: evaluation {list}{}",
-                    if *kept { " (kept)" } else { "" }
-                );
-            }
+            Event::Record(record) => self.show_record(record),
+            Event::Evaluating { done, total } => self.show_beside("evaluating", *done, *total),
             Event::Saved(path) => tracing::debug!("saved {}", path.display()),
-            Event::Finished { summary, output_dir } => {
-                self.steps.finish_and_clear();
-                let at = summary.best_step.map_or(String::new(), |step| {
-                    format!(" at step {step}: {}", list(&summary.best))
-                });
-                tracing::info!(
-                    "{} steps in {:.1} s, {:.0} tokens/s, first step after {:.2} s, peak memory {} MiB; kept{at}",
-                    summary.steps,
-                    summary.seconds_in_steps,
-                    summary.tokens_per_second,
-                    summary.seconds_to_first_step,
-                    summary.peak_rss_mib,
-                );
-                if !summary.interrupted {
-                    // The full path can be pasted even if `bitfit` is not in PATH. `bitfit` is in
-                    // the directory of this executable.
-                    let program =
-                        std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
-                    let program = escape::shell(program.as_os_str());
-                    let run = escape::shell(output_dir.as_os_str());
-                    let pair = if self.pairs { " --text-pair \"...\"" } else { "" };
-                    tracing::info!("try it: {program} predict --run {run} \"...\"{pair}");
-                }
-            }
+            Event::Finished { summary, output_dir } => self.show_end(summary, output_dir),
         }
         Ok(())
     }
+}
+
+/// `accuracy 0.8530, f1 0.8491, ...`
+pub fn list(metrics: &BTreeMap<String, f64>) -> String {
+    let shown = |(name, value)| format!("{} {value:.4}", escape::line(name));
+    metrics.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -12,9 +12,8 @@ use crate::models::TaskType;
 use crate::models::Term;
 use crate::predict::{Prediction, Predictor, Text};
 use crate::sources::Model;
-use crate::train::Prepared;
 use crate::train::output::CONFIG;
-use crate::train::setup::Rows;
+use crate::train::{ModelPlan, RawRows};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -100,16 +99,16 @@ pub enum Standing {
 
 impl Facts {
     /// The facts of a run before its first step.
-    pub fn of(prepared: &Prepared) -> Self {
-        let base = &prepared.model.base;
+    pub fn of(plan: &ModelPlan) -> Self {
+        let base = &plan.model.base;
         Self {
-            base: prepared.source().name.clone(),
+            base: plan.source.name.clone(),
             base_bytes: std::fs::metadata(&base.file).map_or(0, |file| file.len()),
-            train_rows: prepared.train.len(),
-            eval_rows: prepared.eval.len(),
-            labels: prepared.labels.names.clone(),
+            train_rows: plan.data.train.len(),
+            eval_rows: plan.data.eval.len(),
+            labels: plan.data.labels.names.clone(),
             base_fingerprint: Some(base.fingerprint.clone()),
-            data_fingerprint: Some(prepared.data_fingerprint.clone()),
+            data_fingerprint: Some(plan.data.fingerprint.clone()),
         }
     }
 }
@@ -193,7 +192,7 @@ pub fn measure(
     let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
         .with_precision(run.config.training.precision)?;
     let declared = predictor.meta.task.labels_declared;
-    let rows = Rows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
+    let rows = RawRows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
     let labels = predictor.labels();
     let targets = labels.targets(task, &rows)?;
     let texts: Vec<Text> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();

@@ -281,7 +281,6 @@ pub fn best_rate(ran: &[Ran]) -> Option<f64> {
 /// Locks the comparison's directory until the returned lock is dropped. Errs if another comparison
 /// holds the lock, or if the directory holds files under a report's names but no lock file.
 fn claim(dir: &Path) -> Result<Lock> {
-    files::create_dir(dir)?;
     let there: Vec<&str> =
         report::WRITTEN.into_iter().filter(|name| dir.join(name).exists()).collect();
     if !there.is_empty() && !dir.join(lock::FILE).exists() {
@@ -290,7 +289,7 @@ fn claim(dir: &Path) -> Result<Lock> {
             "{dir} holds {there}, and not from a comparison that ran there; name another directory with --set compare.output_dir=DIR"
         )));
     }
-    Lock::take(dir, "another comparison is writing to")
+    files::claim_dir(dir, "another comparison is writing to")
 }
 
 /// Errs if the grid's directories hold runs of another configuration.

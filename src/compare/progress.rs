@@ -150,10 +150,10 @@ pub struct Hearing<'a> {
 }
 
 impl Listener for Hearing<'_> {
-    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+    fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
-            Event::Prepared(prepared) => {
-                self.facts = Facts::of(prepared);
+            Event::Prepared(plan) => {
+                self.facts = Facts::of(plan);
                 // Written only now: before this event, the directory holds the run that this one
                 // replaces.
                 kept::keep(self.run, None)?;
@@ -170,6 +170,6 @@ impl Listener for Hearing<'_> {
             }
             _ => {}
         }
-        self.files.hear(event)
+        self.files.on_event(event)
     }
 }

@@ -7,7 +7,7 @@ use super::stats::{Discordant, PairedT, Spread, holm, paired_t};
 use super::{Ran, best_rate, charts, html, markdown};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::train::{Evaluated, Past};
+use crate::train::{Evaluated, RunDir};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -449,7 +449,7 @@ fn curve(runs: &[Ran]) -> Result<Vec<CurvePoint>> {
     let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for ran in runs {
         for Evaluated { step, metrics, .. } in
-            Past::evaluations(&ran.cell.run.config.training.output_dir)?
+            RunDir::evaluations(&ran.cell.run.config.training.output_dir)?
         {
             let value = metrics.get(ran.cell.run.metric.name());
             by_step.entry(step).or_default().extend(value);

@@ -104,7 +104,7 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads a TOML file; an error names the file, with line and key.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = crate::files::read_pipe(path, MOST_BYTES).map_err(|error| {
+    let text = files::read_pipe(path, MOST_BYTES).map_err(|error| {
         let message = match error {
             Error::Io { source, .. } => format!("cannot be read: {source}"),
             Error::Data { line, problem, .. } => {

@@ -1,8 +1,8 @@
 //! A cache of the frozen lowest layers' output for each training row. The output is the same in
 //! every epoch, because nothing in these layers trains and the cache computes it without dropout.
 
-use super::Prepared;
-use crate::data::sent;
+use super::plan::ModelPlan;
+use crate::data::{Batch, sent};
 use crate::error::{Error, Result};
 use crate::eval::in_batches;
 use crate::files::Writer;
@@ -39,15 +39,15 @@ impl Cache {
     /// The file on disk is in `dir`. `progress` is called with the number of rows done and the
     /// number of rows that fit; an error from `progress` ends the computation.
     pub fn fill(
-        run: &Prepared,
+        plan: &ModelPlan,
         batch_size: usize,
         (memory_mib, disk_mib): (u64, u64),
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
-        let (kind, layers) = (run.model.classifier.kind(), run.plan.frozen_layers());
-        let width = run.model.config.hidden_size as u64 * kind.elt_size_in_bytes() as u64;
-        let lengths: Vec<usize> = run.train.iter().map(|row| row.tokens.ids.len()).collect();
+        let (kind, layers) = (plan.model.classifier.kind(), plan.freeze.frozen_layers());
+        let width = plan.model.config.hidden_size as u64 * kind.elt_size_in_bytes() as u64;
+        let lengths = plan.data.lengths();
         let [memory, disk] = [memory_mib, disk_mib].map(|mib| mib.saturating_mul(1 << 20));
         let mut end = 0;
         let fits = |length: &&usize| {
@@ -55,21 +55,21 @@ impl Cache {
             end <= memory.saturating_add(disk)
         };
         let count = lengths.iter().take_while(fits).count();
-        if count < run.train.len() {
+        if count < plan.data.train.len() {
             let all = lengths.iter().sum::<usize>() as u64 * width;
             tracing::warn!(
                 "the output of layers 0 to {} takes {} MiB, and {count} of {} rows fit; see training.cache_memory_mib and cache_disk_mib",
                 layers.saturating_sub(1),
                 all.div_ceil(1 << 20),
-                run.train.len()
+                plan.data.train.len()
             );
         }
         let mut cache = Self { memory: BTreeMap::new(), disk: None };
         let mut used = 0;
         let lengths = lengths.get(..count).unwrap_or_default();
-        in_batches(lengths, batch_size, run.model.device(), &mut |range| {
+        in_batches(lengths, batch_size, plan.model.device(), &mut |range| {
             let (rows, done): (Vec<usize>, usize) = (range.clone().collect(), range.end);
-            for (row, piece) in range.zip(run.lower(&rows, layers)?) {
+            for (row, piece) in range.zip(lower(plan, &rows, layers)?) {
                 let bytes = piece.numel() as u64 * kind.elt_size_in_bytes() as u64;
                 used += bytes;
                 if used <= memory {
@@ -88,7 +88,7 @@ impl Cache {
 
     /// Returns the input of the layers that train for a batch of `rows`, `[T, H]`. Rows that are
     /// not cached are computed together.
-    pub fn lower(&self, run: &Prepared, rows: &[usize], batch: &Packed) -> Result<Tensor> {
+    pub fn lower(&self, plan: &ModelPlan, rows: &[usize], batch: &Packed) -> Result<Tensor> {
         let mut pieces = BTreeMap::new();
         for &row in rows {
             if let Some(piece) = self.get(row)? {
@@ -98,9 +98,11 @@ impl Cache {
         let missing: Vec<usize> =
             rows.iter().copied().filter(|row| !pieces.contains_key(row)).collect();
         if !missing.is_empty() {
-            pieces.extend(
-                missing.iter().copied().zip(run.lower(&missing, run.plan.frozen_layers())?),
-            );
+            pieces.extend(missing.iter().copied().zip(lower(
+                plan,
+                &missing,
+                plan.freeze.frozen_layers(),
+            )?));
         }
         let mut all: Vec<Tensor> =
             rows.iter().filter_map(|row| pieces.get(row)).map(Tensor::shallow_clone).collect();
@@ -110,7 +112,7 @@ impl Cache {
             let width = first.size().last().copied().unwrap_or(0);
             all.push(Tensor::f_zeros([length - tokens, width], (first.kind(), Device::Cpu))?);
         }
-        sent(Tensor::f_cat(&all, 0)?, run.model.device())
+        sent(Tensor::f_cat(&all, 0)?, plan.model.device())
     }
 
     fn get(&self, row: usize) -> Result<Option<Tensor>> {
@@ -119,6 +121,17 @@ impl Cache {
             None => self.disk.as_ref().map_or(Ok(None), |disk| disk.get(row)),
         }
     }
+}
+
+/// Returns `[T, H]` for each of the training rows `rows`, on the CPU: the output of the lowest
+/// `layers` layers, without dropout.
+fn lower(plan: &ModelPlan, rows: &[usize], layers: usize) -> Result<Vec<Tensor>> {
+    let _guard = tch::no_grad_guard();
+    let batch = Batch::of(&plan.data.train, rows, None);
+    let (packed, _) = batch.to_device(plan.model.device())?;
+    let output = plan.model.classifier.lower(&packed, layers)?.f_to_device(Device::Cpu)?;
+    let starts = batch.cu_seqlens.iter().zip(batch.cu_seqlens.iter().skip(1));
+    starts.map(|(&a, &b)| Ok(output.f_narrow(0, a, b - a)?.f_detach_copy()?)).collect()
 }
 
 fn rows_of(tensor: &Tensor) -> i64 {

@@ -1,8 +1,8 @@
 //! `manifest.json`: what produced a run. It has hashes of the inputs and the result, versions,
 //! machines and commands.
 
-use super::Prepared;
-use crate::checkpoint::State;
+use super::plan::ModelPlan;
+use crate::checkpoint::TrainerState;
 use crate::error::{Error, Result};
 use crate::{files, process};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub struct Process {
     /// The versions of the program and its parts.
     pub versions: Versions,
     /// The machine that the process ran on.
-    pub machine: Machine,
+    pub machine: Host,
     /// The process's arguments, the program first.
     pub command: Vec<String>,
     /// The directory that the process was started in.
@@ -80,7 +80,7 @@ pub struct Versions {
 
 /// The machine of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct Host {
     /// The operating system: `Linux version 6.1.0 ...`.
     pub system: Option<String>,
     /// The processor's model.
@@ -105,8 +105,8 @@ impl Manifest {
     /// replaced, with a warning.
     pub fn begin(
         output_dir: &Path,
-        prepared: &Prepared,
-        state: &State,
+        plan: &ModelPlan,
+        state: &TrainerState,
         began: Duration,
     ) -> Result<Self> {
         let path = output_dir.join(FILE);
@@ -115,8 +115,8 @@ impl Manifest {
             read.map_err(|e| tracing::warn!("{}: {e}; it begins anew", path.display())).ok()
         });
         let mut processes = before.map(|before| before.processes).unwrap_or_default();
-        processes.push(Process::this(prepared, state.step, began));
-        let (base, model) = (&prepared.model.base, prepared.source());
+        processes.push(Process::this(plan, state.step, began));
+        let (base, model) = (&plan.model.base, &plan.source);
         let manifest = Self {
             config_sha256: sha256(&output_dir.join("config.toml"))?.unwrap_or_default(),
             base: BaseMade {
@@ -125,7 +125,7 @@ impl Manifest {
                 file: base.file.clone(),
                 fingerprint: base.fingerprint.clone(),
             },
-            tokenizer_fingerprint: prepared.tokenizer.fingerprint.clone(),
+            tokenizer_fingerprint: plan.data.tokenizer.fingerprint.clone(),
             data_fingerprint: state.data_fingerprint.clone(),
             delta_sha256: None,
             processes,
@@ -152,7 +152,7 @@ impl Manifest {
 }
 
 impl Process {
-    fn this(prepared: &Prepared, step: u64, began: Duration) -> Self {
+    fn this(plan: &ModelPlan, step: u64, began: Duration) -> Self {
         let age = process::process_age().saturating_sub(began);
         let started = process::time_of_day().checked_sub(age);
         Self {
@@ -161,7 +161,7 @@ impl Process {
                 libtorch: option_env!("BITFIT_LIBTORCH").map(str::to_owned),
                 rustc: option_env!("BITFIT_RUSTC").map(str::to_owned),
             },
-            machine: Machine::this(prepared),
+            machine: Host::this(plan),
             command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             working_directory: std::env::current_dir().unwrap_or_default(),
             started: rfc3339(started.unwrap_or_else(process::time_of_day)),
@@ -173,8 +173,8 @@ impl Process {
     }
 }
 
-impl Machine {
-    fn this(prepared: &Prepared) -> Self {
+impl Host {
+    fn this(plan: &ModelPlan) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         // `key : value`, as the files of /proc have it.
         let value = |text: &str, key: &str| {
@@ -191,7 +191,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             threads: tch::get_num_threads(),
             memory_mib: memory.and_then(kib).map(|kib| kib / 1024),
-            device: match prepared.model.device() {
+            device: match plan.model.device() {
                 tch::Device::Cuda(index) => format!("cuda:{index}"),
                 _ => "cpu".into(),
             },

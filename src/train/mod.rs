@@ -1,54 +1,51 @@
 //! Training. [`train`] is a whole run, and `Training::take_steps` is its loop.
 
 mod cache;
+pub mod data;
 mod events;
 pub mod manifest;
+mod metrics_file;
 pub mod output;
-mod past;
+pub mod plan;
 mod policy;
 mod profile;
 mod progress;
-pub mod setup;
+mod run_dir;
+pub mod session;
 mod step;
+mod summary;
 mod tensorboard;
 pub mod watch;
 
-pub use events::{Event, Listener, Listeners, MetricsFile, Record, list};
+pub use data::{RawRows, RunData};
+pub use events::{Event, Listener, Listeners, MetricsRecord};
 pub use manifest::Manifest;
-pub use past::{Evaluated, Past};
+pub use metrics_file::MetricsFile;
+pub use output::Start;
+pub use plan::ModelPlan;
 pub use policy::{Actions, Policy};
 pub use profile::{Profile, Profiler};
-pub use progress::Summary;
-pub use setup::Prepared;
+pub use run_dir::{Evaluated, RunDir};
+pub use session::Session;
+pub use summary::Summary;
 pub use tensorboard::TensorBoard;
 
-use crate::checkpoint::{Checkpoint, State};
+use crate::checkpoint::{Checkpoint, TrainerState};
 use crate::config::{Interval, Run};
-use crate::data::Sampler;
+use crate::data::{DropoutKeys, Sampler};
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
 use crate::sources::Sources;
-use crate::{checkpoint, data, escape, files, lock};
+use crate::{checkpoint, escape, lock};
 use cache::Cache;
-use progress::Progress;
+use progress::RunProgress;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use step::Stepper;
 use tch::Tensor;
-use watch::{Spoilt, Watch};
-
-/// The action for a run that the output directory already holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// Refuse to start.
-    Fresh,
-    /// Replace the run.
-    Overwrite,
-    /// Resume the run.
-    Resume,
-}
+use watch::{NonFinite, Watch};
 
 /// Trains as `run` says, writes to its output directory and returns the summary.
 ///
@@ -75,45 +72,47 @@ pub fn train_since(
     output::check(run, start)?;
     let run = &output::pinned(run, start)?;
     let sources = Sources::find(run, &mut |file, done, total| {
-        listener.hear(&Event::Downloading { file, done, total })?;
+        listener.on_event(&Event::Downloading { file, done, total })?;
         if stop.load(Ordering::SeqCst) {
             let kept = "what was downloaded is kept, and the next run goes on from it";
             return Err(Error::Interrupted(kept.into()));
         }
         Ok(())
     })?;
-    listener.hear(&Event::Reading)?;
-    let mut prepared = Prepared::new(run, &sources)?;
+    listener.on_event(&Event::Reading)?;
+    let plan = ModelPlan::read(run, &sources)?;
     if stop.load(Ordering::SeqCst) {
         return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
     }
     let output_dir = &run.config.training.output_dir;
-    let _ours_alone = output::claim(run, &prepared, start)?;
-    let sampler = prepared.sampler(run);
+    let mut session = Session::start(run, plan)?;
+    let _ours_alone = output::claim(run, &session.plan, start)?;
+    let sampler = session.plan.data.sampler(run);
     let policy = Policy::new(&run.config.training, &sampler);
-    let mut progress = Progress::new(&prepared, &policy, began);
+    let mut progress = RunProgress::new(&session.plan, &policy, began);
     let newest = if start == Start::Resume { Checkpoint::newest(output_dir)? } else { None };
     if let Some((path, checkpoint)) = &newest {
-        progress.go_on_from(run, &policy, &mut prepared, path, checkpoint)?;
+        progress.resume(run, &policy, &mut session, path, checkpoint)?;
     }
     // Nothing was changed so far, so a run that cannot be resumed loses nothing.
-    output::begin(run, &prepared, start)?;
-    let manifest = Manifest::begin(output_dir, &prepared, &progress.state, began)?;
-    listener.hear(&Event::Prepared(&prepared))?;
+    output::begin(run, &session.plan, start)?;
+    let manifest = Manifest::begin(output_dir, &session.plan, &progress.state, began)?;
+    listener.on_event(&Event::Prepared(&session.plan))?;
     if start == Start::Resume {
-        events::cut(output_dir, progress.state.metrics_bytes)?;
+        metrics_file::cut(output_dir, progress.state.metrics_bytes)?;
     }
     if let Some((path, checkpoint)) = &newest {
         if checkpoint.state.kept.is_some() {
             Checkpoint::restore_best(path, &run.delta_path())?;
         }
-        let (State { step, evaluation_due, .. }, total) = (checkpoint.state.clone(), policy.total);
-        listener.hear(&Event::Resumed { checkpoint: path, step, evaluation_due, total })?;
+        let (TrainerState { step, evaluation_due, .. }, total) =
+            (checkpoint.state.clone(), policy.total);
+        listener.on_event(&Event::Resumed { checkpoint: path, step, evaluation_due, total })?;
     }
     let order = Order { sampler, epoch: None, order: vec![], starts: vec![] };
     let mut elsewhere = run.clone();
     let whole = true;
-    let mut training = Training { run, policy, order, prepared, progress, listener, stop, whole };
+    let mut training = Training { run, policy, order, session, progress, listener, stop, whole };
     let ended = match training.finish() {
         Err(Error::Moved { dir, now }) => {
             if let Some(place) = &now {
@@ -140,8 +139,8 @@ struct Training<'a> {
     run: &'a Run,
     policy: Policy,
     order: Order,
-    prepared: Prepared,
-    progress: Progress,
+    session: Session,
+    progress: RunProgress,
     listener: &'a mut dyn Listener,
     stop: &'a AtomicBool,
     /// Whether the steps taken so far are finished and logged, so that a run can resume from here.
@@ -158,7 +157,7 @@ impl Training<'_> {
         let interrupted = matches!(ended, Err(Error::Interrupted(_)));
         let saved = match &ended {
             Err(Error::Interrupted(_) | Error::Diverged { .. }) => {
-                self.progress.save_once(self.run, &self.prepared)
+                self.progress.save_once(self.run, &self.session)
             }
             _ => Ok(()),
         };
@@ -173,14 +172,12 @@ impl Training<'_> {
         let step = state.step;
         let behind = state.kept.as_ref().is_none_or(|(kept, _)| last_asked && *kept < step);
         if behind && step > 0 {
-            self.prepared.delta(&BTreeMap::new())?.write(&self.run.delta_path())?;
+            self.session.delta(&BTreeMap::new())?.write(&self.run.delta_path())?;
             (state.kept, state.kept_checksum) = (None, None);
         }
-        let summary = self.progress.summary(&self.prepared, interrupted)?;
-        let path = output_dir.join("summary.json");
-        let text = serde_json::to_string_pretty(&summary).map_err(Error::bug)?;
-        files::replace_with(&path, (text + "\n").as_bytes())?;
-        self.listener.hear(&Event::Finished { summary: &summary, output_dir })?;
+        let summary = self.progress.summary(&self.session, interrupted)?;
+        summary.write(output_dir)?;
+        self.listener.on_event(&Event::Finished { summary: &summary, output_dir })?;
         if !interrupted {
             return Ok(summary);
         }
@@ -206,7 +203,7 @@ impl Training<'_> {
             return Error::Ended { problem: Box::new(Error::Moved { dir, now }), kept };
         }
         if self.whole
-            && let Err(error) = self.progress.save_once(self.run, &self.prepared)
+            && let Err(error) = self.progress.save_once(self.run, &self.session)
         {
             tracing::warn!("the state could not be saved: {error}");
         }
@@ -249,7 +246,7 @@ impl Training<'_> {
         let training = &self.run.config.training;
         let mut stepper = Stepper {
             at_once: training.batch_size(),
-            watch: Watch::on(self.prepared.model.device()),
+            watch: Watch::on(self.session.plan.model.device()),
             scale: self.progress.state.loss_scale,
             sparing: training.gradient_checkpointing,
             cache: self.cache()?,
@@ -258,11 +255,10 @@ impl Training<'_> {
         if self.progress.state.evaluation_due {
             self.evaluate_and_save()?;
         }
-        while self.progress.state.step < self.policy.total && !self.progress.gains_nothing(training)
-        {
+        while self.progress.state.step < self.policy.total && !self.progress.stops_early(training) {
             if self.stop.load(Ordering::SeqCst) {
-                let spoilt = stepper.watch.settle(&mut self.prepared.optimizer)?;
-                self.check(spoilt)?;
+                let non_finite = stepper.watch.flush(&mut self.session.optimizer)?;
+                self.check(non_finite)?;
                 return Err(Error::Interrupted(String::new()));
             }
             lock::check(&training.output_dir)?;
@@ -271,33 +267,33 @@ impl Training<'_> {
             self.whole = false;
             let step = self.progress.state.step + 1;
             let actions = self.policy.after(step);
-            let keys = data::DropoutKeys { seed: training.seed, epoch: self.policy.cursor(step).0 };
+            let keys = DropoutKeys { seed: training.seed, epoch: self.policy.cursor(step).0 };
             let factor = self.policy.schedule.factor(step);
             let rows = self.order.rows(&self.policy, step).to_vec();
             let lengths = &self.order.sampler.lengths;
-            let mut taken = stepper.take(&mut self.prepared, step, &rows, lengths, keys, factor)?;
-            if taken.spoilt.is_none() && (actions.evaluate || actions.save) {
-                taken.spoilt = stepper.watch.settle(&mut self.prepared.optimizer)?;
+            let mut output = stepper.take(&mut self.session, step, &rows, lengths, keys, factor)?;
+            if output.non_finite.is_none() && (actions.evaluate || actions.save) {
+                output.non_finite = stepper.watch.flush(&mut self.session.optimizer)?;
             }
-            self.check(taken.spoilt)?;
+            self.check(output.non_finite)?;
             // On a GPU, reading the loss makes the host wait, so the loss is read only when it is
             // logged. On the CPU reading is free.
-            let loss = if actions.log || !self.prepared.model.device().is_cuda() {
-                Some(f64::try_from(&taken.loss)?)
+            let loss = if actions.log || !self.session.plan.model.device().is_cuda() {
+                Some(f64::try_from(&output.loss)?)
             } else {
                 None
             };
             self.progress.state.loss_scale = stepper.scale;
-            self.progress.end_step(began, taken.tokens);
-            let (total, tokens) = (self.policy.total, taken.tokens);
-            self.listener.hear(&Event::Step { step, total, loss, tokens })?;
+            self.progress.end_step(began, output.tokens);
+            let (total, tokens) = (self.policy.total, output.tokens);
+            self.listener.on_event(&Event::Step { step, total, loss, tokens })?;
             if let Some(loss) = loss.filter(|_| actions.log) {
-                self.listener.hear(&Event::Record(&Record::Step {
+                self.listener.on_event(&Event::Record(&MetricsRecord::Step {
                     step,
                     epoch: self.policy.epoch(step),
                     loss,
                     learning_rate: factor * self.run.learning_rate(),
-                    grad_norm: f64::try_from(&taken.grad_norm)?,
+                    grad_norm: f64::try_from(&output.grad_norm)?,
                     tokens_per_second: self.progress.tokens_per_second(),
                 }))?;
             }
@@ -316,21 +312,21 @@ impl Training<'_> {
         }
         let (batch, dir) = (training.per_device_eval_batch_size, &training.output_dir);
         let limits = (training.cache_memory_mib, training.cache_disk_mib);
-        let mut hear = |done, total| {
-            self.listener.hear(&Event::Caching { done, total })?;
+        let mut on_progress = |done, total| {
+            self.listener.on_event(&Event::Caching { done, total })?;
             go_on(self.stop)
         };
-        Cache::fill(&self.prepared, batch, limits, dir, &mut hear).map(Some)
+        Cache::fill(&self.session.plan, batch, limits, dir, &mut on_progress).map(Some)
     }
 
     /// Errs with [`Error::Diverged`] if a step gave NaN or infinity. Sets the progress back to
     /// before that step.
-    fn check(&mut self, spoilt: Option<Spoilt>) -> Result<()> {
-        let Some(Spoilt { step, what }) = spoilt else { return Ok(()) };
+    fn check(&mut self, non_finite: Option<NonFinite>) -> Result<()> {
+        let Some(NonFinite { step, what }) = non_finite else { return Ok(()) };
         self.progress.state.step = step.saturating_sub(1);
-        self.prepared.model.base.check_unchanged()?;
+        self.session.plan.model.base.check_unchanged()?;
         let advice = self.advice(self.progress.state.step)?;
-        let rows = Some(self.prepared.places(self.order.rows(&self.policy, step)));
+        let rows = Some(self.session.plan.data.places(self.order.rows(&self.policy, step)));
         Err(Error::Diverged { what, step, rows, advice })
     }
 
@@ -339,8 +335,8 @@ impl Training<'_> {
         let nothing_changed = (1..=steps).all(|step| self.policy.schedule.factor(step) == 0.0);
         // Once a step changed the tensors that train, NaN in them need not be from the file.
         let own = |_: &str, tensor: &Tensor| nothing_changed || !tensor.requires_grad();
-        if let Some(name) = self.prepared.model.not_finite(own)? {
-            let file = self.prepared.model.base.file.display();
+        if let Some(name) = self.session.plan.model.not_finite(own)? {
+            let file = self.session.plan.model.base.file.display();
             let or = self.run.config.model.init_delta.as_ref().map(|_| " or model.init_delta");
             return Ok(format!(
                 "{name} holds NaN or infinity since before the first step, from {file}{}: another file is what helps",
@@ -365,7 +361,7 @@ impl Training<'_> {
             self.evaluate_and_keep().inspect_err(|_| self.progress.state = before)?;
             self.progress.state.evaluation_due = false;
         }
-        let ends = self.progress.gains_nothing(training);
+        let ends = self.progress.stops_early(training);
         if ends && step < self.policy.total {
             let (count, name) = (self.progress.state.without_gain, self.run.metric.name());
             tracing::info!(
@@ -373,8 +369,8 @@ impl Training<'_> {
             );
         }
         if self.policy.after(step).save || (ends && training.save_strategy != Interval::No) {
-            let path = self.progress.save(self.run, &self.prepared)?;
-            self.listener.hear(&Event::Saved(&path))?;
+            let path = self.progress.save(self.run, &self.session)?;
+            self.listener.on_event(&Event::Saved(&path))?;
         }
         Ok(())
     }
@@ -382,22 +378,22 @@ impl Training<'_> {
     /// Evaluates. Writes `delta.safetensors` if this state is the best so far, or with
     /// `load_best_model_at_end = false`.
     fn evaluate_and_keep(&mut self) -> Result<()> {
-        let (run, training, prepared) = (self.run, &self.run.config.training, &self.prepared);
-        let (step, total) = (self.progress.state.step, prepared.eval.len());
+        let (run, training, plan) = (self.run, &self.run.config.training, &self.session.plan);
+        let (step, total) = (self.progress.state.step, plan.data.eval.len());
         let began = Instant::now();
-        let mut hear = |done| {
-            prepared.model.base.check_unchanged()?;
-            self.listener.hear(&Event::Evaluating { done, total })?;
+        let mut on_progress = |done| {
+            plan.model.base.check_unchanged()?;
+            self.listener.on_event(&Event::Evaluating { done, total })?;
             go_on(self.stop)
         };
         let metrics = evaluate(
-            &prepared.model.classifier,
-            prepared.model.device(),
-            &prepared.eval,
-            prepared.task_type,
-            &prepared.labels,
+            &plan.model.classifier,
+            plan.model.device(),
+            &plan.data.eval,
+            plan.meta.task.task_type,
+            &plan.data.labels,
             training.per_device_eval_batch_size,
-            &mut hear,
+            &mut on_progress,
         )?
         .metrics;
         if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
@@ -416,11 +412,11 @@ impl Training<'_> {
         }
         let kept = better || !training.load_best_model_at_end;
         if kept {
-            let checksum = prepared.delta(&metrics)?.write(&run.delta_path())?;
+            let checksum = self.session.delta(&metrics)?.write(&run.delta_path())?;
             state.kept = Some((step, metrics.clone()));
             state.kept_checksum = Some(checksum);
         }
-        self.listener.hear(&Event::Record(&Record::Evaluation {
+        self.listener.on_event(&Event::Record(&MetricsRecord::Evaluation {
             step,
             epoch: self.policy.epoch(step),
             metrics: metrics.clone(),

@@ -1,6 +1,7 @@
 //! The run directory: checks that a run may use it, and writes its first files.
 
-use super::{Prepared, Start, manifest, tensorboard};
+use super::plan::ModelPlan;
+use super::{manifest, metrics_file, summary, tensorboard};
 use crate::checkpoint;
 use crate::config::{Run, RunConfig};
 use crate::data::TOKENIZER_FILES;
@@ -10,11 +11,22 @@ use crate::lock::Lock;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// The action for a run that the output directory already holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Refuse to start.
+    Fresh,
+    /// Replace the run.
+    Overwrite,
+    /// Resume the run.
+    Resume,
+}
+
 /// Names that a run writes in its directory, without the copies of the tokenizer's files.
 const WRITTEN: [&str; 7] = [
     "delta.safetensors",
-    "metrics.jsonl",
-    "summary.json",
+    metrics_file::FILE,
+    summary::FILE,
     manifest::FILE,
     tensorboard::FOLDER,
     checkpoint::FOLDER,
@@ -165,21 +177,20 @@ fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
 
 /// Creates and locks the run's directory, checks the directory again, and changes nothing else in
 /// it. The directory is this run's alone until the returned lock is dropped.
-pub fn claim(run: &Run, prepared: &Prepared, start: Start) -> Result<Lock> {
+pub fn claim(run: &Run, plan: &ModelPlan, start: Start) -> Result<Lock> {
     let path = &run.config.training.output_dir;
-    files::create_dir(path)?;
-    let lock = Lock::take(path, "another run is writing to")?;
+    let lock = files::claim_dir(path, "another run is writing to")?;
     // Another run may have written here since the first check.
     check(run, start)?;
     if start == Start::Resume {
-        check_same(run, &prepared.resolved)?;
+        check_same(run, &plan.resolved)?;
     }
     Ok(lock)
 }
 
 /// Begins the run in its directory, or resumes it: writes the configuration and the tokenizer's
 /// files. Unless the run is resumed, removes the files of an earlier run first.
-pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<()> {
+pub fn begin(run: &Run, plan: &ModelPlan, start: Start) -> Result<()> {
     let path = &run.config.training.output_dir;
     files::remove_unfinished(path);
     if start != Start::Resume {
@@ -188,10 +199,10 @@ pub fn begin(run: &Run, prepared: &Prepared, start: Start) -> Result<()> {
         let old = WRITTEN.into_iter().filter(|name| *name != CONFIG);
         old.map(|name| path.join(name)).try_for_each(|old| files::remove(&old))?;
     }
-    let config = format!("{MARK} {}.\n{}", env!("CARGO_PKG_VERSION"), prepared.resolved.to_toml()?);
+    let config = format!("{MARK} {}.\n{}", env!("CARGO_PKG_VERSION"), plan.resolved.to_toml()?);
     files::replace_with(&path.join(CONFIG), config.as_bytes())?;
     checkpoint::prepare(path, run.config.training.save_total_limit)?;
-    for (name, bytes) in prepared.tokenizer.files()? {
+    for (name, bytes) in plan.data.tokenizer.files()? {
         files::replace_with(&path.join(name), &bytes)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Profiles training steps: the seconds of each part, and the seconds that the matrix products take
 //! alone.
 
-use super::{Event, Listener};
+use super::events::{Event, Listener};
 use crate::error::{Error, Result};
 use crate::files::say;
 use crate::native;
@@ -50,7 +50,7 @@ pub struct Profiler {
 }
 
 impl Listener for Profiler {
-    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+    fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Step { .. } => {
                 self.seen += 1;

@@ -1,59 +1,24 @@
 //! The progress of a run, and what the run costs.
 
-use super::{Policy, Prepared, events, policy};
-use crate::checkpoint::{self, Checkpoint, State};
+use super::metrics_file;
+use super::plan::ModelPlan;
+use super::policy::{self, Policy};
+use super::session::Session;
+use super::summary::Summary;
+use crate::checkpoint::{self, Checkpoint, TrainerState};
 use crate::config::{Run, TrainingSection};
 use crate::error::Result;
 use crate::nn::Precision;
 use crate::optim::LossScale;
 use crate::{native, process};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The result and the cost of a run: the contents of `summary.json`. Fields that an older version
-/// did not write get their defaults.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Summary {
-    /// The method: `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
-    pub method: String,
-    /// Number of parameters that train.
-    pub trainable: u64,
-    /// Number of all parameters.
-    pub all: u64,
-    /// Steps taken.
-    pub steps: u64,
-    /// Seconds from the start of this process to its first step. In a process of several runs, the
-    /// seconds count from the start of this run.
-    pub seconds_to_first_step: f64,
-    /// Seconds in steps: batch, forward, backward, optimizer.
-    pub seconds_in_steps: f64,
-    /// Seconds spent on saving checkpoints.
-    pub seconds_saving: f64,
-    /// Seconds of the whole run, including the processes that it was resumed from.
-    pub seconds_in_all: f64,
-    /// Median seconds of this process's steps, without the first two, which warm up.
-    pub median_step_seconds: f64,
-    /// Real tokens per second of step time. Batches have no padding.
-    pub tokens_per_second: f64,
-    /// Peak resident memory of the process, in MiB.
-    pub peak_rss_mib: u64,
-    /// Peak memory of tensors on the GPU, in MiB; `None` on the CPU.
-    pub peak_gpu_mib: Option<u64>,
-    /// The metrics of the state in `delta.safetensors`; empty if it was not evaluated.
-    pub best: BTreeMap<String, f64>,
-    /// The step after which `best` was measured; `None` if `best` is empty.
-    pub best_step: Option<u64>,
-    /// Whether a signal ended the run early.
-    pub interrupted: bool,
-}
-
 /// The state of a run, and what this process measured.
-pub struct Progress {
+pub struct RunProgress {
     /// The part of the progress that checkpoints save.
-    pub state: State,
+    pub state: TrainerState,
     /// The age of the process when the run began.
     began: Duration,
     /// Seconds of the run in earlier processes.
@@ -66,11 +31,11 @@ pub struct Progress {
     pub latest: Option<(u64, BTreeMap<String, f64>)>,
 }
 
-impl Progress {
+impl RunProgress {
     /// The progress before the first step. `began` is the age of the process when the run began.
-    pub fn new(prepared: &Prepared, policy: &Policy, began: Duration) -> Self {
-        let precision = prepared.resolved.training.precision;
-        let mut computed_on = match prepared.model.device() {
+    pub fn new(plan: &ModelPlan, policy: &Policy, began: Duration) -> Self {
+        let precision = plan.resolved.training.precision;
+        let mut computed_on = match plan.model.device() {
             tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
             device => format!("{device:?}"),
         };
@@ -78,13 +43,13 @@ impl Progress {
             computed_on += &format!(", {precision:?}");
         }
         Self {
-            state: State {
+            state: TrainerState {
                 total: policy.total,
-                data_fingerprint: prepared.data_fingerprint.clone(),
-                init_delta_sha256: prepared.init_delta_sha256.clone(),
+                data_fingerprint: plan.data.fingerprint.clone(),
+                init_delta_sha256: plan.initial.init_delta_sha256.clone(),
                 computed_on,
                 loss_scale: (precision == Precision::Fp16).then(LossScale::default),
-                ..State::default()
+                ..TrainerState::default()
             },
             began,
             seconds_before: 0.0,
@@ -98,11 +63,11 @@ impl Progress {
     /// Resumes from `checkpoint`, which was read from `path`: restores progress, model and
     /// optimizer. Errs if the checkpoint has taken more steps than `policy` allows, or is another
     /// run's.
-    pub fn go_on_from(
+    pub fn resume(
         &mut self,
         run: &Run,
         policy: &Policy,
-        prepared: &mut Prepared,
+        session: &mut Session,
         path: &Path,
         checkpoint: &Checkpoint,
     ) -> Result<()> {
@@ -117,7 +82,7 @@ impl Progress {
                 &expected,
             ));
         }
-        prepared.go_on_from(path, checkpoint)?;
+        session.resume(path, checkpoint)?;
         let now = std::mem::replace(&mut self.state, state.clone());
         if now.computed_on != state.computed_on {
             let (before, now) = (&state.computed_on, &now.computed_on);
@@ -144,18 +109,18 @@ impl Progress {
     }
 
     /// Saves a checkpoint of the run and returns its path.
-    pub fn save(&mut self, run: &Run, prepared: &Prepared) -> Result<PathBuf> {
+    pub fn save(&mut self, run: &Run, session: &Session) -> Result<PathBuf> {
         let began = Instant::now();
         let training = &run.config.training;
-        self.state.metrics_bytes = events::flushed(&training.output_dir)?;
+        self.state.metrics_bytes = metrics_file::flushed(&training.output_dir)?;
         self.state.seconds_in_all = self.seconds_in_all();
         let step = self.state.step;
         let latest = self.latest.as_ref().filter(|(at, _)| *at == step);
         let metrics = latest.map(|(_, metrics)| metrics.clone()).unwrap_or_default();
         let checkpoint = Checkpoint {
             state: self.state.clone(),
-            delta: prepared.delta(&metrics)?,
-            moments: prepared.optimizer.moments()?,
+            delta: session.delta(&metrics)?,
+            moments: session.optimizer.moments()?,
         };
         let best = self.state.kept.is_some().then(|| run.delta_path());
         let path =
@@ -165,17 +130,17 @@ impl Progress {
     }
 
     /// Saves a checkpoint, unless no step was taken or this step's checkpoint is there already.
-    pub fn save_once(&mut self, run: &Run, prepared: &Prepared) -> Result<()> {
+    pub fn save_once(&mut self, run: &Run, session: &Session) -> Result<()> {
         let step = self.state.step;
         let steps = checkpoint::steps(&run.config.training.output_dir)?;
         if step == 0 || steps.iter().any(|(saved, _)| *saved == step) {
             return Ok(());
         }
-        self.save(run, prepared).map(drop)
+        self.save(run, session).map(drop)
     }
 
     /// Whether early stopping ends the run now.
-    pub fn gains_nothing(&self, training: &TrainingSection) -> bool {
+    pub fn stops_early(&self, training: &TrainingSection) -> bool {
         training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most)
     }
 
@@ -224,8 +189,8 @@ impl Progress {
     }
 
     /// Returns the summary of the run so far.
-    pub fn summary(&self, prepared: &Prepared, interrupted: bool) -> Result<Summary> {
-        let counts = prepared.plan.counts();
+    pub fn summary(&self, session: &Session, interrupted: bool) -> Result<Summary> {
+        let counts = session.plan.freeze.counts();
         let mut times = self
             .step_times
             .get(2..)
@@ -239,7 +204,7 @@ impl Progress {
             .clone()
             .map_or((None, BTreeMap::new()), |(step, metrics)| (Some(step), metrics));
         Ok(Summary {
-            method: prepared.method().name().into(),
+            method: session.plan.method().name().into(),
             trainable: counts.trainable,
             all: counts.all,
             steps: self.state.step,
@@ -254,7 +219,7 @@ impl Progress {
                 .as_secs_f64(),
             tokens_per_second: self.tokens_per_second(),
             peak_rss_mib: process::peak_rss_mib(),
-            peak_gpu_mib: native::peak_gpu_mib(prepared.model.device())?,
+            peak_gpu_mib: native::peak_gpu_mib(session.plan.model.device())?,
             best,
             best_step,
             interrupted,

@@ -1,8 +1,8 @@
 //! One optimizer step.
 
-use super::Prepared;
 use super::cache::Cache;
-use super::watch::{Spoilt, Watch};
+use super::session::Session;
+use super::watch::{NonFinite, Watch};
 use crate::data::{Batch, BatchSize, DropoutKeys};
 use crate::error::Result;
 use crate::native;
@@ -10,7 +10,7 @@ use crate::optim::LossScale;
 use tch::Tensor;
 
 /// The output of a step. The tensors are on the device.
-pub struct Taken {
+pub struct StepOutput {
     /// Mean loss of the batch, before the update.
     pub loss: Tensor,
     /// Norm of the gradient, before clipping.
@@ -19,7 +19,7 @@ pub struct Taken {
     pub tokens: usize,
     /// Set if this step or the one before gave NaN or infinity. This step's update was then not
     /// made.
-    pub spoilt: Option<Spoilt>,
+    pub non_finite: Option<NonFinite>,
 }
 
 /// Takes the steps of a run.
@@ -44,28 +44,28 @@ impl Stepper {
     /// `factor` multiplies the learning rates.
     pub fn take(
         &mut self,
-        run: &mut Prepared,
+        session: &mut Session,
         number: u64,
         rows: &[usize],
         lengths: &[usize],
         keys: DropoutKeys,
         factor: f64,
-    ) -> Result<Taken> {
+    ) -> Result<StepOutput> {
         let (loss, tokens) = loop {
             let parts: Vec<&[usize]> = self.at_once.cut(rows, lengths).collect();
-            match self.gradient(run, &parts, run.total(rows), keys) {
+            match self.gradient(session, &parts, session.total(rows), keys) {
                 Ok(done) => break done,
                 Err(error) => {
                     let most = parts.iter().map(|rows| rows.len()).max().unwrap_or(0);
-                    let fewer = native::fewer_at_once(error, most, run.model.device())?;
+                    let fewer = native::fewer_at_once(error, most, session.plan.model.device())?;
                     self.at_once = BatchSize::Rows(fewer);
                 }
             }
         };
         if self.scale.is_some() {
-            run.optimizer.scale_gradient(1.0 / self.factor())?;
+            session.optimizer.scale_gradient(1.0 / self.factor())?;
         }
-        let grad_norm = run.optimizer.clip()?;
+        let grad_norm = session.optimizer.clip()?;
         if let Some(scale) = &mut self.scale {
             let finite = f64::try_from(&grad_norm)?.is_finite();
             *scale = scale.after(finite);
@@ -74,14 +74,14 @@ impl Stepper {
                     "step {number} is left out: its gradient was too large for fp16; the loss is scaled by {} from here",
                     scale.factor
                 );
-                return Ok(Taken { loss, grad_norm, tokens, spoilt: None });
+                return Ok(StepOutput { loss, grad_norm, tokens, non_finite: None });
             }
         }
-        let spoilt = self.watch.look(number, &loss, &grad_norm, &mut run.optimizer)?;
-        if spoilt.is_none() {
-            run.optimizer.step(factor)?;
+        let non_finite = self.watch.check(number, &loss, &grad_norm, &mut session.optimizer)?;
+        if non_finite.is_none() {
+            session.optimizer.step(factor)?;
         }
-        Ok(Taken { loss, grad_norm, tokens, spoilt })
+        Ok(StepOutput { loss, grad_norm, tokens, non_finite })
     }
 
     /// The factor that the loss is multiplied by; 1 without a loss scale.
@@ -96,23 +96,29 @@ impl Stepper {
     /// each part is divided by `total`, the divisor of the whole step.
     fn gradient(
         &self,
-        run: &mut Prepared,
+        session: &mut Session,
         parts: &[&[usize]],
         total: f64,
         keys: DropoutKeys,
     ) -> Result<(Tensor, usize)> {
-        run.optimizer.zero_grad()?;
+        session.optimizer.zero_grad()?;
         let (mut sum, mut tokens) = (None, 0);
         for rows in parts {
-            let batch = Batch::of(&run.train, rows, Some(keys));
-            let (packed, targets) = batch.to_device(run.model.device())?;
-            let (model, frozen) = (&run.model.classifier, run.plan.frozen_layers());
+            let batch = Batch::of(&session.plan.data.train, rows, Some(keys));
+            let (packed, targets) = batch.to_device(session.plan.model.device())?;
+            let (model, frozen) =
+                (&session.plan.model.classifier, session.plan.freeze.frozen_layers());
             let lower = match &self.cache {
-                Some(cache) => cache.lower(run, rows, &packed)?,
+                Some(cache) => cache.lower(&session.plan, rows, &packed)?,
                 None => model.lower(&packed, frozen)?,
             };
             let (logits, kept) = model.upper(lower, frozen, &packed, self.sparing)?;
-            let loss = run.task_type.loss(&logits, &targets, &run.shaping, total)?;
+            let loss = session.plan.meta.task.task_type.loss(
+                &logits,
+                &targets,
+                &session.shaping,
+                total,
+            )?;
             match self.scale {
                 None => loss.f_backward()?,
                 Some(scale) => loss.f_mul_scalar(scale.factor)?.f_backward()?,

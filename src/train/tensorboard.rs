@@ -7,12 +7,12 @@
 
 mod messages;
 
-use super::{Event, Listener, Record};
+use super::events::{Event, Listener, MetricsRecord};
 use crate::error::{Error, Result};
 use crate::files::{self, Writer};
 use crate::freeze::Places;
 use crate::process;
-use messages::{Histogram, Message, Summary, Value, What};
+use messages::{EventProto, HistogramProto, Message, SummaryProto, ValueProto, What};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -68,12 +68,12 @@ impl TensorBoard {
         match self.resumed {
             // A session start makes a running TensorBoard forget the steps that were cut.
             Some(step) => self.write(step + 1, What::SessionLog(messages::SessionLog::start())),
-            None => self.summary(0, vec![Value::text("config", indented(&self.config))]),
+            None => self.summary(0, vec![ValueProto::text("config", indented(&self.config))]),
         }
     }
 
-    fn summary(&mut self, step: u64, value: Vec<Value>) -> Result<()> {
-        self.write(step, What::Summary(Summary { value }))
+    fn summary(&mut self, step: u64, value: Vec<ValueProto>) -> Result<()> {
+        self.write(step, What::Summary(SummaryProto { value }))
     }
 
     /// Writes a record without a buffer. A kill then leaves whole records and at most a part of the
@@ -81,7 +81,7 @@ impl TensorBoard {
     fn write(&mut self, step: u64, what: What) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let step = i64::try_from(step).unwrap_or(i64::MAX);
-        let event = messages::Event { wall_time: now(), step, what: Some(what) }.encode_to_vec();
+        let event = EventProto { wall_time: now(), step, what: Some(what) }.encode_to_vec();
         let length = (event.len() as u64).to_le_bytes();
         let mut record = length.to_vec();
         record.extend(masked(&length));
@@ -90,7 +90,7 @@ impl TensorBoard {
         file.put(&record)
     }
 
-    fn histograms(&self) -> Result<Vec<Value>> {
+    fn histograms(&self) -> Result<Vec<ValueProto>> {
         let mut values = vec![];
         for (group, biases) in &self.biases {
             let mut changes: Vec<f32> = vec![];
@@ -98,20 +98,23 @@ impl TensorBoard {
                 let change = now.f_detach()?.f_sub(before)?.f_to_device(tch::Device::Cpu)?;
                 changes.extend(Vec::<f32>::try_from(change.f_flatten(0, -1)?)?);
             }
-            values.push(Value::histogram(&format!("{CHANGE}{group}"), Histogram::of(&changes)));
+            values.push(ValueProto::histogram(
+                &format!("{CHANGE}{group}"),
+                HistogramProto::of(&changes),
+            ));
         }
         Ok(values)
     }
 }
 
 impl Listener for TensorBoard {
-    fn hear(&mut self, event: &Event<'_>) -> Result<()> {
+    fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
-            Event::Prepared(run) => {
-                self.config = run.resolved.to_toml()?;
-                let variables = run.model.store.variables();
-                let places = Places::new(run.model.config.architecture)?;
-                for (name, before) in &run.biases {
+            Event::Prepared(plan) => {
+                self.config = plan.resolved.to_toml()?;
+                let variables = plan.model.store.variables();
+                let places = Places::new(plan.model.config.architecture)?;
+                for (name, before) in &plan.initial.biases {
                     let Some(now) = variables.get(name) else { continue };
                     let group = self.biases.entry(places.of(name)?.group.name()).or_default();
                     group.push((before.shallow_clone(), now.shallow_clone()));
@@ -123,7 +126,7 @@ impl Listener for TensorBoard {
                 cut(&self.folder, *step, *evaluation_due)
             }
             Event::Caching { .. } | Event::Step { .. } | Event::Evaluating { .. } => self.open(),
-            Event::Record(Record::Step {
+            Event::Record(MetricsRecord::Step {
                 step,
                 epoch,
                 loss,
@@ -139,14 +142,17 @@ impl Listener for TensorBoard {
                     ("train/tokens_per_second", tokens_per_second),
                     ("train/epoch", epoch),
                 ];
-                self.summary(*step, values.map(|(tag, value)| Value::scalar(tag, *value)).into())
+                self.summary(
+                    *step,
+                    values.map(|(tag, value)| ValueProto::scalar(tag, *value)).into(),
+                )
             }
-            Event::Record(Record::Evaluation { step, metrics, .. }) => {
+            Event::Record(MetricsRecord::Evaluation { step, metrics, .. }) => {
                 self.open()?;
                 let scalar = |(name, value): (&String, &f64)| {
-                    Value::scalar(&format!("{EVAL}{name}"), *value)
+                    ValueProto::scalar(&format!("{EVAL}{name}"), *value)
                 };
-                let mut values: Vec<Value> = metrics.iter().map(scalar).collect();
+                let mut values: Vec<ValueProto> = metrics.iter().map(scalar).collect();
                 values.extend(self.histograms()?);
                 self.summary(*step, values)
             }
@@ -160,7 +166,7 @@ impl Listener for TensorBoard {
 fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
     for path in event_files(folder)? {
         let bytes = files::read(&path)?;
-        let later = |event: &messages::Event| {
+        let later = |event: &EventProto| {
             let at = u64::try_from(event.step).unwrap_or(0);
             let evaluation = event.tags().any(|tag| tag.starts_with(EVAL));
             // A session start has no tags and must not end a file: its step is `step + 1`, but it
@@ -183,7 +189,7 @@ fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
 }
 
 /// Returns the whole events at the start of a file, each with the offset of its end.
-fn records(bytes: &[u8]) -> impl Iterator<Item = (messages::Event, usize)> {
+fn records(bytes: &[u8]) -> impl Iterator<Item = (EventProto, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let length = bytes.get(at..at + 8)?;
@@ -194,7 +200,7 @@ fn records(bytes: &[u8]) -> impl Iterator<Item = (messages::Event, usize)> {
         let whole = bytes.get(at + 8..start)? == masked(length)
             && bytes.get(end - 4..end)? == masked(event);
         at = end;
-        if whole { Some((messages::Event::decode(event).ok()?, end)) } else { None }
+        if whole { Some((EventProto::decode(event).ok()?, end)) } else { None }
     })
 }
 

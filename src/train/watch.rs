@@ -15,12 +15,12 @@ pub enum Watch {
     /// Reads each step's loss and norm before the update.
     AtOnce,
     /// Reads each step's flag after the next step has been handed to the device.
-    Late(Option<Box<Held>>),
+    Late(Option<Box<PendingStep>>),
 }
 
 /// A step whose flag has not been read.
 #[derive(Debug)]
-pub struct Held {
+pub struct PendingStep {
     step: u64,
     good: Flag,
     before: OptimizerSnapshot,
@@ -28,7 +28,7 @@ pub struct Held {
 
 /// A step that gave NaN or infinity.
 #[derive(Debug, PartialEq)]
-pub struct Spoilt {
+pub struct NonFinite {
     /// The step's number, counted from 1.
     pub step: u64,
     /// The value that was NaN or infinite, for messages.
@@ -43,13 +43,13 @@ impl Watch {
 
     /// Checks `step` before its update. Returns this step or the one before if it gave NaN or
     /// infinity; `optimizer` then has the state from before that step.
-    pub fn look(
+    pub fn check(
         &mut self,
         step: u64,
         loss: &Tensor,
         grad_norm: &Tensor,
         optimizer: &mut AdamW,
-    ) -> Result<Option<Spoilt>> {
+    ) -> Result<Option<NonFinite>> {
         match self {
             Self::AtOnce => {
                 let (loss, norm) = (f64::try_from(loss)?, f64::try_from(grad_norm)?);
@@ -58,32 +58,32 @@ impl Watch {
                     (false, _) => format!("the loss is {loss}"),
                     (true, false) => format!("the gradient's norm is {norm}"),
                 };
-                Ok(Some(Spoilt { step, what }))
+                Ok(Some(NonFinite { step, what }))
             }
             Self::Late(_) => {
                 let good = loss.f_isfinite()?.f_logical_and(&grad_norm.f_isfinite()?)?;
                 let (good, before) = (Flag::send(&good)?, optimizer.snapshot()?);
-                let spoilt = self.settle(optimizer)?;
-                if spoilt.is_none() {
-                    *self = Self::Late(Some(Box::new(Held { step, good, before })));
+                let non_finite = self.flush(optimizer)?;
+                if non_finite.is_none() {
+                    *self = Self::Late(Some(Box::new(PendingStep { step, good, before })));
                 }
-                Ok(spoilt)
+                Ok(non_finite)
             }
         }
     }
 
     /// Waits for the flag that was not read yet, as before an evaluation, a save and the end.
     /// Returns the step if it gave NaN or infinity, and restores `optimizer` to before that step.
-    pub fn settle(&mut self, optimizer: &mut AdamW) -> Result<Option<Spoilt>> {
+    pub fn flush(&mut self, optimizer: &mut AdamW) -> Result<Option<NonFinite>> {
         let Self::Late(held) = self else { return Ok(None) };
-        let Some(Held { step, good, before }) = held.take().map(|held| *held) else {
+        let Some(PendingStep { step, good, before }) = held.take().map(|held| *held) else {
             return Ok(None);
         };
         if good.receive()? {
             return Ok(None);
         }
         optimizer.restore(&before)?;
-        let what = "the loss or the gradient is no finite number".into();
-        Ok(Some(Spoilt { step, what }))
+        let what = "the loss or the gradient is NaN or infinite".into();
+        Ok(Some(NonFinite { step, what }))
     }
 }

@@ -4,7 +4,7 @@
 pub use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Event {
+pub struct EventProto {
     /// Seconds since 1970.
     #[prost(double, tag = "1")]
     pub wall_time: f64,
@@ -19,7 +19,7 @@ pub enum What {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
-    Summary(Summary),
+    Summary(SummaryProto),
     #[prost(message, tag = "7")]
     SessionLog(SessionLog),
 }
@@ -31,13 +31,13 @@ pub struct SessionLog {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Summary {
+pub struct SummaryProto {
     #[prost(message, repeated, tag = "1")]
-    pub value: Vec<Value>,
+    pub value: Vec<ValueProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Value {
+pub struct ValueProto {
     #[prost(string, tag = "1")]
     pub tag: String,
     #[prost(message, optional, tag = "9")]
@@ -51,7 +51,7 @@ pub enum Content {
     #[prost(float, tag = "2")]
     Scalar(f32),
     #[prost(message, tag = "5")]
-    Histogram(Histogram),
+    Histogram(HistogramProto),
     #[prost(message, tag = "8")]
     Tensor(Strings),
 }
@@ -94,7 +94,7 @@ pub struct Dim {
 /// Counts between limits: of bucket i, from limit i - 1 (of the first: from the least value) to
 /// below limit i.
 #[derive(Clone, PartialEq, Message)]
-pub struct Histogram {
+pub struct HistogramProto {
     #[prost(double, tag = "1")]
     pub min: f64,
     #[prost(double, tag = "2")]
@@ -111,7 +111,7 @@ pub struct Histogram {
     pub bucket: Vec<f64>,
 }
 
-impl Event {
+impl EventProto {
     /// The tags of its values.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         let values = match &self.what {
@@ -129,13 +129,13 @@ impl SessionLog {
     }
 }
 
-impl Value {
+impl ValueProto {
     pub fn scalar(tag: &str, value: f64) -> Self {
         let content = Some(Content::Scalar(value as f32));
         Self { tag: tag.into(), metadata: None, content }
     }
 
-    pub fn histogram(tag: &str, histogram: Histogram) -> Self {
+    pub fn histogram(tag: &str, histogram: HistogramProto) -> Self {
         Self { tag: tag.into(), metadata: None, content: Some(Content::Histogram(histogram)) }
     }
 
@@ -155,7 +155,7 @@ impl Value {
 /// Buckets of a histogram.
 const BUCKETS: usize = 64;
 
-impl Histogram {
+impl HistogramProto {
     /// Makes a histogram of `values`, in buckets of one width.
     pub fn of(values: &[f32]) -> Self {
         let values = || values.iter().map(|&value| f64::from(value)).filter(|v| v.is_finite());

@@ -1,7 +1,7 @@
 //! Reads the directory of an earlier run.
 
-use super::events::METRICS;
-use super::{Summary, output};
+use super::summary::Summary;
+use super::{metrics_file, output};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::files;
@@ -21,7 +21,7 @@ pub struct Evaluated {
 
 /// The contents of a run directory.
 #[derive(Debug, Clone)]
-pub struct Past {
+pub struct RunDir {
     /// The directory.
     pub dir: PathBuf,
     /// The configuration as it was run.
@@ -30,7 +30,7 @@ pub struct Past {
     pub summary: Option<Summary>,
 }
 
-impl Past {
+impl RunDir {
     /// Reads the run in `dir`. Errs if `dir` has no `config.toml`.
     pub fn read(dir: &Path) -> Result<Self> {
         let path = output::config_of(dir)?;
@@ -60,7 +60,7 @@ impl Past {
 
     /// Reads the evaluations of the run in `dir`, in order; empty if there is no `metrics.jsonl`.
     pub fn evaluations(dir: &Path) -> Result<Vec<Evaluated>> {
-        let path = dir.join(METRICS);
+        let path = dir.join(metrics_file::FILE);
         if !files::is_there(&path)? {
             return Ok(vec![]);
         }
@@ -85,18 +85,5 @@ impl Past {
             }
         }
         Ok(found)
-    }
-}
-
-impl Summary {
-    /// Reads `summary.json` in `dir`; `None` if there is no such file.
-    pub fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("summary.json");
-        if !files::is_there(&path)? {
-            return Ok(None);
-        }
-        let text = files::read_text(&path)?;
-        let read = serde_json::from_str(&text);
-        read.map(Some).map_err(|e| Error::file(&path, format!("not a run's summary: {e}")))
     }
 }

@@ -1,0 +1,262 @@
+//! The data of a run: its rows as written, and the same rows as token ids.
+
+use crate::config::Run;
+use crate::data::{
+    self, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer, examples,
+};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::hub::Progress;
+use crate::models::TaskType;
+use crate::sources::{Labelled, Sources};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The rows of both data sets, before tokenizing.
+pub struct RawRows {
+    /// Training rows.
+    pub train: Vec<Row>,
+    /// Evaluation rows.
+    pub eval: Vec<Row>,
+    /// The names of the classes.
+    pub labels: Labels,
+}
+
+/// The tokenized rows of both data sets.
+pub struct RunData {
+    /// Training examples, in the file's order.
+    pub train: Vec<Example>,
+    /// Evaluation examples.
+    pub eval: Vec<Example>,
+    /// The names of the classes.
+    pub labels: Labels,
+    /// The tokenizer, whose files go into the run directory.
+    pub tokenizer: Tokenizer,
+    /// SHA-256 over the token ids and targets of the training and evaluation rows.
+    pub fingerprint: String,
+    /// The file and line of each training row.
+    places: Vec<Place>,
+}
+
+impl RunData {
+    /// Reads the rows of `run`, finds the classes, and tokenizes the rows.
+    pub fn read(run: &Run, sources: &Sources) -> Result<Self> {
+        RawRows::read(run, &run.columns(), sources)?.encode(run, &sources.model.dir)
+    }
+
+    /// The number of tokens of each training row.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.train.iter().map(|example| example.tokens.ids.len()).collect()
+    }
+
+    /// The mean number of tokens of the training rows.
+    pub fn mean_length(&self) -> f64 {
+        self.lengths().iter().sum::<usize>() as f64 / self.train.len().max(1) as f64
+    }
+
+    /// Returns the sampler, which decides the rows of each step.
+    pub fn sampler(&self, run: &Run) -> Sampler {
+        let training = &run.config.training;
+        Sampler {
+            lengths: self.lengths(),
+            seed: training.seed,
+            shuffle: run.config.data.shuffle,
+            step: training.batch_size().times(training.gradient_accumulation_steps),
+        }
+    }
+
+    /// The number of training rows with each label.
+    pub fn rows_by_label(&self) -> Vec<usize> {
+        let mut having = vec![0; self.labels.names.len()];
+        let mut count =
+            |class: usize| having.get_mut(class).into_iter().for_each(|count| *count += 1);
+        for example in &self.train {
+            match &example.target {
+                Target::Class(class) => count(*class),
+                Target::Labels { has, .. } => has.iter().for_each(|&class| count(class as usize)),
+                Target::Number(_) => {}
+            }
+        }
+        having
+    }
+
+    /// Returns the files and lines of training rows, for messages: `train.tsv:3, 17; more.tsv:4`.
+    pub fn places(&self, rows: &[usize]) -> String {
+        let mut by_file: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
+        for place in rows.iter().filter_map(|&row| self.places.get(row)) {
+            by_file.entry(&place.path).or_default().extend(place.line.map(|line| line.to_string()));
+        }
+        let file = |(path, lines): (&Path, Vec<String>)| match lines.is_empty() {
+            true => path.display().to_string(),
+            false => format!("{}:{}", path.display(), lines.join(", ")),
+        };
+        by_file.into_iter().map(file).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl RawRows {
+    /// Reads the data and finds the classes. Splits off an evaluation set if none is configured,
+    /// and draws the configured numbers of samples.
+    pub fn read(run: &Run, columns: &Columns, sources: &Sources) -> Result<Self> {
+        let (section, task) = (&run.config.data, run.config.model.task_type);
+        let table = data::read_all(&sources.train.files, columns)?;
+        let labels = run.label_names().map_or_else(
+            || Labels::of(task, &section.train, &table, section.skip_bad_rows),
+            |names| Ok(Labels { names, declared: true }),
+        )?;
+        let mut train = table.rows;
+        settle(run, &section.train, task, &labels, &mut train)?;
+        let seed = run.data_seed();
+        let mut eval = match (&sources.eval, &section.eval) {
+            (Some(found), Some(path)) => {
+                let mut eval = data::read_all(&found.files, columns)?.rows;
+                settle(run, path, task, &labels, &mut eval)?;
+                eval
+            }
+            _ => {
+                let classes = classes(task, &labels, &train)?;
+                let (keep, take) = data::split_by_class(&classes, section.eval_fraction, seed);
+                let eval = pick(&train, &take);
+                train = pick(&train, &keep);
+                if eval.is_empty() || train.is_empty() {
+                    let problem = "too few rows to split an evaluation set off; expected two or more of a class, or data.eval";
+                    return Err(Error::data(&section.train, None, problem));
+                }
+                eval
+            }
+        };
+        draw(run, "train_samples", &mut train, section.train_samples, task, &labels)?;
+        draw(run, "eval_samples", &mut eval, section.eval_samples, task, &labels)?;
+        Ok(Self { train, eval, labels })
+    }
+
+    /// Reads the evaluation rows of a resolved run. `declared` is [`Labels::declared`] for the
+    /// configured label names.
+    ///
+    /// Without `data.eval`, reads all data and splits the evaluation set off again.
+    pub fn read_eval(
+        run: &Run,
+        columns: &Columns,
+        declared: bool,
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<Row>> {
+        let (section, task) = (&run.config.data, run.config.model.task_type);
+        let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
+            return Ok(Self::read(run, columns, &Sources::find(run, progress)?)?.eval);
+        };
+        let found = Labelled::eval(run, None, progress)?;
+        let mut rows =
+            data::read_all(&found.map(|rows| rows.files).unwrap_or_default(), columns)?.rows;
+        let labels = Labels { names, declared };
+        settle(run, path, task, &labels, &mut rows)?;
+        draw(run, "eval_samples", &mut rows, section.eval_samples, task, &labels)?;
+        Ok(rows)
+    }
+
+    /// Tokenizes the rows with the tokenizer in `dir`. Errs if all training rows have one class.
+    fn encode(self, run: &Run, dir: &Path) -> Result<RunData> {
+        let tokenizer = Tokenizer::read(dir)?;
+        let (task, length) = (run.config.model.task_type, run.config.data.max_length);
+        let encode = |rows| examples(&tokenizer, rows, task, &self.labels, length);
+        let (train, eval) = (encode(&self.train)?, encode(&self.eval)?);
+        if let Some(Target::Class(first)) = train.first().map(|e| &e.target)
+            && train.iter().all(|e| e.target == Target::Class(*first))
+        {
+            let only = self.labels.names.get(*first).map(String::as_str);
+            let only = data::listed(only.into_iter());
+            let problem = format!("one class only, {only}; a classifier needs rows of two or more");
+            return Err(Error::data(&run.config.data.train, None, problem));
+        }
+        let fingerprint = fingerprint(&train, &eval);
+        let places = self.train.into_iter().map(|row| row.place).collect();
+        Ok(RunData { train, eval, labels: self.labels, tokenizer, fingerprint, places })
+    }
+}
+
+/// SHA-256 over the rows' token ids and targets, in order.
+fn fingerprint(train: &[Example], eval: &[Example]) -> String {
+    let mut hash = Sha256::new();
+    for examples in [train, eval] {
+        hash.update(examples.len().to_le_bytes());
+        for example in examples {
+            let Example { tokens, target } = example;
+            hash.update(tokens.ids.len().to_le_bytes());
+            hash.update(tokens.first.to_le_bytes());
+            tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            match target {
+                Target::Class(class) => hash.update(class.to_le_bytes()),
+                // One byte for each label of the task.
+                Target::Labels { .. } => {
+                    let flags = target.flags().unwrap_or_default();
+                    hash.update(flags.into_iter().map(u8::from).collect::<Vec<_>>());
+                }
+                Target::Number(number) => hash.update(number.to_le_bytes()),
+            }
+        }
+    }
+    files::hex(&hash.finalize())
+}
+
+/// Replaces the labels of `rows` by the names of their classes. A row with any other label is an
+/// error, or is left out with `data.skip_bad_rows`.
+fn settle(
+    run: &Run,
+    path: &Path,
+    task: TaskType,
+    labels: &Labels,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    let (reading, before) = (labels.reading(task, rows), rows.len());
+    if !run.config.data.skip_bad_rows {
+        return rows.iter_mut().try_for_each(|row| reading.settle(row));
+    }
+    let mut first = None;
+    rows.retain_mut(|row| match reading.settle(row) {
+        Ok(()) => true,
+        Err(error) => {
+            first.get_or_insert(error);
+            false
+        }
+    });
+    if let Some(error) = first {
+        let skipped = before - rows.len();
+        tracing::warn!(
+            "{}: {skipped} rows left out for their labels (data.skip_bad_rows), such as {error}",
+            path.display()
+        );
+    }
+    if rows.is_empty() {
+        return Err(Error::data(path, None, "no rows without something wrong in them"));
+    }
+    Ok(())
+}
+
+/// Draws `samples` of the rows, each class in proportion. Keeps all rows if `samples` is `None` or,
+/// with a warning, if `samples` is larger than their number.
+fn draw(
+    run: &Run,
+    key: &str,
+    rows: &mut Vec<Row>,
+    samples: Option<usize>,
+    task: TaskType,
+    labels: &Labels,
+) -> Result<()> {
+    let Some(samples) = samples else { return Ok(()) };
+    if samples > rows.len() {
+        tracing::warn!("data.{key}: {samples} asked for, and all {} rows taken", rows.len());
+        return Ok(());
+    }
+    *rows = pick(rows, &data::draw(&classes(task, labels, rows)?, samples, run.data_seed()));
+    Ok(())
+}
+
+/// Returns the class of each row, 0 for all rows if the task is no classification.
+fn classes(task: TaskType, labels: &Labels, rows: &[Row]) -> Result<Vec<usize>> {
+    let class = |target| if let Target::Class(class) = target { class } else { 0 };
+    Ok(labels.targets(task, rows)?.into_iter().map(class).collect())
+}
+
+fn pick(rows: &[Row], numbers: &[usize]) -> Vec<Row> {
+    numbers.iter().filter_map(|&row| rows.get(row).cloned()).collect()
+}

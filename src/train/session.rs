@@ -1,0 +1,142 @@
+//! A training session: the plan of a run with its optimizer.
+
+use super::plan::ModelPlan;
+use crate::checkpoint::{Checkpoint, TrainerState};
+use crate::config::Run;
+use crate::data::Target;
+use crate::delta::{Delta, Meta};
+use crate::error::{Error, Result};
+use crate::models::{Shaping, TaskType};
+use crate::optim::AdamW;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use tch::Tensor;
+
+/// A run that can take steps.
+pub struct Session {
+    /// The data and the model.
+    pub plan: ModelPlan,
+    /// The optimizer of the parameters that train.
+    pub optimizer: AdamW,
+    /// The label smoothing and the class weights of the training loss.
+    pub shaping: Shaping,
+}
+
+impl Session {
+    /// Starts the session of `plan`, which is of `run`: moves the parameters that train to the
+    /// optimizer.
+    pub fn start(run: &Run, plan: ModelPlan) -> Result<Self> {
+        let optimizer = AdamW::new(&plan.model.store, &plan.freeze, &run.adamw)?;
+        optimizer.check_bound(&plan.model.store)?;
+        let as_tensor = |weights: &[f64]| -> Result<Tensor> {
+            let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+            Ok(Tensor::f_from_slice(&weights)?.f_to_device(plan.model.device())?)
+        };
+        let shaping = Shaping {
+            label_smoothing: plan.resolved.training.label_smoothing_factor,
+            class_weights: plan.class_weights().map(as_tensor).transpose()?,
+        };
+        Ok(Self { plan, optimizer, shaping })
+    }
+
+    /// Returns the divisor of the loss over `rows`: the number of rows, or the sum of their
+    /// classes' weights.
+    pub fn total(&self, rows: &[usize]) -> f64 {
+        let task_type = self.plan.meta.task.task_type;
+        let weights = self.plan.class_weights();
+        let Some(weights) = weights.filter(|_| task_type == TaskType::Classification) else {
+            return rows.len() as f64;
+        };
+        let weight =
+            |&row: &usize| match self.plan.data.train.get(row).map(|example| &example.target) {
+                Some(Target::Class(class)) => weights.get(*class).copied().unwrap_or(1.0),
+                _ => 1.0,
+            };
+        rows.iter().map(weight).sum()
+    }
+
+    /// Restores model and optimizer from `checkpoint`, which was read from `path`. Errs if the
+    /// checkpoint belongs to another run, to other rows or to another `model.init_delta`.
+    pub fn resume(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        let Checkpoint { state, delta, moments } = checkpoint;
+        self.check_task(path, &delta.meta)?;
+        self.check_inputs(path, state)?;
+        delta.apply(path, &mut self.plan.model)?;
+        for p in self.plan.freeze.trainable() {
+            let count = p.shape.iter().product::<i64>();
+            let good = moments.get(&p.name).is_some_and(|moments| {
+                [&moments.exp_avg, &moments.exp_avg_sq]
+                    .iter()
+                    .all(|moment| moment.numel() as i64 == count)
+            });
+            if !good {
+                let found = format!("without {} of {count} numbers", p.name);
+                return Err(of_another_run(path, "moments", &found, &"with them"));
+            }
+        }
+        self.optimizer.set_moments(state.step, moments)?;
+        self.optimizer.check_bound(&self.plan.model.store)
+    }
+
+    /// Checks that `meta` of a checkpoint describes this run's task. The metrics may differ.
+    fn check_task(&self, path: &Path, meta: &Meta) -> Result<()> {
+        let (found, expected) = (json!(meta), json!(self.plan.meta));
+        for (key, expected) in expected.as_object().into_iter().flatten() {
+            let found = found.get(key).unwrap_or(&serde_json::Value::Null);
+            // Earlier versions did not write `base_config`.
+            let is_unknown = key == "base_config" && found.is_null();
+            if key == "metrics" || found == expected || is_unknown {
+                continue;
+            }
+            let why = found.as_str().filter(|_| key == "tokenizer_fingerprint");
+            return Err(match why.and_then(|found| self.plan.data.tokenizer.why_other(found)) {
+                Some(why) => of_another_run(path, key, found, &format!("{expected}; {why}")),
+                None => of_another_run(path, key, found, expected),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the run began with the same rows and the same `model.init_delta`.
+    fn check_inputs(&self, path: &Path, state: &TrainerState) -> Result<()> {
+        let (found, expected) = (&state.data_fingerprint, &self.plan.data.fingerprint);
+        if found != expected {
+            let problem = format!(
+                "the rows of {} or of the evaluation are not those that the run began with (fingerprint {found:.16}, and now {expected:.16}); \
+                 bring them back, or begin anew with --overwrite",
+                self.plan.resolved.data.train.display()
+            );
+            return Err(Error::file(path, problem));
+        }
+        let (found, expected) = (&self.plan.initial.init_delta_sha256, &state.init_delta_sha256);
+        if let (Some(found), Some(expected), Some(start)) =
+            (found, expected, &self.plan.resolved.model.init_delta)
+            && found != expected
+        {
+            let problem = format!(
+                "not the file that the run began with (SHA-256 {expected:.16}, and now {found:.16}); bring it back, or begin anew with --overwrite"
+            );
+            return Err(Error::file(start, problem));
+        }
+        Ok(())
+    }
+
+    /// Returns the delta of the current state, with `metrics`. Errs if the base's file was changed,
+    /// or if a trained tensor holds NaN or infinity.
+    pub fn delta(&self, metrics: &BTreeMap<String, f64>) -> Result<Delta> {
+        let ModelPlan { model, meta, initial, .. } = &self.plan;
+        model.base.check_unchanged()?;
+        self.optimizer.check_finite()?;
+        let meta = Meta { metrics: metrics.clone(), ..meta.clone() };
+        Delta::take(model, &initial.differs, meta)
+    }
+}
+
+/// The error that the checkpoint at `path` is another run's, as its `what` shows.
+fn of_another_run(path: &Path, what: &str, found: &dyn Display, expected: &dyn Display) -> Error {
+    let problem =
+        format!("the state of another run: its {what} is {found}, and this run's is {expected}");
+    Error::file(path, problem)
+}
