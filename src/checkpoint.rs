@@ -145,8 +145,7 @@ impl Checkpoint {
             let path = folder.join(BEST);
             let best = sealed::read(&path)?;
             if state.kept_checksum.is_some() && state.kept_checksum != best.checksum {
-                let problem =
-                    "not the best state of the run that the trainer state beside it is of";
+                let problem = "not the best state that the trainer state beside it was saved with";
                 return Err(Error::file(&path, problem));
             }
             state.kept_checksum.clone_from(&best.checksum);
@@ -164,7 +163,7 @@ impl Checkpoint {
             match Self::read(&path) {
                 Ok(found) => {
                     for (path, error) in problems {
-                        tracing::warn!("{error}; the state before it is used");
+                        tracing::warn!("{error}; the previous checkpoint is used");
                         files::remove(&path)?;
                     }
                     return Ok(Some((path, found)));
@@ -176,7 +175,7 @@ impl Checkpoint {
             None => Ok(None),
             Some((_, error)) => {
                 let problem = format!(
-                    "no whole state among {} ({error}); begin anew with --overwrite",
+                    "no intact checkpoint among {} ({error}); start again with --overwrite",
                     problems.len()
                 );
                 Err(Error::file(&output_dir.join(FOLDER), problem))

@@ -99,9 +99,7 @@ impl Meta {
             let expected = ARCHITECTURES.map(|architecture| architecture.class).join(", ");
             return Err(format!("architecture: found {found:?}, expected {expected}"));
         };
-        if let Err((key, found, expected)) = self.method.check() {
-            return Err(format!("{key}: found {found}, expected {expected}"));
-        }
+        self.method.check().map_err(|(key, error)| format!("{key}: {error}"))?;
         check_labels(&self.task.labels)
             .map_err(|expected| format!("labels: expected {expected}"))?;
         if self.task.pairs.is_none() {

@@ -2,7 +2,8 @@
 //! Ben-Zaken et al., ACL 2022), and by the methods that BitFit is compared with.
 //!
 //! The modules in reading order; each uses only those before it: [`escape`], [`numbers`],
-//! [`error`], `random`, [`process`], [`threads`], [`native`], `fault`, [`lock`], [`files`], [`nn`],
+//! [`error`], [`bounds`], `random`, [`process`], [`threads`], [`native`], `fault`, [`lock`],
+//! [`files`], [`nn`],
 //! [`models`], [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`],
 //! [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`],
 //! [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
@@ -17,6 +18,7 @@
 
 pub mod bank;
 pub mod base;
+pub mod bounds;
 pub mod changes;
 pub mod checkpoint;
 #[cfg(feature = "cli")]

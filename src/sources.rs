@@ -56,7 +56,7 @@ pub struct Sources {
 impl Sources {
     /// Finds what `run` names, and downloads what the Hub's cache lacks.
     pub fn find(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
-        let section = &run.config.model;
+        let section = run.model();
         let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
         let model = Model::find(path, revision, section.weights.as_deref(), progress)?;
         let train = Labelled::train(run, progress)?;
@@ -115,7 +115,7 @@ impl Model {
 
 impl Labelled {
     fn train(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
-        let data = &run.config.data;
+        let data = run.data();
         let split = data.train_split.as_deref().or(Some("train"));
         Self::find(run, "data.train", &data.train, split, data.revision.as_deref(), progress)
     }
@@ -127,7 +127,7 @@ impl Labelled {
         commit: Option<&str>,
         progress: &mut Progress<'_>,
     ) -> Result<Option<Self>> {
-        let data = &run.config.data;
+        let data = run.data();
         let revision = commit.or(data.revision.as_deref());
         let split = data.eval_split.as_deref();
         let find = |path: &PathBuf| Self::find(run, "data.eval", path, split, revision, progress);
@@ -157,7 +157,7 @@ impl Labelled {
         }
         let repo = Repo::new(Kind::Dataset, &path.to_string_lossy(), revision);
         let found =
-            Hub::from_env()?.dataset(&repo, run.config.data.subset.as_deref(), split, progress)?;
+            Hub::from_env()?.dataset(&repo, run.data().subset.as_deref(), split, progress)?;
         let split = Split { commit: found.commit, subset: found.subset, name: found.split };
         Ok(Self { files: found.files, split: Some(split) })
     }

@@ -133,17 +133,19 @@ fn the_keys_of_a_run_come_from_base_grid_task_arm_and_rate() {
     };
     let of = read(&["data.max_length=16", "compare.seeds=[9, 4]"]);
     let cells = of.cells(0, 0).unwrap();
-    let config = &cells[1].run.config;
+    let run = &cells[1].run;
+    let (config, training) = (run.written(), run.training());
     assert_eq!((cells.len(), of.total()), (2, 4));
-    assert_eq!(config.training.weight_decay, 0.1);
-    assert_eq!(config.training.logging_steps, 7);
-    assert_eq!(config.data.max_length, 16);
+    assert_eq!(training.weight_decay.get(), 0.1);
+    assert_eq!(training.logging_steps.get(), 7);
+    assert_eq!(config.data.max_length.get(), 16);
     assert_eq!(config.data.train, scratch.path("moved/train.tsv"), "by the grid's directory");
     assert_eq!(config.data.eval, Some(scratch.path("eval.tsv")), "by the base's");
-    assert_eq!((config.training.learning_rate, config.training.seed), (Some(0.5), 4));
+    assert_eq!((run.learning_rate(), training.seed), (0.5, 4));
     assert_eq!(config.training.output_dir, scratch.path("out/runs/one/a/lr-5e-1-seed-4"));
-    let plain = &of.cells(0, 1).unwrap()[0].run.config.training;
-    assert_eq!((plain.learning_rate, plain.logging_steps), (Some(1e-2), 5));
+    let cells = of.cells(0, 1).unwrap();
+    let plain = &cells[0].run.written().training;
+    assert_eq!((plain.learning_rate.unwrap().get(), plain.logging_steps.get()), (1e-2, 5));
 }
 
 #[test]

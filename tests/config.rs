@@ -1,6 +1,7 @@
 //! The configuration: what is refused and how; what is shipped.
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
+use bitfit::bounds::Positive;
 use bitfit::config::{Run, RunConfig};
 use bitfit::sources::Sources;
 use bitfit::train::RawRows;
@@ -40,6 +41,48 @@ fn wrong_values_name_file_key_found_and_allowed() {
 }
 
 #[test]
+fn a_value_out_of_bounds_is_shown_in_its_line_with_its_key() {
+    let scratch = Scratch::new();
+    scratch.config("config.toml", "adam_epsilon = -1.0");
+    let error = RunConfig::read(&scratch.path("config.toml"), &[]).unwrap_err().to_string();
+    let shown = "TOML parse error at line 15, column 16\n   |\n15 | adam_epsilon = -1.0\n   |                ^^^^\n\
+                 training.adam_epsilon: found -1, expected a positive number";
+    assert!(error.ends_with(shown), "{error}");
+}
+
+/// The schema's bounds are the reader's: a number at a bound is read, and one beyond it is not.
+#[test]
+fn bounds_of_the_schema_are_the_readers() {
+    let mut checked = 0;
+    let schema = bitfit::config::schema();
+    for (section, part) in schema["properties"].as_object().unwrap() {
+        for (key, property) in part["properties"].as_object().unwrap() {
+            let whole = property["type"] == "integer";
+            let step = if whole { 1.0 } else { 1e-3 };
+            // Whether the reader knows the bound by itself; the split is checked with its file.
+            let is_split = key == "eval_fraction";
+            for (bound, good, bad) in [
+                ("minimum", 0.0, -step),
+                ("exclusiveMinimum", step, 0.0),
+                ("maximum", 0.0, step),
+                ("exclusiveMaximum", -step, 0.0),
+            ] {
+                let Some(number) = property[bound].as_f64().filter(|_| !is_split) else { continue };
+                let read = |number: f64| {
+                    let number = if whole { format!("{number:.0}") } else { format!("{number:?}") };
+                    toml::from_str::<RunConfig>(&format!("[{section}]\n{key} = {number}"))
+                };
+                assert!(read(number + good).is_ok(), "{section}.{key}: {bound} {number}");
+                let error = read(number + bad).unwrap_err().to_string();
+                assert!(error.contains("expected"), "{section}.{key}: {error}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 40, "{checked}");
+}
+
+#[test]
 fn overrides_are_checked_and_named() {
     let scratch = Scratch::new();
     for (set, parts) in [
@@ -62,14 +105,14 @@ fn overrides_are_checked_and_named() {
     ]
     .map(String::from);
     let read = RunConfig::read(&config, &sets).unwrap();
-    assert_eq!(read.training.learning_rate, Some(1.0));
+    assert_eq!(read.training.learning_rate.map(Positive::get), Some(1.0));
     assert_eq!(
         read.training.output_dir,
         std::env::current_dir().unwrap().join("elsewhere"),
         "by the working directory"
     );
     assert_eq!(read.data.train, scratch.path("train.tsv"), "by the file's directory");
-    assert_eq!(read.model.label_names.unwrap(), ["a", "b"]);
+    assert_eq!(read.model.label_names.unwrap()[..], ["a", "b"]);
 }
 
 #[test]
@@ -216,7 +259,7 @@ fn glues_configurations_find_glues_columns() {
                 "{task}"
             );
         }
-        read.labels.targets(run.config.model.task_type, &read.train).unwrap();
+        read.labels.targets(run.model().task_type, &read.train).unwrap();
         assert_eq!(read.train.len(), 2);
     }
 }

@@ -796,7 +796,11 @@ fn a_missing_label_is_no_class_unless_it_is_named() {
     let output = scratch.train(&["--dry-run", "--set", "data.skip_bad_rows=true"]);
     succeeded(&output);
     assert!(stdout(&output).contains("96 training rows") && stdout(&output).contains("2 labels"));
-    assert!(stderr(&output).contains("2 rows left out for their labels"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("2 rows left out because of their labels"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -443,7 +443,7 @@ fn another_init_delta_or_best_state_is_not_gone_on_with() {
     refused(
         &train("started", &longer),
         1,
-        &["start.safetensors", "not the file that the run began with", "--overwrite"],
+        &["start.safetensors", "has changed since the run began", "--overwrite"],
     );
     // A state of an older version does not say which file it was.
     let (folder, mut old) = Checkpoint::newest(&scratch.path("started")).unwrap().unwrap();

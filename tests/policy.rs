@@ -1,10 +1,15 @@
 //! When a run logs, evaluates and saves.
 
+use bitfit::bounds::Count;
 use bitfit::config::{Interval, TrainingSection};
 use bitfit::data::Sampler;
 use bitfit::train::{Actions, Policy};
 
-/// Of so many rows, of 10 tokens each.
+fn count(number: u64) -> Count {
+    number.try_into().unwrap()
+}
+
+/// A sampler of `rows` rows of 10 tokens each.
 fn sampler(training: &TrainingSection, rows: usize) -> Sampler {
     Sampler { lengths: vec![10; rows], seed: 1, shuffle: true, step: training.batch_size() }
 }
@@ -12,10 +17,10 @@ fn sampler(training: &TrainingSection, rows: usize) -> Sampler {
 #[test]
 fn steps_epochs_and_the_end() {
     let training = TrainingSection {
-        per_device_train_batch_size: 10,
-        num_train_epochs: 2,
-        logging_steps: 3,
-        eval_steps: 4,
+        per_device_train_batch_size: count(10),
+        num_train_epochs: count(2),
+        logging_steps: count(3),
+        eval_steps: count(4),
         save_strategy: Interval::Epoch,
         ..Default::default()
     };
@@ -45,8 +50,8 @@ fn max_steps_wins() {
 #[test]
 fn a_budget_of_tokens_makes_the_epochs() {
     let mut training = TrainingSection {
-        max_tokens_per_batch: Some(79),
-        num_train_epochs: 2,
+        max_tokens_per_batch: Some(79u64.try_into().unwrap()),
+        num_train_epochs: count(2),
         eval_strategy: Interval::Epoch,
         ..Default::default()
     };

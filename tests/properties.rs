@@ -1,6 +1,7 @@
 //! What holds for any input.
 
 use crate::common::Scratch;
+use bitfit::bounds::Count;
 use bitfit::config::{RunConfig, TrainingSection};
 use bitfit::data::{self, Columns, LabelColumns, Labels, Sampler, Table, Target, epoch_order};
 use bitfit::freeze::Layers;
@@ -17,6 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tch::Tensor;
 
+fn count(number: usize) -> Count {
+    (number as u64).try_into().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -32,10 +37,10 @@ proptest! {
         epoch in 0u64..30,
     ) {
         let training = TrainingSection {
-            per_device_train_batch_size: at_once,
-            max_tokens_per_batch: tokens,
-            gradient_accumulation_steps: parts,
-            num_train_epochs: epoch + 1,
+            per_device_train_batch_size: count(at_once),
+            max_tokens_per_batch: tokens.map(|most| (most as u64).try_into().unwrap()),
+            gradient_accumulation_steps: count(parts),
+            num_train_epochs: count(epoch as usize + 1),
             ..TrainingSection::default()
         };
         let step = training.batch_size().times(parts);

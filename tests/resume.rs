@@ -109,7 +109,11 @@ fn asked_to_end_it_saves_and_says_how_to_go_on() {
         let output = child.wait_with_output().unwrap();
         if output.status.code() == Some(130) {
             asked += 1;
-            assert!(stderr(&output).contains("--resume goes on after step"), "{}", stderr(&output));
+            assert!(
+                stderr(&output).contains("--resume continues after step"),
+                "{}",
+                stderr(&output)
+            );
         }
     }
     assert!(asked > 0);
@@ -142,7 +146,7 @@ fn a_state_that_is_not_whole_is_left_aside() {
         succeeded(&output);
         let log = stderr(&output);
         assert!(
-            log.contains(&newest) && log.contains("the state before it is used"),
+            log.contains(&newest) && log.contains("the previous checkpoint is used"),
             "{what}: {log}"
         );
         assert!(bytes(&scratch, "run/delta.safetensors") == whole("delta.safetensors"), "{what}");
@@ -158,7 +162,11 @@ fn a_state_that_is_not_whole_is_left_aside() {
     for (_, path) in checkpoint::steps(&scratch.path("run")).unwrap() {
         std::fs::write(path.join("delta.safetensors"), "torn").unwrap();
     }
-    refused(&scratch.train(&["--resume"]), 1, &["checkpoints", "no whole state", "--overwrite"]);
+    refused(
+        &scratch.train(&["--resume"]),
+        1,
+        &["checkpoints", "no intact checkpoint", "--overwrite"],
+    );
 }
 
 #[test]
@@ -181,7 +189,7 @@ fn only_the_same_run_goes_on() {
     refused(&scratch.train(&["--resume", "--overwrite"]), 2, &["cannot be used with"]);
     let train = bytes(&scratch, "train.tsv");
     scratch.write("train.tsv", reviews(96, 2));
-    refused(&resume(&[]), 1, &["train.tsv", "not those that the run began with", "--overwrite"]);
+    refused(&resume(&[]), 1, &["train.tsv", "have changed since the run began", "--overwrite"]);
     // What is refused changes nothing.
     assert!(
         before
@@ -376,7 +384,7 @@ fn it_ends_when_nothing_is_gained() {
     let output = scratch.train(&args);
     succeeded(&output);
     assert!(
-        stderr(&output).contains("2 evaluations in a row gained nothing"),
+        stderr(&output).contains("did not improve in the last 2 evaluations"),
         "{}",
         stderr(&output)
     );

@@ -208,7 +208,7 @@ fn a_run_is_not_written_over_by_accident() {
     refused(&scratch.train(&base), 2, &["training.output_dir", "never written to"]);
     succeeded(&scratch.train(&["--set", "training.max_steps=2"]));
     let before = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
-    refused(&scratch.train(&[]), 2, &["holds a run already", "--overwrite"]);
+    refused(&scratch.train(&[]), 2, &["already holds a run", "--overwrite"]);
     assert_eq!(before, std::fs::read(scratch.path("run/delta.safetensors")).unwrap());
     // Nor is what a run starts from removed for it.
     let start = ["--overwrite", "--set", "model.init_delta=run/delta.safetensors"];
@@ -523,7 +523,7 @@ fn rows_can_be_drawn_and_the_evaluation_knows_which() {
     let output = scratch.train(&["--dry-run", "--overwrite", "--set", "data.train_samples=1000"]);
     succeeded(&output);
     assert!(
-        stderr(&output).contains("1000 asked for, and all 96 rows taken"),
+        stderr(&output).contains("data.train_samples = 1000, but there are only 96 rows"),
         "{}",
         stderr(&output)
     );

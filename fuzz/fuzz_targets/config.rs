@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(run) = Run::read(&path, &overrides) else { return };
     let _ = FreezePlan::new(MODEL.0, &MODEL.1, &[], &run.switches);
     // The configuration written to the run directory reads back as the same.
-    let written = run.config.to_toml().unwrap();
+    let written = run.written().to_toml().unwrap();
     let again = RunConfig::read(&file("again.toml", written.as_bytes()), &[]).unwrap();
     assert_eq!(again.to_toml().unwrap(), written);
 });

@@ -50,12 +50,12 @@ fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
     {
         for (task, name) in grid.tasks.iter().enumerate() {
             let cells = grid.cells(task, place)?;
-            let rate = cells.first().and_then(|cell| cell.run.config.bitfit.bias_learning_rate);
+            let rate = cells.first().and_then(|cell| cell.run.written().bitfit.bias_learning_rate);
             if let Some(rate) = rate {
                 tracing::warn!(
                     "task {name:?}, arm {:?}: bitfit.bias_learning_rate = {} stays: learning_rates are the head's alone",
                     arm.name,
-                    rate_name(rate)
+                    rate_name(rate.get())
                 );
             }
         }
@@ -164,7 +164,7 @@ impl Compare {
                 let plan =
                     ModelPlan::read(&cell.run, &Sources::find(&cell.run, &mut downloads(bars))?)?;
                 let sampler = plan.data.sampler(&cell.run);
-                let steps = Policy::new(&cell.run.config.training, &sampler).total;
+                let steps = Policy::new(cell.run.training(), &sampler).total;
                 let (trainable, rows) = (plan.freeze.counts().trainable, plan.data.train.len());
                 let runs = grid.count(a);
                 // `compare::done` also counts runs at learning rates that are no longer chosen.

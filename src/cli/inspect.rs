@@ -174,16 +174,10 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    let metric = |run: &RunDir| {
-        let task = Metric::of(run.config.model.task_type).first().copied();
-        let metric = run.config.training.metric_for_best_model.or(task)?.name();
-        let best = &run.summary.as_ref()?.best;
-        best.get(metric).map(|value| (metric, *value))
-    };
     if json {
         let rows = runs.iter().map(|run| {
             let training = &run.config.training;
-            let best = metric(run).map(|(name, value)| json!({"metric": name, "value": value}));
+            let best = best_metric(run).map(|(name, value)| json!({"metric": name, "value": value}));
             json!({"dir": run.dir, "learning_rate": training.learning_rate, "seed": training.seed, "best": best, "summary": run.summary})
         });
         return print_json(&serde_json::Value::from_iter(rows));
@@ -204,26 +198,37 @@ fn show_runs(dirs: &[PathBuf], json: bool) -> Result<()> {
         "seed"
     );
     for (run, name) in runs.iter().zip(names) {
-        let (training, rate) = (&run.config.training, run.config.training.learning_rate);
-        let (rate, seed) = (rate.map_or("-".into(), |rate| format!("{rate:e}")), training.seed);
-        text += &match &run.summary {
-            None => format!("\n{name:<width$} {:<80} {rate:>8} {seed:>6}", "not ended"),
-            Some(summary) => {
-                let best = metric(run).map_or("-".into(), |(m, value)| format!("{m} {value:.4}"));
-                format!(
-                    "\n{name:<width$} {:<10} {:>12} {best:>18} {:>7} {:>9.4} {:>9.0} {:>9} {rate:>8} {seed:>6}{}",
-                    summary.method,
-                    thousands(summary.trainable),
-                    summary.steps,
-                    summary.median_step_seconds,
-                    summary.tokens_per_second,
-                    summary.peak_rss_mib,
-                    if summary.interrupted { "  interrupted" } else { "" }
-                )
-            }
-        };
+        text += &format!("\n{name:<width$} {}", columns(run));
     }
     print(&text)
+}
+
+/// The columns of a run after its name.
+fn columns(run: &RunDir) -> String {
+    let training = &run.config.training;
+    let rate = training.learning_rate.map_or("-".into(), |rate| format!("{:e}", rate.get()));
+    let seed = training.seed;
+    let Some(summary) = &run.summary else {
+        return format!("{:<80} {rate:>8} {seed:>6}", "not ended");
+    };
+    let best = best_metric(run).map_or("-".into(), |(name, value)| format!("{name} {value:.4}"));
+    format!(
+        "{:<10} {:>12} {best:>18} {:>7} {:>9.4} {:>9.0} {:>9} {rate:>8} {seed:>6}{}",
+        summary.method,
+        thousands(summary.trainable),
+        summary.steps,
+        summary.median_step_seconds,
+        summary.tokens_per_second,
+        summary.peak_rss_mib,
+        if summary.interrupted { "  interrupted" } else { "" }
+    )
+}
+
+/// The name and the value of the metric that decides which state is best.
+fn best_metric(run: &RunDir) -> Option<(&'static str, f64)> {
+    let default = Metric::of(run.config.model.task_type).first().copied();
+    let metric = run.config.training.metric_for_best_model.or(default)?.name();
+    Some((metric, *run.summary.as_ref()?.best.get(metric)?))
 }
 
 fn show_delta(path: &Path, json: bool) -> Result<()> {

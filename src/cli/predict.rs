@@ -4,7 +4,7 @@ use super::signals::end_on_signal;
 use super::terminal::list;
 use super::which::{Found, Which};
 use super::{downloads, json_line, logging, print, print_json};
-use crate::config::{self, DataSection, Run, RunConfig};
+use crate::config::{DataSection, DeviceName, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns, Labels};
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
@@ -128,15 +128,13 @@ impl Task {
     }
 
     fn load(&self, bars: &MultiProgress) -> Result<Loaded> {
-        let usage = |(found, expected)| {
-            Error::Usage(format!("--device: found {found}, expected {expected}"))
-        };
-        let device = config::device(&self.device).map_err(usage)?;
+        let device = self.device.parse().and_then(DeviceName::find);
+        let device = device.map_err(|e| Error::Usage(format!("--device: {e}")))?;
         let Found { run, model, delta, tokenizer, .. } = self.which.find(&self.device, bars)?;
         let (weights, delta) = (model.weights.as_deref(), delta.as_deref());
         let predictor = Predictor::load(&model.dir, weights, delta, &tokenizer, device)?
             .with_precision(self.precision)?;
-        let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.config.clone());
+        let defaults = run.as_ref().map_or_else(RunConfig::default, |run| run.written().clone());
         let columns = Columns {
             text: self.text_column.clone().unwrap_or(defaults.data.text_column),
             text_pair: self.text_pair_column.clone().or(defaults.data.text_pair_column),
@@ -147,7 +145,7 @@ impl Task {
         };
         let batch_size = self
             .batch_size
-            .map_or(defaults.training.per_device_eval_batch_size, |size| size as usize);
+            .map_or(defaults.training.per_device_eval_batch_size.size(), |size| size as usize);
         Ok(Loaded { predictor, run, columns, batch_size })
     }
 }
@@ -160,7 +158,7 @@ impl Eval {
         let rows = match (&self.data, &run) {
             (Some(path), _) => data::read(path, &self.task.columns_of(&columns, path))?.rows,
             (None, Some(run)) => {
-                columns.skip_bad_rows = run.config.data.skip_bad_rows;
+                columns.skip_bad_rows = run.data().skip_bad_rows;
                 let declared = predictor.meta.task.labels_declared;
                 RawRows::read_eval(run, &columns, declared, &mut downloads(&bars))?
             }
@@ -246,7 +244,7 @@ impl Predict {
         let Some(output) = &self.output else { return Ok(()) };
         let Ok(there) = std::fs::canonicalize(output) else { return Ok(()) };
         let is = |path: &Path| std::fs::canonicalize(path).is_ok_and(|path| path == there);
-        let run = task.run.as_ref().map(|run| run.config.training.output_dir.as_path());
+        let run = task.run.as_ref().map(|run| run.output_dir());
         let holds = |dir: &Path| {
             let dir = std::fs::canonicalize(dir).ok();
             dir.is_some_and(|dir| there.parent() == Some(&*dir) && there.is_file())

@@ -19,12 +19,12 @@ macro_rules! ending {
   bitfit-train --config configs/movie-reviews.toml --set training.seed=1 --set training.output_dir=runs/seed-1
   bitfit-train --config configs/movie-reviews.toml --dry-run
   bitfit-train --config configs/movie-reviews.toml --set method.name=lora --set training.output_dir=runs/lora
-  bitfit-train --config configs/movie-reviews.toml --resume        (goes on with a run that ended early; on a CPU to the same bytes)
+  bitfit-train --config configs/movie-reviews.toml --resume        (continues a run that ended early; on a CPU, with the same result)
 
 ",
             $between,
             "Exit codes:
-  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted: saved, if it had begun and was asked once"
+  0 done, 1 the run failed, 2 usage or configuration, 130 interrupted; saved, unless no step was taken or it was interrupted twice"
         )
     };
 }
@@ -43,31 +43,31 @@ pub const LESSON: &str = ending!(
   output_dir = \"runs/my-task\"
 
 Keys that are often set:
-  data.eval                                 labelled texts to evaluate on, else a tenth of the training's
-  data.max_length                           tokens that a text is cut to [default: 128]
+  data.eval                                 labelled texts to evaluate on [default: a tenth of the training rows]
+  data.max_length                           tokens to which a text is truncated [default: 128]
   training.num_train_epochs                 [default: 3]
   training.per_device_train_batch_size      [default: 16]
-  training.learning_rate                    [default: 1e-3 of BitFit; each method has its own]
+  training.learning_rate                    [default: 1e-3 for BitFit; each method has its own]
   training.eval_strategy                    \"steps\", every eval_steps, or \"epoch\"
   method.name                               bitfit, full, lora, adapter, head or layer_norm
   bitfit.train_attention_bias, ...          which groups of biases train
   docs/configuration.md has all of them; --dry-run shows what a configuration would train.
 
 The run directory:
-  config.toml          every key, with what base and data decided
+  config.toml          every key, with the values that the base and the data decided
   delta.safetensors    the task: the best state evaluated, or the last
   metrics.jsonl        a line for each logged step and each evaluation
-  tensorboard/         the same for TensorBoard, with histograms of what the biases changed by
+  tensorboard/         the same for TensorBoard, with histograms of the biases' changes
   summary.json         counts, times, memory, the best metrics
-  manifest.json        versions, machine, command, hashes, when it began and ended
-  checkpoints/         what --resume goes on from
+  manifest.json        versions, machine, command, hashes, start and end times
+  checkpoints/         the states that --resume continues from
 
 Environment:
-  RUST_LOG=debug says more, RUST_LOG=warn less; bitfit --help has the rest
+  RUST_LOG=debug logs more, RUST_LOG=warn less; bitfit --help lists the rest
 
 Signals:
-  Ctrl-C, SIGTERM and SIGHUP, and what batch systems warn with (SIGUSR1, SIGUSR2, SIGXCPU), end the run after its step, saved
-  a terminal that is closed ends nothing
+  Ctrl-C, SIGTERM, SIGHUP, and the warnings of batch systems (SIGUSR1, SIGUSR2, SIGXCPU) end the run after the current step and save it
+  closing the terminal does not end the run
 
 "
 );
@@ -106,7 +106,7 @@ impl Train {
             output::check(&run, self.start())?;
             return show_plan(&run, self.json, &bars);
         }
-        let training = &run.config.training;
+        let training = run.training();
         let mut listeners = Listeners(vec![
             Box::new(MetricsFile::new(&training.output_dir, self.json)),
             Box::new(TensorBoard::new(&training.output_dir)),

@@ -57,14 +57,14 @@ impl Which {
         let of_run = run
             .as_ref()
             .filter(|_| self.model.is_none())
-            .and_then(|run| run.config.model.weights.clone());
+            .and_then(|run| run.model().weights.clone());
         let weights = self.weights.clone().or(of_run);
         let model = match (&self.model, &run) {
             (Some(path), _) => {
                 find_model(path, self.revision.as_deref(), weights.as_deref(), bars)?
             }
             (None, Some(run)) => {
-                let section = &run.config.model;
+                let section = run.model();
                 let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
                 let model = Model::find(path, revision, weights.as_deref(), &mut downloads(bars))?;
                 if !model.dir.exists() {
@@ -97,6 +97,6 @@ impl Which {
 fn read_run(dir: &Path, device: &str) -> Result<Run> {
     let path = train::output::config_of(dir)?;
     let mut config = RunConfig::read(&path, &[])?;
-    config.training.device = device.into();
+    config.training.device = device.parse()?;
     Run::new(config, &path, &[])
 }

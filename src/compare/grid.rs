@@ -1,6 +1,7 @@
 //! A grid of runs, read from a file: tasks x arms x learning rates x seeds over one run
 //! configuration.
 
+use crate::bounds::Positive;
 use crate::config::{
     BitfitSection, DataSection, MethodSection, ModelSection, Run, RunConfig, TrainingSection,
     plain, read_toml, schema_of, start_of_paths, with_suggestion,
@@ -384,10 +385,11 @@ impl Grid {
             }
         }
         let mut config = config.with(&self.given, &self.path)?;
+        let rate = rate.map(Positive::try_from).transpose()?;
         config.training.learning_rate = rate.or(config.training.learning_rate);
         config.training.seed = seed;
         config.training.output_dir = self.arm_dir(task, arm);
-        let mut run = Run::new(config, &self.path, &self.given).map_err(|error| match error {
+        let run = Run::new(config, &self.path, &self.given).map_err(|error| match error {
             Error::Config { path, key, found, expected } => {
                 let task = self.tasks.get(task).map_or("", String::as_str);
                 let key = format!("task {task:?}, arm {:?}: {key}", its.name);
@@ -398,7 +400,8 @@ impl Grid {
         // The rate is known only now: if no key sets it, the method's default applies.
         let learning_rate = run.learning_rate();
         let name = format!("lr-{}-seed-{seed}", rate_name(learning_rate));
-        run.config.training.output_dir.push(name);
+        let dir = run.output_dir().join(name);
+        let run = run.with_output_dir(dir);
         Ok(Cell { task, arm, learning_rate, seed, run })
     }
 

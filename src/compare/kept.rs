@@ -115,14 +115,14 @@ impl Facts {
 
 /// The configuration as TOML, without the output directory.
 fn asked(run: &Run) -> Result<String> {
-    let mut config = run.config.clone();
+    let mut config = run.written().clone();
     config.training.output_dir = PathBuf::new();
     config.to_toml()
 }
 
 /// The status of `run`, from its `compare.json`. Errs if that file cannot be parsed.
 pub fn standing(run: &Run) -> Result<Standing> {
-    let path = run.config.training.output_dir.join(NAME);
+    let path = run.output_dir().join(NAME);
     if !files::is_there(&path)? {
         return Ok(Standing::Open);
     }
@@ -143,7 +143,7 @@ pub fn standing(run: &Run) -> Result<Standing> {
 
 /// Writes the `compare.json` of `run`. `finished` is `None` while the run goes on.
 pub fn keep(run: &Run, finished: Option<Finished>) -> Result<()> {
-    let dir = &run.config.training.output_dir;
+    let dir = run.output_dir();
     files::create_dir(dir)?;
     let kept = Kept { config: asked(run)?, finished };
     let text = serde_json::to_string(&kept).map_err(Error::bug)? + "\n";
@@ -178,19 +178,19 @@ pub fn measure(
     memory_is_its_own: bool,
     biases: &mut Biases,
 ) -> Result<Finished> {
-    let dir = &run.config.training.output_dir;
+    let dir = run.output_dir();
     let path = dir.join(CONFIG);
     let mut config = RunConfig::read(&path, &[])?;
-    config.training.device.clone_from(&run.config.training.device);
+    config.training.device = run.training().device;
     let run = Run::new(config, &path, &[])?;
-    let (section, task) = (&run.config.model, run.config.model.task_type);
+    let (section, task) = (run.model(), run.model().task_type);
     let mut quietly = |_: &str, _: u64, _: Option<u64>| Ok(());
     let (base, revision) = (&section.model_name_or_path, section.revision.as_deref());
     let model = Model::find(base, revision, section.weights.as_deref(), &mut quietly)?;
     let weights = model.weights.as_deref();
     let delta = run.delta_path();
     let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
-        .with_precision(run.config.training.precision)?;
+        .with_precision(run.training().precision)?;
     let declared = predictor.meta.task.labels_declared;
     let rows = RawRows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
     let labels = predictor.labels();
@@ -203,7 +203,7 @@ pub fn measure(
     let numbers = labels.names.iter().zip(0..).map(|(name, i)| (name.as_str(), i)).collect();
     let mut guesses: Vec<Target> = Vec::with_capacity(texts.len());
     for texts in texts.chunks(predictor.rows_at_once()) {
-        let batch_size = run.config.training.per_device_eval_batch_size;
+        let batch_size = run.training().per_device_eval_batch_size.size();
         let predictions = predictor.predict(texts, batch_size)?;
         guesses.extend(predictions.iter().map(|prediction| guess(prediction, task, &numbers)));
     }

@@ -182,7 +182,7 @@ impl Comparison<'_> {
             return Ok(());
         }
         let name = self.grid.place(cell);
-        let (standing, dir) = (kept::standing(&cell.run)?, &cell.run.config.training.output_dir);
+        let (standing, dir) = (kept::standing(&cell.run)?, cell.run.output_dir());
         let start = match standing {
             Standing::Done(finished) => {
                 if let Some(summary) = Summary::read(dir)? {
@@ -234,7 +234,7 @@ impl Comparison<'_> {
     }
 
     fn train(&mut self, cell: &Cell, name: &str, start: Start) -> Result<Ran> {
-        let (run, dir) = (&cell.run, &cell.run.config.training.output_dir);
+        let (run, dir) = (&cell.run, cell.run.output_dir());
         let began = process::process_age();
         let mut hearing = Hearing {
             progress: self.progress,
@@ -299,7 +299,7 @@ fn nothing_in_the_way(grid: &Grid) -> Result<()> {
         for arm in 0..grid.arms.len() {
             for cell in grid.cells(task, arm)? {
                 if let Standing::Other = kept::standing(&cell.run)? {
-                    others.push(cell.run.config.training.output_dir);
+                    others.push(cell.run.output_dir().to_owned());
                 }
             }
         }

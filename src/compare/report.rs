@@ -295,7 +295,7 @@ impl Report {
         };
         let (bitfit, full) = (first_of("bitfit"), first_of("full"));
         let about = [bitfit, full.filter(|_| bitfit.is_some())];
-        let best = |ran: &Ran| ran.cell.run.config.training.load_best_model_at_end;
+        let best = |ran: &Ran| ran.cell.run.training().load_best_model_at_end;
         Ok(Self {
             title: grid.title.clone(),
             version: env!("CARGO_PKG_VERSION"),
@@ -448,9 +448,7 @@ fn same(a: &Option<String>, b: &Option<String>) -> bool {
 fn curve(runs: &[Ran]) -> Result<Vec<CurvePoint>> {
     let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for ran in runs {
-        for Evaluated { step, metrics, .. } in
-            RunDir::evaluations(&ran.cell.run.config.training.output_dir)?
-        {
+        for Evaluated { step, metrics, .. } in RunDir::evaluations(ran.cell.run.output_dir())? {
             let value = metrics.get(ran.cell.run.metric.name());
             by_step.entry(step).or_default().extend(value);
         }

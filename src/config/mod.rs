@@ -1,15 +1,26 @@
 //! The run's configuration: [`RunConfig`] as written in TOML, and [`Run`] after checks and
 //! defaults.
 
+mod check;
+mod device;
+mod origin;
 mod read;
 mod reference;
 mod resolve;
 mod sections;
 
+pub use device::DeviceName;
 pub use read::{plain, read_toml, start_of_paths, with_suggestion};
 pub use reference::{page, schema, schema_of};
-pub use resolve::{Run, device};
+pub use resolve::Run;
 pub use sections::{
     Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,
     Metric, ModelSection, RunConfig, TrainingSection,
 };
+
+use crate::error::{Error, Result};
+
+/// The values of a section, by key.
+fn values(section: &impl serde::Serialize) -> Result<toml::Table> {
+    toml::Table::try_from(section).map_err(Error::bug)
+}

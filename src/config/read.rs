@@ -1,6 +1,6 @@
 //! Reads a [`RunConfig`] from a TOML file and overrides.
 
-use super::RunConfig;
+use super::{RunConfig, reference};
 use crate::error::{Error, Result};
 use crate::{data, files, hub};
 use std::path::{Path, PathBuf};
@@ -115,7 +115,13 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
         };
         Error::Toml { path: path.to_owned(), message }
     })?;
-    toml::from_str(&text).map_err(|e| toml_error(path, &e))
+    let table = toml::Deserializer::parse(&text).map_err(|e| toml_error(path, "", &e))?;
+    serde_path_to_error::deserialize(table).map_err(|e| {
+        let key = e.path().to_string();
+        let mut error = e.into_inner();
+        error.set_input(Some(&text));
+        toml_error(path, &key, &error)
+    })
 }
 
 /// The directory that relative paths in the file `path` start from.
@@ -155,13 +161,18 @@ pub fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// The error with its line and column in the file; for an unknown key, also with the nearest known
-/// one.
-fn toml_error(path: &Path, error: &toml::de::Error) -> Error {
+/// The error with its line and column in the file, and with its key, or the section of an unknown
+/// key. For an unknown key, it also names the nearest known one.
+fn toml_error(path: &Path, key: &str, error: &toml::de::Error) -> Error {
     let text = error.to_string();
     let message = error.message();
+    let shown = match key {
+        "" | "." => with_suggestion(message),
+        key => format!("{key}: {}", with_suggestion(message)),
+    };
     // `to_string` gives the position, the line itself, and the message last.
-    let message = text.trim_end().replace(message, &with_suggestion(message));
+    let place = text.trim_end().strip_suffix(message.trim_end()).unwrap_or_default();
+    let message = format!("{place}{shown}");
     Error::Toml { path: path.to_owned(), message }
 }
 
@@ -210,11 +221,7 @@ fn override_key(table: &toml::Table, text: &str) -> Result<(toml::Table, RunConf
     let bare = || with(Some(toml::Value::String(written.trim().to_owned())));
     // An empty value restores the key's default. An unknown key is still an error.
     if written.trim().is_empty() {
-        let unknown = |error: &Error| error.to_string().contains(": unknown field ");
-        return match bare() {
-            Err(error) if unknown(&error) => Err(error),
-            _ => with(None),
-        };
+        return if reference::is_key(section, name) { with(None) } else { bare() };
     }
     let parsed = toml::from_str::<toml::Table>(&format!("value = {written}"));
     match parsed.ok().and_then(|mut parsed| parsed.remove("value")) {

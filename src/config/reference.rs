@@ -12,6 +12,13 @@ pub fn schema() -> Value {
     schema_of::<RunConfig>("The configuration of a bitfit run")
 }
 
+/// Whether a configuration has the key `name` in `section`.
+pub fn is_key(section: &str, name: &str) -> bool {
+    let schema = schema();
+    let keys = schema.pointer("/properties").and_then(|sections| sections.get(section));
+    keys.and_then(|section| section.get("properties")?.get(name)).is_some()
+}
+
 /// The JSON schema, titled `title`, of a TOML file that is read as a `T`. It is draft 7, the draft
 /// that TOML editors support.
 pub fn schema_of<T: JsonSchema>(title: &str) -> Value {

@@ -1,8 +1,12 @@
 //! Every key of a configuration file, with its default: the paper's settings, under Hugging Face's
 //! names.
 
+use super::DeviceName;
+use crate::bounds::{
+    Count, Fraction, Integer, Names, NonEmpty, NonNegative, Positive, Probability, ReductionFactor,
+};
 use crate::data::{BatchSize, MIN_LENGTH};
-use crate::methods::{AdapterPlacement, LoraBias};
+use crate::methods::{AdapterPlacement, LoraBias, Rank};
 use crate::models::{TaskType, Term};
 use crate::nn::{NonLinearity, Precision};
 use crate::optim::LrSchedule;
@@ -10,6 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// A number of tokens that a text can be cut to.
+pub type Length = Integer<{ MIN_LENGTH as u64 }>;
 
 /// A configuration file, as written. Every key has a default, except three paths that only the user
 /// knows.
@@ -50,29 +57,24 @@ pub struct ModelSection {
     /// Number of classes. Without `label_names`, the labels are then 0 to `num_labels` - 1; by
     /// default the number of labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 1, "maximum" = 10_000))]
-    pub num_labels: Option<usize>,
+    pub num_labels: Option<Integer<1, 10_000>>,
     /// Class names, in the order of the class numbers. Labels in a file may then be these names or,
     /// if no name is a number, class numbers. Names such as `NA` are allowed, and a list of 0 and 1
     /// holds a flag for each name; by default the labels in the data, sorted, or in the order that
     /// a Parquet file of the Hub declares.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
-    pub label_names: Option<Vec<String>>,
+    pub label_names: Option<Names>,
     /// Dropout probability after the embeddings and before each residual connection; by default the
     /// base's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub hidden_dropout_prob: Option<f64>,
+    pub hidden_dropout_prob: Option<Probability>,
     /// Dropout probability of the attention probabilities; by default the base's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub attention_probs_dropout_prob: Option<f64>,
+    pub attention_probs_dropout_prob: Option<Probability>,
     /// Dropout probability before the head; by default the base's, or `hidden_dropout_prob` if the
     /// base has none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub classifier_dropout: Option<f64>,
+    pub classifier_dropout: Option<Probability>,
 }
 
 /// The names of the fine-tuning methods.
@@ -103,16 +105,13 @@ pub struct MethodSection {
     pub name: MethodName,
     /// LoRA's rank; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 1, "maximum" = 4096))]
-    pub r: Option<i64>,
+    pub r: Option<Rank>,
     /// Scale of LoRA's update, which is multiplied by `lora_alpha / r`; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub lora_alpha: Option<f64>,
+    pub lora_alpha: Option<Positive>,
     /// Dropout probability of the input of LoRA's matrices; by default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub lora_dropout: Option<f64>,
+    pub lora_dropout: Option<Probability>,
     /// Dense layers that LoRA adapts, by their full names or last parts; by default query and
     /// value.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,8 +124,7 @@ pub struct MethodSection {
     pub config: Option<AdapterPlacement>,
     /// Hidden size divided by the adapter's bottleneck size; by default 16.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0.0625))]
-    pub reduction_factor: Option<f64>,
+    pub reduction_factor: Option<ReductionFactor>,
     /// Activation between an adapter's two dense layers; by default `"relu"` for `"pfeiffer"`,
     /// `"swish"` for `"houlsby"`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,24 +144,19 @@ pub struct BitfitSection {
     /// Learning rate of the encoder's biases, if it differs from the head's; by default
     /// `training.learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub bias_learning_rate: Option<f64>,
+    pub bias_learning_rate: Option<Positive>,
     /// Learning rate of the attention's biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub attention_learning_rate: Option<f64>,
+    pub attention_learning_rate: Option<Positive>,
     /// Learning rate of the feedforward's biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub feedforward_learning_rate: Option<f64>,
+    pub feedforward_learning_rate: Option<Positive>,
     /// Learning rate of the LayerNorms' biases; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub layer_norm_learning_rate: Option<f64>,
+    pub layer_norm_learning_rate: Option<Positive>,
     /// Learning rate of the pooler's bias; by default `bias_learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub other_learning_rate: Option<f64>,
+    pub other_learning_rate: Option<Positive>,
     /// Whether the attention's biases train: query, key, value and output.
     pub train_attention_bias: bool,
     /// Whether the feedforward's biases train: both dense layers.
@@ -228,12 +221,10 @@ pub struct DataSection {
     pub eval_fraction: f64,
     /// Number of training rows to use, drawn so that classes keep their shares; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 1))]
-    pub train_samples: Option<usize>,
+    pub train_samples: Option<Count>,
     /// Number of evaluation rows to use, drawn so that classes keep their shares; by default all.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 1))]
-    pub eval_samples: Option<usize>,
+    pub eval_samples: Option<Count>,
     /// Seed for drawing rows and for the split. A number keeps the rows the same when
     /// `training.seed` changes; by default `training.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -259,19 +250,16 @@ pub struct DataSection {
     /// Text between the labels of a row (`multi_label`). In JSON and Parquet the labels may be a
     /// list instead.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minLength" = 1))]
-    pub label_separator: Option<String>,
+    pub label_separator: Option<NonEmpty>,
     /// Columns of 0 or 1, one for each label and named by it (`multi_label`); used instead of
     /// `label_column`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minItems" = 1, "uniqueItems" = true))]
-    pub label_columns: Option<Vec<String>>,
+    pub label_columns: Option<Names>,
     /// Whether the rows are shuffled anew for each epoch.
     pub shuffle: bool,
     /// Number of tokens to which a text is truncated, special tokens included; at most the number
     /// of the base's positions.
-    #[schemars(extend("minimum" = MIN_LENGTH))]
-    pub max_length: usize,
+    pub max_length: Length,
 }
 
 /// When to evaluate or save.
@@ -377,44 +365,36 @@ pub struct TrainingSection {
     /// The run directory.
     pub output_dir: PathBuf,
     /// Passes over the training rows.
-    #[schemars(extend("minimum" = 1))]
-    pub num_train_epochs: u64,
+    pub num_train_epochs: Count,
     /// Number of steps of the run; a positive number replaces `num_train_epochs`.
     pub max_steps: i64,
     /// Rows in a training batch.
-    #[schemars(extend("minimum" = 1))]
-    pub per_device_train_batch_size: usize,
+    pub per_device_train_batch_size: Count,
     /// Token budget of a batch, in place of `per_device_train_batch_size`: a batch takes rows in
     /// the epoch's order as long as their tokens fit. Steps then cost about the same whatever the
     /// lengths of the texts. At least `data.max_length`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = MIN_LENGTH))]
-    pub max_tokens_per_batch: Option<usize>,
+    pub max_tokens_per_batch: Option<Length>,
     /// Number of batches whose gradients are summed for one step: the result of one large batch,
     /// with less memory. The last step of an epoch takes the rows that remain, and averages over
     /// those.
-    #[schemars(extend("minimum" = 1))]
-    pub gradient_accumulation_steps: usize,
+    pub gradient_accumulation_steps: Count,
     /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all.
-    #[schemars(extend("minimum" = 1))]
-    pub per_device_eval_batch_size: usize,
+    pub per_device_eval_batch_size: Count,
     /// AdamW's learning rate; by default the method's: 1e-3 for BitFit, the head and the
     /// LayerNorms, 5e-5 for full, 5e-4 for LoRA, 1e-4 for adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub learning_rate: Option<f64>,
+    pub learning_rate: Option<Positive>,
     /// How the learning rate changes after the warm-up.
     pub lr_scheduler_type: LrSchedule,
     /// Number of warm-up steps, in which the learning rate rises from zero; with 0, `warmup_ratio`
     /// applies.
     pub warmup_steps: u64,
     /// Share of all steps that are warm-up steps, if `warmup_steps` is 0.
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub warmup_ratio: f64,
+    pub warmup_ratio: Fraction,
     /// Share of each target that is spread over all classes, in a classification. Evaluations
     /// measure the loss without smoothing.
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub label_smoothing_factor: f64,
+    pub label_smoothing_factor: Fraction,
     /// Weight of each class in the training loss: `"balanced"`, a list by class number, or a table
     /// by label. With several labels, a weight multiplies the loss of having the label.
     /// `"balanced"` is rows / (classes x rows of the class), with several labels rows without the
@@ -423,39 +403,30 @@ pub struct TrainingSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
     /// AdamW's weight decay.
-    #[schemars(extend("minimum" = 0))]
-    pub weight_decay: f64,
+    pub weight_decay: NonNegative,
     /// AdamW's beta 1.
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub adam_beta1: f64,
+    pub adam_beta1: Fraction,
     /// AdamW's beta 2.
-    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
-    pub adam_beta2: f64,
+    pub adam_beta2: Fraction,
     /// AdamW's epsilon.
-    #[schemars(extend("exclusiveMinimum" = 0))]
-    pub adam_epsilon: f64,
+    pub adam_epsilon: Positive,
     /// Norm to which the gradient is clipped; 0 turns clipping off.
-    #[schemars(extend("minimum" = 0))]
-    pub max_grad_norm: f64,
+    pub max_grad_norm: NonNegative,
     /// Seed of new parameters, the order of the rows and dropout, and, without `data.seed`, of
     /// drawn rows and the split.
     pub seed: u64,
     /// When to evaluate; a run always ends with an evaluation.
     pub eval_strategy: Interval,
     /// Steps between evaluations.
-    #[schemars(extend("minimum" = 1))]
-    pub eval_steps: u64,
+    pub eval_steps: Count,
     /// When to save the state of the run under `checkpoints/`.
     pub save_strategy: Interval,
     /// Steps between saves.
-    #[schemars(extend("minimum" = 1))]
-    pub save_steps: u64,
+    pub save_steps: Count,
     /// Number of checkpoints to keep: the newest.
-    #[schemars(extend("minimum" = 1))]
-    pub save_total_limit: usize,
+    pub save_total_limit: Count,
     /// Steps between lines of the log.
-    #[schemars(extend("minimum" = 1))]
-    pub logging_steps: u64,
+    pub logging_steps: Count,
     /// Whether `delta.safetensors` holds the best evaluated state, instead of the last.
     pub load_best_model_at_end: bool,
     /// Metric that decides which state is best; docs/formats.md lists each task's metrics; by
@@ -469,12 +440,10 @@ pub struct TrainingSection {
     /// Number of evaluations in a row without improvement after which the run ends; by default
     /// never.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 1))]
-    pub early_stopping_patience: Option<u64>,
+    pub early_stopping_patience: Option<Count>,
     /// Improvement of the metric that an evaluation must exceed to count for
     /// `early_stopping_patience`.
-    #[schemars(extend("minimum" = 0))]
-    pub early_stopping_threshold: f64,
+    pub early_stopping_threshold: NonNegative,
     /// Whether to keep only each layer's input in the forward pass, and to recompute the rest in
     /// the backward pass: less memory, more time.
     pub gradient_checkpointing: bool,
@@ -487,8 +456,7 @@ pub struct TrainingSection {
     /// `output_dir`, in MiB.
     pub cache_disk_mib: u64,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`.
-    #[schemars(extend("pattern" = "^(auto|cpu|cuda(:[0-9]+)?)$"))]
-    pub device: String,
+    pub device: DeviceName,
     /// Data type of matrix products with frozen weights. Parameters that train are fp32 in any
     /// case.
     pub precision: Precision,
@@ -500,8 +468,8 @@ pub struct TrainingSection {
 impl TrainingSection {
     /// The size of a training batch: in tokens if `max_tokens_per_batch` is set, otherwise in rows.
     pub fn batch_size(&self) -> BatchSize {
-        let rows = BatchSize::Rows(self.per_device_train_batch_size);
-        self.max_tokens_per_batch.map_or(rows, BatchSize::Tokens)
+        let rows = BatchSize::Rows(self.per_device_train_batch_size.size());
+        self.max_tokens_per_batch.map_or(rows, |most| BatchSize::Tokens(most.size()))
     }
 }
 
@@ -570,7 +538,7 @@ impl Default for DataSection {
             label_separator: None,
             label_columns: None,
             shuffle: true,
-            max_length: 128,
+            max_length: const { Length::constant(128) },
         }
     }
 }
@@ -579,40 +547,40 @@ impl Default for TrainingSection {
     fn default() -> Self {
         Self {
             output_dir: PathBuf::new(),
-            num_train_epochs: 3,
+            num_train_epochs: const { Count::constant(3) },
             max_steps: -1,
-            per_device_train_batch_size: 16,
+            per_device_train_batch_size: const { Count::constant(16) },
             max_tokens_per_batch: None,
-            gradient_accumulation_steps: 1,
-            per_device_eval_batch_size: 32,
+            gradient_accumulation_steps: const { Count::constant(1) },
+            per_device_eval_batch_size: const { Count::constant(32) },
             learning_rate: None,
             lr_scheduler_type: LrSchedule::Constant,
             warmup_steps: 0,
-            warmup_ratio: 0.0,
-            label_smoothing_factor: 0.0,
+            warmup_ratio: const { Fraction::constant(0.0) },
+            label_smoothing_factor: const { Fraction::constant(0.0) },
             class_weights: None,
-            weight_decay: 0.0,
-            adam_beta1: 0.9,
-            adam_beta2: 0.999,
-            adam_epsilon: 1e-8,
-            max_grad_norm: 1.0,
+            weight_decay: const { NonNegative::constant(0.0) },
+            adam_beta1: const { Fraction::constant(0.9) },
+            adam_beta2: const { Fraction::constant(0.999) },
+            adam_epsilon: const { Positive::constant(1e-8) },
+            max_grad_norm: const { NonNegative::constant(1.0) },
             seed: 42,
             eval_strategy: Interval::Steps,
-            eval_steps: 100,
+            eval_steps: const { Count::constant(100) },
             save_strategy: Interval::Steps,
-            save_steps: 100,
-            save_total_limit: 2,
-            logging_steps: 50,
+            save_steps: const { Count::constant(100) },
+            save_total_limit: const { Count::constant(2) },
+            logging_steps: const { Count::constant(50) },
             load_best_model_at_end: true,
             metric_for_best_model: None,
             greater_is_better: None,
             early_stopping_patience: None,
-            early_stopping_threshold: 0.0,
+            early_stopping_threshold: const { NonNegative::constant(0.0) },
             gradient_checkpointing: false,
             cache_frozen_layers: false,
             cache_memory_mib: 1024,
             cache_disk_mib: 4096,
-            device: "auto".into(),
+            device: DeviceName::Auto,
             precision: Precision::Fp32,
             tf32: false,
         }

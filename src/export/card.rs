@@ -1,7 +1,7 @@
 //! The model card: `README.md` beside what is exported, with the front matter that the Hub reads.
 
 use super::format::Format;
-use crate::config::{Run, RunConfig};
+use crate::config::{DataSection, Run, RunConfig};
 use crate::delta::Delta;
 use crate::error::Result;
 use crate::escape::{code, markdown, quoted};
@@ -105,7 +105,7 @@ impl Card<'_> {
             "---\nlibrary_name: {library}\nbase_model: {base}\nbase_model_relation: {relation}\npipeline_tag: text-classification\n\
              tags:\n- {method}\n- text-classification\n- {kind}\n"
         );
-        let data = self.run.map(|run| data(&run.config));
+        let data = self.run.map(|run| data(run.data()));
         if let Some(Data { id: Some(id), .. }) = &data {
             let _ = write!(text, "datasets:\n- {}\n", quoted(id));
         }
@@ -230,7 +230,7 @@ impl Card<'_> {
         if text.is_empty() {
             return text;
         }
-        let on = self.run.map(|run| data(&run.config)).map_or(String::new(), |data| {
+        let on = self.run.map(|run| data(run.data())).map_or(String::new(), |data| {
             let split = data.split.map_or(String::new(), |split| format!(", {}", markdown(split)));
             format!("On {}{split}:\n\n", markdown(data.name))
         });
@@ -256,8 +256,7 @@ struct Data {
     split: Option<String>,
 }
 
-fn data(config: &RunConfig) -> Data {
-    let section = &config.data;
+fn data(section: &DataSection) -> Data {
     match &section.eval {
         Some(path) => Data {
             name: shown(path),
@@ -285,7 +284,7 @@ fn shown(path: &Path) -> String {
 
 /// The section on the training, with the keys that affect its result.
 fn how(run: &Run) -> String {
-    let (training, data) = (&run.config.training, &run.config.data);
+    let (training, data) = (run.training(), run.data());
     let mut rows = vec![
         ("training data", shown(&data.train)),
         ("max_length", data.max_length.to_string()),
@@ -309,7 +308,7 @@ fn how(run: &Run) -> String {
                 "AdamW, betas {} and {}, epsilon {:e}, weight decay {}",
                 training.adam_beta1,
                 training.adam_beta2,
-                training.adam_epsilon,
+                training.adam_epsilon.get(),
                 training.weight_decay
             ),
         ),

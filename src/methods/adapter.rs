@@ -2,6 +2,7 @@
 //! the new head.
 
 use super::Wrong;
+use crate::bounds::ReductionFactor;
 use crate::error::Result;
 use crate::freeze::Parameter;
 use crate::nn::{AdapterShape, NonLinearity};
@@ -59,11 +60,8 @@ impl AdapterConfig {
     }
 
     pub(super) fn check(&self) -> std::result::Result<(), Wrong> {
-        let factor = self.reduction_factor;
-        if factor >= 1.0 / 16.0 && factor.is_finite() {
-            return Ok(());
-        }
-        Err(("method.reduction_factor", factor.to_string(), "a number from 0.0625 on"))
+        let factor = ReductionFactor::try_from(self.reduction_factor);
+        factor.map(drop).map_err(|e| ("method.reduction_factor", e))
     }
 
     pub(super) fn place(&self, model: &mut TaskModel) -> Result<()> {

@@ -2,6 +2,7 @@
 //! with the new head. With `bias = "all"`, BitFit's biases train too.
 
 use super::Wrong;
+use crate::bounds::{Integer, OutOfBounds, Positive, Probability};
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Group, Parameter, Switches};
 use crate::models::Architecture;
@@ -56,24 +57,19 @@ impl Default for LoraConfig {
     }
 }
 
-/// Maximum rank.
-const MOST: i64 = 4096;
+/// A rank of LoRA.
+pub type Rank = Integer<1, 4096>;
 
 impl LoraConfig {
     pub(super) fn check(&self) -> std::result::Result<(), Wrong> {
         let Self { r, lora_alpha, lora_dropout, target_modules, bias: _ } = self;
-        if !(1..=MOST).contains(r) {
-            return Err(("method.r", r.to_string(), "1 to 4096"));
-        }
-        if !(*lora_alpha > 0.0 && lora_alpha.is_finite()) {
-            return Err(("method.lora_alpha", lora_alpha.to_string(), "a positive number"));
-        }
-        if !(0.0..1.0).contains(lora_dropout) {
-            return Err(("method.lora_dropout", lora_dropout.to_string(), "a probability below 1"));
-        }
+        Rank::try_from(*r).map_err(|e| ("method.r", e))?;
+        Positive::try_from(*lora_alpha).map_err(|e| ("method.lora_alpha", e))?;
+        Probability::try_from(*lora_dropout).map_err(|e| ("method.lora_dropout", e))?;
         if target_modules.iter().any(String::is_empty) {
             let expected = "names of dense layers, such as [\"query\", \"value\"]";
-            return Err(("method.target_modules", format!("{target_modules:?}"), expected));
+            let found = format!("{target_modules:?}");
+            return Err(("method.target_modules", OutOfBounds::new(found, expected)));
         }
         Ok(())
     }

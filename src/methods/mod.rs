@@ -9,8 +9,9 @@ mod layer_norm;
 mod lora;
 
 pub use adapter::{AdapterConfig, AdapterPlacement};
-pub use lora::{LoraBias, LoraConfig, modules as lora_modules};
+pub use lora::{LoraBias, LoraConfig, Rank, modules as lora_modules};
 
+use crate::bounds::OutOfBounds;
 use crate::error::{Error, Result};
 use crate::freeze::{FreezePlan, Parameter, Switches};
 use crate::models::Architecture;
@@ -38,8 +39,8 @@ pub enum Method {
     LayerNorm,
 }
 
-/// A setting with a value that is not allowed: its key, what was found, and what was expected.
-pub type Wrong = (&'static str, String, &'static str);
+/// A setting with a value that is not allowed: its key, and what was found and expected.
+pub type Wrong = (&'static str, OutOfBounds);
 
 impl Method {
     /// The method's name in configurations and output.

@@ -1,5 +1,6 @@
 //! The data of a run: its rows as written, and the same rows as token ids.
 
+use crate::bounds::Count;
 use crate::config::Run;
 use crate::data::{
     self, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer, examples,
@@ -57,12 +58,12 @@ impl RunData {
 
     /// Returns the sampler, which decides the rows of each step.
     pub fn sampler(&self, run: &Run) -> Sampler {
-        let training = &run.config.training;
+        let training = run.training();
         Sampler {
             lengths: self.lengths(),
             seed: training.seed,
-            shuffle: run.config.data.shuffle,
-            step: training.batch_size().times(training.gradient_accumulation_steps),
+            shuffle: run.data().shuffle,
+            step: training.batch_size().times(training.gradient_accumulation_steps.size()),
         }
     }
 
@@ -99,7 +100,7 @@ impl RawRows {
     /// Reads the data and finds the classes. Splits off an evaluation set if none is configured,
     /// and draws the configured numbers of samples.
     pub fn read(run: &Run, columns: &Columns, sources: &Sources) -> Result<Self> {
-        let (section, task) = (&run.config.data, run.config.model.task_type);
+        let (section, task) = (run.data(), run.model().task_type);
         let table = data::read_all(&sources.train.files, columns)?;
         let labels = run.label_names().map_or_else(
             || Labels::of(task, &section.train, &table, section.skip_bad_rows),
@@ -120,7 +121,7 @@ impl RawRows {
                 let eval = pick(&train, &take);
                 train = pick(&train, &keep);
                 if eval.is_empty() || train.is_empty() {
-                    let problem = "too few rows to split an evaluation set off; expected two or more of a class, or data.eval";
+                    let problem = "too few rows to split off an evaluation set; expected two or more rows of a class, or data.eval";
                     return Err(Error::data(&section.train, None, problem));
                 }
                 eval
@@ -141,7 +142,7 @@ impl RawRows {
         declared: bool,
         progress: &mut Progress<'_>,
     ) -> Result<Vec<Row>> {
-        let (section, task) = (&run.config.data, run.config.model.task_type);
+        let (section, task) = (run.data(), run.model().task_type);
         let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
             return Ok(Self::read(run, columns, &Sources::find(run, progress)?)?.eval);
         };
@@ -157,7 +158,7 @@ impl RawRows {
     /// Tokenizes the rows with the tokenizer in `dir`. Errs if all training rows have one class.
     fn encode(self, run: &Run, dir: &Path) -> Result<RunData> {
         let tokenizer = Tokenizer::read(dir)?;
-        let (task, length) = (run.config.model.task_type, run.config.data.max_length);
+        let (task, length) = (run.model().task_type, run.data().max_length.size());
         let encode = |rows| examples(&tokenizer, rows, task, &self.labels, length);
         let (train, eval) = (encode(&self.train)?, encode(&self.eval)?);
         if let Some(Target::Class(first)) = train.first().map(|e| &e.target)
@@ -166,7 +167,7 @@ impl RawRows {
             let only = self.labels.names.get(*first).map(String::as_str);
             let only = data::listed(only.into_iter());
             let problem = format!("one class only, {only}; a classifier needs rows of two or more");
-            return Err(Error::data(&run.config.data.train, None, problem));
+            return Err(Error::data(&run.data().train, None, problem));
         }
         let fingerprint = fingerprint(&train, &eval);
         let places = self.train.into_iter().map(|row| row.place).collect();
@@ -208,7 +209,7 @@ fn settle(
     rows: &mut Vec<Row>,
 ) -> Result<()> {
     let (reading, before) = (labels.reading(task, rows), rows.len());
-    if !run.config.data.skip_bad_rows {
+    if !run.data().skip_bad_rows {
         return rows.iter_mut().try_for_each(|row| reading.settle(row));
     }
     let mut first = None;
@@ -222,12 +223,16 @@ fn settle(
     if let Some(error) = first {
         let skipped = before - rows.len();
         tracing::warn!(
-            "{}: {skipped} rows left out for their labels (data.skip_bad_rows), such as {error}",
+            "{}: {skipped} rows left out because of their labels (data.skip_bad_rows); the first: {error}",
             path.display()
         );
     }
     if rows.is_empty() {
-        return Err(Error::data(path, None, "no rows without something wrong in them"));
+        return Err(Error::data(
+            path,
+            None,
+            "every row has an error; expected at least one row without",
+        ));
     }
     Ok(())
 }
@@ -238,13 +243,16 @@ fn draw(
     run: &Run,
     key: &str,
     rows: &mut Vec<Row>,
-    samples: Option<usize>,
+    samples: Option<Count>,
     task: TaskType,
     labels: &Labels,
 ) -> Result<()> {
-    let Some(samples) = samples else { return Ok(()) };
+    let Some(samples) = samples.map(Count::size) else { return Ok(()) };
     if samples > rows.len() {
-        tracing::warn!("data.{key}: {samples} asked for, and all {} rows taken", rows.len());
+        tracing::warn!(
+            "data.{key} = {samples}, but there are only {} rows; all of them are used",
+            rows.len()
+        );
         return Ok(());
     }
     *rows = pick(rows, &data::draw(&classes(task, labels, rows)?, samples, run.data_seed()));

@@ -112,7 +112,8 @@ impl Manifest {
         let path = output_dir.join(FILE);
         let before = files::read(&path).ok().and_then(|bytes| {
             let read = serde_json::from_slice::<Self>(&bytes);
-            read.map_err(|e| tracing::warn!("{}: {e}; it begins anew", path.display())).ok()
+            read.map_err(|e| tracing::warn!("{}: {e}; a new manifest replaces it", path.display()))
+                .ok()
         });
         let mut processes = before.map(|before| before.processes).unwrap_or_default();
         processes.push(Process::this(plan, state.step, began));

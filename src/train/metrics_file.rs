@@ -30,7 +30,7 @@ pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
     let there = file.size()?;
     if there < bytes {
         tracing::warn!(
-            "{}: {there} of {bytes} bytes are left; it goes on from there",
+            "{}: found {there} bytes, expected {bytes} or more; new records are appended",
             path.display()
         );
         return Ok(());

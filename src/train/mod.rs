@@ -71,24 +71,12 @@ pub fn train_since(
 ) -> Result<Summary> {
     output::check(run, start)?;
     let run = &output::pinned(run, start)?;
-    let sources = Sources::find(run, &mut |file, done, total| {
-        listener.on_event(&Event::Downloading { file, done, total })?;
-        if stop.load(Ordering::SeqCst) {
-            let kept = "what was downloaded is kept, and the next run goes on from it";
-            return Err(Error::Interrupted(kept.into()));
-        }
-        Ok(())
-    })?;
-    listener.on_event(&Event::Reading)?;
-    let plan = ModelPlan::read(run, &sources)?;
-    if stop.load(Ordering::SeqCst) {
-        return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
-    }
-    let output_dir = &run.config.training.output_dir;
+    let plan = read(run, listener, stop)?;
+    let output_dir = run.output_dir();
     let mut session = Session::start(run, plan)?;
     let _ours_alone = output::claim(run, &session.plan, start)?;
     let sampler = session.plan.data.sampler(run);
-    let policy = Policy::new(&run.config.training, &sampler);
+    let policy = Policy::new(run.training(), &sampler);
     let mut progress = RunProgress::new(&session.plan, &policy, began);
     let newest = if start == Start::Resume { Checkpoint::newest(output_dir)? } else { None };
     if let Some((path, checkpoint)) = &newest {
@@ -110,13 +98,13 @@ pub fn train_since(
         listener.on_event(&Event::Resumed { checkpoint: path, step, evaluation_due, total })?;
     }
     let order = Order { sampler, epoch: None, order: vec![], starts: vec![] };
-    let mut elsewhere = run.clone();
+    let elsewhere;
     let whole = true;
     let mut training = Training { run, policy, order, session, progress, listener, stop, whole };
     let ended = match training.finish() {
         Err(Error::Moved { dir, now }) => {
             if let Some(place) = &now {
-                elsewhere.config.training.output_dir.clone_from(place);
+                elsewhere = run.clone().with_output_dir(place.clone());
                 training.run = &elsewhere;
             }
             Err(training.end_moved(dir, now))
@@ -129,12 +117,30 @@ pub fn train_since(
         Err(_) => "failed",
     };
     // The error that ended the run is reported before an error of writing the manifest.
-    let output_dir = &training.run.config.training.output_dir;
+    let output_dir = training.run.output_dir();
     let noted = manifest.end(output_dir, training.progress.state.step, outcome);
     ended.and_then(|summary| noted.map(|()| summary))
 }
 
-/// A prepared run and the state of its loop.
+/// Finds and reads the base and the data of `run`, and plans the model.
+fn read(run: &Run, listener: &mut dyn Listener, stop: &AtomicBool) -> Result<ModelPlan> {
+    let sources = Sources::find(run, &mut |file, done, total| {
+        listener.on_event(&Event::Downloading { file, done, total })?;
+        if stop.load(Ordering::SeqCst) {
+            let kept = "the downloaded part is kept, and the next run continues from it";
+            return Err(Error::Interrupted(kept.into()));
+        }
+        Ok(())
+    })?;
+    listener.on_event(&Event::Reading)?;
+    let plan = ModelPlan::read(run, &sources)?;
+    if stop.load(Ordering::SeqCst) {
+        return Err(Error::Interrupted("no step was taken, and nothing was changed".into()));
+    }
+    Ok(plan)
+}
+
+/// A session and the state of its loop.
 struct Training<'a> {
     run: &'a Run,
     policy: Policy,
@@ -151,7 +157,7 @@ impl Training<'_> {
     /// Takes the steps and writes `summary.json`. Saves the state of a run that is interrupted or
     /// diverges.
     fn finish(&mut self) -> Result<Summary> {
-        let training = &self.run.config.training;
+        let training = self.run.training();
         let output_dir = &training.output_dir;
         let ended = self.take_steps();
         let interrupted = matches!(ended, Err(Error::Interrupted(_)));
@@ -186,11 +192,11 @@ impl Training<'_> {
             _ if summary.steps == 0 => "no step was taken, and nothing was saved".into(),
             Some(best) if !last_asked => {
                 format!(
-                    "the same command with --resume goes on after step {step}; {delta} holds the best so far, of step {best}"
+                    "the same command with --resume continues after step {step}; {delta} holds the best state so far, of step {best}"
                 )
             }
             _ => format!(
-                "the same command with --resume goes on after step {step}; {delta} holds what was trained until then"
+                "the same command with --resume continues after step {step}; {delta} holds the state after that step"
             ),
         }))
     }
@@ -199,7 +205,7 @@ impl Training<'_> {
     /// state first, if `now` is known and the last step is finished.
     fn end_moved(&mut self, dir: PathBuf, now: Option<PathBuf>) -> Error {
         if now.is_none() {
-            let kept = "kept: what was in the directory, wherever it is".into();
+            let kept = "kept: the files in the moved directory".into();
             return Error::Ended { problem: Box::new(Error::Moved { dir, now }), kept };
         }
         if self.whole
@@ -216,7 +222,7 @@ impl Training<'_> {
         if matches!(problem, Error::Moved { .. }) && lock::check(&self.run.delta_path()).is_err() {
             return problem;
         }
-        let newest = checkpoint::steps(&self.run.config.training.output_dir);
+        let newest = checkpoint::steps(self.run.output_dir());
         let mut kept = match newest.ok().and_then(|mut steps| steps.pop()) {
             Some((step, path)) => {
                 let again = match &problem {
@@ -225,25 +231,25 @@ impl Training<'_> {
                         "another run can start from its delta.safetensors (model.init_delta)".into()
                     }
                     Error::Moved { now: Some(now), .. } => format!(
-                        "the same command with --resume --set {} goes on from there",
+                        "the same command with --resume --set {} continues from there",
                         escape::shell(format!("training.output_dir={}", now.display()).as_ref())
                     ),
-                    _ => "the same command with --resume goes on from there".to_owned(),
+                    _ => "the same command with --resume continues from there".to_owned(),
                 };
                 format!("kept: {}, the state after step {step}; {again}", path.display())
             }
-            None => "kept: nothing, since no state had been saved yet".into(),
+            None => "kept: nothing, because no checkpoint was saved yet".into(),
         };
         if let Some((step, _)) = &self.progress.state.kept {
             let delta = self.run.delta_path();
-            kept += &format!(". {} holds the best so far, of step {step}", delta.display());
+            kept += &format!(". {} holds the best state so far, of step {step}", delta.display());
         }
         Error::Ended { problem: Box::new(problem), kept }
     }
 
     /// Takes the steps of the run, evaluating and saving on the way.
     fn take_steps(&mut self) -> Result<()> {
-        let training = &self.run.config.training;
+        let training = self.run.training();
         let mut stepper = Stepper {
             at_once: training.batch_size(),
             watch: Watch::on(self.session.plan.model.device()),
@@ -306,11 +312,11 @@ impl Training<'_> {
 
     /// Fills the cache of the frozen layers' output; `None` without `training.cache_frozen_layers`.
     fn cache(&mut self) -> Result<Option<Cache>> {
-        let training = &self.run.config.training;
+        let training = self.run.training();
         if !training.cache_frozen_layers {
             return Ok(None);
         }
-        let (batch, dir) = (training.per_device_eval_batch_size, &training.output_dir);
+        let (batch, dir) = (training.per_device_eval_batch_size.size(), &training.output_dir);
         let limits = (training.cache_memory_mib, training.cache_disk_mib);
         let mut on_progress = |done, total| {
             self.listener.on_event(&Event::Caching { done, total })?;
@@ -337,25 +343,25 @@ impl Training<'_> {
         let own = |_: &str, tensor: &Tensor| nothing_changed || !tensor.requires_grad();
         if let Some(name) = self.session.plan.model.not_finite(own)? {
             let file = self.session.plan.model.base.file.display();
-            let or = self.run.config.model.init_delta.as_ref().map(|_| " or model.init_delta");
+            let or = self.run.model().init_delta.as_ref().map(|_| " or model.init_delta");
             return Ok(format!(
-                "{name} holds NaN or infinity since before the first step, from {file}{}: another file is what helps",
+                "{name} contained NaN or infinity before the first step; it was read from {file}{}, so use another file",
                 or.unwrap_or_default()
             ));
         }
-        Ok(match (nothing_changed, &self.run.config.training.class_weights) {
+        Ok(match (nothing_changed, &self.run.training().class_weights) {
             (false, _) => "a lower training.learning_rate usually helps",
             (true, Some(_)) => {
-                "no step had changed anything before, so it is not the learning rate: smaller training.class_weights may help"
+                "no earlier step changed a parameter, so the learning rate is not the cause; smaller training.class_weights may help"
             }
-            (true, None) => "no step had changed anything before, so it is not the learning rate",
+            (true, None) => "no earlier step changed a parameter, so the learning rate is not the cause",
         }
         .into())
     }
 
     /// Evaluates and saves when the policy says so.
     fn evaluate_and_save(&mut self) -> Result<()> {
-        let (training, step) = (&self.run.config.training, self.progress.state.step);
+        let (training, step) = (self.run.training(), self.progress.state.step);
         if self.progress.state.evaluation_due {
             let before = self.progress.state.clone();
             self.evaluate_and_keep().inspect_err(|_| self.progress.state = before)?;
@@ -365,7 +371,7 @@ impl Training<'_> {
         if ends && step < self.policy.total {
             let (count, name) = (self.progress.state.without_gain, self.run.metric.name());
             tracing::info!(
-                "{count} evaluations in a row gained nothing in {name}: the run ends here"
+                "early stopping: {name} did not improve in the last {count} evaluations"
             );
         }
         if self.policy.after(step).save || (ends && training.save_strategy != Interval::No) {
@@ -378,7 +384,7 @@ impl Training<'_> {
     /// Evaluates. Writes `delta.safetensors` if this state is the best so far, or with
     /// `load_best_model_at_end = false`.
     fn evaluate_and_keep(&mut self) -> Result<()> {
-        let (run, training, plan) = (self.run, &self.run.config.training, &self.session.plan);
+        let (run, training, plan) = (self.run, self.run.training(), &self.session.plan);
         let (step, total) = (self.progress.state.step, plan.data.eval.len());
         let began = Instant::now();
         let mut on_progress = |done| {
@@ -392,7 +398,7 @@ impl Training<'_> {
             &plan.data.eval,
             plan.meta.task.task_type,
             &plan.data.labels,
-            training.per_device_eval_batch_size,
+            training.per_device_eval_batch_size.size(),
             &mut on_progress,
         )?
         .metrics;
@@ -403,7 +409,7 @@ impl Training<'_> {
         let key = run.metric.name();
         let value = *metrics.get(key).ok_or_else(|| Error::Bug(format!("no metric {key}")))?;
         let (state, greater) = (&mut self.progress.state, run.greater_is_better);
-        let least = training.early_stopping_threshold;
+        let least = training.early_stopping_threshold.get();
         let gained = policy::gained(value, state.best, greater, least);
         state.without_gain = if gained { 0 } else { state.without_gain + 1 };
         let better = policy::better(value, state.best, greater);

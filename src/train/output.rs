@@ -64,14 +64,14 @@ const FREE: [&str; 13] = [
 /// base's; it contains `model.init_delta`; it holds a run that `start` neither replaces nor
 /// resumes; it holds other files under a run's names.
 pub fn check(run: &Run, start: Start) -> Result<()> {
-    let (path, base) = (&run.config.training.output_dir, &run.config.model.model_name_or_path);
+    let (path, base) = (run.output_dir(), &run.model().model_name_or_path);
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if real(path) == real(base) {
         let expected = "another directory than the base, which is never written to";
         return Err(run.error("training.output_dir", &path.display(), expected));
     }
     if let Some(start) =
-        run.config.model.init_delta.as_ref().filter(|start| real(start).starts_with(real(path)))
+        run.model().init_delta.as_ref().filter(|start| real(start).starts_with(real(path)))
     {
         let expected = "another directory than the one that model.init_delta is in";
         return Err(run.error("training.output_dir", &start.display(), expected));
@@ -89,12 +89,12 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
     if !holds_run(path)? {
         let (there, key) = (there.join(", "), "--set training.output_dir=DIR");
         return Err(Error::Usage(format!(
-            "{shown} holds {there}, and not from a run; name another directory with {key}"
+            "{shown} holds {there}, which are not from a run; choose another directory with {key}"
         )));
     }
     if start == Start::Fresh {
         return Err(Error::Usage(format!(
-            "{shown} holds a run already; go on with it with --resume, replace it with --overwrite, or name another directory with --set training.output_dir=DIR"
+            "{shown} already holds a run; continue it with --resume, replace it with --overwrite, or choose another directory with --set training.output_dir=DIR"
         )));
     }
     Ok(())
@@ -126,26 +126,23 @@ fn as_it_was_run(path: &Path) -> Result<Option<RunConfig>> {
 /// Returns `run`, on a resume with the Hub revisions that the earlier run found. A revision is set
 /// only if `run` names none, and names the same model or data as the earlier run.
 pub fn pinned(run: &Run, start: Start) -> Result<Run> {
-    let mut run = run.clone();
+    let run = run.clone();
     if start != Start::Resume {
         return Ok(run);
     }
-    if let Some(before) = as_it_was_run(&run.config.training.output_dir)? {
-        let (model, data) = (&mut run.config.model, &mut run.config.data);
-        if model.model_name_or_path == before.model.model_name_or_path {
-            model.revision = model.revision.take().or(before.model.revision);
-        }
-        if data.train == before.data.train && data.eval == before.data.eval {
-            data.revision = data.revision.take().or(before.data.revision);
-        }
-    }
-    Ok(run)
+    let Some(RunConfig { model, data, .. }) = as_it_was_run(run.output_dir())? else {
+        return Ok(run);
+    };
+    let same_base = run.model().model_name_or_path == model.model_name_or_path;
+    let same_data = run.data().train == data.train && run.data().eval == data.eval;
+    let of_base = model.revision.filter(|_| same_base);
+    Ok(run.with_revisions(of_base, data.revision.filter(|_| same_data)))
 }
 
 /// Errs if the output directory holds a run of another configuration. The keys in `FREE` may
 /// differ.
 fn check_same(run: &Run, resolved: &RunConfig) -> Result<()> {
-    let path = &run.config.training.output_dir;
+    let path = run.output_dir();
     let Some(before) = as_it_was_run(path)? else { return Ok(()) };
     let (before, now) = (keys(&before)?, keys(resolved)?);
     let shown = |value: Option<&String>| value.map_or("its default", String::as_str).to_owned();
@@ -159,7 +156,7 @@ fn check_same(run: &Run, resolved: &RunConfig) -> Result<()> {
         return Ok(());
     }
     Err(Error::Usage(format!(
-        "{} holds a run of another configuration: {}; go on with the same, replace the run with --overwrite, or name another directory with --set training.output_dir=DIR",
+        "{} holds a run of another configuration: {}; continue with the same configuration, replace the run with --overwrite, or choose another directory with --set training.output_dir=DIR",
         path.display(),
         other.join("; ")
     )))
@@ -178,7 +175,7 @@ fn keys(config: &RunConfig) -> Result<BTreeMap<String, String>> {
 /// Creates and locks the run's directory, checks the directory again, and changes nothing else in
 /// it. The directory is this run's alone until the returned lock is dropped.
 pub fn claim(run: &Run, plan: &ModelPlan, start: Start) -> Result<Lock> {
-    let path = &run.config.training.output_dir;
+    let path = run.output_dir();
     let lock = files::claim_dir(path, "another run is writing to")?;
     // Another run may have written here since the first check.
     check(run, start)?;
@@ -191,7 +188,7 @@ pub fn claim(run: &Run, plan: &ModelPlan, start: Start) -> Result<Lock> {
 /// Begins the run in its directory, or resumes it: writes the configuration and the tokenizer's
 /// files. Unless the run is resumed, removes the files of an earlier run first.
 pub fn begin(run: &Run, plan: &ModelPlan, start: Start) -> Result<()> {
-    let path = &run.config.training.output_dir;
+    let path = run.output_dir();
     files::remove_unfinished(path);
     if start != Start::Resume {
         // `config.toml` marks a run, so it is replaced and never missing: a run that is killed here
@@ -201,7 +198,7 @@ pub fn begin(run: &Run, plan: &ModelPlan, start: Start) -> Result<()> {
     }
     let config = format!("{MARK} {}.\n{}", env!("CARGO_PKG_VERSION"), plan.resolved.to_toml()?);
     files::replace_with(&path.join(CONFIG), config.as_bytes())?;
-    checkpoint::prepare(path, run.config.training.save_total_limit)?;
+    checkpoint::prepare(path, run.training().save_total_limit.size())?;
     for (name, bytes) in plan.data.tokenizer.files()? {
         files::replace_with(&path.join(name), &bytes)?;
     }

@@ -63,7 +63,7 @@ impl ModelPlan {
     }
 
     fn new(run: &Run, sources: &Sources, mut base: Base, data: RunData) -> Result<Self> {
-        let (section, training) = (&run.config.model, &run.config.training);
+        let (section, training) = (run.model(), run.training());
         let (task_type, precision) = (section.task_type, training.precision.kind());
         let dropouts = run.dropouts(&base.info.config);
         let method = run.method.settled(base.info.config.architecture);
@@ -90,7 +90,7 @@ impl ModelPlan {
         check_cache(run, &freeze)?;
         model.set_precision(precision)?;
         native::allow_tf32(training.tf32)?;
-        let mut resolved = run.resolved(&data.labels.names, dropouts, &method);
+        let mut resolved = run.resolved(&data.labels.names, dropouts, &method)?;
         let weights = run.class_weights(&data.labels, &data.rows_by_label(), data.train.len())?;
         resolved.training.class_weights = weights.map(ClassWeights::List);
         sources.pin(&mut resolved);
@@ -140,7 +140,7 @@ fn base_biases(base: &Base, freeze: &FreezePlan) -> Result<BTreeMap<String, Tens
 
 /// Errs if `training.cache_frozen_layers` is set and the lowest layer is not frozen.
 fn check_cache(run: &Run, freeze: &FreezePlan) -> Result<()> {
-    if !run.config.training.cache_frozen_layers || freeze.frozen_layers() > 0 {
+    if !run.training().cache_frozen_layers || freeze.frozen_layers() > 0 {
         return Ok(());
     }
     let expected = "true where the lowest layers train nothing, as with bitfit.layers = \"4-\"; here something trains in layer 0 or below";
@@ -163,11 +163,11 @@ fn meta(
         base_config: model.config.beside_tensors(),
         tokenizer_fingerprint: data.tokenizer.fingerprint.clone(),
         task: Task {
-            task_type: run.config.model.task_type,
+            task_type: run.model().task_type,
             labels: data.labels.names.clone(),
             labels_declared: data.labels.declared,
-            pairs: Some(run.config.data.text_pair_column.is_some()),
-            max_length: run.config.data.max_length,
+            pairs: Some(run.data().text_pair_column.is_some()),
+            max_length: run.data().max_length.size(),
         },
         method,
         freeze_plan: freeze.trainable().map(|p| p.name.clone()).collect(),

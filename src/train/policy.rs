@@ -63,7 +63,9 @@ impl Policy {
                 let mut ends = vec![];
                 let mut end = 0;
                 // `max_steps` counts if it is set, else `num_train_epochs`.
-                while most.map_or((ends.len() as u64) < training.num_train_epochs, |m| end < m) {
+                while most
+                    .map_or((ends.len() as u64) < training.num_train_epochs.get(), |m| end < m)
+                {
                     end += sampler.steps(ends.len() as u64);
                     ends.push(end);
                 }
@@ -71,16 +73,16 @@ impl Policy {
             }
         };
         let total = most.unwrap_or(match &epochs {
-            Epochs::Same(steps) => steps.saturating_mul(training.num_train_epochs),
+            Epochs::Same(steps) => steps.saturating_mul(training.num_train_epochs.get()),
             Epochs::Each(ends) => ends.last().copied().unwrap_or(0),
         });
         Self {
             total,
             schedule: schedule(training, total),
             epochs,
-            logging_steps: training.logging_steps,
-            evaluate: (training.eval_strategy, training.eval_steps),
-            save: (training.save_strategy, training.save_steps),
+            logging_steps: training.logging_steps.get(),
+            evaluate: (training.eval_strategy, training.eval_steps.get()),
+            save: (training.save_strategy, training.save_steps.get()),
         }
     }
 
@@ -117,7 +119,7 @@ impl Policy {
 /// Returns the learning rate's schedule over a run of `total` steps.
 pub fn schedule(training: &TrainingSection, total: u64) -> Schedule {
     let warmup = match training.warmup_steps {
-        0 => (total as f64 * training.warmup_ratio).ceil() as u64,
+        0 => (total as f64 * training.warmup_ratio.get()).ceil() as u64,
         steps => steps,
     };
     Schedule { lr_schedule: training.lr_scheduler_type, warmup, total }

@@ -73,8 +73,7 @@ impl RunProgress {
     ) -> Result<()> {
         let state = &checkpoint.state;
         if state.step > policy.total {
-            let key =
-                if run.config.training.max_steps > 0 { "max_steps" } else { "num_train_epochs" };
+            let key = if run.training().max_steps > 0 { "max_steps" } else { "num_train_epochs" };
             let expected = format!("{} steps or more, which the run has taken", state.step);
             return Err(run.error(
                 &format!("training.{key}"),
@@ -86,9 +85,11 @@ impl RunProgress {
         let now = std::mem::replace(&mut self.state, state.clone());
         if now.computed_on != state.computed_on {
             let (before, now) = (&state.computed_on, &now.computed_on);
-            tracing::warn!("begun on {before} and now on {now}: the last bits may be others");
+            tracing::warn!(
+                "the run began on {before} and continues on {now}: results may differ in the last digits"
+            );
         }
-        let before = policy::schedule(&run.config.training, state.total);
+        let before = policy::schedule(run.training(), state.total);
         let factors = |step| (before.factor(step), policy.schedule.factor(step));
         let other = (1..=state.step).find(|&step| factors(step).0 != factors(step).1);
         if let Some(step) = other {
@@ -96,8 +97,8 @@ impl RunProgress {
             let rate = run.learning_rate();
             let (was, would, total) = (was * rate, would * rate, now.total);
             tracing::warn!(
-                "the run was of {} steps and is now of {total}: the rate of step {step} was {was:.3e}, and would be {would:.3e} in a run \
-                 of {total} from its start, so this one ends in another result",
+                "the run had {} steps and now has {total}: step {step} had the learning rate {was:.3e}, and would have {would:.3e} in a run \
+                 started with {total} steps, so the result differs from such a run",
                 state.total
             );
         }
@@ -111,7 +112,7 @@ impl RunProgress {
     /// Saves a checkpoint of the run and returns its path.
     pub fn save(&mut self, run: &Run, session: &Session) -> Result<PathBuf> {
         let began = Instant::now();
-        let training = &run.config.training;
+        let training = run.training();
         self.state.metrics_bytes = metrics_file::flushed(&training.output_dir)?;
         self.state.seconds_in_all = self.seconds_in_all();
         let step = self.state.step;
@@ -123,8 +124,11 @@ impl RunProgress {
             moments: session.optimizer.moments()?,
         };
         let best = self.state.kept.is_some().then(|| run.delta_path());
-        let path =
-            checkpoint.save(&training.output_dir, best.as_deref(), training.save_total_limit)?;
+        let path = checkpoint.save(
+            &training.output_dir,
+            best.as_deref(),
+            training.save_total_limit.size(),
+        )?;
         self.state.seconds_saving += began.elapsed().as_secs_f64();
         Ok(path)
     }
@@ -132,7 +136,7 @@ impl RunProgress {
     /// Saves a checkpoint, unless no step was taken or this step's checkpoint is there already.
     pub fn save_once(&mut self, run: &Run, session: &Session) -> Result<()> {
         let step = self.state.step;
-        let steps = checkpoint::steps(&run.config.training.output_dir)?;
+        let steps = checkpoint::steps(run.output_dir())?;
         if step == 0 || steps.iter().any(|(saved, _)| *saved == step) {
             return Ok(());
         }
@@ -141,7 +145,7 @@ impl RunProgress {
 
     /// Whether early stopping ends the run now.
     pub fn stops_early(&self, training: &TrainingSection) -> bool {
-        training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most)
+        training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most.get())
     }
 
     /// Notes when the first step begins.

@@ -35,7 +35,7 @@ impl Session {
             Ok(Tensor::f_from_slice(&weights)?.f_to_device(plan.model.device())?)
         };
         let shaping = Shaping {
-            label_smoothing: plan.resolved.training.label_smoothing_factor,
+            label_smoothing: plan.resolved.training.label_smoothing_factor.get(),
             class_weights: plan.class_weights().map(as_tensor).transpose()?,
         };
         Ok(Self { plan, optimizer, shaping })
@@ -72,8 +72,8 @@ impl Session {
                     .all(|moment| moment.numel() as i64 == count)
             });
             if !good {
-                let found = format!("without {} of {count} numbers", p.name);
-                return Err(of_another_run(path, "moments", &found, &"with them"));
+                let expected = format!("{count} numbers of {}", p.name);
+                return Err(of_another_run(path, "moments", &"others", &expected));
             }
         }
         self.optimizer.set_moments(state.step, moments)?;
@@ -104,8 +104,8 @@ impl Session {
         let (found, expected) = (&state.data_fingerprint, &self.plan.data.fingerprint);
         if found != expected {
             let problem = format!(
-                "the rows of {} or of the evaluation are not those that the run began with (fingerprint {found:.16}, and now {expected:.16}); \
-                 bring them back, or begin anew with --overwrite",
+                "the rows of {} or of the evaluation have changed since the run began (fingerprint {found:.16}, now {expected:.16}); \
+                 restore them, or start again with --overwrite",
                 self.plan.resolved.data.train.display()
             );
             return Err(Error::file(path, problem));
@@ -116,7 +116,7 @@ impl Session {
             && found != expected
         {
             let problem = format!(
-                "not the file that the run began with (SHA-256 {expected:.16}, and now {found:.16}); bring it back, or begin anew with --overwrite"
+                "the file has changed since the run began (SHA-256 {expected:.16}, now {found:.16}); restore it, or start again with --overwrite"
             );
             return Err(Error::file(start, problem));
         }
@@ -137,6 +137,6 @@ impl Session {
 /// The error that the checkpoint at `path` is another run's, as its `what` shows.
 fn of_another_run(path: &Path, what: &str, found: &dyn Display, expected: &dyn Display) -> Error {
     let problem =
-        format!("the state of another run: its {what} is {found}, and this run's is {expected}");
+        format!("the checkpoint of another run: {what}: found {found}, expected {expected}");
     Error::file(path, problem)
 }

@@ -71,7 +71,7 @@ impl Stepper {
             *scale = scale.after(finite);
             if !finite && !scale.is_spent() {
                 tracing::info!(
-                    "step {number} is left out: its gradient was too large for fp16; the loss is scaled by {} from here",
+                    "step {number} is skipped: its gradient was too large for fp16; the loss scale is now {}",
                     scale.factor
                 );
                 return Ok(StepOutput { loss, grad_norm, tokens, non_finite: None });

@@ -1,0 +1,364 @@
+//! Checks of a configuration's keys against each other. The bounds of single values are in their
+//! types.
+
+use super::origin::Origin;
+use super::sections::Length;
+use super::{
+    BitfitSection, ClassWeights, DataSection, MethodName, MethodSection, Metric, RunConfig, values,
+};
+use crate::bounds::{Integer, Positive, Probability, ReductionFactor};
+use crate::data::{DELIMITER, Labels, can_delimit};
+use crate::error::Result;
+use crate::freeze::{Group, Layers, Switches};
+use crate::hub;
+use crate::methods::{AdapterConfig, LoraConfig, Method, Rank};
+use crate::models::{TaskType, Term};
+use std::collections::BTreeSet;
+
+/// Checks everything but the method, the switches and the metric.
+pub fn all(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
+    paths(origin, config)?;
+    tutorials(origin, &config.bitfit, method)?;
+    labels(origin, config)?;
+    columns(origin, &config.data)?;
+    self::hub(origin, config)?;
+    data(origin, &config.data)?;
+    tokens(origin, config)?;
+    loss(origin, config)
+}
+
+/// Checks that the paths without default are given.
+fn paths(origin: &Origin, config: &RunConfig) -> Result<()> {
+    for (key, value) in [
+        ("model.model_name_or_path", &config.model.model_name_or_path),
+        ("data.train", &config.data.train),
+        ("training.output_dir", &config.training.output_dir),
+    ] {
+        origin.ensure(!value.as_os_str().is_empty(), key, &"nothing", "a path")?;
+    }
+    Ok(())
+}
+
+/// Checks the two keys that are always true for BitFit.
+fn tutorials(origin: &Origin, section: &BitfitSection, method: &Method) -> Result<()> {
+    for (key, value) in [
+        ("bitfit.freeze_all_weights", section.freeze_all_weights),
+        ("bitfit.train_bias_only", section.train_bias_only),
+    ] {
+        let expected =
+            "true: other methods train weights, such as full fine-tuning, method.name = \"full\"";
+        origin.ensure(value || *method == Method::Full, key, &value, expected)?;
+    }
+    Ok(())
+}
+
+/// Checks the split and the delimiter. `data.eval_fraction` has no effect beside `data.eval`.
+fn data(origin: &Origin, data: &DataSection) -> Result<()> {
+    let fraction = data.eval_fraction;
+    let splits = fraction > 0.0 && fraction < 1.0;
+    let expected = "more than 0 and less than 1";
+    origin.ensure(data.eval.is_some() || splits, "data.eval_fraction", &fraction, expected)?;
+    if let Some(delimiter) = data.delimiter {
+        let shown = format!("{delimiter:?}");
+        origin.ensure(can_delimit(delimiter), "data.delimiter", &shown, DELIMITER)?;
+    }
+    Ok(())
+}
+
+/// The metric that decides which state is best. Errs if the task has no such metric.
+pub fn metric(origin: &Origin, config: &RunConfig) -> Result<Metric> {
+    let task = config.model.task_type;
+    let metrics = Metric::of(task);
+    let default = metrics.first().copied().unwrap_or(Metric::Loss);
+    let metric = config.training.metric_for_best_model.unwrap_or(default);
+    let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
+    let expected = format!("{} for task_type = {:?}", names.join(", "), task.name());
+    let key = "training.metric_for_best_model";
+    origin.ensure(metrics.contains(&metric), key, &metric.name(), &expected)?;
+    Ok(metric)
+}
+
+/// The fine-tuning method with its settings. Errs where a key of another method is set to anything
+/// but its default.
+pub fn method(origin: &Origin, config: &RunConfig) -> Result<Method> {
+    let method = settings(&config.method);
+    if let Err((key, error)) = method.check() {
+        return Err(origin.error(key, &error.found, &error.expected));
+    }
+    only_own_keys(origin, &config.method, &method)?;
+    if !method.has_switches() {
+        no_switches(origin, &config.bitfit, &method)?;
+    }
+    Ok(method)
+}
+
+/// The method of the `[method]` section, with the defaults of its settings.
+fn settings(section: &MethodSection) -> Method {
+    let (lora, adapter) =
+        (LoraConfig::default(), AdapterConfig::new(section.config.unwrap_or_default()));
+    match section.name {
+        MethodName::Bitfit => Method::Bitfit,
+        MethodName::Full => Method::Full,
+        MethodName::Head => Method::Head,
+        MethodName::LayerNorm => Method::LayerNorm,
+        MethodName::Lora => Method::Lora(LoraConfig {
+            r: section.r.map_or(lora.r, Rank::signed),
+            lora_alpha: section.lora_alpha.map_or(lora.lora_alpha, Positive::get),
+            lora_dropout: section.lora_dropout.map_or(lora.lora_dropout, Probability::get),
+            target_modules: section.target_modules.clone().unwrap_or_default(),
+            bias: section.bias.unwrap_or_default(),
+        }),
+        MethodName::Adapter => Method::Adapter(AdapterConfig {
+            reduction_factor: section
+                .reduction_factor
+                .map_or(adapter.reduction_factor, ReductionFactor::get),
+            non_linearity: section.non_linearity.unwrap_or(adapter.non_linearity),
+            ..adapter
+        }),
+    }
+}
+
+/// Errs where the `[method]` section sets a key of another method to anything but its default.
+fn only_own_keys(origin: &Origin, section: &MethodSection, method: &Method) -> Result<()> {
+    let (own, name) = (values(method)?, method.name());
+    let others = [
+        Method::Lora(LoraConfig::default()),
+        Method::Adapter(AdapterConfig::new(Default::default())),
+    ];
+    for (key, value) in values(section)? {
+        if own.contains_key(&key) {
+            continue;
+        }
+        for owner in &others {
+            let Some(default) = values(owner)?.remove(&key) else { continue };
+            if default != value {
+                let expected =
+                    format!("none with name = {name:?}: it is a key of {:?}", owner.name());
+                return Err(origin.error(&format!("method.{key}"), &value, &expected));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Errs where the `[bitfit]` section, which `method` does not read, sets a key to anything but its
+/// default.
+fn no_switches(origin: &Origin, section: &BitfitSection, method: &Method) -> Result<()> {
+    let defaults = values(&BitfitSection::default())?;
+    for (key, value) in values(section)? {
+        let tutorials = ["freeze_all_weights", "train_bias_only"].contains(&&*key);
+        if defaults.get(&key) != Some(&value) && !tutorials {
+            let expected = format!(
+                "its default with method.name = {:?}: only \"bitfit\" reads [bitfit], and \"lora\" with bias = \"all\"",
+                method.name()
+            );
+            return Err(origin.error(&format!("bitfit.{key}"), &value, &expected));
+        }
+    }
+    Ok(())
+}
+
+/// Checks `training.max_tokens_per_batch`. With it, the number of steps in an epoch depends on
+/// the order of the rows, so the steps of all epochs are counted before the first.
+fn tokens(origin: &Origin, config: &RunConfig) -> Result<()> {
+    let (length, training) = (config.data.max_length.get(), &config.training);
+    let Some(tokens) = training.max_tokens_per_batch.map(Length::get) else { return Ok(()) };
+    let expected = format!("{length} or more, as many as data.max_length lets a text have");
+    origin.ensure(tokens >= length, "training.max_tokens_per_batch", &tokens, &expected)?;
+    for (key, value, most) in [
+        ("training.num_train_epochs", training.num_train_epochs.get(), 10_000),
+        ("training.max_steps", u64::try_from(training.max_steps).unwrap_or(0), 100_000_000),
+    ] {
+        let expected = format!("at most {most} with training.max_tokens_per_batch");
+        origin.ensure(value <= most, key, &value, &expected)?;
+    }
+    Ok(())
+}
+
+/// Checks the keys that only ids of the Hub may have.
+fn hub(origin: &Origin, config: &RunConfig) -> Result<()> {
+    let (model, data) = (&config.model, &config.data);
+    let base_is_id = RunConfig::is_id(&model.model_name_or_path);
+    let train_is_id = RunConfig::is_id(&data.train);
+    let eval_id = data.eval.as_deref().filter(|path| RunConfig::is_id(path));
+    for (key, value, fits, what) in [
+        ("model.revision", &model.revision, base_is_id, "the id of a model on the Hub"),
+        (
+            "data.revision",
+            &data.revision,
+            train_is_id || eval_id.is_some(),
+            "the id of a data set on the Hub",
+        ),
+        (
+            "data.subset",
+            &data.subset,
+            train_is_id || eval_id.is_some(),
+            "the id of a data set on the Hub",
+        ),
+        (
+            "data.train_split",
+            &data.train_split,
+            train_is_id,
+            "data.train the id of a data set on the Hub",
+        ),
+        (
+            "data.eval_split",
+            &data.eval_split,
+            eval_id.is_some(),
+            "data.eval the id of a data set on the Hub",
+        ),
+    ] {
+        let Some(value) = value else { continue };
+        origin.ensure(!value.is_empty(), key, &"nothing", "a name")?;
+        origin.ensure(fits, key, value, &format!("none without {what}"))?;
+        if key.ends_with(".revision") {
+            origin.ensure(hub::is_revision(value), key, value, hub::REVISION)?;
+        }
+    }
+    match eval_id.filter(|id| train_is_id && *id != data.train) {
+        None => Ok(()),
+        Some(id) => {
+            let expected = format!(
+                "{}, or a file: data.revision and data.subset are of one data set",
+                data.train.display()
+            );
+            Err(origin.error("data.eval", &id.display(), &expected))
+        }
+    }
+}
+
+/// The switches of the `[bitfit]` section. Errs where its keys contradict each other.
+pub fn switches(origin: &Origin, config: &RunConfig) -> Result<Switches> {
+    let section = &config.bitfit;
+    let groups = [
+        (Group::Attention, "train_attention_bias", section.train_attention_bias),
+        (Group::Feedforward, "train_feedforward_bias", section.train_feedforward_bias),
+        (Group::LayerNorm, "train_layer_norm_bias", section.train_layer_norm_bias),
+        (Group::Classifier, "train_classifier_bias", section.train_classifier_bias),
+        (Group::Other, "train_other_bias", section.train_other_bias),
+    ];
+    let key = "bitfit.bias_terms";
+    for term in section.bias_terms.iter().flatten() {
+        let off = groups.iter().find(|(group, _, on)| *group == term.group() && !on);
+        let off = off.map(|(_, key, _)| format!("{key} = false"));
+        let off = off.or((*term == Term::Key && !section.train_key_bias)
+            .then(|| "train_key_bias = false".into()));
+        let off = off.or((*term == Term::EmbeddingsLayerNorm && section.layers.is_some())
+            .then(|| "layers, since it is in none".into()));
+        if let Some(off) = off {
+            return Err(origin.error(key, &term.name(), &format!("no such term with {off}")));
+        }
+    }
+    let layers =
+        match &section.layers {
+            None => None,
+            Some(text) => Some(Layers::parse(text).ok_or_else(|| {
+                origin.error("bitfit.layers", &format!("{text:?}"), Layers::SYNTAX)
+            })?),
+        };
+    let mut terms: BTreeSet<Term> =
+        section.bias_terms.clone().unwrap_or(Term::ALL.into()).into_iter().collect();
+    if !section.train_key_bias {
+        terms.remove(&Term::Key);
+    }
+    Ok(Switches {
+        biases: groups.into_iter().filter(|(_, _, on)| *on).map(|(group, ..)| group).collect(),
+        terms,
+        layers,
+        classifier_weight: section.train_classifier_weight,
+        include: section.include.clone(),
+        exclude: section.exclude.clone(),
+        random: section.random_biases.map(|count| (count, config.training.seed)),
+    })
+}
+
+/// Checks the keys about labels and columns against the task and against each other.
+fn labels(origin: &Origin, config: &RunConfig) -> Result<()> {
+    let (model, data) = (&config.model, &config.data);
+    let num_labels = model.num_labels.map(Integer::size);
+    let task = format!("with task_type = {:?}", model.task_type.name());
+    if model.task_type == TaskType::Regression {
+        let names = model.label_names.as_ref();
+        let found = names.map(|names| shown(names)).unwrap_or_default();
+        origin.ensure(names.is_none(), "model.label_names", &found, &format!("none {task}"))?;
+        let outputs = num_labels.unwrap_or(1);
+        origin.ensure(outputs == 1, "model.num_labels", &outputs, &format!("1 {task}"))?;
+    }
+    let least = if model.task_type == TaskType::Classification { 2 } else { 1 };
+    for (key, names) in
+        [("model.label_names", &model.label_names), ("data.label_columns", &data.label_columns)]
+    {
+        let Some(names) = names else { continue };
+        let expected = format!("{least} or more different names");
+        origin.ensure(names.len() >= least, key, &shown(names), &expected)?;
+        let count = num_labels.unwrap_or(names.len());
+        let expected = format!("{}, the number of {key}", names.len());
+        origin.ensure(count == names.len(), "model.num_labels", &count, &expected)?;
+    }
+    if let (Some(names), Some(columns)) = (&model.label_names, &data.label_columns) {
+        let expected = "the names of data.label_columns, in any order";
+        let [own, other] = [names, columns].map(|names| names.iter().collect::<BTreeSet<_>>());
+        origin.ensure(own == other, "model.label_names", &shown(names), expected)?;
+    }
+    for (key, given) in [
+        ("data.label_columns", data.label_columns.is_some()),
+        ("data.label_separator", data.label_separator.is_some()),
+    ] {
+        let good = !given || model.task_type == TaskType::MultiLabel;
+        let expected = "model.task_type = \"multi_label\" with it";
+        origin.ensure(good, key, &model.task_type.name(), expected)?;
+    }
+    let expected = "2 to 10000 (one output is task_type = \"regression\")";
+    let labels = num_labels.unwrap_or(least);
+    origin.ensure(labels >= least, "model.num_labels", &labels, expected)
+}
+
+/// Checks that texts, pairs and labels are in different columns.
+fn columns(origin: &Origin, data: &DataSection) -> Result<()> {
+    let labels = match &data.label_columns {
+        Some(names) => ("data.label_columns", &names[..]),
+        None => ("data.label_column", std::slice::from_ref(&data.label_column)),
+    };
+    let pair = ("data.text_pair_column", data.text_pair_column.as_slice());
+    for ((key, names), other, text) in [
+        (pair, "data.text_column", Some(&data.text_column)),
+        (labels, "data.text_column", Some(&data.text_column)),
+        (labels, pair.0, data.text_pair_column.as_ref()),
+    ] {
+        let Some(text) = text else { continue };
+        let expected = format!("another column than {other}");
+        origin.ensure(!names.contains(text), key, &format!("{text:?}"), &expected)?;
+    }
+    Ok(())
+}
+
+/// Checks label smoothing and class weights against the task.
+fn loss(origin: &Origin, config: &RunConfig) -> Result<()> {
+    let (task, training) = (config.model.task_type, &config.training);
+    origin.ensure(
+        training.label_smoothing_factor.get() == 0.0 || task == TaskType::Classification,
+        "training.label_smoothing_factor",
+        &training.label_smoothing_factor,
+        "0 without task_type = \"classification\"",
+    )?;
+    let (key, Some(weights)) = ("training.class_weights", &training.class_weights) else {
+        return Ok(());
+    };
+    let found = task.name();
+    let expected = "none with a number to predict";
+    origin.ensure(task != TaskType::Regression, key, &found, expected)?;
+    let values: Vec<f64> = match weights {
+        ClassWeights::Named(_) => vec![],
+        ClassWeights::List(list) => list.clone(),
+        ClassWeights::Table(table) => table.values().copied().collect(),
+    };
+    // The loss uses float32, in which other values become zero, subnormal or infinite.
+    let good = |weight: &f64| (f32::MIN_POSITIVE..=f32::MAX).contains(&(*weight as f32));
+    let expected = "positive numbers that float32 has, of at least 1.2e-38 and at most 3.4e38";
+    origin.ensure(values.iter().all(good), key, &format!("{values:?}"), expected)
+}
+
+/// The first of the label names, for messages.
+fn shown(names: &[String]) -> String {
+    Labels { names: names.to_vec(), declared: true }.to_string()
+}
