@@ -2,14 +2,17 @@
 //! of its own. The sequences of a batch may be of any tasks, in any order.
 
 use crate::base::Base;
-use crate::delta::{Delta, Meta};
+use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::methods::Method;
+use crate::models::Task;
 use crate::native;
-use crate::nn::{Packed, TaskRow, to_rows};
+use crate::nn::{Packed, Precision, TaskRow, to_rows};
 use crate::task_model::TaskModel;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Values that a vector's place in a row is a multiple of: 64 bytes.
@@ -21,19 +24,25 @@ pub struct Bank {
     base: Base,
     /// The layers over the base's weights; its vectors come from the tasks' rows.
     model: TaskModel,
+    /// The shape of each tensor, for a head of one output.
+    shapes: BTreeMap<String, Vec<i64>>,
     /// Whether the dense layer before the output layer is the base's: BERT's pooler.
     has_pooler: bool,
     /// Where each vector lies in a row, and its size, by canonical name.
     places: BTreeMap<String, (usize, usize)>,
     /// The base's own vectors.
     own: TaskRow,
+    /// The dtypes of the layers' weights and of their inputs.
+    kinds: (Kind, Kind),
+    /// The model of the last batch that was of one task.
+    alone: RefCell<Option<(TaskRow, TaskModel)>>,
 }
 
 /// A task of a [`Bank`].
 #[derive(Debug)]
-pub struct Task {
-    /// What the task's delta says of itself.
-    pub meta: Meta,
+pub struct BankTask {
+    /// What the task predicts.
+    pub task: Task,
     row: TaskRow,
     /// The dense layer before the output, weight and bias, where the base has none.
     dense: Option<(Tensor, Tensor)>,
@@ -42,35 +51,63 @@ pub struct Task {
 }
 
 impl Bank {
-    /// Makes a bank without tasks. Rows hold every vector of the base: biases, and LayerNorm's
-    /// weights.
-    pub fn new(base: Base) -> Result<Self> {
+    /// Makes a bank without tasks, whose products are computed in `precision`. Rows hold every
+    /// vector of the base: biases, and LayerNorm's weights.
+    pub fn new(mut base: Base, precision: Precision) -> Result<Self> {
+        base.keep_in(precision.kind())?;
         let mut model = TaskModel::new(&base, 1, None)?;
         model.store.freeze();
+        model.set_precision(precision.kind())?;
         let (mut places, mut values) = (BTreeMap::new(), vec![]);
         for (name, tensor) in base.tensors().iter().filter(|(_, tensor)| tensor.dim() == 1) {
-            let (start, vector) = (values.len(), vector(tensor)?);
-            places.insert(name.clone(), (start, vector.len()));
+            let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+            let vector: Vec<f32> = Vec::try_from(tensor)?;
+            places.insert(name.clone(), (values.len(), vector.len()));
             values.extend(vector);
             values.resize(values.len().next_multiple_of(ALIGNED), 0.0);
         }
         let offset = |name: &str| places.get(name).map(|(offset, _)| *offset);
         model.classifier.route(&model.config, &offset)?;
-        let has_pooler = has_pooler(&base);
-        Ok(Self { base, model, has_pooler, places, own: values.into() })
+        Ok(Self {
+            shapes: model.shapes(),
+            has_pooler: has_pooler(&base),
+            kinds: (precision.kind(), model.classifier.kind()),
+            base,
+            model,
+            places,
+            own: values.into(),
+            alone: RefCell::new(None),
+        })
+    }
+
+    /// The base.
+    pub fn base(&self) -> &Base {
+        &self.base
     }
 
     /// Makes a task from `delta`, read from `path`. Errs for LoRA, adapters and full fine-tuning,
-    /// which change more than vectors.
-    pub fn task(&self, path: &Path, delta: Delta) -> Result<Task> {
-        if !matches!(delta.meta.method, Method::Bitfit | Method::Head | Method::LayerNorm) {
+    /// which change more than vectors, for a delta of another base, and for NaN or infinity.
+    pub fn task(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
+        let Delta { meta, .. } = delta;
+        if !matches!(meta.method, Method::Bitfit | Method::Head | Method::LayerNorm) {
             let problem = format!(
-                "a task of the method {}, which no batch of several tasks takes; expected bitfit, head or layer_norm",
-                delta.meta.method.name()
+                "a task of the method {}; expected bitfit, head or layer_norm, whose tasks share a batch",
+                meta.method.name()
             );
             return Err(Error::file(path, problem));
         }
-        delta.check(path, &TaskModel::new(&self.base, delta.meta.task.outputs(), None)?)?;
+        delta.check_base(path, &self.base.info)?;
+        let architecture = self.base.info.config.architecture;
+        let outputs = meta.task.outputs() as i64;
+        let shape = |name: &str| {
+            let mut shape = self.shapes.get(name)?.clone();
+            if name.strip_prefix(architecture.head.output).is_some_and(|leaf| leaf.starts_with('.'))
+            {
+                shape.first_mut().into_iter().for_each(|rows| *rows = outputs);
+            }
+            Some(shape)
+        };
+        delta.check_tensors(path, &shape, &self.model.new)?;
         let mut row = self.own.to_vec();
         let mut head = BTreeMap::new();
         for (name, tensor) in &delta.tensors {
@@ -78,15 +115,20 @@ impl Bank {
                 Some(&(offset, size)) => {
                     let place = row.get_mut(offset..offset + size);
                     let place = place.ok_or_else(|| Error::Bug(format!("no place of {name}")))?;
-                    place.copy_from_slice(&vector(tensor)?);
+                    tensor.f_copy_data(place, size)?;
+                    if !place.iter().all(|value| value.is_finite()) {
+                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
+                    }
                 }
                 None if self.base.tensors().contains_key(name) => {
-                    let problem = format!(
-                        "{name}: a task of a mixed batch may change only vectors of the base"
-                    );
+                    let problem =
+                        format!("{name}: found in the task, expected only vectors of the base");
                     return Err(Error::file(path, problem));
                 }
                 None => {
+                    if !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
+                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
+                    }
                     let own = tensor.f_detach_copy()?.f_to_device(self.base.device())?;
                     head.insert(name.clone(), own);
                 }
@@ -99,21 +141,36 @@ impl Bank {
             };
             Ok::<_, Error>((leaf("weight")?, leaf("bias")?))
         };
-        let architecture = self.base.info.config.architecture;
         let dense = if self.has_pooler { None } else { Some(take(architecture.head.dense)?) };
         let output = take(architecture.head.output)?;
         delta.check_unchanged()?;
-        Ok(Task { meta: delta.meta, row: row.into(), dense, output })
+        Ok(BankTask { task: meta.task.clone(), row: row.into(), dense, output })
     }
 
-    /// The logits of each sequence of `batch`, one for each label of its own task. `tasks` has the
-    /// task of each sequence. Errs if something was written to the base's file.
-    pub fn logits(&self, mut batch: Packed, tasks: &[&Task]) -> Result<Vec<Vec<f32>>> {
+    /// The scores of each sequence of `batch` by its own task: probabilities by label, or the
+    /// number of a regression. `tasks` has the task of each sequence. Errs if something was written
+    /// to the base's file.
+    ///
+    /// A batch of one task is computed as by a model of that task alone.
+    pub fn scores(&self, batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
         if tasks.len() != batch.sequences() {
             let (tasks, sequences) = (tasks.len(), batch.sequences());
             return Err(Error::Bug(format!("{tasks} tasks for {sequences} sequences")));
         }
         let _guard = tch::no_grad_guard();
+        let scores = match tasks.split_first() {
+            None => vec![],
+            Some((first, others)) if others.iter().all(|task| task.is(first)) => {
+                self.scores_of_one(&batch, first)?
+            }
+            Some(_) => self.scores_of_several(batch, tasks)?,
+        };
+        self.base.info.check_unchanged()?;
+        Ok(scores)
+    }
+
+    /// The scores of a batch of any tasks.
+    fn scores_of_several(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
         batch.task_rows = tasks.iter().map(|task| task.row.clone()).collect();
         // The dummy sequence that pads the batch is of no task.
         batch.task_rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.own.clone());
@@ -123,11 +180,11 @@ impl Bank {
             first = head.pooled(&first, &rows)?;
         }
         // The sequences of one task are one product.
-        let mut of_task: BTreeMap<*const f32, (&Task, Vec<i64>)> = BTreeMap::new();
+        let mut of_task: BTreeMap<*const f32, (&BankTask, Vec<i64>)> = BTreeMap::new();
         for (task, sequence) in tasks.iter().zip(0..) {
             of_task.entry(task.row.as_ptr()).or_insert_with(|| (*task, vec![])).1.push(sequence);
         }
-        let mut logits = vec![vec![]; tasks.len()];
+        let mut scores = vec![vec![]; tasks.len()];
         for (task, sequences) in of_task.into_values() {
             let index = Tensor::f_from_slice(&sequences)?.f_to_device(first.device())?;
             let mut x = first.f_index_select(0, &index)?;
@@ -135,15 +192,55 @@ impl Bank {
                 x = head.activated(native::product(&x, weight, Some(bias))?)?;
             }
             let (weight, bias) = &task.output;
-            let found = to_rows(&native::product(&x, weight, Some(bias))?)?;
+            let logits = native::product(&x, weight, Some(bias))?;
+            let found = to_rows(&task.task.task_type.scores(&logits)?)?;
             for (sequence, values) in sequences.into_iter().zip(found) {
-                if let Some(place) = logits.get_mut(sequence as usize) {
+                if let Some(place) = scores.get_mut(sequence as usize) {
                     *place = values;
                 }
             }
         }
-        self.base.info.check_unchanged()?;
-        Ok(logits)
+        Ok(scores)
+    }
+
+    /// The scores of a batch of one task.
+    fn scores_of_one(&self, batch: &Packed, task: &BankTask) -> Result<Vec<Vec<f32>>> {
+        let mut alone = self.alone.borrow_mut();
+        let model = match alone.take() {
+            Some((row, model)) if Arc::ptr_eq(&row, &task.row) => model,
+            _ => self.alone(task)?,
+        };
+        let (_, model) = alone.insert((task.row.clone(), model));
+        let logits = model.classifier.forward(batch)?;
+        to_rows(&task.task.task_type.scores(&logits)?)
+    }
+
+    /// A model of `task` alone.
+    fn alone(&self, task: &BankTask) -> Result<TaskModel> {
+        let mut model = TaskModel::new(&self.base, task.task.outputs(), None)?;
+        for (name, &(offset, size)) in &self.places {
+            let [own, vector] = [&self.own, &task.row].map(|row| row.get(offset..offset + size));
+            if let Some(vector) = vector.filter(|vector| Some(*vector) != own) {
+                model.set(name, &Tensor::f_from_slice(vector)?)?;
+            }
+        }
+        let architecture = self.base.info.config.architecture;
+        let layers = [(architecture.head.output, &task.output)].into_iter();
+        let dense = task.dense.as_ref().map(|dense| (architecture.head.dense, dense));
+        for (module, (weight, bias)) in layers.chain(dense) {
+            model.set(&format!("{module}.weight"), weight)?;
+            model.set(&format!("{module}.bias"), bias)?;
+        }
+        model.store.freeze();
+        model.classifier.set_kinds(self.kinds.0, self.kinds.1)?;
+        Ok(model)
+    }
+}
+
+impl BankTask {
+    /// Whether `other` is this task of the same bank.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.row, &other.row)
     }
 }
 
@@ -151,9 +248,4 @@ impl Bank {
 fn has_pooler(base: &Base) -> bool {
     let pooler = base.info.config.architecture.pooler();
     pooler.is_some_and(|pooler| base.tensors().contains_key(&format!("{pooler}.weight")))
-}
-
-fn vector(tensor: &Tensor) -> Result<Vec<f32>> {
-    let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
-    Ok(Vec::try_from(tensor.f_contiguous()?.f_view([-1])?)?)
 }

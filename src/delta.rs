@@ -1,6 +1,7 @@
 //! The task file: what a task adds to its base. It is a safetensors file under Hugging Face's
 //! names, with the metadata that is needed to use it.
 
+use crate::base::BaseInfo;
 use crate::error::{Error, Result};
 use crate::methods::Method;
 use crate::models::{
@@ -76,8 +77,8 @@ impl Meta {
     }
 
     /// Checks that the base's `config.json` says what it said when the task was trained.
-    fn check_config(&self, path: &Path, model: &TaskModel) -> Result<()> {
-        let now = model.config.beside_tensors();
+    fn check_config(&self, path: &Path, base: &BaseInfo) -> Result<()> {
+        let now = base.config.beside_tensors();
         for (key, expected) in &self.base_config {
             let found = now.get(key).unwrap_or(&Value::Null);
             if found != expected {
@@ -85,7 +86,7 @@ impl Meta {
                     "{key}: found {found}, and {} was trained with {expected}",
                     path.display()
                 );
-                return Err(Error::file(&model.base.dir.join("config.json"), problem));
+                return Err(Error::file(&base.dir.join("config.json"), problem));
             }
         }
         Ok(())
@@ -240,33 +241,44 @@ impl Delta {
 
     /// Checks that the delta is of the base of `model`, and has tensors that `model` has, in their
     /// shapes.
-    pub fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
-        let (class, meta) = (model.config.architecture.class, &self.meta);
+    fn check(&self, path: &Path, model: &TaskModel) -> Result<()> {
+        self.check_base(path, &model.base)?;
+        let shapes = model.shapes();
+        let new = model.new.iter().chain(&model.added);
+        self.check_tensors(path, &|name| shapes.get(name).cloned(), new)
+    }
+
+    /// Checks that the delta, read from `path`, is of `base`.
+    pub fn check_base(&self, path: &Path, base: &BaseInfo) -> Result<()> {
+        let (class, meta) = (base.config.architecture.class, &self.meta);
         if meta.architecture != class {
-            return Err(Error::file(
-                path,
-                format!(
-                    "a delta of {}, and {} is a {class}",
-                    meta.architecture,
-                    model.base.dir.display()
-                ),
-            ));
+            let (found, dir) = (&meta.architecture, base.dir.display());
+            return Err(Error::file(path, format!("a delta of {found}, and {dir} is a {class}")));
         }
-        if meta.base_fingerprint != model.base.fingerprint {
+        if meta.base_fingerprint != base.fingerprint {
             return Err(Error::file(
                 path,
                 format!(
                     "a delta of another base: expected {} with fingerprint {}, found {} with fingerprint {}",
                     meta.base_name,
                     meta.base_fingerprint,
-                    model.base.file.display(),
-                    model.base.fingerprint
+                    base.file.display(),
+                    base.fingerprint
                 ),
             ));
         }
-        meta.check_config(path, model)?;
-        let mut lacking = model.new.iter().chain(&model.added);
-        if let Some(name) = lacking.find(|name| !self.tensors.contains_key(*name)) {
+        meta.check_config(path, base)
+    }
+
+    /// Checks that the delta, read from `path`, has the tensors `new`, which its base lacks, and
+    /// only tensors of the shapes that `shape` gives by name.
+    pub fn check_tensors<'a>(
+        &self,
+        path: &Path,
+        shape: &dyn Fn(&str) -> Option<Vec<i64>>,
+        new: impl IntoIterator<Item = &'a String>,
+    ) -> Result<()> {
+        if let Some(name) = new.into_iter().find(|name| !self.tensors.contains_key(*name)) {
             let expected = "a value, since the base has none".into();
             return Err(Error::Tensor {
                 path: path.into(),
@@ -275,7 +287,7 @@ impl Delta {
                 found: "no such tensor".into(),
             });
         }
-        check_shapes(path, &self.tensors, model)
+        check_shapes(path, &self.tensors, shape)
     }
 }
 
@@ -294,12 +306,15 @@ fn check_mapped(mapped: Option<&Mapped>) -> Result<()> {
     mapped.map_or(Ok(()), |file| file.check_unchanged(|| Ok(false)))
 }
 
-/// Checks that the model has these tensors, in these shapes.
-fn check_shapes(path: &Path, tensors: &BTreeMap<String, Tensor>, model: &TaskModel) -> Result<()> {
-    let shapes = model.shapes();
+/// Checks that a model has these tensors, in these shapes; `shape` gives the model's shape by name.
+fn check_shapes(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    shape: &dyn Fn(&str) -> Option<Vec<i64>>,
+) -> Result<()> {
     for (name, tensor) in tensors {
-        let expected = match shapes.get(name) {
-            Some(shape) if *shape == tensor.size() => continue,
+        let expected = match shape(name) {
+            Some(shape) if shape == tensor.size() => continue,
             Some(shape) => format!("float32 {shape:?}"),
             None => "no such tensor in this model".into(),
         };
@@ -338,7 +353,7 @@ pub fn start_from(
             );
             return Err(Error::file(path, problem));
         }
-        meta.check_config(path, model)?;
+        meta.check_config(path, &model.base)?;
         let adds = matches!(meta.method, Method::Lora(_) | Method::Adapter(_));
         if adds && meta.method != *method {
             let problem = format!(
@@ -358,7 +373,8 @@ pub fn start_from(
             tensors.retain(|name, _| !architecture.in_head(name));
         }
     }
-    check_shapes(path, &tensors, model)?;
+    let shapes = model.shapes();
+    check_shapes(path, &tensors, &|name| shapes.get(name).cloned())?;
     let before = model.store.variables();
     let mut differs = vec![];
     for (name, tensor) in &tensors {

@@ -5,8 +5,9 @@
 //! [`error`], [`bounds`], `random`, [`process`], [`threads`], [`native`], `fault`, [`lock`],
 //! [`files`], [`nn`],
 //! [`models`], [`weights`], [`sealed`], [`base`], [`task_model`], [`freeze`], [`methods`],
-//! [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`predict`],
-//! [`config`], [`sources`], [`export`], [`checkpoint`], [`train`], [`compare`], [`cli`].
+//! [`delta`], [`bank`], [`changes`], [`data`], [`hub`], [`optim`], [`eval`], [`config`],
+//! [`sources`], [`predict`], [`tasks`], [`export`], [`checkpoint`], [`train`], [`compare`],
+//! [`cli`].
 
 // `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -49,6 +50,7 @@ mod random;
 pub mod sealed;
 pub mod sources;
 pub mod task_model;
+pub mod tasks;
 pub mod threads;
 pub mod train;
 pub mod weights;

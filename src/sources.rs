@@ -2,9 +2,9 @@
 //! which downloads what it lacks.
 
 use crate::config::{Run, RunConfig};
-use crate::data;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::{self, Hub, Kind, Progress, Repo};
+use crate::{data, files};
 use std::path::{Path, PathBuf};
 
 /// The directory of a base, and its origin.
@@ -92,6 +92,31 @@ impl std::fmt::Display for Model {
 }
 
 impl Model {
+    /// The base that `path` names: a directory, or else the id of a model on the Hub. `revision`
+    /// and `weights` select one of its versions and weight files.
+    ///
+    /// Errs for a revision of a directory.
+    pub fn locate(
+        path: &Path,
+        revision: Option<&str>,
+        weights: Option<&str>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self> {
+        let id = path.to_str().is_some_and(hub::is_id) && !files::is_there(path)?;
+        if let Some(revision) = revision.filter(|_| !id) {
+            let found = path.display();
+            return Err(Error::Usage(format!(
+                "--revision {revision}: {found} is no model of the Hub, which alone has revisions"
+            )));
+        }
+        if let Some(revision) = revision.filter(|revision| !hub::is_revision(revision)) {
+            let expected = hub::REVISION;
+            return Err(Error::Usage(format!("--revision: found {revision}, expected {expected}")));
+        }
+        let local = std::path::absolute(path).map_err(Error::io("find", path))?;
+        Self::find(if id { path } else { &local }, revision, weights, progress)
+    }
+
     /// The base in the directory `path`, or the Hub's model with that id, of which the weight file
     /// is `weights` or else the preferred one.
     pub fn find(

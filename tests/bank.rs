@@ -2,77 +2,16 @@
 //! alone.
 
 use crate::common::{TINY, golden_dir};
-use bitfit::bank::{Bank, Task};
+use crate::made;
+use bitfit::bank::{Bank, BankTask};
 use bitfit::base::Base;
 use bitfit::data::{Batch, Encoded};
-use bitfit::delta::{Delta, Meta};
+use bitfit::delta::Delta;
 use bitfit::methods::Method;
-use bitfit::models::{self, TaskType};
+use bitfit::nn::{Precision, to_rows};
 use bitfit::task_model::TaskModel;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
-
-fn below(random: &mut ChaCha8Rng, count: usize) -> usize {
-    random.next_u64() as usize % count
-}
-
-fn values(random: &mut ChaCha8Rng, shape: &[i64], scale: f64) -> Tensor {
-    let mut value = || ((random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 - 0.5) * scale;
-    let values: Vec<f32> = (0..shape.iter().product::<i64>()).map(|_| value() as f32).collect();
-    Tensor::from_slice(&values).view(shape)
-}
-
-/// A task that a seed makes: some of the vectors far from the base's, and a head.
-fn task(base: &Base, seed: u64) -> Delta {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let (task_type, labels) = match seed % 4 {
-        0 => (TaskType::Regression, 0),
-        1 => (TaskType::MultiLabel, 1 + below(&mut random, 9)),
-        _ => (TaskType::Classification, 2 + below(&mut random, 9)),
-    };
-    let method = match seed % 3 {
-        0 => Method::Bitfit,
-        1 => Method::LayerNorm,
-        _ => Method::Head,
-    };
-    let model = TaskModel::new(base, task_type.outputs(labels), None).unwrap();
-    let mut tensors = BTreeMap::new();
-    for (name, shape) in model.shapes() {
-        let is_norm = name.contains("LayerNorm.") || name.contains("layer_norm.");
-        let trains = match method {
-            Method::Bitfit => name.ends_with(".bias") && below(&mut random, 4) > 0,
-            Method::LayerNorm => is_norm,
-            _ => false,
-        };
-        if model.new.contains(&name) || trains {
-            let start = base.tensors().get(&name);
-            let change = values(&mut random, &shape, 1.0);
-            tensors.insert(name, start.map_or(change.shallow_clone(), |own| own + &change));
-        }
-    }
-    let config = &base.info.config;
-    let meta = Meta {
-        architecture: config.architecture.class.into(),
-        base_name: "tiny".into(),
-        base_fingerprint: base.info.fingerprint.clone(),
-        base_config: config.beside_tensors(),
-        tokenizer_fingerprint: "none".into(),
-        task: models::Task {
-            task_type,
-            labels: (0..labels).map(|i| format!("label {i}")).collect(),
-            labels_declared: true,
-            pairs: Some(false),
-            max_length: 40,
-        },
-        method,
-        freeze_plan: tensors.keys().cloned().collect(),
-        metrics: BTreeMap::new(),
-    };
-    Delta::new(meta, tensors)
-}
 
 #[test]
 fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
@@ -82,34 +21,36 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
         let before: Vec<Tensor> = base.tensors().values().map(Tensor::copy).collect();
         let alone: Vec<TaskModel> = (0..12)
             .map(|seed| {
-                let delta = task(&base, seed);
+                let delta = made::task(&base, "", seed);
                 let mut model = TaskModel::new(&base, delta.meta.task.outputs(), None).unwrap();
                 delta.apply_with_method(path, &mut model).unwrap();
                 model
             })
             .collect();
         let shared: Vec<Tensor> = base.tensors().values().map(Tensor::shallow_clone).collect();
-        let deltas: Vec<Delta> = (0..12).map(|seed| task(&base, seed)).collect();
-        let bank = Bank::new(base).unwrap();
-        let tasks: Vec<Task> = deltas.into_iter().map(|d| bank.task(path, d).unwrap()).collect();
-        let mut random = ChaCha8Rng::seed_from_u64(7);
+        let deltas: Vec<Delta> = (0..12).map(|seed| made::task(&base, "", seed)).collect();
+        let bank = Bank::new(base, Precision::Fp32).unwrap();
+        let tasks: Vec<BankTask> = deltas.iter().map(|d| bank.task(path, d).unwrap()).collect();
+        let mut random = made::random(7);
         for _ in 0..4 {
-            let count = 1 + below(&mut random, 40);
+            let count = 1 + made::below(&mut random, 40);
             let mut of = vec![];
             let texts: Vec<Encoded> = (0..count)
                 .map(|_| {
-                    of.push(below(&mut random, tasks.len()));
-                    let length = 2 + below(&mut random, 30);
-                    let ids = (0..length).map(|_| 5 + below(&mut random, 100) as u32).collect();
+                    of.push(made::below(&mut random, tasks.len()));
+                    let length = 2 + made::below(&mut random, 30);
+                    let ids =
+                        (0..length).map(|_| 5 + made::below(&mut random, 100) as u32).collect();
                     Encoded { ids, first: length }
                 })
                 .collect();
             let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();
-            let chosen: Vec<&Task> = of.iter().map(|&i| &tasks[i]).collect();
-            let mixed = bank.logits(packed, &chosen).unwrap();
+            let chosen: Vec<&BankTask> = of.iter().map(|&i| &tasks[i]).collect();
+            let mixed = bank.scores(packed, &chosen).unwrap();
             for ((text, &of), found) in texts.iter().zip(&of).zip(&mixed) {
                 let (packed, _) = Batch::new([text]).to_device(Device::Cpu).unwrap();
-                let expected = tch::no_grad(|| alone[of].classifier.forward(&packed).unwrap());
+                let logits = tch::no_grad(|| alone[of].classifier.forward(&packed).unwrap());
+                let expected = deltas[of].meta.task.task_type.scores(&logits).unwrap();
                 assert_eq!(expected.numel(), found.len());
                 let largest = expected.abs().max().double_value(&[]).max(1.0);
                 let difference = (Tensor::from_slice(found) - expected.view([-1])).abs().max();
@@ -118,10 +59,17 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
                     "{name}, task {of}: {difference:?}"
                 );
             }
-            // Another task is another function.
-            let other: Vec<&Task> = of.iter().map(|&i| &tasks[(i + 1) % tasks.len()]).collect();
+            // A batch of one task is computed as alone, byte by byte.
             let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();
-            assert_ne!(bank.logits(packed, &other).unwrap(), mixed);
+            let one = bank.scores(packed, &vec![chosen[0]; texts.len()]).unwrap();
+            let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();
+            let logits = tch::no_grad(|| alone[of[0]].classifier.forward(&packed).unwrap());
+            let expected = deltas[of[0]].meta.task.task_type.scores(&logits).unwrap();
+            assert_eq!(to_rows(&expected).unwrap(), one);
+            // Another task is another function.
+            let other: Vec<&BankTask> = of.iter().map(|&i| &tasks[(i + 1) % tasks.len()]).collect();
+            let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();
+            assert_ne!(bank.scores(packed, &other).unwrap(), mixed);
         }
         // Nothing was written to the base's memory, by models alone or together.
         for (own, before) in shared.iter().zip(&before) {
@@ -133,12 +81,12 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
 #[test]
 fn what_is_no_row_is_refused() {
     let read = || Base::read(&golden_dir().join("tiny-bert"), None, Device::Cpu).unwrap();
-    let bank = Bank::new(read()).unwrap();
+    let bank = Bank::new(read(), Precision::Fp32).unwrap();
     let path = Path::new("task.safetensors");
     let refused = |change: &dyn Fn(&mut Delta), parts: &[&str]| {
-        let mut delta = task(&read(), 3);
+        let mut delta = made::task(&read(), "", 3);
         change(&mut delta);
-        let error = bank.task(path, delta).unwrap_err().to_string();
+        let error = bank.task(path, &delta).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     };
     refused(&|d| d.meta.method = Method::Full, &["the method full", "bitfit, head or layer_norm"]);

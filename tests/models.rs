@@ -14,6 +14,7 @@ use bitfit::models::{
     ARCHITECTURES, Architecture, ConfigKeys, EmbeddingNames, HeadSpec, KeyVerdict, LayerNames,
     ModelConfig, Shaping, Spec, Task, TaskType,
 };
+use bitfit::nn::Precision;
 use bitfit::task_model::TaskModel;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -532,7 +533,7 @@ fn renamed_model(scratch: &Scratch) -> TaskModel {
     let base = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
     // Every bias and LayerNorm has a place in a task's row.
     let again = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
-    assert!(Bank::new(again).is_ok());
+    assert!(Bank::new(again, Precision::Fp32).is_ok());
     let mut model = TaskModel::new(&base, 3, Some(NO_DROPOUT)).unwrap();
     let golden = golden("tiny-bert.safetensors");
     assert_eq!(model.new, ["scores.bias", "scores.weight"]);

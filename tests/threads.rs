@@ -123,8 +123,7 @@ fn predicts_on_a_second_thread() {
     let delta = run.join("delta.safetensors");
     let predictor = Predictor::load(&model, None, Some(&delta), run, Device::Cpu).unwrap();
     let scores = move || {
-        let rows = [("a very good film".to_owned(), None), ("it was awful".to_owned(), None)];
-        let predictions = predictor.predict(&rows, 2).unwrap();
+        let predictions = predictor.predict(["a very good film", "it was awful"]).unwrap();
         predictions.iter().flat_map(|one| one.scores.clone()).map(|(_, score)| score).collect()
     };
     let scores: Vec<f32> = std::thread::spawn(scores).join().unwrap();

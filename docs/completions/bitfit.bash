@@ -497,7 +497,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --help"
+            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -520,6 +520,18 @@ _bitfit() {
                     return 0
                     ;;
                 --delta)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tasks)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --task)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --task-column)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

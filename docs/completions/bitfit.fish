@@ -70,6 +70,9 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l model -d 'The 
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l weights -d 'The base\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delta -d 'The task\'s delta.safetensors; with --run, used instead of the run\'s delta' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l tasks -d 'Directory of tasks of the base --model: NAME.safetensors, or NAME/delta.safetensors as a run has it. Every text is predicted by every task' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l task -d 'Predict by this task of --tasks; may be given several times [default: all]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l task-column -d 'Name of the column with the name of each row\'s task, instead of predicting every row by every task' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l device -d 'Device to compute on: auto, cpu, cuda or cuda:N' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
 bf16\t'The layers\' products in bfloat16, for GPUs and for CPUs that multiply bfloat16'

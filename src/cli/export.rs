@@ -2,7 +2,7 @@
 
 use super::logging;
 use super::signals::end_on_signal;
-use super::which::Which;
+use super::task_args::TaskArgs;
 use crate::error::{Error, Result};
 use crate::export::{Format, export};
 use clap::Args;
@@ -27,7 +27,7 @@ Of the second, with its labels:
 #[derive(Args)]
 pub struct Export {
     #[command(flatten)]
-    which: Which,
+    task: TaskArgs,
     /// The format to write.
     #[arg(long, value_enum)]
     format: Format,
@@ -40,7 +40,7 @@ impl Export {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(false);
         end_on_signal();
-        let found = self.which.find("cpu", &bars)?;
+        let found = self.task.resolve(&bars)?;
         let Some(delta) = &found.delta else {
             return Err(Error::Usage(
                 "--model alone has no task to export; name one with --run DIR or --delta FILE"

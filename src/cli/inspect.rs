@@ -1,7 +1,7 @@
 //! `bitfit inspect`.
 
 use super::terminal::list;
-use super::{downloads, find_model, logging, print, print_json};
+use super::{downloads, logging, print, print_json};
 use crate::base::Base;
 use crate::changes::Changes;
 use crate::config::{Metric, Run};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::escape;
 use crate::freeze::{FreezePlan, Group, Places, StepCost, Switches};
 use crate::numbers::thousands;
-use crate::sources::Sources;
+use crate::sources::{Model, Sources};
 use crate::task_model::TaskModel;
 use crate::train::{ModelPlan, RunDir};
 use clap::{ArgGroup, Args};
@@ -84,7 +84,7 @@ impl Inspect {
 
     fn show_model(&self, path: &Path, bars: &MultiProgress) -> Result<()> {
         let weights = self.weights.as_deref();
-        let model = find_model(path, self.revision.as_deref(), weights, bars)?;
+        let model = Model::locate(path, self.revision.as_deref(), weights, &mut downloads(bars))?;
         let base = Base::read(&model.dir, model.weights.as_deref(), Device::Cpu)?;
         let over = TaskModel::new(&base, usize::from(self.num_labels), None)?;
         let plan = FreezePlan::new(
@@ -130,7 +130,7 @@ fn show_changes(other: &Path, path: &Path, json: bool, bars: &MultiProgress) -> 
         let other = Delta::read(other)?;
         (other.meta.base_fingerprint, other.tensors)
     } else {
-        let model = find_model(other, None, None, bars)?;
+        let model = Model::locate(other, None, None, &mut downloads(bars))?;
         let base = Base::read(&model.dir, model.weights.as_deref(), Device::Cpu)?;
         let of_delta = |(name, tensor): (&String, &Tensor)| {
             delta.tensors.contains_key(name).then(|| (name.clone(), tensor.shallow_clone()))

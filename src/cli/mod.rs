@@ -4,21 +4,23 @@
 mod compare;
 mod documents;
 mod downloads;
+mod eval;
 mod export;
+mod inputs;
 mod inspect;
 mod logging;
 mod predict;
 mod signals;
+mod task_args;
 mod terminal;
 mod train;
-mod which;
 
 use crate::base::Base;
 use crate::error::{Error, Result};
-use crate::files::{self, say};
+use crate::files::say;
 use crate::sources::Model;
 use crate::weights::{self, Weights};
-use crate::{data, escape, hub, native};
+use crate::{data, escape, native};
 use clap::{Args, Parser, Subcommand};
 use indicatif::MultiProgress;
 use serde::Serialize;
@@ -51,10 +53,10 @@ enum Command {
     #[command(after_help = train::EXAMPLES, after_long_help = train::LESSON)]
     Train(train::Train),
     /// Evaluate a trained task on labelled data.
-    #[command(after_help = predict::EVAL_EXAMPLES)]
-    Eval(predict::Eval),
+    #[command(after_help = eval::EXAMPLES)]
+    Eval(eval::Eval),
     /// Predict labels with their scores, as JSON lines on stdout.
-    #[command(after_help = predict::PREDICT_EXAMPLES)]
+    #[command(after_help = predict::EXAMPLES)]
     Predict(predict::Predict),
     /// Show the parameter groups of a model, of a configuration or of a delta, how two deltas
     /// differ, or runs side by side.
@@ -246,8 +248,12 @@ impl Convert {
             )));
         }
         // Without --weights, an existing .ot archive is not converted again.
-        let Model { dir, weights, .. } =
-            find_model(&self.model, self.revision.as_deref(), self.weights.as_deref(), &bars)?;
+        let Model { dir, weights, .. } = Model::locate(
+            &self.model,
+            self.revision.as_deref(),
+            self.weights.as_deref(),
+            &mut downloads(&bars),
+        )?;
         let found = weights::find(&dir, weights.as_deref())?;
         let file = found
             .into_iter()
@@ -267,29 +273,6 @@ impl Convert {
         tracing::info!("{to} from {from}, fingerprint {}", &written.fingerprint[..16]);
         Ok(())
     }
-}
-
-/// Finds the base that an argument names: the directory `path`, or if `path` does not exist, the
-/// Hub model of that id.
-fn find_model(
-    path: &Path,
-    revision: Option<&str>,
-    weights: Option<&str>,
-    bars: &MultiProgress,
-) -> Result<Model> {
-    let id = path.to_str().is_some_and(hub::is_id) && !files::is_there(path)?;
-    if let Some(revision) = revision.filter(|_| !id) {
-        let found = path.display();
-        return Err(Error::Usage(format!(
-            "--revision {revision}: {found} is no model of the Hub, which alone has revisions"
-        )));
-    }
-    if let Some(revision) = revision.filter(|revision| !hub::is_revision(revision)) {
-        let expected = hub::REVISION;
-        return Err(Error::Usage(format!("--revision: found {revision}, expected {expected}")));
-    }
-    let local = std::path::absolute(path).map_err(Error::io("find", path))?;
-    Model::find(if id { path } else { &local }, revision, weights, &mut downloads(bars))
 }
 
 /// A listener that draws a bar for each download.

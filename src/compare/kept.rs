@@ -2,7 +2,7 @@
 
 use crate::base::Base;
 use crate::changes::Changes;
-use crate::config::{Run, RunConfig};
+use crate::config::{CONFIG, Run, RunConfig};
 use crate::data::Target;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -10,9 +10,8 @@ use crate::eval;
 use crate::files;
 use crate::models::TaskType;
 use crate::models::Term;
-use crate::predict::{Prediction, Predictor, Text};
+use crate::predict::{Input, Prediction, Predictor};
 use crate::sources::Model;
-use crate::train::output::CONFIG;
 use crate::train::{ModelPlan, RawRows};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -190,21 +189,21 @@ pub fn measure(
     let weights = model.weights.as_deref();
     let delta = run.delta_path();
     let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
-        .with_precision(run.training().precision)?;
+        .with_precision(run.training().precision)?
+        .with_batch_size(run.training().per_device_eval_batch_size.size());
     let declared = predictor.meta.task.labels_declared;
     let rows = RawRows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
     let labels = predictor.labels();
     let targets = labels.targets(task, &rows)?;
-    let texts: Vec<Text> = rows.into_iter().map(|row| (row.text, row.text_pair)).collect();
+    let inputs: Vec<Input> = rows.into_iter().map(Input::from).collect();
     let mut hash = Sha256::new();
-    for (text, target) in texts.iter().zip(&targets) {
-        hash.update(format!("{text:?} {}\n", written(target)));
+    for (Input { text, text_pair }, target) in inputs.iter().zip(&targets) {
+        hash.update(format!("{:?} {}\n", (text, text_pair), written(target)));
     }
     let numbers = labels.names.iter().zip(0..).map(|(name, i)| (name.as_str(), i)).collect();
-    let mut guesses: Vec<Target> = Vec::with_capacity(texts.len());
-    for texts in texts.chunks(predictor.rows_at_once()) {
-        let batch_size = run.training().per_device_eval_batch_size.size();
-        let predictions = predictor.predict(texts, batch_size)?;
+    let mut guesses: Vec<Target> = Vec::with_capacity(inputs.len());
+    for inputs in inputs.chunks(predictor.rows_at_once()) {
+        let predictions = predictor.predict(inputs.iter().cloned())?;
         guesses.extend(predictions.iter().map(|prediction| guess(prediction, task, &numbers)));
     }
     let right = || targets.iter().zip(&guesses).map(|(t, g)| if t == g { '1' } else { '0' });

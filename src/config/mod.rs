@@ -7,12 +7,14 @@ mod origin;
 mod read;
 mod reference;
 mod resolve;
+mod run_dir;
 mod sections;
 
 pub use device::DeviceName;
 pub use read::{plain, read_toml, start_of_paths, with_suggestion};
 pub use reference::{page, schema, schema_of};
 pub use resolve::Run;
+pub use run_dir::{CONFIG, config_of};
 pub use sections::{
     Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,
     Metric, ModelSection, RunConfig, TrainingSection,

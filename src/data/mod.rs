@@ -23,5 +23,5 @@ pub use source::{
     is_rows, is_table, packing_of, place_of, read, read_all, silence_parquet_panics, unpack,
     unreadable, whole,
 };
-pub use spelling::listed;
+pub use spelling::{listed, nearest};
 pub use tokenize::{Encoded, MIN_LENGTH, TOKENIZER_FILES, Tokenizer, settings};

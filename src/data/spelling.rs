@@ -199,3 +199,12 @@ pub fn listed<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
     let more = if names.next().is_some() { ", ..." } else { "" };
     format!("{}{more}", first.join(", "))
 }
+
+/// The one of `names` that `name` may be a misspelling of.
+pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = names
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(distance, known)| *distance <= 2.max(known.len() / 3))
+        .min();
+    near.map(|(_, known)| known)
+}

@@ -7,7 +7,7 @@ use crate::nn::{Dropout, Linear, PackedRows, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use tch::{Reduction, Tensor, nn};
+use tch::{Kind, Reduction, Tensor, nn};
 
 /// A classification head. Every architecture's has the shape
 /// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`. In BERT, the dense layer is the
@@ -130,6 +130,15 @@ impl TaskType {
     /// The number of outputs `L` for `labels` labels.
     pub fn outputs(self, labels: usize) -> usize {
         if self == Self::Regression { 1 } else { labels }
+    }
+
+    /// The scores of `logits_BL`, fp32: probabilities `[B, L]`, or the numbers of a regression.
+    pub fn scores(self, logits: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Classification => logits.f_softmax(-1, Kind::Float)?,
+            Self::MultiLabel => logits.f_sigmoid()?,
+            Self::Regression => logits.shallow_clone(),
+        })
     }
 
     /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by

@@ -3,13 +3,13 @@
 use super::plan::ModelPlan;
 use super::{manifest, metrics_file, summary, tensorboard};
 use crate::checkpoint;
-use crate::config::{Run, RunConfig};
+use crate::config::{CONFIG, Run, RunConfig};
 use crate::data::TOKENIZER_FILES;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::lock::Lock;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The action for a run that the output directory already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,6 @@ const WRITTEN: [&str; 7] = [
     checkpoint::FOLDER,
     CONFIG,
 ];
-
-/// The name of the configuration as it was run, whose first line marks a run's directory.
-pub const CONFIG: &str = "config.toml";
 
 /// Names of a model's files. A run does not write into a model's directory.
 const MODELS: [&str; 2] = ["config.json", "model.safetensors"];
@@ -98,17 +95,6 @@ pub fn check(run: &Run, start: Start) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// The path of the configuration of the run in `dir`. Errs if `dir` has none.
-pub fn config_of(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join(CONFIG);
-    if !files::is_there(&path)? {
-        let problem =
-            "not a run directory: no config.toml there; expected the output_dir of a training";
-        return Err(Error::file(dir, problem));
-    }
-    Ok(path)
 }
 
 /// Whether the directory `path` holds a run, which means a `config.toml` written by training.

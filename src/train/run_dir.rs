@@ -2,7 +2,7 @@
 
 use super::summary::Summary;
 use super::{metrics_file, output};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, config_of};
 use crate::error::{Error, Result};
 use crate::files;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub struct RunDir {
 impl RunDir {
     /// Reads the run in `dir`. Errs if `dir` has no `config.toml`.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = output::config_of(dir)?;
+        let path = config_of(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             config: RunConfig::read(&path, &[])?,

@@ -1,5 +1,9 @@
 //! Predicts labels and scores of texts, with a base and a task's delta.
 
+mod open;
+
+pub use open::{PredictorBuilder, ResolvedTask, TaskSource};
+
 use crate::base::Base;
 use crate::data::{
     Batch, Encoded, Labels, MIN_LENGTH, Row, Tokenizer, check_length, examples, fits,
@@ -9,26 +13,61 @@ use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate, in_batches};
 use crate::methods::Method;
-use crate::models::TaskType;
+use crate::models::{Task, TaskType};
 use crate::nn::{Precision, to_rows};
 use crate::task_model::TaskModel;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
-use tch::{Device, Kind, Tensor};
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+/// The number of texts in a batch where nothing else is said. Batches of short texts have more.
+pub const BATCH_SIZE: usize = 32;
 
 /// A text, or a pair of texts.
-pub type Text = (String, Option<String>);
-
-/// The prediction for a text. A classification has `label`, `score` and `scores`; a multi-label
-/// task has `labels` and `scores`; a regression has `score`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Prediction {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Input {
     /// The text.
     pub text: String,
     /// The second text of a pair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_pair: Option<String>,
+}
+
+impl From<&str> for Input {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), text_pair: None }
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        Self { text, text_pair: None }
+    }
+}
+
+impl From<(&str, &str)> for Input {
+    fn from((text, pair): (&str, &str)) -> Self {
+        Self { text: text.to_owned(), text_pair: Some(pair.to_owned()) }
+    }
+}
+
+impl From<(String, String)> for Input {
+    fn from((text, pair): (String, String)) -> Self {
+        Self { text, text_pair: Some(pair) }
+    }
+}
+
+impl From<Row> for Input {
+    fn from(row: Row) -> Self {
+        Self { text: row.text, text_pair: row.text_pair }
+    }
+}
+
+/// The prediction for an input. A classification has `label`, `score` and `scores`; a multi-label
+/// task has `labels` and `scores`; a regression has `score`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
     /// The most likely label.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
@@ -50,15 +89,60 @@ fn as_map<S: serde::Serializer>(
     serializer.collect_map(pairs.iter().map(|(name, score)| (name, score)))
 }
 
+impl Prediction {
+    /// Makes the prediction of `task` from its scores: a probability for each label, or the number
+    /// of a regression.
+    pub fn new(task: &Task, scores: &[f32]) -> Self {
+        let named = || task.labels.iter().cloned().zip(scores.iter().copied());
+        let best = named().nth(eval::best(scores));
+        let (label, labels, score) = match task.task_type {
+            TaskType::Classification => {
+                let (label, score) = best.unzip();
+                (label, None, score)
+            }
+            TaskType::MultiLabel => {
+                let has = named().filter(|(_, score)| *score >= 0.5).map(|(name, _)| name);
+                (None, Some(has.collect()), None)
+            }
+            TaskType::Regression => (None, None, scores.first().copied()),
+        };
+        Self { label, labels, score, scores: named().collect() }
+    }
+}
+
+/// Checks that an input is a pair of texts if `task` is about pairs, and one text if it is not. The
+/// error is the problem.
+pub fn check_pairs(task: &Task, is_pair: bool) -> std::result::Result<(), &'static str> {
+    match (task.pairs, is_pair) {
+        (Some(true), false) => Err(
+            "the task is about pairs of texts, and only one is given; name the second's column with --text-pair-column, or give it with --text-pair",
+        ),
+        (Some(false), true) => Err("two texts are given, and the task is about one"),
+        _ => Ok(()),
+    }
+}
+
 /// A model with a task applied.
 pub struct Predictor {
     model: TaskModel,
     tokenizer: Tokenizer,
     /// The metadata of the task's delta, or of the saved classifier.
     pub meta: Meta,
+    batch_size: usize,
 }
 
 impl Predictor {
+    /// Opens the task of a run directory.
+    pub fn open(run: impl Into<PathBuf>) -> Result<Self> {
+        Self::builder().run(run).open()
+    }
+
+    /// Starts to open a task of a run, or of a base and a delta, or a classifier that was saved
+    /// with its head.
+    pub fn builder() -> PredictorBuilder {
+        PredictorBuilder::default()
+    }
+
     /// Reads the base `model` and applies `delta`. The tokenizer is read from `tokenizer`, and must
     /// be the one that the task was trained with.
     ///
@@ -103,7 +187,7 @@ impl Predictor {
             }
         };
         model.store.freeze();
-        Ok(Self { model, tokenizer: reader, meta })
+        Ok(Self { model, tokenizer: reader, meta, batch_size: BATCH_SIZE })
     }
 
     /// Returns the predictor with matrix products in `precision`.
@@ -112,31 +196,49 @@ impl Predictor {
         Ok(self)
     }
 
-    /// Predicts `rows` in order, in batches of `batch_size` rows, or more if the rows are short.
-    /// Errs if a score is NaN or infinite, or if `rows` are pairs and the task is not, or the other
-    /// way round.
-    pub fn predict(&self, rows: &[Text], batch_size: usize) -> Result<Vec<Prediction>> {
+    /// Returns the predictor with `texts` in a batch, or more if they are short.
+    pub fn with_batch_size(mut self, texts: usize) -> Self {
+        self.batch_size = texts.max(1);
+        self
+    }
+
+    /// Predicts inputs in order. Errs if a score is NaN or infinite, or if an input is a pair and
+    /// the task is not about pairs, or the other way round.
+    pub fn predict<T: Into<Input>>(
+        &self,
+        inputs: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Prediction>> {
         let _guard = tch::no_grad_guard();
-        let encoded =
-            self.tokenizer.encode_all(rows, |(a, b)| (a, b.as_deref()), self.meta.task.max_length);
+        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+        for (input, number) in inputs.iter().zip(1..) {
+            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+            self.check(input).map_err(error)?;
+        }
+        let encoded = self.tokenizer.encode_all(
+            &inputs,
+            |input| (&input.text, input.text_pair.as_deref()),
+            self.meta.task.max_length,
+        );
         has_embeddings(&self.model.base.dir, &self.model.config, &encoded)?;
-        self.about_pairs(rows.iter().map(|(_, pair)| pair.is_some()))?;
-        let mut predictions = Vec::with_capacity(rows.len());
+        let mut predictions = Vec::with_capacity(inputs.len());
         let lengths: Vec<usize> = encoded.iter().map(|tokens| tokens.ids.len()).collect();
-        in_batches(&lengths, batch_size, self.model.device(), &mut |range| {
-            let texts = rows.get(range.clone()).unwrap_or_default();
+        in_batches(&lengths, self.batch_size, self.model.device(), &mut |range| {
             let scores = self.scores(encoded.get(range).unwrap_or_default())?;
             self.model.base.check_unchanged()?;
             if scores.iter().flatten().any(|score| !score.is_finite()) {
                 let error = Error::NotFinite("the task's prediction".into());
                 return Err(self.no_numbers(error)?);
             }
-            let found =
-                texts.iter().zip(&scores).map(|(text, scores)| self.prediction(text, scores));
-            predictions.extend(found);
+            predictions
+                .extend(scores.iter().map(|scores| Prediction::new(&self.meta.task, scores)));
             Ok(())
         })?;
         Ok(predictions)
+    }
+
+    /// Checks that `input` is what the task is about: a text or a pair. The error is the problem.
+    pub fn check(&self, input: &Input) -> std::result::Result<(), &'static str> {
+        check_pairs(&self.meta.task, input.text_pair.is_some())
     }
 
     /// Returns the error of scores that are NaN or infinite: one that names a tensor with such
@@ -161,44 +263,7 @@ impl Predictor {
     fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
         let logits = self.model.classifier.forward(&packed)?;
-        to_rows(&match self.meta.task.task_type {
-            TaskType::Classification => logits.f_softmax(-1, Kind::Float)?,
-            TaskType::MultiLabel => logits.f_sigmoid()?,
-            TaskType::Regression => logits,
-        })
-    }
-
-    fn prediction(&self, (text, text_pair): &Text, scores: &[f32]) -> Prediction {
-        let named = || self.meta.task.labels.iter().cloned().zip(scores.iter().copied());
-        let best = named().nth(eval::best(scores));
-        let (label, labels, score) = match self.meta.task.task_type {
-            TaskType::Classification => {
-                let (label, score) = best.unzip();
-                (label, None, score)
-            }
-            TaskType::MultiLabel => {
-                let has = named().filter(|(_, score)| *score >= 0.5).map(|(name, _)| name);
-                (None, Some(has.collect()), None)
-            }
-            TaskType::Regression => (None, None, scores.first().copied()),
-        };
-        let (text, text_pair) = (text.clone(), text_pair.clone());
-        Prediction { text, text_pair, label, labels, score, scores: named().collect() }
-    }
-
-    /// Errs if one of the rows has a second text and the task has none, or the other way round.
-    /// Each item of `rows` says whether the row has one.
-    fn about_pairs(&self, mut rows: impl Iterator<Item = bool>) -> Result<()> {
-        let Some(pairs) = self.meta.task.pairs else { return Ok(()) };
-        if rows.all(|pair| pair == pairs) {
-            return Ok(());
-        }
-        let problem = if pairs {
-            "the task is about pairs of texts, and only one is given; name the second's column with --text-pair-column, or give it with --text-pair"
-        } else {
-            "two texts are given, and the task is about one"
-        };
-        Err(Error::Usage(problem.into()))
+        to_rows(&self.meta.task.task_type.scores(&logits)?)
     }
 
     /// Evaluates on labelled rows, and calls `progress` with the number of rows done. Errs if the
@@ -206,12 +271,14 @@ impl Predictor {
     pub fn evaluate(
         &self,
         rows: &[Row],
-        batch_size: usize,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Evaluation> {
         let labels = self.labels();
-        self.about_pairs(rows.iter().map(|row| row.text_pair.is_some()))?;
-        let task = self.meta.task.task_type;
+        for row in rows {
+            let pair = row.text_pair.is_some();
+            check_pairs(&self.meta.task, pair).map_err(|problem| row.place.error(problem))?;
+        }
+        let (task, batch_size) = (self.meta.task.task_type, self.batch_size);
         let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.task.max_length)?;
         let tokens = examples.iter().map(|example| &example.tokens);
         has_embeddings(&self.model.base.dir, &self.model.config, tokens)?;

@@ -1,0 +1,384 @@
+//! Tasks by name over one base, which predict together in mixed batches.
+
+use crate::bank::{Bank, BankTask};
+use crate::base::Base;
+use crate::config::DeviceName;
+use crate::data::{
+    Batch, Encoded, Tokenizer, check_length, fits, has_embeddings, listed, nearest, same_tokenizer,
+};
+use crate::delta::Delta;
+use crate::error::{Error, Result};
+use crate::eval::in_batches;
+use crate::models::Task;
+use crate::nn::Precision;
+use crate::predict::{BATCH_SIZE, Input, Prediction, check_pairs};
+use crate::sources::Model;
+use crate::{escape, threads};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+/// The most characters of a task's name.
+const LONGEST_NAME: usize = 96;
+
+/// The file of a task in a directory of its own, such as a run's.
+const DELTA: &str = "delta.safetensors";
+
+/// The number of files that are read before their tasks are made.
+const READ_AT_ONCE: usize = 64;
+
+/// Tasks of one base, by name. A batch may mix them in any order: the base's layers compute all of
+/// its texts at once, each with the biases of its own task.
+///
+/// Tasks of the methods bitfit, head and layer_norm fit in; the others change more than vectors.
+pub struct Tasks {
+    bank: Bank,
+    tokenizer: Tokenizer,
+    tasks: BTreeMap<String, BankTask>,
+    /// Why each task that was refused is not among the tasks, by name.
+    refused: BTreeMap<String, String>,
+    batch_size: usize,
+}
+
+/// How [`Tasks`] are opened.
+#[derive(Debug, Clone)]
+pub struct TasksBuilder {
+    base: PathBuf,
+    revision: Option<String>,
+    weights: Option<String>,
+    device: Option<Device>,
+    precision: Precision,
+    batch_size: usize,
+}
+
+/// A file that is no task of the base.
+#[derive(Debug)]
+pub struct RefusedTask {
+    /// The name that the task would have.
+    pub name: String,
+    /// The reason, with the file's name.
+    pub error: Error,
+}
+
+impl TasksBuilder {
+    /// Selects a branch, tag or commit of a base on the Hub; `main` by default.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.revision = Some(revision.into());
+        self
+    }
+
+    /// Selects the base's weight file.
+    pub fn weights(mut self, name: impl Into<String>) -> Self {
+        self.weights = Some(name.into());
+        self
+    }
+
+    /// Sets the device; by default the first GPU, or the CPU where there is none.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Sets the precision of the matrix products; fp32 by default.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// Sets the number of texts in a batch, 32 by default. Batches of short texts have more.
+    pub fn batch_size(mut self, texts: usize) -> Self {
+        self.batch_size = texts.max(1);
+        self
+    }
+
+    /// Reads the base and its tokenizer, and downloads them if the base is on the Hub.
+    pub fn open(self) -> Result<Tasks> {
+        let (revision, weights) = (self.revision.as_deref(), self.weights.as_deref());
+        let model = Model::locate(&self.base, revision, weights, &mut |_, _, _| Ok(()))?;
+        self.open_model(&model)
+    }
+
+    /// Like [`TasksBuilder::open`], of a base that was found.
+    pub fn open_model(self, model: &Model) -> Result<Tasks> {
+        let device = match self.device {
+            Some(device) => device,
+            None => DeviceName::Auto.find()?,
+        };
+        let tokenizer = Tokenizer::read(&model.dir)?;
+        let base = Base::read(&model.dir, model.weights.as_deref(), device)?;
+        fits(&model.dir, &tokenizer, &base.info.config)?;
+        let bank = Bank::new(base, self.precision)?;
+        let (tasks, refused) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Tasks { bank, tokenizer, tasks, refused, batch_size: self.batch_size })
+    }
+}
+
+impl Tasks {
+    /// Opens the base in a directory, or on the Hub, without tasks.
+    pub fn open(base: impl Into<PathBuf>) -> Result<Self> {
+        Self::builder(base).open()
+    }
+
+    /// Starts to open the base in a directory, or on the Hub.
+    pub fn builder(base: impl Into<PathBuf>) -> TasksBuilder {
+        TasksBuilder {
+            base: base.into(),
+            revision: None,
+            weights: None,
+            device: None,
+            precision: Precision::default(),
+            batch_size: BATCH_SIZE,
+        }
+    }
+
+    /// Loads the tasks of a directory: `NAME.safetensors`, or `NAME/delta.safetensors` as a run
+    /// has it. Hidden files and other names are left alone.
+    ///
+    /// Returns the tasks that were refused; the others are there.
+    pub fn load_dir(&mut self, dir: impl AsRef<Path>) -> Result<Vec<RefusedTask>> {
+        self.load_of_dir(dir.as_ref(), &[], &mut |_, _| Ok(()))
+    }
+
+    /// Like [`Tasks::load_dir`], with `names` alone unless there are none, and with `progress`,
+    /// which is told the number of files done and of all.
+    pub fn load_of_dir(
+        &mut self,
+        dir: &Path,
+        names: &[String],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Vec<RefusedTask>> {
+        let Files { mut found, mut wrong } = Files::of(dir)?;
+        let is_there = |name: &&String| found.contains_key(*name) || wrong.contains_key(*name);
+        if let Some(name) = names.iter().find(|name| !is_there(name)) {
+            let all = found.keys().map(String::as_str);
+            return Err(Error::file(dir, no_such_task(name, all)));
+        }
+        if !names.is_empty() {
+            found.retain(|name, _| names.contains(name));
+            wrong.retain(|name, _| names.contains(name));
+        }
+        let found: Vec<(String, PathBuf)> = found.into_iter().collect();
+        let mut refused: Vec<RefusedTask> =
+            wrong.into_iter().map(|(name, error)| self.refuse(&name, error)).collect();
+        for (part, start) in found.chunks(READ_AT_ONCE).zip((0..).step_by(READ_AT_ONCE)) {
+            progress(start, found.len())?;
+            let read = threads::each(part, &|(_, path)| Delta::read(path));
+            for ((name, path), delta) in part.iter().zip(read) {
+                if let Err(error) = delta.and_then(|delta| self.add(name, path, &delta)) {
+                    refused.push(self.refuse(name, error));
+                }
+            }
+        }
+        progress(found.len(), found.len())?;
+        Ok(refused)
+    }
+
+    /// Loads the task file `path` as the task `name`, which replaces a task of this name. Errs if
+    /// it is no task of the base that can share a batch.
+    pub fn load(&mut self, name: &str, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        if !is_name(name) {
+            let found = escape::quoted(&escape::short(name, LONGEST_NAME));
+            return Err(Error::Usage(format!("task {found}: expected a name of {NAMES}")));
+        }
+        self.add(name, path, &Delta::read(path)?)
+    }
+
+    fn add(&mut self, name: &str, path: &Path, delta: &Delta) -> Result<()> {
+        let base = &self.bank.base().info;
+        same_tokenizer(&delta.meta, path, &base.dir, &self.tokenizer)?;
+        check_length(&delta.meta, path, &base.config)?;
+        let task = self.bank.task(path, delta)?;
+        self.refused.remove(name);
+        self.tasks.insert(name.to_owned(), task);
+        Ok(())
+    }
+
+    fn refuse(&mut self, name: &str, error: Error) -> RefusedTask {
+        self.refused.insert(name.to_owned(), error.to_string());
+        RefusedTask { name: name.to_owned(), error }
+    }
+
+    /// The names of the tasks, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.tasks.keys().map(String::as_str)
+    }
+
+    /// What the task `name` predicts; `None` if there is no such task.
+    pub fn get(&self, name: &str) -> Option<&Task> {
+        self.tasks.get(name).map(|task| &task.task)
+    }
+
+    /// The directory of the base.
+    pub fn base_dir(&self) -> &Path {
+        &self.bank.base().info.dir
+    }
+
+    /// Checks that the task `name` is there, and takes `input`: a text or a pair. The error is the
+    /// problem.
+    pub fn check(&self, name: &str, input: &Input) -> std::result::Result<(), String> {
+        let Some(task) = self.tasks.get(name) else {
+            return Err(match self.refused.get(name) {
+                Some(why) => format!("task {name:?} was refused: {why}"),
+                None => no_such_task(name, self.names()),
+            });
+        };
+        check_pairs(&task.task, input.text_pair.is_some())
+            .map_err(|problem| format!("task {name:?}: {problem}"))
+    }
+
+    /// Predicts each input by the task that is named beside it, in order.
+    pub fn predict<N: AsRef<str>, T: Into<Input>>(
+        &self,
+        rows: impl IntoIterator<Item = (N, T)>,
+    ) -> Result<Vec<Prediction>> {
+        let rows: Vec<(N, Input)> =
+            rows.into_iter().map(|(name, input)| (name, input.into())).collect();
+        let mut asked = Vec::with_capacity(rows.len());
+        for ((name, input), number) in rows.iter().zip(1..) {
+            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+            self.check(name.as_ref(), input).map_err(error)?;
+            let task = self.tasks.get_key_value(name.as_ref());
+            asked.extend(task.map(|(name, task)| (name.as_str(), task)));
+        }
+        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
+        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
+        let tokens = self.encode(&texts)?;
+        self.answers(&asked, &tokens.iter().collect::<Vec<_>>())
+    }
+
+    /// Predicts each input by each of the tasks `names`. Returns for each input a prediction for
+    /// each name, in order. A text is tokenized once for all tasks that cut it alike.
+    pub fn predict_by_each<T: Into<Input>>(
+        &self,
+        names: &[&str],
+        inputs: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Vec<Prediction>>> {
+        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+        for (input, number) in inputs.iter().zip(1..) {
+            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+            names.iter().try_for_each(|name| self.check(name, input).map_err(error))?;
+        }
+        let tasks: Vec<(&str, &BankTask)> = names
+            .iter()
+            .filter_map(|name| self.tasks.get_key_value(*name))
+            .map(|(name, task)| (name.as_str(), task))
+            .collect();
+        let lengths: BTreeSet<usize> = tasks.iter().map(|(_, task)| task.task.max_length).collect();
+        let mut encoded = BTreeMap::new();
+        for length in lengths {
+            let texts: Vec<(usize, &Input)> = inputs.iter().map(|input| (length, input)).collect();
+            encoded.insert(length, self.encode(&texts)?);
+        }
+        let (mut asked, mut tokens) = (vec![], vec![]);
+        for row in 0..inputs.len() {
+            for &(name, task) in &tasks {
+                let cut = encoded.get(&task.task.max_length).and_then(|texts| texts.get(row));
+                tokens.extend(cut);
+                asked.push((name, task));
+            }
+        }
+        let mut answers = self.answers(&asked, &tokens)?.into_iter();
+        Ok(inputs.iter().map(|_| answers.by_ref().take(tasks.len()).collect()).collect())
+    }
+
+    /// The token ids of each input, cut to the number beside it.
+    fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoded>> {
+        // Tensors, which the other fields hold, stay on their thread.
+        let tokenizer = &self.tokenizer;
+        let tokens = threads::map(inputs, |(length, input)| {
+            tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
+        });
+        let base = &self.bank.base().info;
+        has_embeddings(&base.dir, &base.config, &tokens)?;
+        Ok(tokens)
+    }
+
+    fn answers(&self, asked: &[(&str, &BankTask)], tokens: &[&Encoded]) -> Result<Vec<Prediction>> {
+        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        let device = self.bank.base().device();
+        let mut answers = Vec::with_capacity(asked.len());
+        in_batches(&lengths, self.batch_size, device, &mut |range| {
+            let part = asked.get(range.clone()).unwrap_or_default();
+            let texts = tokens.get(range).unwrap_or_default();
+            let (packed, _) = Batch::new(texts.iter().copied()).to_device(device)?;
+            let tasks: Vec<&BankTask> = part.iter().map(|(_, task)| *task).collect();
+            let scores = self.bank.scores(packed, &tasks)?;
+            for ((name, task), scores) in part.iter().zip(&scores) {
+                if scores.iter().any(|score| !score.is_finite()) {
+                    return Err(Error::NotFinite(format!("the prediction of the task {name}")));
+                }
+                answers.push(Prediction::new(&task.task, scores));
+            }
+            Ok(())
+        })?;
+        Ok(answers)
+    }
+}
+
+/// What a task's name is made of.
+const NAMES: &str =
+    "1 to 96 letters, digits, '.', '_' and '-', of which a letter or digit is first";
+
+/// Whether `name` can be a task's: part of a file's name and of a URL.
+fn is_name(name: &str) -> bool {
+    let inner = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && name.chars().all(inner)
+}
+
+/// The files of a directory of tasks.
+struct Files {
+    /// The file of each task, by name.
+    found: BTreeMap<String, PathBuf>,
+    /// What is wrong with the other task files, by name.
+    wrong: BTreeMap<String, Error>,
+}
+
+impl Files {
+    /// The files in `dir`. Errs if no file is a task's.
+    fn of(dir: &Path) -> Result<Self> {
+        let (mut found, mut wrong) = (BTreeMap::new(), BTreeMap::new());
+        for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
+            let path = entry.map_err(Error::io("read", dir))?.path();
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if file.starts_with('.') {
+                continue;
+            }
+            let (name, path) = match file.strip_suffix(".safetensors") {
+                Some(name) => (name.to_owned(), path),
+                None => (file, path.join(DELTA)),
+            };
+            let there = std::fs::symlink_metadata(&path).map_err(|error| error.kind());
+            if matches!(there, Err(ErrorKind::NotFound | ErrorKind::NotADirectory)) {
+                continue;
+            }
+            if !is_name(&name) {
+                let found = escape::quoted(&escape::short(&name, LONGEST_NAME));
+                let problem = format!("task {found}: expected a name of {NAMES}");
+                wrong.insert(name, Error::file(&path, problem));
+            } else if let Some(other) = found.insert(name.clone(), path.clone()) {
+                let problem =
+                    format!("a second file of the task {name}: the first is {}", other.display());
+                wrong.insert(name, Error::file(&path, problem));
+            }
+        }
+        found.retain(|name, _| !wrong.contains_key(name));
+        if found.is_empty() && wrong.is_empty() {
+            let problem = format!("no tasks; expected NAME.safetensors or NAME/{DELTA}");
+            return Err(Error::file(dir, problem));
+        }
+        Ok(Self { found, wrong })
+    }
+}
+
+/// What is wrong with the name of a task that is not among `names`.
+fn no_such_task<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let found = escape::quoted(&escape::short(name, LONGEST_NAME));
+    match nearest(name, names.clone()) {
+        Some(near) => format!("task {found}: no such task; did you mean {near}?"),
+        None => format!("task {found}: no such task; expected one of: {}", listed(names)),
+    }
+}

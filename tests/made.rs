@@ -1,0 +1,83 @@
+//! Tasks that a seed makes, far from their base and from each other.
+
+use bitfit::base::Base;
+use bitfit::delta::{Delta, Meta};
+use bitfit::methods::Method;
+use bitfit::models::{Task, TaskType};
+use bitfit::task_model::TaskModel;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+pub fn random(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+pub fn below(random: &mut ChaCha8Rng, count: usize) -> usize {
+    random.next_u64() as usize % count
+}
+
+fn values(random: &mut ChaCha8Rng, shape: &[i64], scale: f64) -> Tensor {
+    let mut value = || ((random.next_u64() >> 11) as f64 / (1u64 << 53) as f64 - 0.5) * scale;
+    let values: Vec<f32> = (0..shape.iter().product::<i64>()).map(|_| value() as f32).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+/// A task of `base`, whose tokenizer has `fingerprint`: any type, 2 to 150 labels, one text or
+/// pairs, any length, and one of the freeze plans of the methods that share a batch.
+pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
+    let mut random = random(seed);
+    let (task_type, labels) = match seed % 4 {
+        0 => (TaskType::Regression, 0),
+        1 => (TaskType::MultiLabel, 1 + below(&mut random, 150)),
+        _ => (TaskType::Classification, 2 + below(&mut random, 149)),
+    };
+    let config = &base.info.config;
+    let layers = config.num_hidden_layers as usize;
+    let model = TaskModel::new(base, task_type.outputs(labels), None).unwrap();
+    let (plan, first) = (below(&mut random, 7), below(&mut random, layers));
+    // Biases of every kind, of upper layers, of queries, at random; LayerNorm; the head alone.
+    let method = match plan {
+        0..=3 => Method::Bitfit,
+        4 => Method::LayerNorm,
+        _ => Method::Head,
+    };
+    let layer = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
+    let mut trains = |name: &str| match (plan, name.ends_with(".bias")) {
+        (0, true) => true,
+        (1, true) => layer(name).is_some_and(|layer| layer >= first),
+        (2, true) => name.contains("quer") || name.contains("q_lin"),
+        (3, true) => below(&mut random, 4) > 0,
+        (4, _) => name.contains("LayerNorm.") || name.contains("layer_norm."),
+        _ => false,
+    };
+    let named: Vec<String> = model.shapes().into_keys().filter(|name| trains(name)).collect();
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in model.shapes() {
+        let own = base.tensors().get(&name).filter(|_| named.contains(&name));
+        if model.new.contains(&name) || own.is_some() {
+            let change = values(&mut random, &shape, if own.is_some() { 0.5 } else { 1.0 });
+            tensors.insert(name, own.map_or(change.shallow_clone(), |own| own + &change));
+        }
+    }
+    let most = config.max_length() as usize;
+    let meta = Meta {
+        architecture: config.architecture.class.into(),
+        base_name: "base".into(),
+        base_fingerprint: base.info.fingerprint.clone(),
+        base_config: config.beside_tensors(),
+        tokenizer_fingerprint: fingerprint.into(),
+        task: Task {
+            task_type,
+            labels: (0..labels).map(|i| format!("label {i}")).collect(),
+            labels_declared: true,
+            pairs: Some(config.type_vocab_size > 1 && below(&mut random, 3) == 0),
+            max_length: 16 + below(&mut random, most - 15),
+        },
+        method,
+        freeze_plan: tensors.keys().cloned().collect(),
+        metrics: BTreeMap::new(),
+    };
+    Delta::new(meta, tensors)
+}
