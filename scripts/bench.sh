@@ -5,7 +5,8 @@
 #
 #   scripts/bench.sh [--rounds N] [WORK...]
 #
-#   WORK        imdb imdb-no-dropout sst2 bert-base predict growth keys; all of them by default
+#   WORK        imdb imdb-no-dropout sst2 bert-base predict growth keys; all of them by default.
+#               tasks: 10,000 tasks in one process; needs no Python and runs alone
 #   --rounds N  runs of each program, 3 by default
 #
 # Needs Python 3 with venv: the Python packages are installed in target/bench (3 GB). IMDb and SST-2
@@ -15,6 +16,10 @@
 cd -- "$root"
 case ${1:-} in -h | --help) usage "${BASH_SOURCE[0]}"; exit ;; esac
 set_up
+case "$*" in
+    tasks) exec cargo bench --locked --bench tasks ;;
+    "--rounds "*" tasks") exec cargo bench --locked --bench tasks -- --rounds "$2" ;;
+esac
 python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"
 [ -d data/aclImdb ] || scripts/download_imdb.sh
 [ -d data/glue/SST-2 ] || scripts/download_glue.sh SST-2

@@ -1,0 +1,139 @@
+//! Measures many tasks of one base in one process: how fast they load, how much memory they take,
+//! and the speed of mixed batches beside that of one task. `scripts/bench.sh tasks` runs it.
+//!
+//! Options, after `cargo bench --bench tasks --`: `--tasks N` (10,000), `--rounds N` (9), `--model
+//! DIR` (models/all-MiniLM-L6-v2), `--dir DIR` for the tasks' files (target/bench/tasks, 1.2 GB).
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+
+use bitfit::base::Base;
+use bitfit::data::Tokenizer;
+use bitfit::delta::{Delta, Meta};
+use bitfit::methods::Method;
+use bitfit::models::{Task, TaskType};
+use bitfit::task_model::TaskModel;
+use bitfit::tasks::Tasks;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tch::{Device, Tensor};
+
+/// Texts of a round.
+const TEXTS: usize = 600;
+
+fn argument(name: &str, default: &str) -> String {
+    let args: Vec<String> = std::env::args().collect();
+    let place = args.iter().position(|arg| arg == name);
+    place.and_then(|place| args.get(place + 1)).map_or(default, String::as_str).to_owned()
+}
+
+fn main() {
+    let count: usize = argument("--tasks", "10000").parse().unwrap();
+    let rounds: usize = argument("--rounds", "9").parse().unwrap();
+    let model = PathBuf::from(argument("--model", "models/all-MiniLM-L6-v2"));
+    let dir = PathBuf::from(argument("--dir", "target/bench/tasks"));
+    write_tasks(&model, &dir, count);
+    let mut tasks = Tasks::builder(&model).device(Device::Cpu).open().unwrap();
+    tasks.load("alone", dir.join("t0.safetensors")).unwrap();
+    let texts = texts(&model);
+    let one: Vec<(&str, &str)> = texts.iter().map(|text| ("alone", text.as_str())).collect();
+    tasks.predict(one.iter().copied()).unwrap();
+    let before = resident_mib();
+    let began = Instant::now();
+    assert!(tasks.load_dir(&dir).unwrap().is_empty());
+    let seconds = began.elapsed().as_secs_f64();
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let names: Vec<String> =
+        texts.iter().map(|_| format!("t{}", random.next_u64() as usize % count)).collect();
+    let mixed: Vec<(&str, &str)> =
+        names.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+    tasks.predict(mixed.iter().copied()).unwrap();
+    let taken = resident_mib() - before;
+    println!("{count} tasks of {}", model.display());
+    println!("loading        {:.0} tasks a second ({seconds:.1} s)", count as f64 / seconds);
+    println!(
+        "memory         {taken:.0} MiB beside the {before:.0} MiB of the process with one task, {:.1} KiB a task",
+        taken * 1024.0 / count as f64
+    );
+    let time = |rows: &[(&str, &str)]| {
+        let began = Instant::now();
+        tasks.predict(rows.iter().copied()).unwrap();
+        began.elapsed().as_secs_f64()
+    };
+    let mut ratios: Vec<f64> = (0..rounds).map(|_| time(&one) / time(&mixed)).collect();
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "mixed batches  {:.3} of one task's speed (median of {rounds} rounds; {:.3} to {:.3})",
+        ratios[rounds / 2],
+        ratios[0],
+        ratios[rounds - 1]
+    );
+}
+
+/// The resident memory of this process, in MiB.
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Texts of 8 to 56 words of the vocabulary.
+fn texts(model: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(model.join("vocab.txt")).unwrap();
+    let plain = |word: &&str| word.len() > 2 && word.chars().all(|c| c.is_ascii_lowercase());
+    let words: Vec<&str> = text.lines().filter(plain).collect();
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let mut below = |most: usize| random.next_u64() as usize % most;
+    (0..TEXTS)
+        .map(|_| {
+            let count = 8 + below(49);
+            let words: Vec<&str> = (0..count).map(|_| words[below(words.len())]).collect();
+            words.join(" ")
+        })
+        .collect()
+}
+
+/// Writes the tasks' files that `dir` lacks: each of the base's biases, changed a little by a seed,
+/// and a head of two labels.
+fn write_tasks(model: &Path, dir: &Path, count: usize) {
+    std::fs::create_dir_all(dir).unwrap();
+    let file = |number: usize| dir.join(format!("t{number}.safetensors"));
+    let lacking: Vec<usize> = (0..count).filter(|&number| !file(number).exists()).collect();
+    if lacking.is_empty() {
+        return;
+    }
+    println!("writing {} tasks to {}", lacking.len(), dir.display());
+    let base = Base::read(model, None, Device::Cpu).unwrap();
+    let fingerprint = Tokenizer::read(model).unwrap().fingerprint;
+    let shapes = TaskModel::new(&base, 2, None).unwrap().shapes();
+    let own = |name: &str| base.tensors().get(name);
+    let changes: Vec<(&String, &Vec<i64>)> =
+        shapes.iter().filter(|(name, _)| name.ends_with(".bias") || own(name).is_none()).collect();
+    for number in lacking {
+        tch::manual_seed(number as i64);
+        let change = |(name, shape): &(&String, &Vec<i64>)| {
+            let noise = Tensor::randn(&shape[..], (tch::Kind::Float, Device::Cpu)) * 0.02;
+            ((*name).clone(), own(name).map_or(noise.shallow_clone(), |own| own + &noise))
+        };
+        let tensors: BTreeMap<String, Tensor> = changes.iter().map(change).collect();
+        let meta = Meta {
+            architecture: base.info.config.architecture.class().into(),
+            base_name: "all-MiniLM-L6-v2".into(),
+            base_fingerprint: base.info.fingerprint.clone(),
+            base_config: base.info.config.beside_tensors(),
+            tokenizer_fingerprint: fingerprint.clone(),
+            task: Task {
+                task_type: TaskType::Classification,
+                labels: vec!["no".into(), "yes".into()],
+                labels_declared: true,
+                pairs: Some(false),
+                max_length: 128,
+            },
+            method: Method::Bitfit,
+            freeze_plan: tensors.keys().cloned().collect(),
+            metrics: BTreeMap::new(),
+        };
+        Delta::new(meta, tensors).write(&file(number)).unwrap();
+    }
+}
