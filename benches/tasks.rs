@@ -118,7 +118,7 @@ fn write_tasks(model: &Path, dir: &Path, count: usize) {
         };
         let tensors: BTreeMap<String, Tensor> = changes.iter().map(change).collect();
         let meta = Meta {
-            architecture: base.info.config.architecture.class().into(),
+            architecture: base.info.config.architecture.class.into(),
             base_name: "all-MiniLM-L6-v2".into(),
             base_fingerprint: base.info.fingerprint.clone(),
             base_config: base.info.config.beside_tensors(),
