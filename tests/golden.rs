@@ -228,6 +228,19 @@ fn dropout_does_not_depend_on_the_batch() {
     );
 }
 
+/// AdamW with a rate for the head and another for the rest.
+fn two_rates() -> AdamWSettings {
+    let rate = |group| (group, if group == Group::Classifier { 1e-2 } else { 2e-3 });
+    AdamWSettings {
+        rates: Group::ALL.map(rate).into(),
+        weight_decay: 0.0,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        max_grad_norm: 1.0,
+    }
+}
+
 /// One flat parameter must take the steps that PyTorch's AdamW takes on each tensor: here against
 /// libtorch's own, tensor by tensor.
 #[test]
@@ -235,16 +248,7 @@ fn the_flat_optimizer_takes_adamws_steps() {
     use tch::nn::OptimizerConfig;
     let golden = golden("tiny-bert.safetensors");
     let (packed, _) = Batch::new(&sequences(&golden)).to_device(device()).unwrap();
-    let settings = AdamWSettings {
-        rates: Group::ALL
-            .map(|group| (group, if group == Group::Classifier { 1e-2 } else { 2e-3 }))
-            .into(),
-        weight_decay: 0.0,
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
-        max_grad_norm: 1.0,
-    };
+    let settings = two_rates();
     let losses = |flat: bool| -> Vec<f64> {
         let mut base = tiny_base();
         let plan = FreezePlan::new(

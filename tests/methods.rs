@@ -12,6 +12,7 @@ use bitfit::models::{Shaping, TaskType};
 use bitfit::nn::NonLinearity;
 use bitfit::task_model::TaskModel;
 use std::collections::BTreeSet;
+use std::path::Path;
 use tch::Tensor;
 
 fn lora(r: i64, lora_alpha: f64, targets: &[&str]) -> Method {
@@ -577,6 +578,18 @@ fn wave(shape: &[i64], bound: f64) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
+/// What a run predicts for the texts of a TSV: 1 for positive.
+fn guesses(scratch: &Scratch, run: &str, rows: &Path) -> Vec<i64> {
+    let rows = std::fs::read_to_string(rows).unwrap();
+    let texts: Vec<&str> =
+        rows.lines().skip(1).map(|line| line.split('\t').next().unwrap()).collect();
+    scratch.write("texts.txt", texts.join("\n") + "\n");
+    let predicted = scratch.bitfit(&["predict", "--run", run, "--input", "texts.txt"]);
+    succeeded(&predicted);
+    let is_positive = |line: &str| i64::from(json(line.as_bytes())["label"] == "positive");
+    stdout(&predicted).lines().map(is_positive).collect()
+}
+
 /// The whole way, from the TOML to the predictions, beside the Python way: the same rows, the same
 /// start, no dropout.
 #[test]
@@ -642,17 +655,7 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         assert_eq!(losses.len(), 100);
         let differences = losses.iter().zip(&expected).map(|(a, b)| (a - b).abs());
         let worst = differences.fold(0.0, f64::max);
-        let texts: String = std::fs::read_to_string(data.join("eval.tsv")).unwrap();
-        let texts: Vec<&str> =
-            texts.lines().skip(1).map(|line| line.split('\t').next().unwrap()).collect();
-        scratch.write("texts.txt", texts.join("\n") + "\n");
-        let predicted = scratch.bitfit(&["predict", "--run", case, "--input", "texts.txt"]);
-        succeeded(&predicted);
-        let lines = stdout(&predicted);
-        let guesses: Vec<i64> = lines
-            .lines()
-            .map(|line| i64::from(json(line.as_bytes())["label"] == "positive"))
-            .collect();
+        let guesses = guesses(&scratch, case, &data.join("eval.tsv"));
         let theirs = crate::common::ints(&golden[&format!("{case}.predictions")]);
         assert_eq!(guesses.len(), theirs.len());
         let same = guesses.iter().zip(&theirs).filter(|(a, b)| a == b).count();
