@@ -197,7 +197,7 @@ fn a_config_json_without_model_type_is_told_by_its_weights() {
     ] {
         let found = read(config, &names).unwrap();
         assert_eq!(found.architecture, expected);
-        let remark = format!("taken for {:?}", expected.model_type);
+        let remark = format!("read as {:?}", expected.model_type);
         assert!(found.remarks.iter().any(|said| said.contains(&remark)), "{:?}", found.remarks);
     }
     for (config, names) in [
@@ -233,15 +233,15 @@ fn an_inferred_model_is_said_and_predicts_the_same() {
     let inferred = predict();
     succeeded(&inferred);
     assert_eq!(stdout(&inferred), stdout(&named));
-    assert!(
-        stderr(&inferred).contains("no model_type there; taken for \"bert\""),
-        "{}",
-        stderr(&inferred)
-    );
+    assert!(stderr(&inferred).contains("no model_type; read as \"bert\""), "{}", stderr(&inferred));
     edit(&scratch, |config| {
         config.remove("architectures");
     });
-    refused(&predict(), 1, &["model_type: found nothing", "add, say, \"model_type\": \"bert\""]);
+    refused(
+        &predict(),
+        1,
+        &["model_type: found nothing", "add, for example, \"model_type\": \"bert\""],
+    );
 }
 
 /// A classifier of three labels, saved whole: `base` of a scratch folder, with the head of the
@@ -341,7 +341,7 @@ fn a_head_is_used_where_nobody_says_what_the_model_is() {
                 config.insert("architectures".into(), silence);
             });
             let output = scratch.bitfit(&["predict", "--model", "base", "a good film"]);
-            assert!(stderr(&output).contains("no architectures there"), "{}", stderr(&output));
+            assert!(stderr(&output).contains("no architectures; read as a"), "{}", stderr(&output));
             assert_eq!(scores(&scratch), named, "{name}");
         }
         // Half a head is a token classifier's, say.
@@ -376,7 +376,7 @@ fn positions_that_are_null_are_those_of_transformers_5() {
     assert_eq!(scores(&scratch), absolute);
     let output = scratch.bitfit(&["inspect", "--model", "base"]);
     assert!(
-        stderr(&output).contains("position_embedding_type: null: positions are added"),
+        stderr(&output).contains("position_embedding_type is null: absolute positions are used"),
         "{}",
         stderr(&output)
     );

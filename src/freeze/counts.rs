@@ -113,7 +113,7 @@ impl std::fmt::Display for ParameterCounts {
         )?;
         write!(
             f,
-            "gradient and AdamW moments {}, against {} of full fine-tuning: {} saved (weights and activations come on top)",
+            "gradient and AdamW moments {}, against {} for full fine-tuning: {} saved (without weights and activations)",
             bytes(self.training_bytes),
             bytes(self.full_training_bytes),
             bytes(self.full_training_bytes.saturating_sub(self.training_bytes)),

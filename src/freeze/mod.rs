@@ -176,7 +176,7 @@ impl FreezePlan {
         if let Some(highest) = switches.layers.as_ref().map(Layers::highest).filter(|l| *l >= count)
         {
             return Err(Error::Usage(format!(
-                "bitfit.layers: found layer {highest}, and the base has layers 0 to {}",
+                "bitfit.layers: found layer {highest}, expected layers 0 to {}, which the base has",
                 count.saturating_sub(1)
             )));
         }
@@ -197,7 +197,7 @@ impl FreezePlan {
             let switches = "train_attention_bias, train_feedforward_bias, train_layer_norm_bias, train_classifier_bias, \
                             train_other_bias or train_classifier_weight";
             return Err(Error::Usage(format!(
-                "[bitfit]: nothing would train; turn one of {switches} on"
+                "[bitfit]: nothing would train; turn on one of {switches}"
             )));
         }
         Ok(plan)
@@ -250,7 +250,7 @@ fn draw(parameters: &mut [Parameter], count: u64, seed: u64) -> Result<()> {
     let (least, most) = (sizes().min().unwrap_or(0), sizes().sum::<u64>());
     if !(least..=most).contains(&count) || count == 0 {
         return Err(Error::Usage(format!(
-            "bitfit.random_biases: found {count}, expected {least} to {most}: the encoder's biases that train, drawn whole"
+            "bitfit.random_biases: found {count}, expected {least} to {most}, from the smallest to all of the encoder's biases that train"
         )));
     }
     order.sort_by_key(|(key, _)| *key);

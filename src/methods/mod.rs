@@ -148,8 +148,8 @@ impl Method {
         match self {
             Self::Lora(lora) => lora.merged(tensors),
             Self::Adapter(_) => Err(Error::Usage(
-                "--format hf: adapters are layers of their own, which no plain checkpoint has, and cannot be merged; \
-                 delta.safetensors holds them under the names of AdapterHub's package adapters, which loads them"
+                "--format hf: adapters are extra layers, which cannot be merged into a plain checkpoint; \
+                 AdapterHub's package adapters loads them from delta.safetensors"
                     .into(),
             )),
             _ => Ok(tensors),

@@ -95,7 +95,7 @@ impl ModelConfig {
     ) -> Result<Self> {
         let path = &dir.join("config.json");
         if !files::is_there(path)? {
-            let what = if dir.is_dir() { "no config.json there" } else { "no such directory" };
+            let what = if dir.is_dir() { "no config.json" } else { "no such directory" };
             let problem = format!(
                 "{what}; expected a model directory in Hugging Face layout: config.json, weights and vocabulary"
             );
@@ -257,8 +257,8 @@ impl ConfigFile<'_> {
                 && self.path.with_file_name("bpe.codes").exists())
         {
             let found =
-                if tokenizer.is_empty() { "none, and bpe.codes beside it" } else { &tokenizer };
-            let expected = "BERT's, DistilBERT's or RoBERTa's tokenizer (PhoBERT and BERTweet, with their own, are not supported)";
+                if tokenizer.is_empty() { "none, but there is a bpe.codes" } else { &tokenizer };
+            let expected = "the tokenizer of BERT, DistilBERT or RoBERTa (those of PhoBERT and BERTweet are not supported)";
             return self.bad("tokenizer_class", &found, expected);
         }
         Ok(architecture)
@@ -307,14 +307,14 @@ impl ConfigFile<'_> {
         }
         let [architecture] = fit[..] else {
             let expected = format!(
-                "{}; its keys and the names of its weights do not tell which: add, say, \"model_type\": \"bert\" to config.json",
+                "{}; the keys and the weights' names do not tell which: add, for example, \"model_type\": \"bert\" to config.json",
                 self.supported()
             );
             return self.bad("model_type", &"nothing", &expected);
         };
         let name = architecture.model_type;
         self.remarks.push(format!(
-            "no model_type there; taken for \"{name}\" by its keys and the names of its weights"
+            "no model_type; read as \"{name}\", according to the keys and the weights' names"
         ));
         Ok(architecture)
     }
@@ -457,11 +457,11 @@ impl ConfigFile<'_> {
         match self.value.get(KEY) {
             None => {}
             Some(Value::Null) => self.remarks.push(format!(
-                "{KEY}: null: positions are added, as by transformers 5; version 4 adds none"
+                "{KEY} is null: absolute positions are used, as in transformers 5; version 4 uses none"
             )),
             Some(Value::String(kind)) if kind == "absolute" => {}
             Some(other) => {
-                let expected = "absolute; other positions are not supported (transformers 5 adds absolute ones all the same)";
+                let expected = "absolute; other positions are not supported (transformers 5 uses absolute ones anyway)";
                 return self.bad(KEY, other, expected);
             }
         }

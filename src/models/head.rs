@@ -84,7 +84,7 @@ pub fn check_labels(labels: &[String]) -> std::result::Result<(), String> {
         None => Ok(()),
         Some(twice) => {
             let twice = escape::short(twice, 60);
-            Err(format!("labels that are all different, and {twice:?} is there twice"))
+            Err(format!("labels that are all different; {twice:?} occurs twice"))
         }
     }
 }

@@ -46,7 +46,7 @@ pub const SHARED: KeyVerdicts = &[
         Refused {
             harmless: is_empty,
             expected: "none: layers that lack heads are not supported, and transformers 5 does not read the key; \
-                       take the model that this one was pruned from",
+                       use the model that was pruned",
         },
     ),
     (
@@ -64,7 +64,7 @@ pub const SHARED: KeyVerdicts = &[
         "transformers_weights",
         Refused {
             harmless: Value::is_null,
-            expected: "none: give that file the name model.safetensors or pytorch_model.bin, and take the key out",
+            expected: "none: rename the file to model.safetensors or pytorch_model.bin, and remove the key",
         },
     ),
     // The file decides the dtype of the weights, and --precision that of the products.

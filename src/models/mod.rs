@@ -104,7 +104,7 @@ impl Classifier {
             let names: std::collections::BTreeSet<_> = layers.iter().filter_map(last).collect();
             let names: Vec<_> = names.into_iter().collect();
             return Err(Error::Usage(format!(
-                "method.target_modules: {target:?} names no dense layer of the base, such as {}; the new head trains whole",
+                "method.target_modules: found {target:?}, expected dense layers of the base, such as {}; the new head trains without LoRA",
                 names.join(", ")
             )));
         }

@@ -39,7 +39,7 @@ impl Task {
             }
             _ if !has_head => return Ok(None),
             _ => tracing::warn!(
-                "{}: no architectures there, and the weights have a classifier's head: taken for a {class}",
+                "{}: no architectures; read as a {class}, because the weights have a classifier's head",
                 path.display()
             ),
         }

@@ -62,7 +62,7 @@ pub fn normalize(
     let routed = routed(rows)?;
     let place = |bias: &Bias| match bias {
         Bias::Routed { offset, size } => Ok((*offset, *size)),
-        Bias::Shared(_) => Err(Error::Bug("a shared vector beside routed ones".into())),
+        Bias::Shared(_) => Err(Error::Bug("a shared vector next to routed ones".into())),
     };
     let (bias, weight, shift) = (bias.map(place).transpose()?, place(weight)?, place(shift)?);
     if is_fast(x) {

@@ -202,7 +202,7 @@ impl AdamW {
             if bool::try_from(group.values.f_isfinite()?.f_all()?)? {
                 continue;
             }
-            return Err(Error::NotFinite("what was trained".into()));
+            return Err(Error::NotFinite("a trained tensor".into()));
         }
         Ok(())
     }
