@@ -3,10 +3,11 @@
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, stdout, succeeded, tiny_base};
 use bitfit::compare::stats::{Discordant, Spread, holm, paired_t};
-use bitfit::compare::{Grid, Progress, left};
+use bitfit::compare::{CompareOptions, Grid, left, render};
 use bitfit::config::RunConfig;
 use bitfit::freeze::{FreezePlan, Switches};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -320,9 +321,9 @@ fn asked_to_end_it_reports_all_that_is_done() {
     succeeded(&compare(&scratch, &[]));
     std::fs::remove_dir_all(scratch.path("out/runs/grid/bitfit/lr-1e-3-seed-1")).unwrap();
     let grid = Grid::read(&scratch.path("grid.toml"), &[]).unwrap();
-    let mut progress = Progress::new(Box::new(|_| ()), false);
     let stop = AtomicBool::new(true);
-    let ended = bitfit::compare::compare(&grid, false, (true, false), &mut progress, &stop);
+    let options = CompareOptions { one_run: true, ..CompareOptions::default() };
+    let ended = bitfit::compare::compare(&grid, options, &mut |_| Ok(()), &stop);
     let message = ended.err().unwrap().to_string();
     assert!(message.contains("of 5 runs are done"), "{message}");
     let found = report(&scratch, "out");
@@ -518,4 +519,46 @@ fn the_smoke_grid_runs_every_arm() {
     let found = report(&scratch, "out");
     assert_eq!(found["tasks"][0]["arms"].as_array().unwrap().len(), arms.len());
     assert!(Path::new(&out).join("report.html").exists());
+}
+
+/// All files below a directory, by their relative paths.
+fn files_below(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            let below = files_below(&path).into_iter();
+            found.extend(below.map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
+        } else {
+            found.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+/// Asserts that two reports have the same files, with the same bytes.
+#[track_caller]
+fn same_files(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, bytes) in found {
+        assert!(*bytes == expected[name], "{name} differs");
+    }
+}
+
+#[test]
+fn the_reports_of_the_documents_are_rendered_from_their_json() {
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("docs/reports")).unwrap() {
+        let (scratch, path) = (tempfile::tempdir().unwrap(), entry.unwrap().path());
+        render(&path.join("report.json"), Some(scratch.path()), false).unwrap();
+        let without_html = |dir: &Path| {
+            let mut files = files_below(dir);
+            files.remove("report.html");
+            files
+        };
+        same_files(&without_html(scratch.path()), &without_html(&path));
+        count += 1;
+    }
+    assert!(count > 3);
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{reviews, root};
 use crate::standin::{Hub, long_bert};
-use bitfit::compare::grid;
+use bitfit::compare;
 use bitfit::config::{self, RunConfig};
 use regex::Regex;
 use serde_json::Value;
@@ -238,7 +238,7 @@ fn the_documents_name_keys_that_are_there() {
     }
     let (mut of_runs, mut of_grids) = (BTreeSet::new(), BTreeSet::new());
     keys(&config::schema(), "", &mut of_runs);
-    keys(&grid::schema(), "", &mut of_grids);
+    keys(&compare::schema(), "", &mut of_grids);
     let key =
         Regex::new(r"`((?:model|method|bitfit|data|training|compare|task|arm)\.[a-z0-9_]+)\b")
             .unwrap();

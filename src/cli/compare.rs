@@ -1,15 +1,15 @@
 //! `bitfit compare`.
 
+use super::comparison::Comparison;
 use super::signals::{self, stop_on_signal};
 use super::{become_anew, downloads, logging, print, print_json};
-use crate::compare::grid::rate_name;
-use crate::compare::{self, Ended, Grid, Progress, Show};
+use crate::compare::{self, CompareEvent, CompareOptions, Ended, Grid, rate_name};
 use crate::error::{Error, Result};
 use crate::numbers::thousands;
 use crate::sources::Sources;
 use crate::train::{ModelPlan, Policy};
 use clap::Args;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::MultiProgress;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,29 +63,6 @@ fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
     Ok(())
 }
 
-/// Shows the progress as a bar among `bars`.
-fn show_on(bars: MultiProgress) -> Show {
-    /// The bar's length: a thousandth of the comparison is seen.
-    const PARTS: u64 = 1000;
-    let mut bar: Option<ProgressBar> = None;
-    Box::new(move |progress| match progress {
-        Some((share, text)) => {
-            let bar = bar.get_or_insert_with(|| {
-                let style = ProgressStyle::with_template("{bar:24} {msg}");
-                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-                bars.add(ProgressBar::new(PARTS).with_style(style))
-            });
-            bar.set_position((share * PARTS as f64) as u64);
-            bar.set_message(text);
-        }
-        None => {
-            if let Some(bar) = bar.take() {
-                bar.finish_and_clear();
-            }
-        }
-    })
-}
-
 #[derive(Args)]
 pub struct Compare {
     /// The grid, a TOML file with [compare], [[task]], [[arm]] and the sections of a run
@@ -121,14 +98,15 @@ impl Compare {
         };
         let stop = stop_on_signal(self.json);
         stop.fetch_or(going_on == "stop", Ordering::SeqCst);
-        let mut progress = Progress::new(show_on(bars), self.json);
-        let how = (true, going_on != "0");
-        let report = match compare::compare(&grid, self.overwrite, how, &mut progress, &stop)? {
+        let mut progress = Comparison::new(bars, self.json);
+        let (overwrite, going_on) = (self.overwrite, going_on != "0");
+        let options = CompareOptions { overwrite, one_run: true, going_on };
+        let mut on_event = |event: &CompareEvent<'_>| progress.on_event(event);
+        let ended = compare::compare(&grid, options, &mut on_event, &stop);
+        drop(progress);
+        let report = match ended? {
             Ended::Reported(report) => report,
-            Ended::Again => {
-                drop(progress);
-                return again(Some(&stop));
-            }
+            Ended::Again => return again(Some(&stop)),
         };
         let page = grid.output_dir.join("report.html");
         if self.json {

@@ -55,7 +55,7 @@ impl Docs {
             (PathBuf::from("configuration.md"), config::page().into_bytes()),
             ("bitfit.schema.json".into(), json(config::schema())?),
             #[cfg(feature = "compare")]
-            ("bitfit-compare.schema.json".into(), json(crate::compare::grid::schema())?),
+            ("bitfit-compare.schema.json".into(), json(crate::compare::schema())?),
         ];
         let [bitfit, train] = programs();
         let mut built = bitfit.clone().disable_help_subcommand(true);

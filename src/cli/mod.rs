@@ -2,6 +2,8 @@
 
 #[cfg(feature = "compare")]
 mod compare;
+#[cfg(feature = "compare")]
+mod comparison;
 mod documents;
 mod downloads;
 mod eval;

@@ -1,32 +1,51 @@
 //! The plots of a report.
 
-use super::format::{self, digits, short};
-use super::grid::{rate_name, slug};
-use super::plot::{Axis, Bar, Heat, Plot, Point, Scale, Series};
-use super::report::{ArmReport, Report, TaskReport};
+use super::format::{self, digits, rate_name, short, slug};
+use super::plot::{Axis, Caption, Heat, Plot, PlotBar, Point, Series};
+use super::report::{ArmReport, CompareReport, RateReport, TaskReport};
+use super::scale::Scale;
 use super::stats::Spread;
 use crate::models::Term;
 use std::collections::BTreeSet;
 
-/// All plots of a report, in order. The names of a task's plots start with its [`prefix`].
-pub fn all(report: &Report) -> Vec<Plot> {
-    let mut plots: Vec<Plot> = by_rows(report).into_iter().collect();
-    for task in &report.tasks {
-        plots.extend(of_task(task));
-    }
-    plots
+/// The plots of a report.
+pub struct Charts {
+    /// The plots of all tasks together.
+    pub overall: Vec<Plot>,
+    /// The plots of each of the report's tasks, in the order of the tasks.
+    pub tasks: Vec<Vec<Plot>>,
 }
 
-/// The prefix of the names of a task's plots.
-pub fn prefix(task: &TaskReport) -> String {
-    format!("{}--", slug(&task.name))
+/// All plots of a report.
+pub fn all(report: &CompareReport) -> Charts {
+    Charts {
+        overall: by_rows(report).into_iter().collect(),
+        tasks: report.tasks.iter().map(of_task).collect(),
+    }
 }
 
 fn of_task(task: &TaskReport) -> Vec<Plot> {
-    let mut plots = vec![];
-    let prefix = prefix(task);
-    let name = |kind: &str| format!("{prefix}{kind}");
-    let metric = Axis { label: &task.metric, scale: Scale::Linear, shown: |value| plain(value) };
+    let mut plots = vec![parameters(task)];
+    plots.extend(curves(task));
+    plots.extend(rates(task));
+    plots.extend(costs(task));
+    plots.extend(task.arms.iter().filter_map(|arm| moved(task, arm)));
+    plots.extend(task.arms.iter().filter_map(|arm| confusion(task, arm)));
+    plots
+}
+
+/// The caption of a plot of a task. The names of a task's plots begin with the task's.
+fn caption(task: &TaskReport, kind: &str, title: String, description: String) -> Caption {
+    Caption { name: format!("{}--{kind}", slug(&task.name)), title, description }
+}
+
+/// The axis of a task's metric.
+fn metric_axis(metric: &str) -> Axis<'_> {
+    Axis { label: metric, scale: Scale::Linear, shown: plain }
+}
+
+/// The metric against the number of trainable parameters.
+fn parameters(task: &TaskReport) -> Plot {
     let points = |arm: &ArmReport| Point { x: arm.trainable as f64, ..point(0.0, &arm.quality) };
     let series = task.arms.iter().map(|arm| series(arm, vec![points(arm)])).collect::<Vec<_>>();
     let x = Axis { label: "trainable parameters", scale: Scale::Log, shown: short };
@@ -34,27 +53,36 @@ fn of_task(task: &TaskReport) -> Vec<Plot> {
     let text = words(task, |arm| {
         format!("{} with {} parameters", format::spread(&arm.quality), short(arm.trainable as f64))
     });
-    plots.push(Plot::scatter((&name("parameters"), &title, &text), &series, &x, &metric));
+    let caption = caption(task, "parameters", title, text);
+    Plot::scatter(caption, &series, &x, &metric_axis(&task.metric))
+}
 
+/// The metric over the steps; `None` if no arm was evaluated more than once.
+fn curves(task: &TaskReport) -> Option<Plot> {
     let curves: Vec<Series> = task
         .arms
         .iter()
         .filter(|arm| arm.curve.len() > 1)
         .map(|arm| {
             let points = arm.curve.iter().map(|at| point(at.step as f64, &at.quality));
-            self::series(arm, points.collect())
+            series(arm, points.collect())
         })
         .collect();
-    if !curves.is_empty() {
-        let x = Axis { label: "step", scale: Scale::Linear, shown: short };
-        let text = words(task, |arm| {
-            let last = arm.curve.last().map(|at| format::spread(&at.quality)).unwrap_or_default();
-            format!("{last} at the last of {} evaluations", arm.curve.len())
-        });
-        let title = format!("Learning curves: {} over the steps", task.metric);
-        plots.push(Plot::lines((&name("curves"), &title, &text), &curves, &x, &metric));
+    if curves.is_empty() {
+        return None;
     }
+    let x = Axis { label: "step", scale: Scale::Linear, shown: short };
+    let text = words(task, |arm| {
+        let last = arm.curve.last().map(|at| format::spread(&at.quality)).unwrap_or_default();
+        format!("{last} at the last of {} evaluations", arm.curve.len())
+    });
+    let title = format!("Learning curves: {} over the steps", task.metric);
+    let caption = caption(task, "curves", title, text);
+    Some(Plot::lines(caption, &curves, &x, &metric_axis(&task.metric)))
+}
 
+/// The metric against the learning rate; `None` if no arm has more than one rate.
+fn rates(task: &TaskReport) -> Option<Plot> {
     let rates: Vec<Series> = task
         .arms
         .iter()
@@ -63,54 +91,53 @@ fn of_task(task: &TaskReport) -> Vec<Plot> {
             let mut points: Vec<Point> =
                 arm.rates.iter().map(|at| point(at.learning_rate, &at.quality)).collect();
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
-            self::series(arm, points)
+            series(arm, points)
         })
         .collect();
-    if !rates.is_empty() {
-        let x = Axis { label: "learning rate", scale: Scale::Log, shown: tick_rate };
-        let text = words(task, |arm| {
-            let at = |rate: &super::report::RateReport| {
-                format!("{} at {}", format::spread(&rate.quality), rate_name(rate.learning_rate))
-            };
-            arm.rates.iter().map(at).collect::<Vec<_>>().join(", ")
-        });
-        let title = format!("{} against learning rate", capital(&task.metric));
-        plots.push(Plot::lines((&name("rates"), &title, &text), &rates, &x, &metric));
+    if rates.is_empty() {
+        return None;
     }
+    let x = Axis { label: "learning rate", scale: Scale::Log, shown: tick_rate };
+    let text = words(task, |arm| {
+        let at = |rate: &RateReport| {
+            format!("{} at {}", format::spread(&rate.quality), rate_name(rate.learning_rate))
+        };
+        arm.rates.iter().map(at).collect::<Vec<_>>().join(", ")
+    });
+    let title = format!("{} against learning rate", capital(&task.metric));
+    let caption = caption(task, "rates", title, text);
+    Some(Plot::lines(caption, &rates, &x, &metric_axis(&task.metric)))
+}
 
+/// The time per step, and the peak memory of those arms whose memory was measured.
+fn costs(task: &TaskReport) -> Vec<Plot> {
     let bars = |value: &dyn Fn(&ArmReport) -> Option<Spread>, shown: &dyn Fn(f64) -> String| {
         let bar = |arm: &ArmReport| {
             let spread = value(arm)?;
             let (name, style) = (arm.name.clone(), arm.place);
             let (value, sd) = (spread.mean, spread.sd.unwrap_or(0.0));
-            Some(Bar { name, style, value, sd, shown: shown(value) })
+            Some(PlotBar { name, style, value, sd, shown: shown(value) })
         };
         task.arms.iter().filter_map(bar).collect::<Vec<_>>()
     };
-    let listed = |bars: &[Bar]| {
-        let bars = bars.iter().map(|bar| format!("{}: {}", bar.name, bar.shown));
-        bars.collect::<Vec<_>>().join("; ")
+    let plot = |kind: &str, title: &str, bars: &[PlotBar]| {
+        let text = bars.iter().map(|bar| format!("{}: {}", bar.name, bar.shown));
+        let text = text.collect::<Vec<_>>().join("; ");
+        Plot::bars(caption(task, kind, title.into(), text), bars)
     };
     let seconds = bars(&|arm| Some(arm.cost.step_seconds), &format::seconds);
-    plots.push(Plot::bars((&name("seconds"), "Seconds per step", &listed(&seconds)), &seconds));
+    let mut plots = vec![plot("seconds", "Seconds per step", &seconds)];
     let mib = |value: f64| format!("{} MiB", digits(value, 3));
     let memory = bars(&|arm| arm.cost.peak_gpu_mib.or(arm.cost.peak_rss_mib), &mib);
     if !memory.is_empty() {
-        plots.push(Plot::bars((&name("memory"), "Peak memory", &listed(&memory)), &memory));
-    }
-
-    for arm in &task.arms {
-        plots.extend(moved(task, arm, &name(&format!("moved-{}", slug(&arm.name)))));
-    }
-    for arm in &task.arms {
-        plots.extend(confusion(task, arm, &name(&format!("confusion-{}", slug(&arm.name)))));
+        plots.push(plot("memory", "Peak memory", &memory));
     }
     plots
 }
 
 /// The metric against the number of training rows; `None` unless all tasks are one task at
 /// different sizes.
-fn by_rows(report: &Report) -> Option<Plot> {
+fn by_rows(report: &CompareReport) -> Option<Plot> {
     let first = report.tasks.first()?;
     let sizes: BTreeSet<usize> =
         report.tasks.iter().flat_map(|task| &task.arms).map(|arm| arm.train_rows).collect();
@@ -134,18 +161,18 @@ fn by_rows(report: &Report) -> Option<Plot> {
         series.points.sort_by(|a, b| a.x.total_cmp(&b.x));
     }
     let x = Axis { label: "training rows", scale: Scale::Log, shown: short };
-    let metric = Axis { label: &first.metric, scale: Scale::Linear, shown: |value| plain(value) };
     let title = format!("{} against training rows", capital(&first.metric));
     let text = of_arms.iter().map(|series| {
         let at = |p: &Point| format!("{:.4} of {}", p.y, p.x);
         format!("{}: {}", series.name, series.points.iter().map(at).collect::<Vec<_>>().join(", "))
     });
-    let text = text.collect::<Vec<_>>().join("; ");
-    Some(Plot::lines(("training-rows", &title, &text), &of_arms, &x, &metric))
+    let description = text.collect::<Vec<_>>().join("; ");
+    let caption = Caption { name: "training-rows".into(), title, description };
+    Some(Plot::lines(caption, &of_arms, &x, &metric_axis(&first.metric)))
 }
 
 /// A heat map of the mean change of an arm's biases, by place and layer; `None` if none moved.
-fn moved(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
+fn moved(task: &TaskReport, arm: &ArmReport) -> Option<Plot> {
     let most = arm.moved.iter().map(|moved| moved.mean).fold(0.0, f64::max);
     let layers: BTreeSet<usize> = arm.moved.iter().filter_map(|moved| moved.layer).collect();
     let terms: Vec<Term> = Term::ALL
@@ -179,10 +206,11 @@ fn moved(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
             largest.term.name()
         ))
     );
-    Some(Plot::heat((name, &title, &text), &heat))
+    let kind = format!("moved-{}", slug(&arm.name));
+    Some(Plot::heat(caption(task, &kind, title, text), &heat))
 }
 
-fn confusion(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
+fn confusion(task: &TaskReport, arm: &ArmReport) -> Option<Plot> {
     let counts = arm.confusion.as_ref()?;
     // The cells of a larger matrix would be too small to read.
     if counts.len() > 12 {
@@ -220,7 +248,8 @@ fn confusion(task: &TaskReport, arm: &ArmReport, name: &str) -> Option<Plot> {
         format!("{label}: {}", row.join(", "))
     });
     let text = rows.collect::<Vec<_>>().join("; ");
-    Some(Plot::heat((name, &title, &text), &heat))
+    let kind = format!("confusion-{}", slug(&arm.name));
+    Some(Plot::heat(caption(task, &kind, title, text), &heat))
 }
 
 fn series(arm: &ArmReport, points: Vec<Point>) -> Series {

@@ -1,89 +1,54 @@
 //! Common claims about BitFit, beside what was measured.
 
 use super::format::{bytes, digits, percent, with};
-use super::report::{ArmReport, SIGNIFICANT, TaskReport};
-use super::stats::{Spread, paired_t};
-use serde::Serialize;
+use super::report::{ArmReport, Claim, Measured, TaskReport};
+use super::stats::{SIGNIFICANT, Spread, paired_t};
 
-/// A common claim about BitFit.
-#[derive(Debug, Clone, Serialize)]
-pub struct Claim {
-    /// The claim's text.
-    pub claim: &'static str,
-    /// Whether the claim is about time or memory, which differ when the same run is repeated.
-    pub cost: bool,
-    /// The measurement on each task.
-    pub measured: Vec<Measured>,
+/// A measurement that could not be made, and why.
+fn missing(why: &str) -> Measured {
+    Measured { text: why.into(), value: None, holds: None }
 }
 
-/// The measurement of a claim on one task.
-#[derive(Debug, Clone, Serialize)]
-pub struct Measured {
-    /// The measurement in words.
-    pub text: String,
-    /// The measured ratio or share; `None` if it could not be measured.
-    pub value: Option<f64>,
-    /// Whether the claim holds; `None` if the measurement does not decide it.
-    pub holds: Option<bool>,
-}
-
-impl Measured {
-    fn missing(why: &str) -> Self {
-        Self { text: why.into(), value: None, holds: None }
-    }
-
-    /// The text, followed by the verdict if there is one.
-    pub fn shown(&self) -> String {
-        match self.holds {
-            Some(true) => format!("{}: holds", self.text),
-            Some(false) => format!("{}: does not hold", self.text),
-            None => self.text.clone(),
-        }
-    }
-}
-
-/// Index and name of an arm of the grid; `None` if the grid has no such arm.
-type Arm<'a> = Option<(usize, &'a String)>;
-
-/// The claims about BitFit, each measured on all `tasks`. Claims about an arm that the grid lacks
-/// are left out.
-pub fn claims(tasks: &[TaskReport], bitfit: Arm<'_>, full: Arm<'_>) -> Vec<Claim> {
-    type Own = fn(&ArmReport) -> Measured;
-    type Against = fn(&TaskReport, &ArmReport, &ArmReport) -> Measured;
-    let against_full: [(&'static str, bool, Against); 3] = [
+/// The claims about BitFit, each measured on all `tasks`.
+///
+/// `about` names the arms to measure: the first BitFit arm, then the first arm of full fine-tuning.
+/// Claims about an arm that is not named are left out.
+pub fn claims(tasks: &[TaskReport], about: &[String]) -> Vec<Claim> {
+    type OfBitfit = fn(&ArmReport) -> Measured;
+    type OfBoth = fn(&TaskReport, &ArmReport, &ArmReport) -> Measured;
+    let of_both: [(&str, bool, OfBoth); 3] = [
         ("trains 5 to 10 times as fast as full fine-tuning", true, speed),
         ("needs 90 % less memory", true, memory),
         ("reaches 95 to 99 % of full fine-tuning's quality", false, quality),
     ];
-    let own: [(&'static str, Own); 2] = [
+    let of_bitfit: [(&str, OfBitfit); 2] = [
         ("trains 0.08 to 0.1 % of the parameters", parameters),
         ("saves 0.4 MB instead of 440 MB, 1 in 1,100", size),
     ];
-    let Some(bitfit) = bitfit else { return vec![] };
+    let mut about = about.iter();
+    let Some(bitfit) = about.next() else { return vec![] };
     let mut claims = vec![];
-    for (claim, cost, measure) in against_full {
-        let Some(full) = full else { continue };
-        let measured = tasks.iter().map(|task| match (of(task, bitfit), of(task, full)) {
-            (Ok(ours), Ok(theirs)) => measure(task, ours, theirs),
-            (Err(missing), _) | (_, Err(missing)) => missing,
-        });
-        claims.push(Claim { claim, cost, measured: measured.collect() });
+    if let Some(full) = about.next() {
+        claims.extend(of_both.map(|(claim, cost, measure)| {
+            let measured = tasks.iter().map(|task| match (arm(task, bitfit), arm(task, full)) {
+                (Ok(ours), Ok(theirs)) => measure(task, ours, theirs),
+                (Err(missing), _) | (_, Err(missing)) => missing,
+            });
+            Claim { claim: claim.into(), cost, measured: measured.collect() }
+        }));
     }
-    for (claim, measure) in own {
-        let measured =
-            tasks.iter().map(|task| of(task, bitfit).map_or_else(|missing| missing, measure));
-        claims.push(Claim { claim, cost: false, measured: measured.collect() });
-    }
+    claims.extend(of_bitfit.map(|(claim, measure)| {
+        let measured = tasks.iter().map(|task| arm(task, bitfit).map_or_else(|e| e, measure));
+        Claim { claim: claim.into(), cost: false, measured: measured.collect() }
+    }));
     claims
 }
 
-/// The report of an arm on `task`; the error is a [`Measured`] that says that no run is done.
-fn of<'a>(
-    task: &'a TaskReport,
-    (place, name): (usize, &String),
-) -> std::result::Result<&'a ArmReport, Measured> {
-    let arm = task.arms.iter().find(|arm| arm.place == place);
-    arm.ok_or_else(|| Measured::missing(&format!("no run of {name} is done")))
+/// The report of the arm `name` on `task`; the error is a [`Measured`] that says that no run is
+/// done.
+fn arm<'a>(task: &'a TaskReport, name: &str) -> Result<&'a ArmReport, Measured> {
+    let arm = task.arms.iter().find(|arm| arm.name == name);
+    arm.ok_or_else(|| missing(&format!("no run of {name} is done")))
 }
 
 /// The ratio of the mean step times over the seeds, each arm at its own learning rate.
@@ -99,7 +64,7 @@ fn speed(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
 fn memory(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     let of = |arm: &ArmReport| arm.cost.peak_gpu_mib.or(arm.cost.peak_rss_mib);
     let (Some(ours), Some(theirs)) = (of(bitfit), of(full)) else {
-        return Measured::missing("peak memory could not be measured run by run");
+        return missing("peak memory could not be measured run by run");
     };
     let saved = 1.0 - ours.mean / theirs.mean;
     let (a, b) = (digits(ours.mean, 3), digits(theirs.mean, 3));
@@ -118,11 +83,11 @@ fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured 
     let both = bitfit.by_seed.iter().filter_map(|our| Some((our.value, of(our.seed)?.value)));
     let both: Vec<(f64, f64)> = both.collect();
     if !task.greater_is_better || both.iter().any(|(_, theirs)| *theirs <= 0.0) {
-        return Measured::missing("no share can be taken of this metric");
+        return missing("no share can be taken of this metric");
     }
     let shares: Vec<f64> = both.iter().map(|(ours, theirs)| ours / theirs).collect();
     let Some(share) = Spread::of(&shares) else {
-        return Measured::missing("no seed in common");
+        return missing("no seed in common");
     };
     let tested = paired_t(&shares.iter().map(|share| (*share, 0.95)).collect::<Vec<_>>());
     // If all shares are equal but not 95 %, the test has no p-value, and the mean decides.

@@ -1,4 +1,4 @@
-//! Numbers as text for the report.
+//! Numbers and names as text.
 
 use super::stats::Spread;
 use crate::numbers::thousands;
@@ -78,4 +78,22 @@ pub fn probability(p: f64) -> String {
 /// A difference with its sign: `+0.0012`, `−0.0304`.
 pub fn signed(value: f64) -> String {
     if value < 0.0 { format!("−{:.4}", -value) } else { format!("+{value:.4}") }
+}
+
+/// A learning rate in scientific notation: `4e-4` for `0.0004`.
+pub fn rate_name(rate: f64) -> String {
+    format!("{rate:e}")
+}
+
+/// A name as part of a file name: lower-case letters, digits and dashes.
+pub fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.chars().flat_map(char::to_lowercase) {
+        if letter.is_alphanumeric() {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
 }

@@ -1,9 +1,9 @@
 //! `report.html`: one file that loads nothing from the network.
 
-use super::charts::prefix;
+use super::charts::Charts;
 use super::plot::{Plot, escaped};
-use super::report::Report;
-use super::tables::{self, Table};
+use super::report::{CompareReport, TaskReport};
+use super::tables::{self, ReportTable};
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--ground:#fff;--ink:#1a1a1a;--dim:#595959;--line:#d9dce0;--soft:#f4f6f8;--good:#00694d;--bad:#a03c00}
@@ -34,7 +34,7 @@ li{margin:.3rem 0;max-width:72ch}
 ";
 
 /// The HTML page, with its plots inline.
-pub fn page(report: &Report, plots: &[Plot]) -> String {
+pub fn page(report: &CompareReport, charts: &Charts) -> String {
     let title = escaped(&report.title);
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p>{}</p>\n",
@@ -48,7 +48,7 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
             .map(|(i, task)| format!("<a href=\"#task-{i}\">{}</a>", escaped(&task.name)));
         out += &format!("<nav>{}</nav>\n", links.collect::<Vec<_>>().join(" "));
     }
-    let mut section = |heading: &str, class: &str, table: Option<Table>| {
+    let mut section = |heading: &str, class: &str, table: Option<ReportTable>| {
         if let Some(table) = table {
             out += &format!("<h2>{heading}</h2>\n{}", rendered(&table, class));
         }
@@ -56,23 +56,9 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     section("What is said, and what was measured", "words", tables::claims(report));
     section("Every task", "numbers", tables::by_task(report));
     section("What failed", "words", tables::failures(report));
-    out += &figures(plots, |name| !name.contains("--"));
-    for (i, task) in report.tasks.iter().enumerate() {
-        out += &format!(
-            "<h2 id=\"task-{i}\">{}</h2>\n<p class=\"dim\">{}</p>\n",
-            escaped(&task.name),
-            escaped(&tables::about(task))
-        );
-        out += &rendered(&tables::arms(task), "numbers");
-        if let Some(table) = tables::against(report, task) {
-            out += &rendered(&table, "numbers");
-        }
-        if let Some(table) = tables::rates(task) {
-            out += &rendered(&table, "numbers");
-        }
-        out += &rendered(&tables::costs(task), "numbers");
-        let prefix = prefix(task);
-        out += &figures(plots, |name| name.starts_with(&prefix));
+    out += &figures(&charts.overall);
+    for (i, (task, plots)) in report.tasks.iter().zip(&charts.tasks).enumerate() {
+        out += &task_section(report, i, task, plots);
     }
     out += "<h2>How it was measured</h2>\n<ul>\n";
     for note in tables::notes(report) {
@@ -84,19 +70,32 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     )
 }
 
-fn figures(plots: &[Plot], belongs: impl Fn(&str) -> bool) -> String {
+/// The section of the task with the index `i`.
+fn task_section(report: &CompareReport, i: usize, task: &TaskReport, plots: &[Plot]) -> String {
+    let (name, about) = (escaped(&task.name), escaped(&tables::about(task)));
+    let mut out = format!("<h2 id=\"task-{i}\">{name}</h2>\n<p class=\"dim\">{about}</p>\n");
+    let tables = [
+        Some(tables::arms(task)),
+        tables::against(report, task),
+        tables::rates(task),
+        Some(tables::costs(task)),
+    ];
+    out.extend(tables.iter().flatten().map(|table| rendered(table, "numbers")));
+    out + &figures(plots)
+}
+
+fn figures(plots: &[Plot]) -> String {
     let figures: String = plots
         .iter()
-        .filter(|plot| belongs(&plot.name))
         .map(|plot| {
-            let title = escaped(&plot.title);
+            let title = escaped(&plot.caption.title);
             format!("<figure>\n<figcaption>{title}</figcaption>\n{}\n</figure>\n", plot.inline())
         })
         .collect();
     if figures.is_empty() { figures } else { format!("<div class=\"plots\">\n{figures}</div>\n") }
 }
 
-fn rendered(table: &Table, class: &str) -> String {
+fn rendered(table: &ReportTable, class: &str) -> String {
     let head: String =
         table.head.iter().map(|cell| format!("<th scope=\"col\">{}</th>", escaped(cell))).collect();
     let mut out = format!(
@@ -105,14 +104,12 @@ fn rendered(table: &Table, class: &str) -> String {
     for row in &table.rows {
         out += "<tr>";
         for (i, cell) in row.iter().enumerate() {
-            let text = escaped(cell);
-            out += &match i {
-                0 => format!("<th scope=\"row\">{text}</th>"),
-                _ if cell.ends_with(": holds") => format!("<td class=\"holds\">{text}</td>"),
-                _ if cell.ends_with(": does not hold") => {
-                    format!("<td class=\"fails\">{text}</td>")
-                }
-                _ => format!("<td>{text}</td>"),
+            let text = escaped(&cell.shown());
+            out += &match (i, cell.holds) {
+                (0, _) => format!("<th scope=\"row\">{text}</th>"),
+                (_, Some(true)) => format!("<td class=\"holds\">{text}</td>"),
+                (_, Some(false)) => format!("<td class=\"fails\">{text}</td>"),
+                (_, None) => format!("<td>{text}</td>"),
             };
         }
         out += "</tr>\n";

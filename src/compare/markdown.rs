@@ -1,16 +1,16 @@
 //! `report.md`.
 
-use super::charts::prefix;
+use super::charts::Charts;
 use super::plot::Plot;
-use super::report::Report;
-use super::tables::{self, Table};
+use super::report::CompareReport;
+use super::tables::{self, ReportTable, TableCell};
 use crate::escape::markdown;
 
 /// The Markdown page, which links to the plots' files.
-pub fn page(report: &Report, plots: &[Plot]) -> String {
+pub fn page(report: &CompareReport, charts: &Charts) -> String {
     let mut out =
         format!("# {}\n\n{}\n", markdown(&report.title), tables::summary(report).join(" "));
-    let mut section = |heading: &str, table: Option<Table>| {
+    let mut section = |heading: &str, table: Option<ReportTable>| {
         if let Some(table) = table {
             out += &format!("\n## {heading}\n\n{}", rendered(&table));
         }
@@ -18,8 +18,8 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     section("What is said, and what was measured", tables::claims(report));
     section("Every task", tables::by_task(report));
     section("What failed", tables::failures(report));
-    out += &images(plots, |name| !name.contains("--"));
-    for task in &report.tasks {
+    out += &images(&charts.overall);
+    for (task, plots) in report.tasks.iter().zip(&charts.tasks) {
         out += &format!("\n## {}\n\n{}\n\n", markdown(&task.name), markdown(tables::about(task)));
         let tables = [
             Some(tables::arms(task)),
@@ -29,8 +29,7 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
         ];
         let tables: Vec<String> = tables.iter().flatten().map(rendered).collect();
         out += &tables.join("\n");
-        let prefix = prefix(task);
-        out += &images(plots, |name| name.starts_with(&prefix));
+        out += &images(plots);
     }
     out += "\n## How it was measured\n\n";
     for note in tables::notes(report) {
@@ -39,17 +38,20 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
     out
 }
 
-fn images(plots: &[Plot], belongs: impl Fn(&str) -> bool) -> String {
-    let plots = plots.iter().filter(|plot| belongs(&plot.name));
-    plots.map(|plot| format!("\n![{}](plots/{}.svg)\n", markdown(&plot.title), plot.name)).collect()
+fn images(plots: &[Plot]) -> String {
+    let plots = plots.iter();
+    plots
+        .map(|plot| {
+            format!("\n![{}](plots/{}.svg)\n", markdown(&plot.caption.title), plot.caption.name)
+        })
+        .collect()
 }
 
-fn rendered(table: &Table) -> String {
-    let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(markdown).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
+fn rendered(table: &ReportTable) -> String {
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let head = line(table.head.iter().map(markdown).collect());
     let rule = "|---".repeat(table.head.len());
-    let rows: String = table.rows.iter().map(|row| line(row)).collect();
-    format!("{}{rule}|\n{rows}", line(&table.head))
+    let row = |row: &Vec<TableCell>| line(row.iter().map(|cell| markdown(cell.shown())).collect());
+    let rows: String = table.rows.iter().map(row).collect();
+    format!("{head}{rule}|\n{rows}")
 }

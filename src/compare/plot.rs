@@ -1,6 +1,7 @@
 //! Plots as SVG: axes, points, lines, bars and heat maps, legible at a phone's width, on a light or
 //! dark background.
 
+use super::scale::{Range, Scale};
 use crate::escape;
 use std::fmt::Write;
 
@@ -19,23 +20,21 @@ const COLOURS: [&str; 8] =
 /// A plot.
 #[derive(Debug, Clone)]
 pub struct Plot {
+    /// The plot's names.
+    pub caption: Caption,
+    height: f64,
+    body: String,
+}
+
+/// The names of a plot.
+#[derive(Debug, Clone)]
+pub struct Caption {
     /// The plot's file name, without its extension.
     pub name: String,
     /// The heading.
     pub title: String,
     /// A description of the plot, in words.
     pub description: String,
-    height: f64,
-    body: String,
-}
-
-/// The scale of an axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scale {
-    /// Equal distances for equal differences.
-    Linear,
-    /// Equal distances for equal ratios.
-    Log,
 }
 
 /// An axis.
@@ -72,7 +71,7 @@ pub struct Point {
 
 /// A bar.
 #[derive(Debug, Clone)]
-pub struct Bar {
+pub struct PlotBar {
     /// The name, left of the bar.
     pub name: String,
     /// Index of the colour.
@@ -115,98 +114,14 @@ impl Area {
     }
 }
 
-/// A mapping from a range of values to a range of positions.
-#[derive(Clone, Copy)]
-struct Range {
-    scale: Scale,
-    least: f64,
-    most: f64,
-    from: f64,
-    to: f64,
-}
-
-impl Range {
-    fn on(scale: Scale, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
-        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-        for value in values.filter(|v| v.is_finite() && (scale == Scale::Linear || *v > 0.0)) {
-            (least, most) = (least.min(value), most.max(value));
-        }
-        if least > most {
-            (least, most) = (1.0, 10.0);
-        }
-        match scale {
-            Scale::Linear => {
-                let margin = match most - least {
-                    0.0 => most.abs().max(1e-3) * 0.1,
-                    length => 0.08 * length,
-                };
-                (least, most) = (least - margin, most + margin);
-            }
-            Scale::Log => {
-                let margin = (most / least).powf(0.08).max(1.25);
-                (least, most) = (least / margin, most * margin);
-            }
-        }
-        Self { scale, least, most, from, to }
-    }
-
-    fn place(&self, value: f64) -> f64 {
-        let share = match self.scale {
-            Scale::Linear => (value - self.least) / (self.most - self.least),
-            Scale::Log => (value / self.least).ln() / (self.most / self.least).ln(),
-        };
-        self.from + share.clamp(-1.0, 2.0) * (self.to - self.from)
-    }
-
-    /// Round numbers in the range, about `count` at most.
-    fn ticks(&self, count: usize) -> Vec<f64> {
-        let within = |ticks: Vec<f64>| -> Vec<f64> {
-            ticks.into_iter().filter(|t| (self.least..=self.most).contains(t)).collect()
-        };
-        if self.scale == Scale::Log {
-            let (low, high) = (self.least.log10().floor() as i32, self.most.log10().ceil() as i32);
-            let decades = |steps: &[f64], every: i32| {
-                let powers = (low..=high).filter(|power| power % every == 0);
-                within(powers.flat_map(|p| steps.iter().map(move |s| s * 10f64.powi(p))).collect())
-            };
-            let choices = [
-                decades(&[1.0, 2.0, 5.0], 1),
-                decades(&[1.0, 3.0], 1),
-                decades(&[1.0], 1),
-                decades(&[1.0], 2),
-            ];
-            let few = decades(&[1.0, 2.0, 3.0, 4.0, 5.0, 7.0], 1);
-            let fits = choices.into_iter().find(|ticks| ticks.len() <= count).unwrap_or_default();
-            return if fits.len() < 3 { few } else { fits };
-        }
-        let rough = (self.most - self.least) / count.max(1) as f64;
-        let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0]
-            .into_iter()
-            .map(|factor| factor * power)
-            .find(|step| *step >= rough)
-            .unwrap_or(10.0 * power);
-        let first = (self.least / step).ceil() as i64;
-        let last = (self.most / step).floor() as i64;
-        (first..=last).map(|n| n as f64 * step).collect()
-    }
-}
-
 impl Plot {
-    fn new(name: &str, title: &str, description: &str, height: f64) -> Self {
-        let (name, title, description) =
-            (name.to_owned(), title.to_owned(), description.to_owned());
-        Self { name, title, description, height, body: String::new() }
+    fn new(caption: Caption, height: f64) -> Self {
+        Self { caption, height, body: String::new() }
     }
 
     /// A scatter plot, with each point's name beside it.
-    pub fn scatter(
-        (name, title, description): (&str, &str, &str),
-        series: &[Series],
-        x: &Axis<'_>,
-        y: &Axis<'_>,
-    ) -> Self {
-        let mut plot = Self::new(name, title, description, HEIGHT);
+    pub fn scatter(caption: Caption, series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> Self {
+        let mut plot = Self::new(caption, HEIGHT);
         let (area, across, up) = plot.axes(series, x, y);
         let points: Vec<(&Series, f64, f64)> = series
             .iter()
@@ -234,60 +149,24 @@ impl Plot {
             }
         }
         for (series, x, y) in points {
-            let width = text_width(&series.name, SMALL + 1.0);
-            // Tries places around the point, at growing distances, and takes the one that covers
-            // least.
-            let mut best: Option<(f64, f64, Area)> = None;
-            for (step, distance) in [8.0, 18.0, 30.0, 44.0].into_iter().enumerate() {
-                for (dx, dy) in [
-                    (distance, 4.0),
-                    (-distance - width, 4.0),
-                    (-width / 2.0, -distance),
-                    (-width / 2.0, distance + 9.0),
-                    (distance * 0.7, -distance * 0.7),
-                    (distance * 0.7, distance * 0.7 + 8.0),
-                    (-width - distance * 0.7, -distance * 0.7),
-                    (-width - distance * 0.7, distance * 0.7 + 8.0),
-                ] {
-                    let its = Area {
-                        left: x + dx,
-                        top: y + dy - 10.0,
-                        right: x + dx + width,
-                        bottom: y + dy + 3.0,
-                    };
-                    let outside = (area.left - its.left).max(0.0)
-                        + (its.right - WIDTH + 2.0).max(0.0)
-                        + (area.top - 12.0 - its.top).max(0.0)
-                        + (its.bottom - area.bottom).max(0.0);
-                    let covered: f64 = taken.iter().map(|other| its.overlap(other)).sum();
-                    let price = covered + 40.0 * outside + 2.0 * step as f64;
-                    if best.is_none_or(|(least, ..)| price < least) {
-                        best = Some((price, step as f64, its));
-                    }
-                }
-            }
-            let Some((_, step, its)) = best else { continue };
-            if step > 0.0 {
-                let (nx, ny) = (x.clamp(its.left, its.right), y.clamp(its.top, its.bottom));
+            let label = label_beside((x, y), text_width(&series.name, SMALL + 1.0), &area, &taken);
+            let Some(Label { place, far }) = label else { continue };
+            if far {
+                let (nx, ny) = (x.clamp(place.left, place.right), y.clamp(place.top, place.bottom));
                 let _ = write!(
                     plot.body,
                     r#"<path d="M{x:.1} {y:.1}L{nx:.1} {ny:.1}" stroke="currentColor" stroke-opacity=".45" stroke-width=".8"/>"#
                 );
             }
-            plot.text(its.left, its.bottom - 3.0, "start", SMALL + 1.0, &series.name);
-            taken.push(its);
+            plot.text(place.left, place.bottom - 3.0, "start", SMALL + 1.0, &series.name);
+            taken.push(place);
         }
         plot
     }
 
     /// A line plot, with a legend below.
-    pub fn lines(
-        (name, title, description): (&str, &str, &str),
-        series: &[Series],
-        x: &Axis<'_>,
-        y: &Axis<'_>,
-    ) -> Self {
-        let mut plot = Self::new(name, title, description, HEIGHT);
+    pub fn lines(caption: Caption, series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> Self {
+        let mut plot = Self::new(caption, HEIGHT);
         let (_, across, up) = plot.axes(series, x, y);
         let whiskers = series.iter().flat_map(|one| &one.points).any(|point| point.sd > 0.0);
         let middle = (series.len() as f64 - 1.0) / 2.0;
@@ -320,9 +199,9 @@ impl Plot {
     }
 
     /// A horizontal bar chart.
-    pub fn bars((name, title, description): (&str, &str, &str), bars: &[Bar]) -> Self {
+    pub fn bars(caption: Caption, bars: &[PlotBar]) -> Self {
         let row = 30.0;
-        let mut plot = Self::new(name, title, description, 10.0 + row * bars.len() as f64);
+        let mut plot = Self::new(caption, 10.0 + row * bars.len() as f64);
         let widest = bars.iter().map(|bar| text_width(&bar.name, SMALL + 1.0)).fold(0.0, f64::max);
         let left = (widest + 10.0).min(WIDTH * 0.45);
         let figures =
@@ -361,14 +240,14 @@ impl Plot {
     }
 
     /// A heat map: the larger the value, the darker the cell.
-    pub fn heat((name, title, description): (&str, &str, &str), heat: &Heat) -> Self {
+    pub fn heat(caption: Caption, heat: &Heat) -> Self {
         let widest = heat.rows.iter().map(|row| text_width(row, SMALL + 1.0)).fold(0.0, f64::max);
         let left = (widest + 10.0).min(WIDTH * 0.42);
         let width = ((WIDTH - left - 2.0) / heat.columns.len().max(1) as f64).min(110.0);
         let height = if heat.rows.len() <= 4 { 44.0 } else { 26.0 };
         let top = 6.0;
         let bottom = top + height * heat.rows.len() as f64;
-        let mut plot = Self::new(name, title, description, bottom + 40.0);
+        let mut plot = Self::new(caption, bottom + 40.0);
         for (i, (row, cells)) in heat.rows.iter().zip(&heat.cells).enumerate() {
             let y = top + height * i as f64;
             plot.text(
@@ -380,27 +259,8 @@ impl Plot {
             );
             for (j, (column, cell)) in heat.columns.iter().zip(cells).enumerate() {
                 let x = left + width * j as f64;
-                let (dark, shown) = cell.clone().unwrap_or((0.0, "–".into()));
-                let _ = write!(
-                    plot.body,
-                    r##"<g><title>{}, {}: {}</title><rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" fill="#0072b2" fill-opacity="{:.3}" stroke="currentColor" stroke-opacity=".15"/>"##,
-                    escaped(row),
-                    escaped(column),
-                    escaped(&shown),
-                    width - 1.5,
-                    height - 1.5,
-                    0.04 + 0.66 * dark.clamp(0.0, 1.0)
-                );
-                if text_width(&shown, SMALL) <= width - 2.0 {
-                    plot.text(
-                        x + width / 2.0 - 0.7,
-                        y + height / 2.0 + 3.5,
-                        "middle",
-                        SMALL,
-                        &shown,
-                    );
-                }
-                plot.body += "</g>";
+                let place = Area { left: x, top: y, right: x + width, bottom: y + height };
+                plot.heat_cell(&place, (row, column), cell.as_ref());
             }
         }
         // If the names of many columns do not fit, only every second one is shown.
@@ -415,6 +275,32 @@ impl Plot {
         let middle = left + width * heat.columns.len() as f64 / 2.0;
         plot.text(middle, bottom + 32.0, "middle", SMALL + 1.0, &heat.across);
         plot
+    }
+
+    /// Draws a cell of a heat map, with its row and column as a tooltip.
+    fn heat_cell(
+        &mut self,
+        place: &Area,
+        (row, column): (&str, &str),
+        cell: Option<&(f64, String)>,
+    ) {
+        let (dark, shown) = cell.map_or((0.0, "–"), |(dark, shown)| (*dark, shown.as_str()));
+        let (x, y) = (place.left, place.top);
+        let (width, height) = (place.right - x, place.bottom - y);
+        let _ = write!(
+            self.body,
+            r##"<g><title>{}, {}: {}</title><rect x="{x:.1}" y="{y:.1}" width="{:.1}" height="{:.1}" fill="#0072b2" fill-opacity="{:.3}" stroke="currentColor" stroke-opacity=".15"/>"##,
+            escaped(row),
+            escaped(column),
+            escaped(shown),
+            width - 1.5,
+            height - 1.5,
+            0.04 + 0.66 * dark.clamp(0.0, 1.0)
+        );
+        if text_width(shown, SMALL) <= width - 2.0 {
+            self.text(x + width / 2.0 - 0.7, y + height / 2.0 + 3.5, "middle", SMALL, shown);
+        }
+        self.body += "</g>";
     }
 
     /// Draws the axes for `series`; returns the area within the axes and the ranges of x and y.
@@ -523,14 +409,57 @@ impl Plot {
     }
 
     fn svg(&self, style: &str) -> String {
-        let (name, height) = (&self.name, self.height);
+        let (Caption { name, title, description }, height) = (&self.caption, self.height);
         format!(
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" role="img" aria-labelledby="{name}-title {name}-desc" font-family="system-ui, sans-serif" fill="currentColor"><title id="{name}-title">{}</title><desc id="{name}-desc">{}</desc>{style}{}</svg>"#,
-            escaped(&self.title),
-            escaped(&self.description),
+            escaped(title),
+            escaped(description),
             self.body
         )
     }
+}
+
+/// The place of a point's name.
+struct Label {
+    place: Area,
+    /// Whether the name is so far from its point that a line has to join them.
+    far: bool,
+}
+
+/// The place for a name of the width `width` beside the point `(x, y)`: of several places around
+/// the point, at growing distances, the one that covers least of `taken` and of what is outside
+/// `area`.
+fn label_beside((x, y): (f64, f64), width: f64, area: &Area, taken: &[Area]) -> Option<Label> {
+    let mut best: Option<(f64, Label)> = None;
+    for (step, distance) in [8.0, 18.0, 30.0, 44.0].into_iter().enumerate() {
+        for (dx, dy) in [
+            (distance, 4.0),
+            (-distance - width, 4.0),
+            (-width / 2.0, -distance),
+            (-width / 2.0, distance + 9.0),
+            (distance * 0.7, -distance * 0.7),
+            (distance * 0.7, distance * 0.7 + 8.0),
+            (-width - distance * 0.7, -distance * 0.7),
+            (-width - distance * 0.7, distance * 0.7 + 8.0),
+        ] {
+            let place = Area {
+                left: x + dx,
+                top: y + dy - 10.0,
+                right: x + dx + width,
+                bottom: y + dy + 3.0,
+            };
+            let outside = (area.left - place.left).max(0.0)
+                + (place.right - WIDTH + 2.0).max(0.0)
+                + (area.top - 12.0 - place.top).max(0.0)
+                + (place.bottom - area.bottom).max(0.0);
+            let covered: f64 = taken.iter().map(|other| place.overlap(other)).sum();
+            let price = covered + 40.0 * outside + 2.0 * step as f64;
+            if best.as_ref().is_none_or(|(least, _)| price < *least) {
+                best = Some((price, Label { place, far: step > 0 }));
+            }
+        }
+    }
+    best.map(|(_, label)| label)
 }
 
 fn path(x: f64, y: f64, corners: &[(f64, f64)]) -> String {

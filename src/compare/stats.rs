@@ -3,8 +3,12 @@
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
 
+/// Significance level: differences with p below it are reported as significant.
+pub const SIGNIFICANT: f64 = 0.05;
+
 /// The mean and standard deviation over seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Spread {
     /// Number of values.
     pub n: usize,
@@ -28,7 +32,8 @@ impl Spread {
 }
 
 /// The result of a two-sided paired t-test.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PairedT {
     /// Number of pairs.
     pub n: usize,
@@ -62,7 +67,7 @@ pub fn paired_t(pairs: &[(f64, f64)]) -> Option<PairedT> {
 }
 
 /// The discordant pairs of two classifiers on the same rows, for McNemar's exact two-sided test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Discordant {
     /// Number of rows that only the first predicts right.
     pub first_alone: u64,

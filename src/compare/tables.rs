@@ -1,27 +1,58 @@
 //! The report's tables and sentences, the same in Markdown and HTML.
 
-use super::format::{bytes, digits, percent, probability, seconds, signed, spread, with};
-use super::grid::rate_name;
-use super::report::{ArmReport, Report, TaskReport, Verdict, Versus};
+use super::format::{
+    bytes, digits, percent, probability, rate_name, seconds, signed, spread, with,
+};
+use super::report::{ArmReport, ArmVerdict, Claim, CompareReport, TaskReport, Versus};
 use super::stats::Spread;
 use crate::numbers::thousands;
 
 /// A table whose cells are text.
-pub struct Table {
+pub struct ReportTable {
     /// The columns' names.
     pub head: Vec<String>,
     /// The rows; the first cell of each is the row's name.
-    pub rows: Vec<Vec<String>>,
+    pub rows: Vec<Vec<TableCell>>,
 }
 
-impl Table {
+/// A cell of a table.
+pub struct TableCell {
+    /// The text, without the verdict.
+    text: String,
+    /// Whether the claim that the cell is about holds; `None` for a cell without a verdict.
+    pub holds: Option<bool>,
+}
+
+impl ReportTable {
     fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|name| (*name).to_owned()).collect(), rows: vec![] }
+    }
+
+    /// Adds a row of cells without a verdict.
+    fn push(&mut self, row: Vec<String>) {
+        let cell = |text| TableCell { text, holds: None };
+        self.rows.push(row.into_iter().map(cell).collect());
+    }
+
+    /// The table, unless it has no row.
+    fn unless_empty(self) -> Option<Self> {
+        (!self.rows.is_empty()).then_some(self)
+    }
+}
+
+impl TableCell {
+    /// The text, followed by the verdict if there is one.
+    pub fn shown(&self) -> String {
+        match self.holds {
+            Some(true) => format!("{}: holds", self.text),
+            Some(false) => format!("{}: does not hold", self.text),
+            None => self.text.clone(),
+        }
     }
 }
 
 /// A summary of the report, in a few sentences.
-pub fn summary(report: &Report) -> Vec<String> {
+pub fn summary(report: &CompareReport) -> Vec<String> {
     let mut out = vec![];
     let (arms, tasks) =
         (report.tasks.iter().map(|task| task.arms.len()).max().unwrap_or(0), report.tasks.len());
@@ -56,7 +87,7 @@ pub fn summary(report: &Report) -> Vec<String> {
 }
 
 /// Notes on how the measurements were made.
-pub fn notes(report: &Report) -> Vec<String> {
+pub fn notes(report: &CompareReport) -> Vec<String> {
     let all = |same: fn(&TaskReport) -> bool| report.tasks.iter().all(same);
     let on = match (all(|task| task.same_base), all(|task| task.same_rows)) {
         (true, true) => {
@@ -103,7 +134,7 @@ pub fn notes(report: &Report) -> Vec<String> {
 }
 
 /// The claims about BitFit beside what was measured; `None` without tasks or claims.
-pub fn claims(report: &Report) -> Option<Table> {
+pub fn claims(report: &CompareReport) -> Option<ReportTable> {
     if report.tasks.is_empty() {
         return None;
     }
@@ -112,20 +143,21 @@ pub fn claims(report: &Report) -> Option<Table> {
         [_] => vec!["measured here".to_owned()],
         tasks => tasks.iter().map(|task| format!("measured: {}", task.name)).collect(),
     });
-    let row = |claim: &super::claims::Claim| {
-        let measured = claim.measured.iter().map(|measured| measured.shown());
-        [claim.claim.to_owned()].into_iter().chain(measured).collect()
+    let row = |claim: &Claim| {
+        let first = TableCell { text: claim.claim.clone(), holds: None };
+        let measured = claim.measured.iter();
+        let measured = measured.map(|its| TableCell { text: its.text.clone(), holds: its.holds });
+        [first].into_iter().chain(measured).collect()
     };
-    Some(Table { head, rows: report.claims.iter().map(row).collect() })
-        .filter(|table| !table.rows.is_empty())
+    ReportTable { head, rows: report.claims.iter().map(row).collect() }.unless_empty()
 }
 
 /// The metric of every arm on every task; `None` for fewer than two tasks.
-pub fn by_task(report: &Report) -> Option<Table> {
+pub fn by_task(report: &CompareReport) -> Option<ReportTable> {
     if report.tasks.len() < 2 {
         return None;
     }
-    let mut table = Table::new(&["arm"]);
+    let mut table = ReportTable::new(&["arm"]);
     table.head.extend(report.tasks.iter().map(|task| format!("{} ({})", task.name, task.metric)));
     let same_way = report.tasks.iter().all(|task| task.greater_is_better);
     if same_way {
@@ -152,20 +184,20 @@ pub fn by_task(report: &Report) -> Option<Table> {
                     .map_or("–".into(), |s| format!("{:.4}", s.mean)),
             );
         }
-        table.rows.push(row);
+        table.push(row);
     }
     Some(table)
 }
 
 /// The quality and the size of a task's arms.
-pub fn arms(task: &TaskReport) -> Table {
+pub fn arms(task: &TaskReport) -> ReportTable {
     let mut table =
-        Table::new(&["arm", "", "learning rate", "seeds", "trainable", "share", "task file"]);
+        ReportTable::new(&["arm", "", "learning rate", "seeds", "trainable", "share", "task file"]);
     if let Some(slot) = table.head.get_mut(1) {
         slot.clone_from(&task.metric);
     }
     for arm in &task.arms {
-        table.rows.push(vec![
+        table.push(vec![
             arm.name.clone(),
             spread(&arm.quality),
             rate_name(arm.learning_rate),
@@ -179,8 +211,9 @@ pub fn arms(task: &TaskReport) -> Table {
 }
 
 /// The time and memory of a task's arms.
-pub fn costs(task: &TaskReport) -> Table {
-    let mut table = Table::new(&["arm", "per step", "tokens/s", "peak memory", "a whole run"]);
+pub fn costs(task: &TaskReport) -> ReportTable {
+    let mut table =
+        ReportTable::new(&["arm", "per step", "tokens/s", "peak memory", "a whole run"]);
     let gpu = task.arms.iter().any(|arm| arm.cost.peak_gpu_mib.is_some());
     if gpu {
         table.head.push("peak GPU memory".into());
@@ -201,21 +234,21 @@ pub fn costs(task: &TaskReport) -> Table {
         if gpu {
             row.push(mib(&cost.peak_gpu_mib));
         }
-        table.rows.push(row);
+        table.push(row);
     }
     table
 }
 
 /// The comparison of a task's arms with the reference; `None` if there is none.
-pub fn against(report: &Report, task: &TaskReport) -> Option<Table> {
-    let mut table = Table::new(&["arm", "", "p", "McNemar's p, by seed", "verdict"]);
+pub fn against(report: &CompareReport, task: &TaskReport) -> Option<ReportTable> {
+    let mut table = ReportTable::new(&["arm", "", "p", "McNemar's p, by seed", "verdict"]);
     if let Some(slot) = table.head.get_mut(1) {
         *slot = format!("{} less {}'s", task.metric, report.reference);
     }
     for arm in &task.arms {
         let Some(versus) = &arm.versus else { continue };
         let by_seed: Vec<String> = versus.mcnemar.iter().map(|test| probability(test.p)).collect();
-        table.rows.push(vec![
+        table.push(vec![
             arm.name.clone(),
             signed(versus.difference),
             versus.p.map_or("–".into(), probability),
@@ -223,25 +256,27 @@ pub fn against(report: &Report, task: &TaskReport) -> Option<Table> {
             verdict(arm, versus, &report.reference),
         ]);
     }
-    (!table.rows.is_empty()).then_some(table)
+    table.unless_empty()
 }
 
 fn verdict(arm: &ArmReport, versus: &Versus, reference: &str) -> String {
     match versus.verdict {
-        Verdict::Better => format!("better than {reference}"),
-        Verdict::Worse => format!("worse than {reference}"),
-        Verdict::NoDifferenceShown if versus.p.is_none() => {
+        ArmVerdict::Better => format!("better than {reference}"),
+        ArmVerdict::Worse => format!("worse than {reference}"),
+        ArmVerdict::NoDifferenceShown if versus.p.is_none() => {
             "every seed differs by the same: no spread to test by".into()
         }
-        Verdict::NoDifferenceShown => "no difference shown".into(),
-        Verdict::OneSeed if arm.quality.n > 1 => "only one seed in common: no winner named".into(),
-        Verdict::OneSeed => "one seed: no winner named".into(),
-        Verdict::OtherRows => "evaluated on other rows: not to be compared".into(),
+        ArmVerdict::NoDifferenceShown => "no difference shown".into(),
+        ArmVerdict::OneSeed if arm.quality.n > 1 => {
+            "only one seed in common: no winner named".into()
+        }
+        ArmVerdict::OneSeed => "one seed: no winner named".into(),
+        ArmVerdict::OtherRows => "evaluated on other rows: not to be compared".into(),
     }
 }
 
 /// The metric at each learning rate tried on a task; `None` if no arm has more than one rate.
-pub fn rates(task: &TaskReport) -> Option<Table> {
+pub fn rates(task: &TaskReport) -> Option<ReportTable> {
     let mut rates: Vec<f64> =
         task.arms.iter().flat_map(|arm| arm.rates.iter().map(|rate| rate.learning_rate)).collect();
     rates.sort_by(f64::total_cmp);
@@ -249,7 +284,7 @@ pub fn rates(task: &TaskReport) -> Option<Table> {
     if task.arms.iter().all(|arm| arm.rates.len() < 2) {
         return None;
     }
-    let mut table = Table::new(&["arm"]);
+    let mut table = ReportTable::new(&["arm"]);
     table.head.extend(rates.iter().map(|rate| rate_name(*rate)));
     for arm in &task.arms {
         let at = |rate: &f64| arm.rates.iter().find(|its| its.learning_rate == *rate);
@@ -259,16 +294,16 @@ pub fn rates(task: &TaskReport) -> Option<Table> {
             Some(its) => spread(&its.quality),
             None => "–".into(),
         }));
-        table.rows.push(row);
+        table.push(row);
     }
     Some(table)
 }
 
 /// The failed runs; `None` if no run failed.
-pub fn failures(report: &Report) -> Option<Table> {
-    let mut table = Table::new(&["arm", "task", "learning rate", "seed", "why"]);
+pub fn failures(report: &CompareReport) -> Option<ReportTable> {
+    let mut table = ReportTable::new(&["arm", "task", "learning rate", "seed", "why"]);
     for failure in &report.failures {
-        table.rows.push(vec![
+        table.push(vec![
             failure.arm.clone(),
             failure.task.clone(),
             rate_name(failure.learning_rate),
@@ -276,7 +311,7 @@ pub fn failures(report: &Report) -> Option<Table> {
             failure.problem.clone(),
         ]);
     }
-    (!table.rows.is_empty()).then_some(table)
+    table.unless_empty()
 }
 
 /// A task's base, rows, labels and metric, in a sentence.
