@@ -547,6 +547,65 @@ fn same_files(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec
 }
 
 #[test]
+fn a_report_is_rendered_again_from_its_json_alone() {
+    let scratch = grid(
+        "tune = true\n[training]\nmax_steps = 8\neval_steps = 4\n[[task]]\nname = \"few\"\nset = { \"data.train_samples\" = 16 }\n\
+         [[task]]\nname = \"all\"\n[[arm]]\nname = \"BitFit\"\nlearning_rates = [1e-3, 1e-2]\n\
+         [[arm]]\nname = \"full\"\nset = { method = { name = \"full\" } }\n[[arm]]\nname = \"hopeless\"\nlearning_rates = [1e30]\n",
+    );
+    refused(&compare(&scratch, &[]), 1, &["runs failed"]);
+    let written = || {
+        let mut files = files_below(&scratch.path("out"));
+        files.retain(|name, _| !name.starts_with("runs/") && !name.starts_with('.'));
+        files
+    };
+    let before = written();
+    assert!(before.len() > 20 && before.contains_key("plots/training-rows.svg"));
+    // Elsewhere, from a copy, without the runs.
+    scratch.write("copy.json", &before["report.json"]);
+    let output = scratch.bitfit(&["compare", "--render", "copy.json", "--output", "new", "--json"]);
+    succeeded(&output);
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&told["event"], &told["page"]), (&"rendered".into(), &"new/report.html".into()));
+    same_files(&files_below(&scratch.path("new")), &before);
+    // In its place.
+    scratch.write("out/report.html", "");
+    std::fs::remove_file(scratch.path("out/report.md")).unwrap();
+    succeeded(&scratch.bitfit(&["compare", "--render", "out/report.json"]));
+    same_files(&written(), &before);
+    // Another report is replaced when asked.
+    let text = String::from_utf8(before["report.json"].clone()).unwrap();
+    scratch.write("copy.json", text.replace("\"title\": \"grid\"", "\"title\": \"other\""));
+    let other = ["compare", "--render", "copy.json", "--output", "new"];
+    refused(&scratch.bitfit(&other), 2, &["new contains plots, report.json", "--overwrite"]);
+    same_files(&files_below(&scratch.path("new")), &before);
+    succeeded(&scratch.bitfit(&[&other[..], &["--overwrite"]].concat()));
+    assert_eq!(report(&scratch, "new")["title"], "other");
+    // A comparison that is writing there keeps its directory to itself.
+    let lock = bitfit::lock::Lock::take(&scratch.path("out"), "").unwrap();
+    let own = ["compare", "--render", "out/report.json"];
+    refused(&scratch.bitfit(&own), 2, &["a comparison is writing to out"]);
+    drop(lock);
+    // What is no report is named, with what is wrong in it.
+    for (found, parts) in [
+        ("{\"title\": 1}".to_owned(), ["copy.json", "expected a string", "line 1"]),
+        (text.replace("\"tune\": true,", ""), ["copy.json", "missing field `tune`", "line"]),
+        (text.replace("\"tune\"", "\"turn\""), ["copy.json", "unknown field `turn`", "line"]),
+    ] {
+        scratch.write("copy.json", found);
+        refused(
+            &scratch.bitfit(&["compare", "--render", "copy.json", "--output", "no"]),
+            1,
+            &parts,
+        );
+        assert!(!scratch.path("no").exists());
+    }
+    refused(&scratch.bitfit(&["compare"]), 2, &["--config"]);
+    refused(&compare(&scratch, &["--render", "copy.json"]), 2, &["--render", "--config"]);
+    refused(&compare(&scratch, &["--output", "no"]), 2, &["--render"]);
+}
+
+#[test]
 fn the_reports_of_the_documents_are_rendered_from_their_json() {
     let mut count = 0;
     for entry in std::fs::read_dir(root().join("docs/reports")).unwrap() {

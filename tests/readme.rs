@@ -63,7 +63,9 @@ impl Project {
                 }
             }
         };
-        for folder in ["configs", "configs/glue", "configs/compare", "docs"] {
+        for folder in
+            ["configs", "configs/glue", "configs/compare", "docs", "docs/reports/movie-reviews"]
+        {
             copy(&root().join(folder), &project.path(folder));
         }
         long_bert(&project.path("models/all-MiniLM-L6-v2"));
@@ -90,7 +92,7 @@ impl Project {
         ] {
             // Comparisons only run with --dry-run: tests/compare.rs has whole ones.
             let text = format!(
-                "#!/bin/sh\ncase \"$1 $*\" in compare*--dry-run*) ;; compare*) set -- \"$@\" --dry-run ;; esac\nexec {binary} \"$@\"\n"
+                "#!/bin/sh\ncase \"$1 $*\" in compare*--dry-run*|compare*--render*) ;; compare*) set -- \"$@\" --dry-run ;; esac\nexec {binary} \"$@\"\n"
             );
             project.write(&format!("target/release/{name}"), text, true);
         }

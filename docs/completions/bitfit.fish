@@ -100,8 +100,10 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l json -d 'Write
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l config -d 'The grid, a TOML file with [compare], [[task]], [[arm]] and the sections of a run configuration' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l set -d 'Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be repeated' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l overwrite -d 'Replace existing runs of another configuration'
-complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l dry-run -d 'Read and check everything, print what each arm would train, and stop; nothing is written'
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l render -d 'Write the pages and plots of a comparison again, from its report.json alone' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l output -d 'The directory for the files of --render [default: that of the report.json]' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l overwrite -d 'Replace runs of another configuration; with --render, replace another report'
+complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l dry-run -d 'Read and check everything, print what each arm would train, and stop without writing'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l json -d 'Write events to stdout as JSON lines; the last one says where the report is'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l run -d 'A run directory, whose base, delta and data are used' -r -F

@@ -3,7 +3,7 @@
 use super::comparison::Comparison;
 use super::signals::{self, stop_on_signal};
 use super::{become_anew, downloads, logging, print, print_json};
-use crate::compare::{self, CompareEvent, CompareOptions, Ended, Grid, rate_name};
+use crate::compare::{self, CompareEvent, CompareOptions, CompareReport, Ended, Grid, rate_name};
 use crate::error::{Error, Result};
 use crate::numbers::thousands;
 use crate::sources::Sources;
@@ -11,17 +11,18 @@ use crate::train::{ModelPlan, Policy};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit compare --config configs/compare/smoke.toml
-  bitfit compare --config configs/compare/movie-reviews.toml --dry-run      (every arm checked, nothing run)
+  bitfit compare --config configs/compare/movie-reviews.toml --dry-run      (check every arm, run nothing)
   bitfit compare --config configs/compare/movie-reviews.toml --set compare.seeds=[1] --set data.train_samples=500
+  bitfit compare --render runs/compare/smoke/report.json --output smoke-report
 
-What it writes:
-  Into compare.output_dir: report.html (one file), report.md, report.json, the plots, and each run in a directory below.
-  The same command goes on where it was ended: runs that are done are not done again.
+Output:
+  In compare.output_dir: report.html (one file), report.md, report.json, the plots, and a directory for each run.
+  The same command continues a comparison that was ended. It does not repeat finished runs.
 
 Exit codes:
   0 done, 1 some runs failed, 2 usage or configuration, 130 interrupted after saving";
@@ -67,17 +68,23 @@ fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
 pub struct Compare {
     /// The grid, a TOML file with [compare], [[task]], [[arm]] and the sections of a run
     /// configuration.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "render")]
+    config: Option<PathBuf>,
     /// Override a key of every run, or of the grid itself (compare.KEY=VALUE); may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     overrides: Vec<String>,
-    /// Replace existing runs of another configuration.
+    /// Replace runs of another configuration; with --render, replace another report.
     #[arg(long)]
     overwrite: bool,
-    /// Read and check everything, print what each arm would train, and stop; nothing is written.
+    /// Read and check everything, print what each arm would train, and stop without writing.
     #[arg(long)]
     dry_run: bool,
+    /// Write the pages and plots of a comparison again, from its report.json alone.
+    #[arg(long, value_name = "REPORT.json", conflicts_with_all = ["config", "overrides", "dry_run"])]
+    render: Option<PathBuf>,
+    /// The directory for the files of --render [default: that of the report.json].
+    #[arg(long, value_name = "DIR", requires = "render")]
+    output: Option<PathBuf>,
     /// Write events to stdout as JSON lines; the last one says where the report is.
     #[arg(long)]
     pub json: bool,
@@ -86,7 +93,11 @@ pub struct Compare {
 impl Compare {
     pub fn run(&self) -> Result<()> {
         let bars = logging::start(self.json);
-        let grid = Grid::read(&self.config, &self.overrides)?;
+        if let Some(report) = &self.render {
+            return self.render(report);
+        }
+        let config = self.config.as_deref().ok_or_else(|| Error::Bug("no --config".into()))?;
+        let grid = Grid::read(config, &self.overrides)?;
         if self.dry_run {
             return self.show(&grid, &bars);
         }
@@ -104,10 +115,25 @@ impl Compare {
         let mut on_event = |event: &CompareEvent<'_>| progress.on_event(event);
         let ended = compare::compare(&grid, options, &mut on_event, &stop);
         drop(progress);
-        let report = match ended? {
-            Ended::Reported(report) => report,
-            Ended::Again => return again(Some(&stop)),
-        };
+        match ended? {
+            Ended::Reported(report) => self.finish(&grid, &report),
+            Ended::Again => again(Some(&stop)),
+        }
+    }
+
+    /// Writes the files of a `report.json` again.
+    fn render(&self, report: &Path) -> Result<()> {
+        let page = compare::render(report, self.output.as_deref(), self.overwrite)?;
+        if self.json {
+            let json = page.with_extension("json");
+            return print_json(&json!({"event": "rendered", "report": json, "page": page}));
+        }
+        tracing::info!("the report: {}", page.display());
+        Ok(())
+    }
+
+    /// Says where the report is, and whether runs failed.
+    fn finish(&self, grid: &Grid, report: &CompareReport) -> Result<()> {
         let page = grid.output_dir.join("report.html");
         if self.json {
             let (done, failed) = (report.runs_done, report.failures.len());
