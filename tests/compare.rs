@@ -52,62 +52,61 @@ fn timeless(value: Value) -> Value {
     }
 }
 
+/// Lines after the head of a grid, and what the error about them says.
+const BAD_GRIDS: &[(&str, &[&str])] = &[
+    ("", &["grid.toml", "arm", "found none"]),
+    ("sedes = [1]\n", &["grid.toml", "line 5", "did you mean `seeds`?"]),
+    ("tune = 1\n[[arm]]\nname = \"a\"\n", &["grid.toml", "tune", "line 5"]),
+    ("reference = \"b\"\n[[arm]]\nname = \"a\"\n", &["compare.reference", "\"b\"", "\"a\""]),
+    ("[[arm]]\nname = \"a b\"\n[[arm]]\nname = \"A-B\"\n", &["arm.name", "A-B", "differ"]),
+    ("[[arm]]\nname = \"--\"\n", &["arm.name", "letters or digits"]),
+    ("[[arm]]\nname = \"a\"\nlearning_rates = [1e-3, 0.001]\n", &["learning_rates", "different"]),
+    ("[[arm]]\nname = \"a\"\nlearning_rates = [-1.0]\n", &["arm \"a\"", "positive"]),
+    (
+        "[[arm]]\nname = \"a\"\nset = { \"bitfit.train_atention_bias\" = false }\n",
+        &[
+            "grid.toml",
+            "arm \"a\"",
+            "bitfit.train_atention_bias",
+            "did you mean `train_attention_bias`?",
+        ],
+    ),
+    (
+        "[[arm]]\nname = \"a\"\nset = { training = { weight_decay = -1.0 } }\n",
+        &["grid.toml", "arm \"a\"", "training.weight_decay", "found -1"],
+    ),
+    (
+        "[[arm]]\nname = \"a\"\nset = { \"training.seed\" = 1 }\n",
+        &["arm \"a\"", "training.seed", "compare.seeds"],
+    ),
+    (
+        "[[arm]]\nname = \"a\"\nset = { \"training.learning_rate\" = 1.0 }\nlearning_rates = [1.0]\n",
+        &["arm \"a\"", "learning_rates"],
+    ),
+    (
+        "[training]\nlearning_rate = 0.5\n[[arm]]\nname = \"a\"\nlearning_rates = [1.0]\n",
+        &["grid.toml", "training.learning_rate", "every arm"],
+    ),
+    (
+        "[[task]]\nname = \"t\"\nset = { training = { learning_rate = 0.5 } }\n[[arm]]\nname = \"a\"\nlearning_rates = [1.0]\n",
+        &["task \"t\"", "training.learning_rate", "\"a\""],
+    ),
+    (
+        "[[task]]\nname = \"t\"\nset = { \"data.nothing\" = 1 }\n[[arm]]\nname = \"a\"\n",
+        &["task \"t\"", "data.nothing"],
+    ),
+    (
+        "[[arm]]\nname = \"a\"\n[[arm]]\nname = \"b\"\nset = { \"training.metric_for_best_model\" = \"f1\" }\n",
+        &["metric_for_best_model", "one metric"],
+    ),
+];
+
 #[test]
 fn what_is_wrong_with_a_grid_is_said_with_file_and_key() {
-    let arm = "[[arm]]\nname = \"a\"\n";
-    for (more, parts) in [
-        ("", vec!["grid.toml", "arm", "found none"]),
-        ("sedes = [1]\n", vec!["grid.toml", "line 5", "did you mean `seeds`?"]),
-        ("tune = 1\n[[arm]]\nname = \"a\"\n", vec!["grid.toml", "tune", "line 5"]),
-        ("reference = \"b\"\n[[arm]]\nname = \"a\"\n", vec!["compare.reference", "\"b\"", "\"a\""]),
-        ("[[arm]]\nname = \"a b\"\n[[arm]]\nname = \"A-B\"\n", vec!["arm.name", "A-B", "differ"]),
-        ("[[arm]]\nname = \"--\"\n", vec!["arm.name", "letters or digits"]),
-        (
-            "[[arm]]\nname = \"a\"\nlearning_rates = [1e-3, 0.001]\n",
-            vec!["learning_rates", "different"],
-        ),
-        ("[[arm]]\nname = \"a\"\nlearning_rates = [-1.0]\n", vec!["arm \"a\"", "positive"]),
-        (
-            "[[arm]]\nname = \"a\"\nset = { \"bitfit.train_atention_bias\" = false }\n",
-            vec![
-                "grid.toml",
-                "arm \"a\"",
-                "bitfit.train_atention_bias",
-                "did you mean `train_attention_bias`?",
-            ],
-        ),
-        (
-            "[[arm]]\nname = \"a\"\nset = { training = { weight_decay = -1.0 } }\n",
-            vec!["grid.toml", "arm \"a\"", "training.weight_decay", "found -1"],
-        ),
-        (
-            "[[arm]]\nname = \"a\"\nset = { \"training.seed\" = 1 }\n",
-            vec!["arm \"a\"", "training.seed", "compare.seeds"],
-        ),
-        (
-            "[[arm]]\nname = \"a\"\nset = { \"training.learning_rate\" = 1.0 }\nlearning_rates = [1.0]\n",
-            vec!["arm \"a\"", "learning_rates"],
-        ),
-        (
-            "[training]\nlearning_rate = 0.5\n[[arm]]\nname = \"a\"\nlearning_rates = [1.0]\n",
-            vec!["grid.toml", "training.learning_rate", "every arm"],
-        ),
-        (
-            "[[task]]\nname = \"t\"\nset = { training = { learning_rate = 0.5 } }\n[[arm]]\nname = \"a\"\nlearning_rates = [1.0]\n",
-            vec!["task \"t\"", "training.learning_rate", "\"a\""],
-        ),
-        (
-            "[[task]]\nname = \"t\"\nset = { \"data.nothing\" = 1 }\n[[arm]]\nname = \"a\"\n",
-            vec!["task \"t\"", "data.nothing"],
-        ),
-        (
-            "[[arm]]\nname = \"a\"\n[[arm]]\nname = \"b\"\nset = { \"training.metric_for_best_model\" = \"f1\" }\n",
-            vec!["metric_for_best_model", "one metric"],
-        ),
-    ] {
-        refused(&compare(&grid(more), &["--dry-run"]), 2, &parts);
+    for (more, parts) in BAD_GRIDS {
+        refused(&compare(&grid(more), &["--dry-run"]), 2, parts);
     }
-    let scratch = grid(arm);
+    let scratch = grid("[[arm]]\nname = \"a\"\n");
     for (set, parts) in [
         ("training.output_dir=x", ["--set training.output_dir=x", "compare.output_dir"]),
         ("compare.sedes=[1]", ["--set compare.sedes=[1]", "did you mean `seeds`?"]),
@@ -205,6 +204,13 @@ fn a_comparison_reports_what_its_runs_measured() {
     assert_eq!(stdout(&output).matches("\"event\":\"done\"").count(), 5, "{}", stdout(&output));
     let found = report(&scratch, "out");
     assert_eq!((&found["runs_done"], &found["runs_planned"]), (&5.into(), &5.into()));
+    figures_are_those_of_the_runs(&scratch, &found);
+    pages_show_the_figures(&scratch, &found);
+    again_nothing_is_run(&scratch);
+    runs_are_shown_side_by_side(&scratch);
+}
+
+fn figures_are_those_of_the_runs(scratch: &Scratch, found: &Value) {
     let arms = found["tasks"][0]["arms"].as_array().unwrap();
     let (bitfit, other) = (&arms[0], &arms[1]);
     // Each figure is that of the runs' own files.
@@ -250,7 +256,10 @@ fn a_comparison_reports_what_its_runs_measured() {
     assert!(other["versus"]["paired_t"].is_object() && bitfit["versus"].is_null());
     assert_eq!(other["versus"]["mcnemar"].as_array().unwrap().len(), 2);
     assert!(bitfit["cost"]["peak_rss_mib"]["mean"].as_f64().unwrap() > 10.0);
-    // The pages.
+}
+
+fn pages_show_the_figures(scratch: &Scratch, found: &Value) {
+    let mean = found["tasks"][0]["arms"][0]["quality"]["mean"].as_f64().unwrap();
     let html = std::fs::read_to_string(scratch.path("out/report.html")).unwrap();
     let markdown = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
     assert!(html.contains("No &lt;LayerNorm&gt;") && !html.contains("<LayerNorm>"));
@@ -265,6 +274,13 @@ fn a_comparison_reports_what_its_runs_measured() {
         assert!(page.contains(&format!("{mean:.4}")) && page.contains("of the parameters"));
         assert!(!page.contains("times as fast as full fine-tuning"));
     }
+    // A claim's cell is coloured by its verdict.
+    for (holds, class) in [(true, "<td class=\"holds\">"), (false, "<td class=\"fails\">")] {
+        let claims = found["claims"].as_array().unwrap().iter();
+        let count = claims.filter(|claim| claim["measured"][0]["holds"] == holds).count();
+        assert_eq!(html.matches(class).count(), count, "{class}");
+    }
+    assert!(html.contains("class=\"fails\""), "one does not hold");
     let plots: Vec<_> = std::fs::read_dir(scratch.path("out/plots")).unwrap().collect();
     assert_eq!(plots.len(), 5 + 2 + 2, "five of all arms, biases and confusion of each");
     for plot in plots {
@@ -273,23 +289,28 @@ fn a_comparison_reports_what_its_runs_measured() {
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert!(svg.contains("<title") && svg.contains("<desc"));
     }
+}
+
+fn again_nothing_is_run(scratch: &Scratch) {
     // Again: nothing is run, and the report is the same to the byte.
     let pages = || {
         ["report.json", "report.md", "report.html"]
             .map(|name| std::fs::read(scratch.path(&format!("out/{name}"))).unwrap())
     };
     let before = pages();
-    let again = compare(&scratch, &["--json"]);
+    let again = compare(scratch, &["--json"]);
     succeeded(&again);
     assert!(!stdout(&again).contains("\"event\":\"done\""));
     assert!(before == pages());
     // Another configuration is refused, and replaced when asked.
     let other = ["--set", "training.weight_decay=0.1"];
-    refused(&compare(&scratch, &other), 2, &["5 runs", "another configuration", "--overwrite"]);
+    refused(&compare(scratch, &other), 2, &["5 runs", "another configuration", "--overwrite"]);
     assert!(before == pages());
-    succeeded(&compare(&scratch, &["--overwrite", other[0], other[1]]));
+    succeeded(&compare(scratch, &["--overwrite", other[0], other[1]]));
     assert!(before != pages());
-    // And side by side in the terminal.
+}
+
+fn runs_are_shown_side_by_side(scratch: &Scratch) {
     let runs = scratch.bitfit(&["inspect", "--runs", "out"]);
     succeeded(&runs);
     let table = stdout(&runs);
@@ -343,9 +364,9 @@ fn arms_of_different_rows_are_not_compared() {
     assert!(task["arms"][1]["versus"]["paired_t"].is_object());
     assert_eq!(task["arms"][2]["versus"]["verdict"], "other_rows");
     let markdown = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
-    assert!(markdown.contains("its arms have different rows"), "{markdown}");
+    assert!(markdown.contains("its arms use different rows"), "{markdown}");
     assert!(markdown.contains(" or 16 training rows"), "{markdown}");
-    assert!(markdown.contains("not to be compared"), "{markdown}");
+    assert!(markdown.contains("not comparable"), "{markdown}");
 }
 
 #[test]
@@ -358,7 +379,7 @@ fn claims_are_of_the_arms_that_they_name() {
     let found = report(&scratch, "out");
     assert_eq!(found["claims_about"], serde_json::json!(["hopeless", "full"]));
     for claim in found["claims"].as_array().unwrap() {
-        assert_eq!(claim["measured"][0]["text"], "no run of hopeless is done");
+        assert_eq!(claim["measured"][0]["text"], "hopeless has no finished run");
     }
 }
 
@@ -369,7 +390,7 @@ fn rates_that_are_the_heads_alone_are_told() {
     );
     let output = compare(&scratch, &["--set", "compare.seeds=[1]"]);
     succeeded(&output);
-    let told = "arm \"a\": bitfit.bias_learning_rate = 1e-3 stays";
+    let told = "arm \"a\": learning_rates apply to the head only";
     assert_eq!(stderr(&output).matches(told).count(), 1, "{}", stderr(&output));
 }
 
@@ -411,7 +432,11 @@ fn killed_and_started_again_it_reports_the_same() {
     signal(&child, "-TERM");
     let asked = child.wait_with_output().unwrap();
     if asked.status.code() == Some(130) {
-        assert!(stderr(&asked).contains("the same command goes on"), "{}", stderr(&asked));
+        assert!(
+            stderr(&asked).contains("run the same command again to continue"),
+            "{}",
+            stderr(&asked)
+        );
     }
     succeeded(&started(&scratch, "killed").wait_with_output().unwrap());
     assert_eq!(timeless(report(&scratch, "killed")), timeless(report(&scratch, "out")));
@@ -424,7 +449,7 @@ fn a_run_that_fails_is_reported_and_passed_over() {
          [[arm]]\nname = \"hopeless\"\nlearning_rates = [1e30]\n",
     );
     let output = compare(&scratch, &[]);
-    refused(&output, 1, &["3 of 5 runs failed", "report.html", "passed over"]);
+    refused(&output, 1, &["3 of 5 runs failed", "report.html", "skipped"]);
     let found = report(&scratch, "out");
     assert_eq!(found["runs_done"], 2);
     let failures = found["failures"].as_array().unwrap();
@@ -434,7 +459,7 @@ fn a_run_that_fails_is_reported_and_passed_over() {
     assert_eq!((arms.len(), &arms[0]["learning_rate"]), (1, &0.01.into()));
     let markdown = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
     assert!(
-        markdown.contains("What failed") && markdown.contains("2 of 5 runs are done, 3 failed")
+        markdown.contains("Failed runs") && markdown.contains("2 of 5 runs are done, 3 failed")
     );
 }
 
@@ -446,7 +471,7 @@ fn one_seed_names_no_winner() {
     succeeded(&compare(&scratch, &["--set", "compare.seeds=[3]"]));
     assert_eq!(report(&scratch, "out")["tasks"][0]["arms"][1]["versus"]["verdict"], "one_seed");
     let markdown = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
-    assert!(markdown.contains("one seed: no winner named"));
+    assert!(markdown.contains("one seed: no verdict"));
     assert!(!markdown.contains("better than") && !markdown.contains("worse than"));
 }
 
@@ -586,7 +611,11 @@ fn a_report_is_rendered_again_from_its_json_alone() {
     let own = ["compare", "--render", "out/report.json"];
     refused(&scratch.bitfit(&own), 2, &["a comparison is writing to out"]);
     drop(lock);
-    // What is no report is named, with what is wrong in it.
+    what_is_no_report_is_named(&scratch, &text);
+}
+
+/// An error says what is wrong in a `report.json`, here in changes of the report `text`.
+fn what_is_no_report_is_named(scratch: &Scratch, text: &str) {
     for (found, parts) in [
         ("{\"title\": 1}".to_owned(), ["copy.json", "expected a string", "line 1"]),
         (text.replace("\"tune\": true,", ""), ["copy.json", "missing field `tune`", "line"]),
@@ -601,8 +630,8 @@ fn a_report_is_rendered_again_from_its_json_alone() {
         assert!(!scratch.path("no").exists());
     }
     refused(&scratch.bitfit(&["compare"]), 2, &["--config"]);
-    refused(&compare(&scratch, &["--render", "copy.json"]), 2, &["--render", "--config"]);
-    refused(&compare(&scratch, &["--output", "no"]), 2, &["--render"]);
+    refused(&compare(scratch, &["--render", "copy.json"]), 2, &["--render", "--config"]);
+    refused(&compare(scratch, &["--output", "no"]), 2, &["--render"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `bitfit compare`.
 
-use super::comparison::Comparison;
+use super::comparison::ComparisonProgress;
 use super::signals::{self, stop_on_signal};
 use super::{become_anew, downloads, logging, print, print_json};
 use crate::compare::{self, CompareEvent, CompareOptions, CompareReport, Ended, Grid, rate_name};
@@ -54,7 +54,7 @@ fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
             let rate = cells.first().and_then(|cell| cell.run.written().bitfit.bias_learning_rate);
             if let Some(rate) = rate {
                 tracing::warn!(
-                    "task {name:?}, arm {:?}: bitfit.bias_learning_rate = {} stays: learning_rates are the head's alone",
+                    "task {name:?}, arm {:?}: learning_rates apply to the head only, because bitfit.bias_learning_rate = {} sets the rate of the biases",
                     arm.name,
                     rate_name(rate.get())
                 );
@@ -109,7 +109,7 @@ impl Compare {
         };
         let stop = stop_on_signal(self.json);
         stop.fetch_or(going_on == "stop", Ordering::SeqCst);
-        let mut progress = Comparison::new(bars, self.json);
+        let mut progress = ComparisonProgress::new(bars, self.json);
         let (overwrite, going_on) = (self.overwrite, going_on != "0");
         let options = CompareOptions { overwrite, one_run: true, going_on };
         let mut on_event = |event: &CompareEvent<'_>| progress.on_event(event);
@@ -128,7 +128,7 @@ impl Compare {
             let json = page.with_extension("json");
             return print_json(&json!({"event": "rendered", "report": json, "page": page}));
         }
-        tracing::info!("the report: {}", page.display());
+        tracing::info!("report: {}", page.display());
         Ok(())
     }
 
@@ -142,12 +142,12 @@ impl Compare {
                 &json!({"event": "finished", "report": json, "page": page, "done": done, "failed": failed}),
             )?;
         } else {
-            tracing::info!("the report: {}", page.display());
+            tracing::info!("report: {}", page.display());
         }
         match report.failures.len() {
             0 => Ok(()),
             failed => Err(Error::Failed(format!(
-                "{failed} of {} runs failed; {} has the others and why",
+                "{failed} of {} runs failed; {} reports the others, and the errors",
                 grid.total(),
                 page.display()
             ))),
@@ -181,7 +181,7 @@ impl Compare {
                 }));
                 let rates: Vec<String> = rates.into_iter().map(rate_name).collect();
                 let rates = rates.join(", ");
-                let tuned = if grid.tunes(a) { ", the best by the first seed" } else { "" };
+                let tuned = if grid.tunes(a) { ", the best on the first seed" } else { "" };
                 let shown =
                     if done > 0 { format!("{runs} ({done} done)") } else { runs.to_string() };
                 text += &format!(

@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 const PARTS: u64 = 1000;
 
 /// The progress of a comparison, on stderr as a bar over all runs, or on stdout as JSON lines.
-pub struct Comparison {
+pub struct ComparisonProgress {
     bars: MultiProgress,
     /// The bar; `None` before the first event, and if programs read the progress.
     bar: Option<ProgressBar>,
     json: bool,
 }
 
-impl Comparison {
+impl ComparisonProgress {
     /// Progress that draws on `bars`, or that writes JSON lines if `json` is set.
     pub fn new(bars: MultiProgress, json: bool) -> Self {
         Self { bars, bar: None, json }
@@ -71,7 +71,7 @@ impl Comparison {
     }
 }
 
-impl Drop for Comparison {
+impl Drop for ComparisonProgress {
     fn drop(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

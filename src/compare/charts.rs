@@ -163,7 +163,7 @@ fn by_rows(report: &CompareReport) -> Option<Plot> {
     let x = Axis { label: "training rows", scale: Scale::Log, shown: short };
     let title = format!("{} against training rows", capital(&first.metric));
     let text = of_arms.iter().map(|series| {
-        let at = |p: &Point| format!("{:.4} of {}", p.y, p.x);
+        let at = |p: &Point| format!("{:.4} with {} rows", p.y, p.x);
         format!("{}: {}", series.name, series.points.iter().map(at).collect::<Vec<_>>().join(", "))
     });
     let description = text.collect::<Vec<_>>().join("; ");
@@ -197,7 +197,7 @@ fn moved(task: &TaskReport, arm: &ArmReport) -> Option<Plot> {
     let title = format!("{}: change of each bias", arm.name);
     let largest = arm.moved.iter().max_by(|a, b| a.mean.total_cmp(&b.mean))?;
     let text = format!(
-        "The mean change of the biases by place and layer, {} on {}; the largest is {} in {}",
+        "Mean change of each bias by place and layer, {} on {}; the largest is {} in {}",
         arm.name,
         task.name,
         digits(largest.mean, 3),
@@ -232,11 +232,11 @@ fn confusion(task: &TaskReport, arm: &ArmReport) -> Option<Plot> {
     let heat = Heat {
         rows: task.labels.clone(),
         columns: task.labels.clone(),
-        across: "predicted; rows are true labels".into(),
+        across: "predicted label; rows: true label".into(),
         cells: cells.collect(),
     };
     let runs = arm.quality.n;
-    let over = if runs > 1 { format!(", {runs} seeds together") } else { String::new() };
+    let over = if runs > 1 { format!(", sum over {runs} seeds") } else { String::new() };
     let title = format!("{}: confusion matrix{over}", arm.name);
     let rows = task.labels.iter().zip(counts).map(|(label, row)| {
         let row: Vec<String> = task

@@ -23,7 +23,7 @@ pub fn claims(tasks: &[TaskReport], about: &[String]) -> Vec<Claim> {
     ];
     let of_bitfit: [(&str, OfBitfit); 2] = [
         ("trains 0.08 to 0.1 % of the parameters", parameters),
-        ("saves 0.4 MB instead of 440 MB, 1 in 1,100", size),
+        ("saves 0.4 MB instead of 440 MB, 1/1,100 of the size", size),
     ];
     let mut about = about.iter();
     let Some(bitfit) = about.next() else { return vec![] };
@@ -48,14 +48,14 @@ pub fn claims(tasks: &[TaskReport], about: &[String]) -> Vec<Claim> {
 /// done.
 fn arm<'a>(task: &'a TaskReport, name: &str) -> Result<&'a ArmReport, Measured> {
     let arm = task.arms.iter().find(|arm| arm.name == name);
-    arm.ok_or_else(|| missing(&format!("no run of {name} is done")))
+    arm.ok_or_else(|| missing(&format!("{name} has no finished run")))
 }
 
 /// The ratio of the mean step times over the seeds, each arm at its own learning rate.
 fn speed(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     let ratio = full.cost.step_seconds.mean / bitfit.cost.step_seconds.mean;
     Measured {
-        text: format!("{} times as fast, step by step", digits(ratio, 3)),
+        text: format!("{} times as fast per step", digits(ratio, 3)),
         value: Some(ratio),
         holds: Some(ratio >= 5.0),
     }
@@ -64,7 +64,7 @@ fn speed(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
 fn memory(_: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured {
     let of = |arm: &ArmReport| arm.cost.peak_gpu_mib.or(arm.cost.peak_rss_mib);
     let (Some(ours), Some(theirs)) = (of(bitfit), of(full)) else {
-        return missing("peak memory could not be measured run by run");
+        return missing("not measured: no run had a process to itself");
     };
     let saved = 1.0 - ours.mean / theirs.mean;
     let (a, b) = (digits(ours.mean, 3), digits(theirs.mean, 3));
@@ -83,22 +83,24 @@ fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured 
     let both = bitfit.by_seed.iter().filter_map(|our| Some((our.value, of(our.seed)?.value)));
     let both: Vec<(f64, f64)> = both.collect();
     if !task.greater_is_better || both.iter().any(|(_, theirs)| *theirs <= 0.0) {
-        return missing("no share can be taken of this metric");
+        return missing(
+            "not computed: a share needs a metric that is positive and better when greater",
+        );
     }
     let shares: Vec<f64> = both.iter().map(|(ours, theirs)| ours / theirs).collect();
     let Some(share) = Spread::of(&shares) else {
-        return missing("no seed in common");
+        return missing("no common seed");
     };
     let tested = paired_t(&shares.iter().map(|share| (*share, 0.95)).collect::<Vec<_>>());
     // If all shares are equal but not 95 %, the test has no p-value, and the mean decides.
     let clear = tested.is_some_and(|test| test.p.is_none_or(|p| p < SIGNIFICANT));
     let shown = with(&share, |share| digits(100.0 * share, 3));
-    let shown = format!("{shown} % ({:.4} of {:.4})", bitfit.quality.mean, full.quality.mean);
+    let shown = format!("{shown} % ({:.4} against {:.4})", bitfit.quality.mean, full.quality.mean);
     Measured {
         text: match share.n {
-            1 => format!("{shown}, of one seed: no verdict"),
+            1 => format!("{shown}, one seed: no verdict"),
             _ if clear => shown,
-            _ => format!("{shown}: too close to 95 % for so few seeds to tell"),
+            _ => format!("{shown}: too close to 95 % to decide with so few seeds"),
         },
         value: Some(share.mean),
         holds: clear.then_some(share.mean >= 0.95),
@@ -108,7 +110,7 @@ fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured 
 fn parameters(bitfit: &ArmReport) -> Measured {
     let share = bitfit.trainable as f64 / bitfit.all.max(1) as f64;
     Measured {
-        text: format!("{}, head included", percent(share)),
+        text: format!("{}, including the head", percent(share)),
         value: Some(share),
         holds: Some((0.0008..=0.001).contains(&share)),
     }
@@ -118,7 +120,7 @@ fn size(bitfit: &ArmReport) -> Measured {
     let ratio = bitfit.base_bytes as f64 / bitfit.delta_bytes.max(1) as f64;
     let (ours, base) = (bytes(bitfit.delta_bytes as f64), bytes(bitfit.base_bytes as f64));
     Measured {
-        text: format!("{ours} instead of {base}, 1 in {}", digits(ratio, 3)),
+        text: format!("{ours} instead of {base}, 1/{} of the size", digits(ratio, 3)),
         value: Some(ratio),
         holds: Some(ratio >= 1100.0),
     }

@@ -102,7 +102,7 @@ const OURS: [(&str, &str); 2] = [
 ];
 
 /// A grid file that is being read.
-struct Source<'a> {
+struct GridSource<'a> {
     path: &'a Path,
     folder: PathBuf,
     overrides: &'a [String],
@@ -113,7 +113,7 @@ impl Grid {
     /// keys apply to the grid, all others to every run.
     pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let file = GridFile::read(path, overrides)?;
-        let source = Source { path, folder: start_of_paths(path)?, overrides };
+        let source = GridSource { path, folder: start_of_paths(path)?, overrides };
         let output_dir = source.output_dir(&file.compare)?;
         source.check_seeds(&file.compare.seeds)?;
         let base = file.compare.base.as_deref();
@@ -150,7 +150,7 @@ impl Grid {
     }
 
     /// Configures every run, so that an error in any is reported before the first run begins.
-    fn check_runs(&self, source: &Source<'_>) -> Result<()> {
+    fn check_runs(&self, source: &GridSource<'_>) -> Result<()> {
         for task in 0..self.tasks.len() {
             let mut metric = None;
             for arm in 0..self.arms.len() {
@@ -267,7 +267,7 @@ impl Grid {
     }
 }
 
-impl Source<'_> {
+impl GridSource<'_> {
     fn error(&self, key: &str, found: &dyn Display, expected: &str) -> Error {
         Error::Config {
             path: self.path.to_owned(),

@@ -53,19 +53,19 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
             out += &format!("<h2>{heading}</h2>\n{}", rendered(&table, class));
         }
     };
-    section("What is said, and what was measured", "words", tables::claims(report));
-    section("Every task", "numbers", tables::by_task(report));
-    section("What failed", "words", tables::failures(report));
+    section("Claims and measurements", "words", tables::claims(report));
+    section("All tasks", "numbers", tables::by_task(report));
+    section("Failed runs", "words", tables::failures(report));
     out += &figures(&charts.overall);
     for (i, (task, plots)) in report.tasks.iter().zip(&charts.tasks).enumerate() {
         out += &task_section(report, i, task, plots);
     }
-    out += "<h2>How it was measured</h2>\n<ul>\n";
+    out += "<h2>How this was measured</h2>\n<ul>\n";
     for note in tables::notes(report) {
         out += &format!("<li>{}</li>\n", escaped(&note));
     }
     out + &format!(
-        "</ul>\n<footer><p>Written by bitfit {}; the same in figures: report.json.</p></footer>\n</main>\n</body>\n</html>\n",
+        "</ul>\n<footer><p>Measured with bitfit {}. The numbers are in report.json.</p></footer>\n</main>\n</body>\n</html>\n",
         report.version
     )
 }

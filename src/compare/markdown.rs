@@ -15,9 +15,9 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
             out += &format!("\n## {heading}\n\n{}", rendered(&table));
         }
     };
-    section("What is said, and what was measured", tables::claims(report));
-    section("Every task", tables::by_task(report));
-    section("What failed", tables::failures(report));
+    section("Claims and measurements", tables::claims(report));
+    section("All tasks", tables::by_task(report));
+    section("Failed runs", tables::failures(report));
     out += &images(&charts.overall);
     for (task, plots) in report.tasks.iter().zip(&charts.tasks) {
         out += &format!("\n## {}\n\n{}\n\n", markdown(&task.name), markdown(tables::about(task)));
@@ -31,7 +31,7 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
         out += &tables.join("\n");
         out += &images(plots);
     }
-    out += "\n## How it was measured\n\n";
+    out += "\n## How this was measured\n\n";
     for note in tables::notes(report) {
         out += &format!("- {}\n", markdown(&note));
     }

@@ -120,7 +120,7 @@ pub fn compare(
     let Comparison { results, failures, pace, left, .. } = comparison;
     let interrupted = left && stop.load(Ordering::SeqCst);
     if interrupted && results.is_empty() {
-        let nothing = "no run is done yet; the same command goes on";
+        let nothing = "no run is done yet; run the same command again to continue";
         return Err(Error::Interrupted(nothing.into()));
     }
     if left && !interrupted {
@@ -136,7 +136,7 @@ pub fn compare(
     if interrupted {
         let (done, total, page) = (results.len(), grid.total(), page.display());
         return Err(Error::Interrupted(format!(
-            "{done} of {total} runs are done, and {page} reports these; the same command goes on"
+            "{done} of {total} runs are done, and {page} reports them; run the same command again to continue"
         )));
     }
     Ok(Ended::Reported(Box::new(report)))
@@ -237,7 +237,7 @@ impl Comparison<'_> {
             Error::Ended { problem, .. } => problem.to_string(),
             other => other.to_string(),
         };
-        tracing::error!("{name}: {problem}; passed over");
+        tracing::error!("{name}: {problem}; skipped");
         let dir = cell.run.output_dir();
         (self.on_event)(&CompareEvent::Failed { run: name, dir, error: &problem })?;
         self.failures.push(self.grid.failure(cell, problem));
@@ -303,7 +303,7 @@ impl Listener for RunListener<'_> {
                 (self.on_event)(&CompareEvent::Step { run, step, total, pace })?;
             }
             Event::Resumed { step, total, .. } => {
-                tracing::info!("{}: going on after step {step} of {total}", self.name);
+                tracing::info!("{}: resuming after step {step} of {total}", self.name);
                 (self.on_event)(&CompareEvent::Resumed { run: self.name, step, total })?;
             }
             _ => {}
@@ -341,7 +341,8 @@ fn nothing_in_the_way(grid: &Grid) -> Result<()> {
     let Some(first) = others.first() else { return Ok(()) };
     let (count, first) = (others.len(), first.display());
     Err(Error::Usage(format!(
-        "{count} runs of another configuration are in the way, such as {first}; replace these with --overwrite, or name another directory with --set compare.output_dir=DIR"
+        "{} contains {count} runs of another configuration, such as {first}; replace them with --overwrite, or choose another directory with --set compare.output_dir=DIR",
+        grid.output_dir.display()
     )))
 }
 

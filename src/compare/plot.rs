@@ -150,7 +150,7 @@ impl Plot {
         }
         for (series, x, y) in points {
             let label = label_beside((x, y), text_width(&series.name, SMALL + 1.0), &area, &taken);
-            let Some(Label { place, far }) = label else { continue };
+            let Some(PointLabel { place, far }) = label else { continue };
             if far {
                 let (nx, ny) = (x.clamp(place.left, place.right), y.clamp(place.top, place.bottom));
                 let _ = write!(
@@ -420,7 +420,7 @@ impl Plot {
 }
 
 /// The place of a point's name.
-struct Label {
+struct PointLabel {
     place: Area,
     /// Whether the name is so far from its point that a line has to join them.
     far: bool,
@@ -429,8 +429,8 @@ struct Label {
 /// The place for a name of the width `width` beside the point `(x, y)`: of several places around
 /// the point, at growing distances, the one that covers least of `taken` and of what is outside
 /// `area`.
-fn label_beside((x, y): (f64, f64), width: f64, area: &Area, taken: &[Area]) -> Option<Label> {
-    let mut best: Option<(f64, Label)> = None;
+fn label_beside((x, y): (f64, f64), width: f64, area: &Area, taken: &[Area]) -> Option<PointLabel> {
+    let mut best: Option<(f64, PointLabel)> = None;
     for (step, distance) in [8.0, 18.0, 30.0, 44.0].into_iter().enumerate() {
         for (dx, dy) in [
             (distance, 4.0),
@@ -455,7 +455,7 @@ fn label_beside((x, y): (f64, f64), width: f64, area: &Area, taken: &[Area]) -> 
             let covered: f64 = taken.iter().map(|other| place.overlap(other)).sum();
             let price = covered + 40.0 * outside + 2.0 * step as f64;
             if best.as_ref().is_none_or(|(least, _)| price < *least) {
-                best = Some((price, Label { place, far: step > 0 }));
+                best = Some((price, PointLabel { place, far: step > 0 }));
             }
         }
     }

@@ -4,7 +4,7 @@ use super::format::{
     bytes, digits, percent, probability, rate_name, seconds, signed, spread, with,
 };
 use super::report::{ArmReport, ArmVerdict, Claim, CompareReport, TaskReport, Versus};
-use super::stats::Spread;
+use super::stats::{SIGNIFICANT, Spread};
 use crate::numbers::thousands;
 
 /// A table whose cells are text.
@@ -60,27 +60,27 @@ pub fn summary(report: &CompareReport) -> Vec<String> {
     let count =
         |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
     out.push(format!(
-        "{} on {}, {} ({seeds}).",
+        "{} compared on {} with {} ({seeds}).",
         count(arms, "arm"),
         count(tasks, "task"),
         count(report.seeds.len(), "seed")
     ));
     if report.runs_done < report.runs_planned {
         out.push(format!(
-            "Not complete: {} of {} runs are done, {} failed.",
+            "Incomplete: {} of {} runs are done, {} failed.",
             report.runs_done,
             report.runs_planned,
             report.failures.len()
         ));
     }
     out.push(if report.tune {
-        "Where an arm has several learning rates, the best of them on the first seed is used for all seeds, so that the first seed is a little in its favour.".into()
+        "For all its seeds, an arm with several learning rates uses the rate that was best on the first seed. This makes its result on the first seed slightly optimistic.".into()
     } else {
-        "Where an arm has several learning rates, the best by the mean over its seeds is shown.".into()
+        "An arm with several learning rates is shown at the rate with the best mean over its seeds.".into()
     });
     if report.seeds.len() < 2 {
         out.push(
-            "With one seed no winner is named: another seed alone can turn the order round.".into(),
+            "With one seed, no arm is called better: another seed could reverse the order.".into(),
         );
     }
     out
@@ -88,49 +88,56 @@ pub fn summary(report: &CompareReport) -> Vec<String> {
 
 /// Notes on how the measurements were made.
 pub fn notes(report: &CompareReport) -> Vec<String> {
-    let all = |same: fn(&TaskReport) -> bool| report.tasks.iter().all(same);
-    let on = match (all(|task| task.same_base), all(|task| task.same_rows)) {
-        (true, true) => {
-            "A task's runs are of the same base, and with each seed on the same rows in the same order, with the same first head"
-        }
-        (false, true) => {
-            "A task's arms are of different bases; with each seed they have the same rows in the same order"
-        }
-        (true, false) => "A task's runs are of the same base, but its arms have different rows",
-        (false, false) => "A task's arms are of different bases, and have different rows",
-    };
-    let measured_by = match report.best_state {
-        Some(true) => {
-            "The quality is the best evaluation of each run: on rows that chose nothing it would be a little lower, the more so the more rates an arm had."
-        }
-        Some(false) => {
-            "The quality is the last evaluation of each run; on rows that chose no rate it would be a little lower, where an arm had several."
-        }
-        None => {
-            "The quality is the best evaluation of each run, or the last where load_best_model_at_end is false."
-        }
-    };
-    let about = match &report.claims_about[..] {
-        [] => None,
-        [bitfit] => Some(format!("What is said of BitFit is measured of the arm {bitfit}.")),
-        [bitfit, full, ..] => Some(format!(
-            "What is said of BitFit is measured of the arms {bitfit} and {full}. Shares of quality are taken seed by seed; a paired t-test says whether they differ from 95 %."
-        )),
-    };
     let mut notes = vec![
-        format!("{on}; all methods compute with the same packed kernels."),
-        "A figure with ± is the mean over seeds and the standard deviation of a sample (n − 1).".into(),
+        format!("{} All methods use the same packed kernels.", conditions(report)),
+        "A value with ± is the mean over the seeds and the sample standard deviation (n − 1).".into(),
         format!(
-            "Differences are the arm's less {}'s on the same seeds. p is of a paired t-test over the seeds, with Holm's correction over a task's arms; below 0.05 a difference is called one. \
-             McNemar's exact test asks for each seed whether two arms are right on different evaluation rows; it knows nothing of other seeds, so no verdict rests on it.",
+            "Differences are the arm's metric minus {}'s, on the same seeds. p is from a paired t-test over the seeds, with Holm's correction over the task's arms; differences with p < {SIGNIFICANT} are reported as significant. \
+             McNemar's exact test asks, for each seed, whether the two arms are right on different evaluation rows. It says nothing about other seeds, so no verdict rests on it.",
             report.reference
         ),
-        measured_by.into(),
-        "Seconds per step are the median of a run's. Peak memory is the highest of a process of its own, with base and rows.".into(),
-        "Parameters and files count the new head.".into(),
+        quality(report).into(),
+        "Seconds per step are the median over a run's steps. Peak memory is that of a process with this run alone, including the base and the rows.".into(),
+        "Parameter counts and file sizes include the new head.".into(),
     ];
-    notes.extend(about);
+    notes.extend(match &report.claims_about[..] {
+        [] => None,
+        [bitfit] => Some(format!("Claims about BitFit are measured on the arm {bitfit}.")),
+        [bitfit, full, ..] => Some(format!(
+            "Claims about BitFit are measured on the arms {bitfit} and {full}. Shares of quality are computed seed by seed; a paired t-test decides whether they differ from 95 %."
+        )),
+    });
     notes
+}
+
+/// What the runs of a task have in common, in a sentence.
+fn conditions(report: &CompareReport) -> &'static str {
+    let all = |same: fn(&TaskReport) -> bool| report.tasks.iter().all(same);
+    match (all(|task| task.same_base), all(|task| task.same_rows)) {
+        (true, true) => {
+            "All runs of a task use the same base. With the same seed, they also use the same rows in the same order and the same initial head."
+        }
+        (false, true) => {
+            "The arms of a task use different bases. With the same seed, they use the same rows in the same order."
+        }
+        (true, false) => "All runs of a task use the same base, but its arms use different rows.",
+        (false, false) => "The arms of a task use different bases and different rows.",
+    }
+}
+
+/// The evaluation that quality is measured by, in a sentence.
+fn quality(report: &CompareReport) -> &'static str {
+    match report.best_state {
+        Some(true) => {
+            "Quality is each run's best evaluation. Selection makes this optimistic, the more so the more learning rates an arm tried; expect slightly lower values on held-out data."
+        }
+        Some(false) => {
+            "Quality is each run's last evaluation. Where an arm tried several learning rates, selection makes this optimistic; expect slightly lower values on held-out data."
+        }
+        None => {
+            "Quality is each run's best evaluation, or its last where load_best_model_at_end is false."
+        }
+    }
 }
 
 /// The claims about BitFit beside what was measured; `None` without tasks or claims.
@@ -138,9 +145,9 @@ pub fn claims(report: &CompareReport) -> Option<ReportTable> {
     if report.tasks.is_empty() {
         return None;
     }
-    let mut head = vec!["what is said of BitFit".to_owned()];
+    let mut head = vec!["claim about BitFit".to_owned()];
     head.extend(match &report.tasks[..] {
-        [_] => vec!["measured here".to_owned()],
+        [_] => vec!["measured".to_owned()],
         tasks => tasks.iter().map(|task| format!("measured: {}", task.name)).collect(),
     });
     let row = |claim: &Claim| {
@@ -161,7 +168,7 @@ pub fn by_task(report: &CompareReport) -> Option<ReportTable> {
     table.head.extend(report.tasks.iter().map(|task| format!("{} ({})", task.name, task.metric)));
     let same_way = report.tasks.iter().all(|task| task.greater_is_better);
     if same_way {
-        table.head.push("mean of the tasks".into());
+        table.head.push("mean over the tasks".into());
     }
     let mut places: Vec<(usize, &str)> = report
         .tasks
@@ -212,8 +219,7 @@ pub fn arms(task: &TaskReport) -> ReportTable {
 
 /// The time and memory of a task's arms.
 pub fn costs(task: &TaskReport) -> ReportTable {
-    let mut table =
-        ReportTable::new(&["arm", "per step", "tokens/s", "peak memory", "a whole run"]);
+    let mut table = ReportTable::new(&["arm", "per step", "tokens/s", "peak memory", "whole run"]);
     let gpu = task.arms.iter().any(|arm| arm.cost.peak_gpu_mib.is_some());
     if gpu {
         table.head.push("peak GPU memory".into());
@@ -243,7 +249,7 @@ pub fn costs(task: &TaskReport) -> ReportTable {
 pub fn against(report: &CompareReport, task: &TaskReport) -> Option<ReportTable> {
     let mut table = ReportTable::new(&["arm", "", "p", "McNemar's p, by seed", "verdict"]);
     if let Some(slot) = table.head.get_mut(1) {
-        *slot = format!("{} less {}'s", task.metric, report.reference);
+        *slot = format!("{} minus {}'s", task.metric, report.reference);
     }
     for arm in &task.arms {
         let Some(versus) = &arm.versus else { continue };
@@ -264,14 +270,12 @@ fn verdict(arm: &ArmReport, versus: &Versus, reference: &str) -> String {
         ArmVerdict::Better => format!("better than {reference}"),
         ArmVerdict::Worse => format!("worse than {reference}"),
         ArmVerdict::NoDifferenceShown if versus.p.is_none() => {
-            "every seed differs by the same: no spread to test by".into()
+            "every seed differs by the same amount: no t-test".into()
         }
-        ArmVerdict::NoDifferenceShown => "no difference shown".into(),
-        ArmVerdict::OneSeed if arm.quality.n > 1 => {
-            "only one seed in common: no winner named".into()
-        }
-        ArmVerdict::OneSeed => "one seed: no winner named".into(),
-        ArmVerdict::OtherRows => "evaluated on other rows: not to be compared".into(),
+        ArmVerdict::NoDifferenceShown => "no significant difference".into(),
+        ArmVerdict::OneSeed if arm.quality.n > 1 => "only one common seed: no verdict".into(),
+        ArmVerdict::OneSeed => "one seed: no verdict".into(),
+        ArmVerdict::OtherRows => "evaluated on different rows: not comparable".into(),
     }
 }
 
@@ -301,7 +305,7 @@ pub fn rates(task: &TaskReport) -> Option<ReportTable> {
 
 /// The failed runs; `None` if no run failed.
 pub fn failures(report: &CompareReport) -> Option<ReportTable> {
-    let mut table = ReportTable::new(&["arm", "task", "learning rate", "seed", "why"]);
+    let mut table = ReportTable::new(&["arm", "task", "learning rate", "seed", "error"]);
     for failure in &report.failures {
         table.push(vec![
             failure.arm.clone(),
@@ -314,12 +318,12 @@ pub fn failures(report: &CompareReport) -> Option<ReportTable> {
     table.unless_empty()
 }
 
-/// A task's base, rows, labels and metric, in a sentence.
+/// A task's base, rows, labels and metric, in a line.
 pub fn about(task: &TaskReport) -> String {
     let labels = match task.labels.len() {
         0 => String::new(),
-        1..=6 => format!(", labels {}", task.labels.join(", ")),
-        count => format!(", {count} labels"),
+        1..=6 => format!("; labels: {}", task.labels.join(", ")),
+        count => format!("; {count} labels"),
     };
     let each = |of: &dyn Fn(&ArmReport) -> String| {
         let mut found: Vec<String> = vec![];
@@ -331,11 +335,11 @@ pub fn about(task: &TaskReport) -> String {
         found.join(" or ")
     };
     format!(
-        "{}, {} training rows, {} evaluation rows{labels}; {} metric is {}.",
+        "Base: {}; {} training rows; {} evaluation rows{labels}; metric: {}{}.",
         each(&|arm| arm.base.clone()),
         each(&|arm| thousands(arm.train_rows as u64)),
         each(&|arm| thousands(arm.eval_rows as u64)),
-        if task.greater_is_better { "the" } else { "the (less is better)" },
-        task.metric
+        task.metric,
+        if task.greater_is_better { "" } else { " (lower is better)" }
     )
 }
