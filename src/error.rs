@@ -92,14 +92,14 @@ pub enum Error {
     /// The machine or its GPU ran out of memory.
     #[error(
         "out of memory: {}; a smaller batch (training.per_device_train_batch_size with training.gradient_accumulation_steps, \
-         training.per_device_eval_batch_size, --batch-size) or a smaller data.max_length needs less",
+         training.per_device_eval_batch_size, --batch-size) or a smaller data.max_length needs less memory",
         line(.0)
     )]
     OutOfMemory(String),
     /// A loss or a gradient that is NaN or infinite.
     #[error(
-        "{what} at step {step}{}; nothing of that step is kept; {}",
-        rows.as_ref().map(|rows| format!(", whose rows are {}", line(rows))).unwrap_or_default(),
+        "{what} at step {step}{}; this step was discarded; {}",
+        rows.as_ref().map(|rows| format!(" (rows: {})", line(rows))).unwrap_or_default(),
         line(advice)
     )]
     Diverged {
@@ -120,8 +120,8 @@ pub enum Error {
     NotFinite(String),
     /// A task's loss over labelled rows that is NaN or infinite.
     #[error(
-        "the loss of the task on these rows is {0}; look at the weights of the base and of the task (bitfit inspect), at --precision \
-         (fp16 knows no numbers above 65504) and, where a number is predicted, at labels of extreme size"
+        "the task's loss on these rows is {0}; check the weights of the base and of the task (bitfit inspect) and --precision (fp16 has \
+         no numbers above 65504), and check a regression for extreme labels"
     )]
     NoLoss(f64),
     /// A directory that this process had locked, and that was moved away, removed or replaced.
@@ -188,7 +188,7 @@ fn short(text: String) -> String {
     }
     let begin: String = text.chars().take(MOST / 2).collect();
     let end: String = text.chars().skip(count - MOST / 2).collect();
-    format!("{begin} [{} letters left out] {end}", count - begin.chars().count() - MOST / 2)
+    format!("{begin} [{} characters left out] {end}", count - begin.chars().count() - MOST / 2)
 }
 
 /// Describes what happened to the directory of an [`Error::Moved`].

@@ -268,7 +268,7 @@ pub fn new_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
         Err(_) => path.symlink_metadata().is_ok(),
     };
     if taken {
-        return Err(Error::file(path, "it exists already; expected a new or an empty directory"));
+        return Err(Error::file(path, "already exists; expected a new or an empty directory"));
     }
     create_dir(folder_of(path))?;
     replace_dir(path, fill)
@@ -396,7 +396,7 @@ pub fn is_there(path: &Path) -> Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if is_missing(&error) => match std::fs::read_link(path) {
             Ok(target) => {
-                let problem = format!("a link to {}, which is not there", target.display());
+                let problem = format!("a link to {}, which does not exist", target.display());
                 Err(Error::file(path, problem))
             }
             Err(_) => Ok(false),
@@ -429,7 +429,7 @@ pub fn open_regular(path: &Path) -> Result<(File, u64)> {
         () if kind.is_dir() => "a directory",
         () if kind.is_fifo() => "a pipe",
         () if kind.is_char_device() || kind.is_block_device() => "a device",
-        () => "no regular file",
+        () => "not a regular file",
     };
     Err(Error::file(path, format!("{found}; expected a file")))
 }
@@ -442,7 +442,7 @@ const MOST: u64 = 16 << 30;
 pub fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (file, size) = open_regular(path)?;
     if size > most {
-        return Err(Error::file(path, format!("{size} bytes; expected {most} at most")));
+        return Err(Error::file(path, format!("{size} bytes, expected at most {most}")));
     }
     // The file may have grown since its size was read.
     read_at_most(path, file, most)
@@ -463,7 +463,7 @@ fn read_at_most(path: &Path, file: File, most: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![];
     file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
     if bytes.len() as u64 > most {
-        return Err(Error::file(path, format!("more than {most} bytes; expected fewer")));
+        return Err(Error::file(path, format!("more than {most} bytes, expected at most {most}")));
     }
     Ok(bytes)
 }
@@ -492,7 +492,9 @@ pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String> {
         Error::data(
             path,
             line,
-            format!("not UTF-8 (byte {good} of the file); convert it, say with iconv"),
+            format!(
+                "not UTF-8 (byte {good} of the file); convert the file, for example with iconv"
+            ),
         )
     })
 }

@@ -110,7 +110,7 @@ pub fn attempt(file: &File) -> Attempt {
 /// Warns that `dir` is on a file system without locks, for an error of [`has_no_locks`].
 pub fn warn_of_no_locks(dir: &Path, error: &io::Error) {
     tracing::warn!(
-        "{}: its file system has no locks ({error}), so nothing stops a second process from writing there",
+        "{}: the file system has no locks ({error}); make sure that no other process writes there",
         dir.display()
     );
 }

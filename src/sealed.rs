@@ -62,7 +62,7 @@ pub fn to_bytes(
         && length > MOST_HEADER
     {
         return Err(Error::Usage(format!(
-            "the task's labels and settings take {length} bytes, and {MOST_HEADER} are allowed; expected shorter names"
+            "the task's labels and settings take {length} bytes, expected at most {MOST_HEADER}; use shorter names"
         )));
     }
     let digest = files::hex(&Sha256::digest(&bytes));
@@ -86,7 +86,7 @@ pub fn checksum(bytes: &[u8]) -> Option<&str> {
 /// are used.
 pub fn read(path: &Path) -> Result<Contents> {
     let broken = |problem: &dyn std::fmt::Display| {
-        Error::file(path, format!("not a whole safetensors file: {problem}"))
+        Error::file(path, format!("not a complete safetensors file: {problem}"))
     };
     let (whole, mapped) = open(path)?;
     let size = whole.numel();
@@ -96,7 +96,7 @@ pub fn read(path: &Path) -> Result<Contents> {
     let start = usize::try_from(length).ok().and_then(|length| length.checked_add(8));
     let start = start.filter(|&start| start <= size && length <= MOST_HEADER).ok_or_else(|| {
         broken(&format!(
-            "a header of {length} bytes in a file of {size}; expected {MOST_HEADER} at most"
+            "a header of {length} bytes in a file of {size}, expected at most {MOST_HEADER}"
         ))
     })?;
     let head = bytes(&whole, 0, start)?;
@@ -112,7 +112,7 @@ pub fn read(path: &Path) -> Result<Contents> {
     if let Some(expected) = &checksum
         && digest(head, &whole)?.as_ref() != Some(expected)
     {
-        return Err(Error::file(path, "damaged: its checksum is not that of its contents"));
+        return Err(Error::file(path, "damaged: the checksum does not match the contents"));
     }
     let mut tensors = BTreeMap::new();
     for (name, info) in header.tensors() {

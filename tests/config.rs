@@ -131,7 +131,7 @@ fn missing_files_are_named() {
     refused(
         &scratch.train(&["--set", "model.model_name_or_path=nowhere"]),
         1,
-        &["nowhere", "no such directory"],
+        &["nowhere", "no local directory"],
     );
     refused(
         &scratch.train(&["--set", "model.init_delta=nowhere.safetensors"]),

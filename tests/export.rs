@@ -43,7 +43,7 @@ fn a_merged_checkpoint_is_a_base_that_predicts_the_same() {
         let again = "model.model_name_or_path=hf";
         succeeded(&scratch.train(&["--set", again, "--set", "training.output_dir=run2"]));
         let there = ["export", "--run", "run", "--format", "peft", "--output", "hf"];
-        refused(&scratch.bitfit(&there), 1, &["hf", "exists already"]);
+        refused(&scratch.bitfit(&there), 1, &["hf", "already exists"]);
         let alone = ["predict", "--model", "base", "a text"];
         refused(&scratch.bitfit(&alone), 1, &["config.json", "a base without a task"]);
     }
@@ -208,6 +208,9 @@ fn a_model_card_is_beside_each_export() {
     ];
     succeeded(&scratch.bitfit(&alone));
     let card = std::fs::read_to_string(scratch.path("alone/README.md")).unwrap();
-    assert!(card.contains("How it was trained was not known") && !card.contains("## How it was"));
+    assert!(
+        card.contains("The settings of the training are unknown")
+            && !card.contains("## How it was")
+    );
     assert!(card.contains("value: "));
 }

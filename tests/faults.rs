@@ -173,7 +173,7 @@ fn file_systems_without_locks_are_good_enough() {
     let mut poor = training(&scratch, "poor", None);
     let output = poor.env("LD_PRELOAD", &library).env("NO_LOCKS", "1").output().unwrap();
     succeeded(&output);
-    let warning = "poor: its file system has no locks";
+    let warning = "poor: the file system has no locks";
     assert_eq!(stderr(&output).matches(warning).count(), 1, "{}", stderr(&output));
     same(&scratch, "poor", "without locks");
     // What a killed process left in a run's own directory goes there too.

@@ -146,7 +146,7 @@ fn the_imdb_example_needs_nothing_prepared() {
     let pinned = format!("model.revision={commit}");
     succeeded(&home.imdb("pinned", &["--set", &pinned], &[]));
     assert_eq!(first, read(&home.path("pinned/delta.safetensors")));
-    fails(&home.imdb("moved", &[], &[]), &[MODEL, "no weights there", "model.safetensors"]);
+    fails(&home.imdb("moved", &[], &[]), &[MODEL, "no weights found", "model.safetensors"]);
     let gone = "model.revision=0123456789012345678901234567890123456789";
     fails(&home.imdb("gone", &["--set", gone], &[]), &[MODEL, "no revision 0123456789"]);
 
@@ -154,7 +154,7 @@ fn the_imdb_example_needs_nothing_prepared() {
     drop(hub);
     succeeded(&home.bitfit(&["inspect", "--model", MODEL], &[]));
     let other = ["inspect", "--model", "another/model"];
-    fails(&home.bitfit(&other, &[]), &[&home.endpoint, "cannot be reached", "check the network"]);
+    fails(&home.bitfit(&other, &[]), &[&home.endpoint, "cannot reach", "check the network"]);
     let offline = [("HF_HUB_OFFLINE", "1")];
     fails(&home.bitfit(&other, &offline), &["HF_HUB_OFFLINE is set", "not in the cache"]);
 }
@@ -166,14 +166,22 @@ fn what_the_hub_refuses_is_told() {
     let inspect = |id: &str, environment: &[(&str, &str)]| {
         home.bitfit(&["inspect", "--model", id], environment)
     };
-    let parts = ["no-such/model", "no such model on the Hub", "HF_TOKEN", "no such directory here"];
+    let parts = [
+        "no-such/model",
+        "no such model on the Hub",
+        "HF_TOKEN",
+        "no local directory of this name",
+    ];
     fails(&inspect("no-such/model", &[]), &parts);
     fails(&inspect("no-such/model", &[("HF_TOKEN", "t")]), &["no such model", "no access"]);
     hub.add(&model("meta/closed").gated("open"));
     hub.add(&model("own/secret").private("mine"));
     fails(&inspect("meta/closed", &[]), &["gated", "a token is needed"]);
-    fails(&inspect("meta/closed", &[("HF_TOKEN", "wrong")]), &["gated", "has not been granted"]);
-    fails(&inspect("own/secret", &[]), &["no such model on the Hub", "may be private"]);
+    fails(&inspect("meta/closed", &[("HF_TOKEN", "wrong")]), &["gated", "has no access yet"]);
+    fails(
+        &inspect("own/secret", &[]),
+        &["no such model on the Hub", "is private and needs a token"],
+    );
     hub.rename("models", "old/name", "own/secret");
     // The token opens it, after a renaming too, and is not shown to the host of the large files,
     // which refuses one.
@@ -191,12 +199,18 @@ fn what_the_hub_refuses_is_told() {
     hub.add(&Repo::model("no/weights").commit([File::small("config.json", "{}")]));
     fails(
         &inspect("no/weights", &[]),
-        &["no weights there", "model.safetensors", "pytorch_model.bin"],
+        &["no weights found", "model.safetensors", "pytorch_model.bin"],
     );
     hub.add(&Repo::model("e/vil").commit([File::small("../../../evil", "{}")]));
     fails(&inspect("e/vil", &[]), &["out of the cache"]);
     hub.add(&model("e/vil2").called("../../x"));
     fails(&inspect("e/vil2", &[]), &["out of the cache"]);
+}
+
+#[test]
+fn what_is_asked_of_the_hub_in_vain_is_told() {
+    let hub = Hub::imdb();
+    let home = Home::new(&hub);
     let forgotten = home.imdb("r", &["--set", "data.train=reviews.csv"], &[]);
     fails(&forgotten, &["reviews.csv", "No such file"]);
     for (set, parts) in [
@@ -244,7 +258,7 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     // By the next run.
     std::fs::remove_dir_all(home.path("home")).unwrap();
     hub.fail_cdn(weights, Fault::Cut(1_000), ALWAYS);
-    fails(&home.inspect(&[]), &["model.safetensors broke off 5 times", "goes on from it"]);
+    fails(&home.inspect(&[]), &["model.safetensors broke off 5 times", "resumes it"]);
     hub.recover();
     asked(&hub);
     succeeded(&home.inspect(&[]));
@@ -260,7 +274,7 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     );
     let output = home.run("sh", &["-c", &command], &[]);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(stderr(&output).contains("the next run goes on from it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the next run resumes it"), "{}", stderr(&output));
     asked(&hub);
     succeeded(&home.inspect(&[]));
     assert!(asked(&hub).iter().any(|line| line.contains("bytes=")));
@@ -273,7 +287,7 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     // Bytes that are not the file's are not kept.
     std::fs::remove_dir_all(home.path("home")).unwrap();
     hub.fail_cdn(weights, Fault::OtherBytes, 1);
-    fails(&home.inspect(&[]), &["model.safetensors came with hash", "thrown away"]);
+    fails(&home.inspect(&[]), &["model.safetensors has hash", "was deleted"]);
     let blobs = std::fs::read_dir(home.cache(CACHED).join("blobs")).unwrap();
     let named = blobs.flatten().map(|blob| blob.file_name().to_string_lossy().into_owned());
     let large = distilbert().file(weights).etag();
@@ -312,7 +326,7 @@ fn the_cache_is_where_the_environment_says() {
     }
     let none = places.map(|(name, _)| (name, ""));
     let output = home.inspect(&none);
-    assert!(stderr(&output).contains("set HF_HOME, or HOME"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("set HF_HOME or HOME"), "{}", stderr(&output));
 }
 
 /// The first of HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE that is set decides; of data sets
@@ -411,7 +425,7 @@ fn secrets_stay_secret() {
     fails(&refused, &[&address]);
     drop(hub);
     let unreached = home.bitfit(&missing, &[("HF_TOKEN", &token)]);
-    fails(&unreached, &["cannot be reached", "http://127.0.0.1:"]);
+    fails(&unreached, &["cannot reach", "http://127.0.0.1:"]);
     home.endpoint = format!("user:{password}@host");
     let misspelt = home.bitfit(&missing, &[("HF_TOKEN", &token)]);
     assert!(stderr(&misspelt).contains("HF_ENDPOINT: found host"), "{}", stderr(&misspelt));
@@ -503,7 +517,10 @@ fn a_body_without_an_end_fills_no_disk() {
     let home = Home::new(&hub);
     let weights = distilbert().file("model.safetensors").etag();
     hub.fail_cdn("model.safetensors", Fault::Endless, ALWAYS);
-    fails(&home.inspect(&[]), &["model.safetensors has more bytes than", "announced", "twice"]);
+    fails(
+        &home.inspect(&[]),
+        &["model.safetensors has more than", "the announced size", "two attempts"],
+    );
     let left = blobs(&home, CACHED);
     assert!(!left.iter().any(|(name, _)| name.starts_with(&weights)), "{left:?}");
     // Nothing says how much there is of a text: 64 MiB are taken, and not kept.
@@ -512,7 +529,7 @@ fn a_body_without_an_end_fills_no_disk() {
     hub.fail("config.json", Fault::Size(None), ALWAYS);
     fails(
         &home.inspect(&[]),
-        &["config.json has more bytes than the 67108864", "none are announced"],
+        &["config.json has more than 67108864 bytes", "without an announced size"],
     );
     assert_eq!(blobs(&home, CACHED), []);
     hub.recover();
@@ -523,7 +540,7 @@ fn a_body_without_an_end_fills_no_disk() {
     hub.fail("model.safetensors", Fault::Size(Some(1 << 50)), ALWAYS);
     fails(
         &home.inspect(&[]),
-        &["model.safetensors wants 1,073,741,824 MiB more", "blobs has", "free"],
+        &["model.safetensors needs 1,073,741,824 MiB more", "blobs has", "free"],
     );
     hub.recover();
     succeeded(&home.inspect(&[]));
@@ -539,7 +556,7 @@ fn a_size_that_is_too_small_ends_a_download() {
     let inspect = || home.bitfit(&["inspect", "--model", "o/m"], &[]);
     for size in [1_000, (3 << 20) - 1] {
         hub.fail("model.safetensors", Fault::Size(Some(size)), ALWAYS);
-        fails(&inspect(), &[&format!("more bytes than the {size} that are announced")]);
+        fails(&inspect(), &[&format!("more than {size} bytes, the announced size")]);
         let got = hub.requests().iter().filter(|r| r.cdn && r.method == "GET").count();
         assert_eq!(got, 2, "{size}");
         hub.recover();
@@ -651,7 +668,7 @@ fn a_file_system_without_links_or_locks_does() {
         let output = home.inspect(&[("BITFIT_FAULT", &format!("fail:lock:{code}"))]);
         succeeded(&output);
         // Once, though each of the files is locked.
-        let count = stderr(&output).matches("its file system has no locks").count();
+        let count = stderr(&output).matches("the file system has no locks").count();
         assert_eq!(count, 1, "{}", stderr(&output));
     }
     std::fs::remove_dir_all(home.path("home")).unwrap();
@@ -673,7 +690,7 @@ fn a_file_that_was_evicted_is_missing() {
             std::fs::remove_file(blob).unwrap();
             asked(&hub);
         };
-        let parts = [name, "is a link to nowhere"];
+        let parts = [name, "is a dangling link"];
         evict();
         fails(&home.inspect(&[("HF_HUB_OFFLINE", "1")]), &parts);
         fails(&home.bitfit(&pinned, &[("HF_HUB_OFFLINE", "1")]), &parts);
@@ -688,27 +705,38 @@ fn a_file_that_was_evicted_is_missing() {
     }
 }
 
+/// A file that nobody should look at.
+fn junk(name: &str) -> File {
+    File::large(name, "nobody should look")
+}
+
+/// The repository `o/m`: a DistilBERT with these weights.
+fn with_weights(weights: Vec<File>) -> Repo {
+    let from = distilbert();
+    let base = ["config.json", "tokenizer_config.json", "vocab.txt"].map(|n| from.file(n).clone());
+    Repo::model("o/m").commit(base.into_iter().chain(weights))
+}
+
+/// The large files that were fetched since the last time.
+fn fetched(hub: &Hub) -> Vec<String> {
+    let log = hub.requests();
+    let cdn = log.into_iter().filter(|request| request.cdn);
+    cdn.map(|r| r.path.rsplit_once('=').unwrap().1.to_owned()).collect()
+}
+
 /// Of the formats that a repository has, the one that holds nothing but tensors.
 #[test]
 fn weights_come_as_safetensors_where_they_can() {
-    let from = distilbert();
-    let base = ["config.json", "tokenizer_config.json", "vocab.txt"].map(|n| from.file(n).clone());
-    let junk = |name: &str| File::large(name, "nobody should look");
-    let with = |files: Vec<File>| Repo::model("o/m").commit(base.clone().into_iter().chain(files));
-    let whole = from.file("model.safetensors").clone();
+    let with = with_weights;
+    let whole = distilbert().file("model.safetensors").clone();
     let three = with(vec![whole.clone(), junk("model.ot"), junk("pytorch_model.bin")]);
     let hub = Hub::of(&three);
     let home = Home::new(&hub);
     let inspect =
         |environment: &[(&str, &str)]| home.bitfit(&["inspect", "--model", "o/m"], environment);
-    let fetched = || {
-        let log = hub.requests();
-        let cdn = log.into_iter().filter(|request| request.cdn);
-        cdn.map(|r| r.path.rsplit_once('=').unwrap().1.to_owned()).collect::<Vec<_>>()
-    };
     let one = inspect(&[]);
     succeeded(&one);
-    assert_eq!(fetched(), ["model.safetensors"]);
+    assert_eq!(fetched(&hub), ["model.safetensors"]);
     // Though all are in the cache, as other programs leave them.
     let snapshot = home.cache("models--o--m/snapshots").join(three.sha("main"));
     for name in ["model.ot", "pytorch_model.bin"] {
@@ -729,10 +757,13 @@ fn weights_come_as_safetensors_where_they_can() {
     succeeded(&sharded);
     let fingerprint = |output: &Output| {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split_once("fingerprint ").unwrap().1[..16].to_owned()
+        text.split_once("fingerprint ").unwrap().1.get(..16).unwrap().to_owned()
     };
     assert_eq!(fingerprint(&sharded), fingerprint(&one));
-    assert_eq!(fetched(), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
+    assert_eq!(
+        fetched(&hub),
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    );
     assert_eq!(inspect(&[("HF_HUB_OFFLINE", "1")]).stdout, sharded.stdout);
     asked(&hub);
     succeeded(&home.bitfit(&["inspect", "--model", "o/m", "--revision", &commit], &[]));
@@ -742,17 +773,26 @@ fn weights_come_as_safetensors_where_they_can() {
     std::fs::remove_file(&second).unwrap();
     fails(&inspect(&[("HF_HUB_OFFLINE", "1")]), &["model-00002-of-00002.safetensors is missing"]);
     succeeded(&inspect(&[]));
+}
 
+/// What cannot be read is refused, and named.
+#[test]
+fn weights_that_cannot_be_read_are_named() {
+    let with = with_weights;
+    let shards = shards(distilbert().file("model.safetensors"));
+    let hub = Hub::of(&with(vec![junk("model.bin")]));
+    let home = Home::new(&hub);
+    let inspect = || home.bitfit(&["inspect", "--model", "o/m"], &[]);
     let index = "model.safetensors.index.json";
     hub.add(&with(vec![shards[0].clone(), shards[1].clone()]));
     fails(
-        &inspect(&[]),
-        &["no file model-00002-of-00002.safetensors, which model.safetensors.index.json names"],
+        &inspect(),
+        &["no file model-00002-of-00002.safetensors, which model.safetensors.index.json lists"],
     );
     for evil in ["../../evil.safetensors", "/etc/passwd", ".."] {
         let map = json!({"weight_map": {"a": evil}}).to_string();
         hub.add(&with(vec![File::small(index, map)]));
-        fails(&inspect(&[]), &["weight_map", evil]);
+        fails(&inspect(), &["weight_map", evil]);
     }
 
     // And what nobody here can read is named.
@@ -763,7 +803,7 @@ fn weights_come_as_safetensors_where_they_can() {
         ("model.onnx", "ONNX"),
     ] {
         hub.add(&with(vec![junk(file)]));
-        fails(&inspect(&[]), &[framework, file, "model.safetensors"]);
-        assert_eq!(fetched(), [""; 0]);
+        fails(&inspect(), &[framework, file, "model.safetensors"]);
+        assert_eq!(fetched(&hub), [""; 0]);
     }
 }

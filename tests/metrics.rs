@@ -144,7 +144,7 @@ fn a_large_confusion_matrix_is_left_to_json() {
     assert!(report(20).ends_with(" 1") && report(20).contains("rows: true label"));
     for count in [21, MATRIX + 1] {
         let table = report(count);
-        assert!(table.ends_with("\n\nconfusion matrix: more than 20 classes, --json has it"));
+        assert!(table.ends_with("\n\nconfusion matrix: more than 20 classes; --json prints it"));
         assert!(table.contains("    accuracy  "), "{table}");
     }
 }

@@ -445,9 +445,9 @@ fn a_config_json_that_is_no_small_file_is_refused() {
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     refuse(&["a pipe"]);
     std::fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
-    refuse(&["1073741824 bytes", "16777216 at most"]);
+    refuse(&["1073741824 bytes", "at most 16777216"]);
     std::os::unix::fs::symlink("gone.json", &path).unwrap();
-    refuse(&["a link to gone.json, which is not there"]);
+    refuse(&["a link to gone.json, which does not exist"]);
     std::fs::create_dir(&path).unwrap();
     refuse(&["a directory"]);
 }

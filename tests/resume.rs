@@ -524,7 +524,7 @@ fn a_step_of_nan_names_its_rows_and_keeps_the_state_before() {
     let output = scratch.train(&args);
     let parts = [
         "the loss is",
-        "at step 2, whose rows are",
+        "at step 2 (rows: ",
         "train.tsv:",
         "kept: ",
         "step-000001",

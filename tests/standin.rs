@@ -464,7 +464,7 @@ impl Shared {
         }
         let (kind, rest) = match path.strip_prefix("/datasets/") {
             Some(rest) => ("datasets", rest),
-            None => ("models", &path[1..]),
+            None => ("models", path.strip_prefix('/').unwrap_or(path)),
         };
         match rest.split_once("/resolve/").map(|(id, rest)| (id, rest.split_once('/'))) {
             Some((id, Some((revision, name)))) => {
@@ -534,21 +534,7 @@ impl Shared {
             if let Access::Private(_) = repo.access {
                 return self.no_repo(token);
             }
-            let page = format!("http://127.0.0.1:{}{prefix}/{id}", self.ports[0]);
-            return match token {
-                None => {
-                    let message = format!(
-                        "Access to {kind} {id} is restricted. You must have access to it and be authenticated to access it. Please log in."
-                    );
-                    self.error(401, "GatedRepo", &message)
-                }
-                Some(_) => {
-                    let message = format!(
-                        "Access to {kind} {id} is restricted and you are not in the authorized list. Visit {page} to ask for access."
-                    );
-                    self.error(403, "GatedRepo", &message)
-                }
-            };
+            return self.gated(kind, id, prefix, token);
         }
         let Some((sha, files)) = repo.find(&decoded(revision)) else {
             let message = format!("Invalid rev id: {revision}");
@@ -590,6 +576,25 @@ impl Shared {
             .with("ETag", etag)
     }
 
+    /// The refusal of a gated repository.
+    fn gated(&self, kind: &str, id: &str, prefix: &str, token: Option<&str>) -> Answer {
+        let page = format!("http://127.0.0.1:{}{prefix}/{id}", self.ports[0]);
+        match token {
+            None => {
+                let message = format!(
+                    "Access to {kind} {id} is restricted. You must have access to it and be authenticated to access it. Please log in."
+                );
+                self.error(401, "GatedRepo", &message)
+            }
+            Some(_) => {
+                let message = format!(
+                    "Access to {kind} {id} is restricted and you are not in the authorized list. Visit {page} to ask for access."
+                );
+                self.error(403, "GatedRepo", &message)
+            }
+        }
+    }
+
     /// The host of large files, which knows them by their hash alone.
     fn cdn(&self, asked: &Asked, ranges: bool) -> Answer {
         // The address is signed; a token besides is an error, and would be in a stranger's log.
@@ -608,7 +613,7 @@ impl Shared {
         };
         let bytes = &file.bytes;
         // Its own, and not the file's hash.
-        let etag = format!("\"{}-1\"", &hash[..32]);
+        let etag = format!("\"{}-1\"", hash.get(..32).unwrap());
         let range = asked.headers.get("range").filter(|_| ranges);
         let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
         match start.map(|start| start.parse::<usize>().unwrap()) {
@@ -871,15 +876,33 @@ fn ask(port: u16, request: &str) -> (u16, String, Vec<u8>) {
     (status, head, bytes[end..].to_vec())
 }
 
+/// The bytes of `w.bin`.
+fn weights() -> Vec<u8> {
+    (0..=255).cycle().take(5000).collect()
+}
+
+/// A repository of two commits.
+fn two_commits() -> Repo {
+    let old = Repo::model("a/b").commit([File::small("config.json", "{}")]).tag("v1");
+    old.commit([
+        File::small("config.json", "hello\n"),
+        File::large("w.bin", &weights()),
+        File::small("sub/x y.txt", "x"),
+    ])
+}
+
+/// Checks the answer to a HEAD request.
+fn head(port: u16, path: &str, more: &str, status: u16, parts: &[&str]) {
+    let (found, head, body) = ask(port, &format!("HEAD {path}\n{more}"));
+    assert_eq!((found, body.len()), (status, 0), "{path}");
+    for part in parts {
+        assert!(head.contains(part), "expected {part:?} in {head}");
+    }
+}
+
 #[test]
 fn the_stand_in_answers_as_the_hub_does() {
-    let weights: Vec<u8> = (0..=255).cycle().take(5000).collect();
-    let old = Repo::model("a/b").commit([File::small("config.json", "{}")]).tag("v1");
-    let repo = old.commit([
-        File::small("config.json", "hello\n"),
-        File::large("w.bin", &weights),
-        File::small("sub/x y.txt", "x"),
-    ]);
+    let (repo, weights) = (two_commits(), weights());
     let hub = Hub::of(&repo);
     let [port, cdn] = hub.shared.ports;
     let (main, v1) = (repo.sha("main"), repo.sha("v1"));
@@ -894,11 +917,7 @@ fn the_stand_in_answers_as_the_hub_does() {
         json!([{"rfilename": "config.json"}, {"rfilename": "sub/x y.txt"}, {"rfilename": "w.bin"}]);
     assert_eq!(info("/api/models/a/b/revision/main")["siblings"], names);
     let head = |path: &str, more: &str, status: u16, parts: &[&str]| {
-        let (found, head, body) = ask(port, &format!("HEAD {path}\n{more}"));
-        assert_eq!((found, body.len()), (status, 0), "{path}");
-        for part in parts {
-            assert!(head.contains(part), "expected {part:?} in {head}");
-        }
+        head(port, path, more, status, parts);
     };
     // `printf 'hello\n' | git hash-object --stdin`
     let blob = "ETag: \"ce013625030ba8dba906f756967f9e9ca394464a\"";
@@ -934,7 +953,16 @@ fn the_stand_in_answers_as_the_hub_does() {
     hub.rename("models", "c", "a/b");
     head("/c/resolve/main/w.bin", "", 307, &["Location: /a/b/resolve/main/w.bin\r"]);
     head("/api/models/c/revision/v1", "", 307, &["Location: /api/models/a/b/revision/v1\r"]);
-    hub.requests();
+}
+
+#[test]
+fn the_stand_in_fails_as_it_is_told() {
+    let weights = weights();
+    let hub = Hub::of(&two_commits());
+    let [port, cdn] = hub.shared.ports;
+    let path = format!("/cdn/{}?sig=abc&filename=w.bin", hex(&Sha256::digest(&weights)));
+    let cdn = |more: &str| ask(cdn, &format!("GET {path}\n{more}"));
+    hub.small_files_from_cache();
     hub.fail_cdn("w.bin", Fault::Cut(10), 1);
     hub.fail_cdn("w.bin", Fault::NoRanges, 2);
     hub.fail_cdn("w.bin", Fault::OtherBytes, 2);
@@ -948,8 +976,8 @@ fn the_stand_in_answers_as_the_hub_does() {
     hub.fail("/api/", Fault::NoAnswer, 1);
     assert_eq!(ask(port, "GET /api/models/a/b").0, 0);
     hub.fail("resolve", Fault::Size(Some(7)), 2);
-    head("/a/b/resolve/main/w.bin", "", 302, &["X-Linked-Size: 7\r"]);
-    head("/a/b/resolve/main/sub/x%20y.txt", "", 307, &["X-Linked-Size: 7\r"]);
+    head(port, "/a/b/resolve/main/w.bin", "", 302, &["X-Linked-Size: 7\r"]);
+    head(port, "/a/b/resolve/main/sub/x%20y.txt", "", 307, &["X-Linked-Size: 7\r"]);
     let log: Vec<_> =
         hub.requests().into_iter().map(|r| (r.cdn, r.method, r.range, r.status)).collect();
     let get = |range: Option<&str>, status| (true, "GET".into(), range.map(str::to_owned), status);

@@ -534,24 +534,24 @@ fn set(value: &mut Value, path: &str, new: Value) {
 /// Cases that AutoTokenizer reads and this program refuses, by the beginning of their names, with
 /// words of the error; beside those whose setting has the verdict that it is refused.
 const REFUSED: [(&str, &str); 35] = [
-    ("config.json model_type = \"roberta\"", "a tokenizer of another kind: model WordPiece"),
-    ("config.json tokenizer_class = \"RobertaTokenizerFast\"", "a tokenizer of another kind"),
+    ("config.json model_type = \"roberta\"", "unsupported tokenizer: model: found WordPiece"),
+    ("config.json tokenizer_class = \"RobertaTokenizerFast\"", "unsupported tokenizer"),
     ("special_tokens_map.json cls_token", "in the vocabulary"),
     ("special_tokens_map.json sep_token", "in the vocabulary"),
-    ("special_tokens_map.json do_lower_case", "expected in tokenizer_config.json"),
+    ("special_tokens_map.json do_lower_case", "expected this key in tokenizer_config.json"),
     ("tokenizer.json model.max_input_chars_per_word = 200", "expected 1 to 100"),
-    ("tokenizer.json model.type", "a tokenizer of another kind: model WordLevel"),
-    ("tokenizer.json model.unheard_of", "a setting that this version does not know"),
+    ("tokenizer.json model.type", "unsupported tokenizer: model: found WordLevel"),
+    ("tokenizer.json model.unheard_of", "unknown setting"),
     ("tokenizer.json model.vocab = \"a list\"", "found a list of 9, expected an object of ids"),
-    ("tokenizer.json normalizer = ", "a tokenizer of another kind: normalizer"),
-    ("tokenizer.json normalizer.type", "a tokenizer of another kind: normalizer"),
-    ("tokenizer.json normalizer.unheard_of", "a setting that this version does not know"),
-    ("tokenizer.json post_processor = null", "a tokenizer of another kind: post_processor"),
+    ("tokenizer.json normalizer = ", "unsupported tokenizer: normalizer"),
+    ("tokenizer.json normalizer.type", "unsupported tokenizer: normalizer"),
+    ("tokenizer.json normalizer.unheard_of", "unknown setting"),
+    ("tokenizer.json post_processor = null", "unsupported tokenizer: post_processor"),
     ("tokenizer.json post_processor.pair", "post_processor.pair: found "),
     ("tokenizer.json post_processor.single", "post_processor.single: found "),
     ("tokenizer.json post_processor.type", "post_processor.type: found "),
-    ("tokenizer.json pre_tokenizer = ", "a tokenizer of another kind: pre_tokenizer"),
-    ("tokenizer.json pre_tokenizer.type", "a tokenizer of another kind: pre_tokenizer"),
+    ("tokenizer.json pre_tokenizer = ", "unsupported tokenizer: pre_tokenizer"),
+    ("tokenizer.json pre_tokenizer.type", "unsupported tokenizer: pre_tokenizer"),
     (
         "tokenizer_config.json added_tokens_decoder = {\"900\": {\"content\": \"BRAND\"",
         "look like \"brand\"",
@@ -562,12 +562,12 @@ const REFUSED: [(&str, &str); 35] = [
     ("tokenizer_config.json sep_token = null", "found null, expected a token"),
     ("tokenizer_config.json tokenizer_class = \"BartTokenizer\"", "supported: BertTokenizer"),
     ("tokenizer_config.json tokenizer_class = \"BertJapanese", "supported: BertTokenizer"),
-    ("tokenizer_config.json tokenizer_class = \"BertTokenizer\"", "no tokenizer there; expected"),
+    ("tokenizer_config.json tokenizer_class = \"BertTokenizer\"", "no tokenizer found; expected"),
     ("tokenizer_config.json tokenizer_class = \"GPT2Tokenizer\"", "supported: BertTokenizer"),
-    ("tokenizer_config.json tokenizer_class = \"RobertaTokenizer\"", "a tokenizer of another kind"),
+    ("tokenizer_config.json tokenizer_class = \"RobertaTokenizer\"", "unsupported tokenizer"),
     (
         "tokenizer_config.json tokenizer_class = \"RobertaTokenizer\"",
-        "no tokenizer there; expected",
+        "no tokenizer found; expected",
     ),
     ("tokenizer_config.json tokenizer_class = \"XTokenizer\"", "supported: BertTokenizer"),
     ("vocab.json, an id as a string", "expected an id"),
@@ -770,13 +770,13 @@ fn files_that_are_too_large_or_no_files_are_refused_in_few_words() {
     }
     config(json!({}));
     for (path, value, parts) in [
-        ("model.type", json!(long), &["a tokenizer of another kind: model xxx"][..]),
+        ("model.type", json!(long), &["unsupported tokenizer: model: found xxx"][..]),
         ("model.vocab", json!({long.clone(): "x"}), &["model.vocab[\"xxx", "expected an id"]),
         ("normalizer.type", json!(long), &["normalizer xxx"]),
         ("pre_tokenizer.type", json!(long), &["pre_tokenizer xxx"]),
         ("post_processor.single", json!([{"Sequence": {"id": long, "type_id": 0}}]), &["single"]),
-        (&format!("model.{long}"), json!(1), &["a setting that this version does not know"]),
-        (&long.clone(), json!(1), &["a setting that this version does not know"]),
+        (&format!("model.{long}"), json!(1), &["unknown setting"]),
+        (&long.clone(), json!(1), &["unknown setting"]),
     ] {
         let mut value_of = whole.clone();
         set(&mut value_of, path, value);
@@ -785,11 +785,11 @@ fn files_that_are_too_large_or_no_files_are_refused_in_few_words() {
     }
     let large = std::fs::File::create(dir.join("tokenizer.json")).unwrap();
     large.set_len(40 << 20).unwrap();
-    refused_in_few_words(dir, &["tokenizer.json", "41943040 bytes; expected 33554432 at most"]);
+    refused_in_few_words(dir, &["tokenizer.json", "41943040 bytes, expected at most 33554432"]);
     for name in ["tokenizer.json", "special_tokens_map.json"] {
         std::fs::File::create(dir.join(name)).unwrap().set_len(20 << 20).unwrap();
     }
-    refused_in_few_words(dir, &["have 4194", "bytes together; expected 33554432 at most"]);
+    refused_in_few_words(dir, &["have 4194", "bytes in total, expected at most 33554432"]);
     std::fs::remove_file(dir.join("special_tokens_map.json")).unwrap();
     let lines: String = (0..1_000_001).map(|i| format!("{i}\n")).collect();
     std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
@@ -812,7 +812,7 @@ fn what_is_no_file_is_not_taken_for_none() {
         let clear = || drop(std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)));
         clear();
         std::os::unix::fs::symlink("blobs/gone", &path).unwrap();
-        refused_in_few_words(folder.path(), &[name, "a link to blobs/gone, which is not there"]);
+        refused_in_few_words(folder.path(), &[name, "a link to blobs/gone, which does not exist"]);
         clear();
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         refused_in_few_words(folder.path(), &[name, "a device; expected a file"]);
@@ -843,7 +843,7 @@ fn a_task_of_an_earlier_version_is_told_which_setting_that_did_not_obey() {
             "bert-vocab",
             config(json!({"truncation_side": "left"})),
             config(json!({})),
-            "did not obey truncation_side as transformers 5 does",
+            "did not follow transformers 5 in truncation_side",
         ),
         (
             "bert-json",
@@ -855,19 +855,19 @@ fn a_task_of_an_earlier_version_is_told_which_setting_that_did_not_obey() {
             "bert-alone",
             json!({"set": lower}),
             json!({"set": lower, "write": {"tokenizer_config.json": whole}}),
-            "did not obey do_lower_case",
+            "did not follow transformers 5 in do_lower_case",
         ),
         (
             "roberta-alone",
             json!({"set": {"tokenizer.json": {"pre_tokenizer.add_prefix_space": true}}}),
             config(json!({"add_prefix_space": true})),
-            "did not obey add_prefix_space",
+            "did not follow transformers 5 in add_prefix_space",
         ),
         (
             "roberta-files",
             config(json!({})),
             config(json!({"mask_token": {"content": "<mask>", "lstrip": true}})),
-            "did not obey the added tokens",
+            "did not follow transformers 5 in the added tokens",
         ),
     ] {
         let ((_kept, now), (_other, before)) = (read(base, now), read(base, before));
@@ -976,6 +976,6 @@ fn a_special_token_that_the_vocabulary_lacks_is_refused_where_a_text_has_it() {
     };
     check("the film").unwrap();
     let error = check("the [MASK] film").unwrap_err().to_string();
-    let expected = format!("the special token of id {entries}, which the vocabulary lacks");
+    let expected = format!("the special token with id {entries}");
     assert!(error.contains(&expected), "{error}");
 }

@@ -816,7 +816,7 @@ fn a_run_that_cannot_be_used_says_why() {
             "text",
         ]),
         1,
-        &["another tokenizer"],
+        &["not the tokenizer that"],
     );
 }
 

@@ -111,7 +111,7 @@ fn tensors_that_nothing_reads_are_left_aside_with_one_warning_but_for_whole_laye
     let said = stderr(&output);
     assert_eq!(said.matches("WARN").count(), 1, "{said}");
     assert!(
-        said.contains("left aside: 6, such as bert.pooler.scale") && said.len() < 1_000,
+        said.contains("6 tensors are not used, such as bert.pooler.scale") && said.len() < 1_000,
         "{said}"
     );
     // Layers that config.json does not know of are said to be unused.
@@ -275,7 +275,7 @@ fn truncated_and_foreign_files_are_errors() {
     refuse_member(
         "data.pkl",
         b"\x80\x02}X\x01\x00\x00\x00a}s.",
-        "no tensors where a model has them",
+        "no tensors where a model has tensors",
     );
     refuse_member("data.pkl", b"\x80\x02].", "neither a dict of tensors");
     refuse_member("other/data.pkl", b"\x80\x02}.", "more than one data.pkl");
@@ -347,7 +347,7 @@ fn a_pickle_that_names_one_object_often_takes_neither_memory_nor_time() {
     let parts =
         [start, &b"h\0h\0".repeat(200_000), b"ubq\x01}(", &b"h\0h\x01".repeat(200_000), b"u."];
     let error = pickled(&scratch, &parts);
-    assert!(error.contains("more names than a model has"), "{error}");
+    assert!(error.contains("more names than any model has"), "{error}");
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
@@ -621,7 +621,7 @@ fn shards_are_what_their_index_says() {
     refuse(&less, &[names[1], "word_embeddings", "only tensors that", names[0]]);
     let whole = std::fs::read(&first).unwrap();
     std::fs::write(&first, &whole[..whole.len() / 2]).unwrap();
-    refuse(&index, &[names[1], "not a whole safetensors file"]);
+    refuse(&index, &[names[1], "not a complete safetensors file"]);
 }
 
 #[test]
@@ -654,7 +654,7 @@ fn only_regular_files_are_weights() {
         // A blob of a cache that was cleared: not the same as no file, for another would be taken
         // then.
         symlink("gone", &path).unwrap();
-        inspect(&[name, "a link to gone, which is not there"]);
+        inspect(&[name, "a link to gone, which does not exist"]);
         anew();
         std::fs::create_dir(&path).unwrap();
         inspect(&[name, "a directory", "expected a file"]);
@@ -702,6 +702,18 @@ fn weights_are_compared_before_memory_of_their_size_is_taken() {
     let mut file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_len(2_000_000_000).unwrap();
     std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).unwrap();
+    file.write_all(&end_of_many_members()).unwrap();
+    measure(&["model.ot", "not weights that PyTorch wrote"]);
+    std::fs::remove_file(&path).unwrap();
+    for pickle in greedy_pickles() {
+        let whole = std::fs::read(golden_dir().join("tiny-bert.bin")).unwrap();
+        scratch.write("base/pytorch_model.bin", with_member(&whole, "data.pkl", &pickle));
+        measure(&["pytorch_model.bin", "not weights that PyTorch wrote"]);
+    }
+}
+
+/// The end of a zip with very many members.
+fn end_of_many_members() -> Vec<u8> {
     let (members, size, start) = (40_000_000_u64, 1_999_000_000_u64, 0_u64);
     let mut end = vec![];
     end.extend(b"PK\x06\x06");
@@ -714,17 +726,18 @@ fn weights_are_compared_before_memory_of_their_size_is_taken() {
     end.extend(2_000_000_000_u64.to_le_bytes());
     end.extend([1, 0, 0, 0]);
     end.extend(b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0");
-    file.write_all(&end).unwrap();
-    measure(&["model.ot", "not weights that PyTorch wrote"]);
-    std::fs::remove_file(&path).unwrap();
-    // Small pickles that make much of little.
+    end
+}
+
+/// Small pickles that make much of little.
+fn greedy_pickles() -> Vec<Vec<u8>> {
     let text =
         |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
     let long = "a".repeat(1_000_000);
     let many = |piece: &[u8]| piece.repeat(3_000_000 / piece.len());
     let pairs =
         [b"](".to_vec(), many(b"K\x01K\x02\x86")[..900_000].to_vec(), b"e".to_vec()].concat();
-    for pickle in [
+    vec![
         many(b"("),
         many(b"]"),
         many(b"}"),
@@ -759,11 +772,7 @@ fn weights_are_compared_before_memory_of_their_size_is_taken() {
         .concat(),
         // Modules that are in each other twice, 60 deep.
         modules_in_each_other(),
-    ] {
-        let whole = std::fs::read(golden_dir().join("tiny-bert.bin")).unwrap();
-        scratch.write("base/pytorch_model.bin", with_member(&whole, "data.pkl", &pickle));
-        measure(&["pytorch_model.bin", "not weights that PyTorch wrote"]);
-    }
+    ]
 }
 
 fn modules_in_each_other() -> Vec<u8> {

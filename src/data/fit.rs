@@ -20,7 +20,7 @@ pub fn same_tokenizer(
     }
     let why = reader.why_other(expected).map(|why| format!("; {why}")).unwrap_or_default();
     let problem = format!(
-        "another tokenizer than {}'s: expected fingerprint {expected}, found {found}{why}",
+        "not the tokenizer that {} was trained with: expected fingerprint {expected}, found {found}{why}",
         delta.display()
     );
     Err(Error::file(tokenizer, problem))
@@ -34,7 +34,7 @@ pub fn check_length(meta: &Meta, delta: &Path, base: &ModelConfig) -> Result<()>
         return Ok(());
     }
     let found = meta.task.max_length;
-    let problem = format!("metadata: max_length {found}; expected {MIN_LENGTH} to {most}");
+    let problem = format!("metadata: max_length: found {found}, expected {MIN_LENGTH} to {most}");
     Err(Error::file(delta, problem))
 }
 
@@ -45,7 +45,7 @@ pub fn fits(dir: &Path, tokenizer: &Tokenizer, base: &ModelConfig) -> Result<()>
         return Ok(());
     }
     let problem = format!(
-        "a vocabulary of {entries} entries, and the base's config.json says vocab_size = {expected}"
+        "the tokenizer has a vocabulary of {entries} entries, but the base's config.json says vocab_size = {expected}"
     );
     Err(Error::file(dir, problem))
 }
@@ -59,12 +59,13 @@ pub fn has_embeddings<'a>(
 ) -> Result<()> {
     for tokens in tokens {
         if base.type_vocab_size < 2 && tokens.first < tokens.ids.len() {
-            let problem = "the data has pairs, and the base's config.json says type_vocab_size = 1";
+            let problem =
+                "the data has pairs of texts, but the base's config.json says type_vocab_size = 1";
             return Err(Error::file(dir, problem));
         }
         if let Some(id) = tokens.ids.iter().find(|id| i64::from(**id) >= base.vocab_size) {
             let problem = format!(
-                "a text has the special token of id {id}, which the vocabulary lacks, and the base's config.json says vocab_size = {}",
+                "a text contains the special token with id {id}, but the base's config.json says vocab_size = {}",
                 base.vocab_size
             );
             return Err(Error::file(dir, problem));

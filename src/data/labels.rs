@@ -75,7 +75,7 @@ impl Labels {
         }
         if names.len() > MOST {
             let problem = format!(
-                "{} different labels, at most {MOST} are allowed; is data.label_column the right one, or is it a number to predict (model.task_type = \"regression\")?",
+                "found {} different labels, expected at most {MOST}; is data.label_column the right column? If its values are numbers to predict, set model.task_type = \"regression\"",
                 names.len()
             );
             return Err(Error::data(path, None, problem));
@@ -87,7 +87,8 @@ impl Labels {
             ([], _) => Err(Error::data(path, None, "no labels")),
             ([only], TaskType::Classification) => {
                 let only = quoted(only);
-                let problem = format!("one class only, {only}; a classifier needs two or more");
+                let problem =
+                    format!("found only one class, {only}; a classifier needs at least two");
                 Err(Error::data(path, None, problem))
             }
             _ => Ok(Self { names, declared }),
@@ -137,7 +138,7 @@ impl Labels {
             Lists::Flags { .. } => ReadLists::Flags,
             Lists::Fractions(_) if named() => ReadLists::Names,
             Lists::Fractions(place) | Lists::Repeats(place) => {
-                ReadLists::Wrong(format!("{NEITHER} (see {place})"))
+                ReadLists::Wrong(format!("{NEITHER}; see {place}"))
             }
         }
     }
@@ -146,38 +147,9 @@ impl Labels {
     /// in the one column of a multi-label task, which may say whether rows have one of several
     /// labels.
     fn classes(&self, found: &Found<'_>, flags: bool) -> HashMap<Label, Read> {
-        let numbers = self.names.iter().all(|name| Number::of(name).is_some());
-        let mut exact: HashMap<&str, Vec<usize>> = HashMap::new();
-        let mut alike: HashMap<Alike, Vec<usize>> = HashMap::new();
-        for (class, name) in self.names.iter().enumerate() {
-            exact.entry(name).or_default().push(class);
-            alike.entry(Alike::of(name, numbers)).or_default().push(class);
-        }
-        let mut spellings: HashMap<Alike, Vec<&str>> = HashMap::new();
-        for name in found.names() {
-            spellings.entry(Alike::of(name, numbers)).or_default().push(name);
-        }
-        let by_name = |label: &Label| -> Option<Read> {
-            let own = exact.get(label.name.as_str()).map(Vec::as_slice);
-            if let Some([class]) = own {
-                return Some(Ok(*class));
-            }
-            let key = Alike::of(&label.name, numbers);
-            let classes = own.or_else(|| alike.get(&key).map(Vec::as_slice))?;
-            Some(match (classes, spellings.get(&key).map_or(&[][..], Vec::as_slice)) {
-                ([class], [_]) => Ok(*class),
-                ([_], several) => Err(format!(
-                    "the labels here have it in several spellings, {}; write each label one way",
-                    listed(several.iter().copied())
-                )),
-                (several, _) => {
-                    let names = several.iter().filter_map(|&class| self.names.get(class));
-                    let names = listed(names.map(String::as_str));
-                    Err(format!("could be any of several labels of the task, {names}"))
-                }
-            })
-        };
-        let named: Vec<Option<Read>> = found.labels.keys().map(|label| by_name(label)).collect();
+        let matcher = NameMatcher::new(self, found);
+        let named: Vec<Option<Read>> =
+            found.labels.keys().map(|label| matcher.class_of(&label.name)).collect();
         // A number is a class number only if no label of the rows is a name.
         let nameless = !named.iter().any(Option::is_some);
         let by_number =
@@ -207,7 +179,7 @@ impl Labels {
                 };
                 let here = listed(found.names());
                 format!(
-                    "expected one of {self}{numbers} (the training data's, or model.label_names); the labels here are {here}"
+                    "expected one of {self}{numbers} (from the training data or model.label_names); the labels of this data are {here}"
                 )
             })
         };
@@ -233,7 +205,7 @@ impl Labels {
         if let [zero, one, ..] = &self.names[..] {
             let [zero, one] = [zero, one].map(|name| quoted(name));
             tracing::warn!(
-                "{}: its labels are the numbers 1 to {most}, and none is 0; classes are counted from 0, so that 1 is taken for {one} and none for {zero}. Where they count from 1, write names instead",
+                "{}: the labels are the numbers 1 to {most}, without 0. Class numbers start at 0, so 1 means {one} and no row is {zero}. If your numbers start at 1, write class names instead",
                 place.path.display()
             );
         }
@@ -242,6 +214,58 @@ impl Labels {
 
 /// A class number, or why a label has none.
 type Read = std::result::Result<usize, String>;
+
+/// Finds the classes whose names match a label.
+struct NameMatcher<'a> {
+    labels: &'a Labels,
+    /// Whether all names are numbers, which are then compared by value.
+    numbers: bool,
+    /// Classes by name.
+    exact: HashMap<&'a str, Vec<usize>>,
+    /// Classes by what their names look like.
+    alike: HashMap<Alike, Vec<usize>>,
+    /// The names in the rows, by what they look like.
+    spellings: HashMap<Alike, Vec<&'a str>>,
+}
+
+impl<'a> NameMatcher<'a> {
+    fn new(labels: &'a Labels, found: &Found<'a>) -> Self {
+        let numbers = labels.names.iter().all(|name| Number::of(name).is_some());
+        let mut exact: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut alike: HashMap<Alike, Vec<usize>> = HashMap::new();
+        for (class, name) in labels.names.iter().enumerate() {
+            exact.entry(name).or_default().push(class);
+            alike.entry(Alike::of(name, numbers)).or_default().push(class);
+        }
+        let mut spellings: HashMap<Alike, Vec<&str>> = HashMap::new();
+        for name in found.names() {
+            spellings.entry(Alike::of(name, numbers)).or_default().push(name);
+        }
+        Self { labels, numbers, exact, alike, spellings }
+    }
+
+    /// The class of a label `name` of the rows, or why it is ambiguous; `None` if no name matches.
+    fn class_of(&self, name: &str) -> Option<Read> {
+        let own = self.exact.get(name).map(Vec::as_slice);
+        if let Some([class]) = own {
+            return Some(Ok(*class));
+        }
+        let key = Alike::of(name, self.numbers);
+        let classes = own.or_else(|| self.alike.get(&key).map(Vec::as_slice))?;
+        Some(match (classes, self.spellings.get(&key).map_or(&[][..], Vec::as_slice)) {
+            ([class], [_]) => Ok(*class),
+            ([_], several) => Err(format!(
+                "found in several spellings, {}; use one spelling for each label",
+                listed(several.iter().copied())
+            )),
+            (several, _) => {
+                let names = several.iter().filter_map(|&class| self.labels.names.get(class));
+                let names = listed(names.map(String::as_str));
+                Err(format!("matches several labels of the task: {names}"))
+            }
+        })
+    }
+}
 
 /// The meaning of the labels of some rows, as [`Labels::reading`] returns it.
 pub struct Reading<'a> {
@@ -262,10 +286,10 @@ enum ReadLists {
 }
 
 /// The error for a list of numbers that are neither 0 or 1 for each label nor names.
-const NEITHER: &str = "a list of numbers that are neither 0 or 1 for each label nor each another label: expected the names of the row's labels, or 0 or 1 for each label";
+const NEITHER: &str = "expected lists of the row's labels, or lists with 0 or 1 for each label; found numbers that fit neither, because one occurs twice in a list or is a fraction";
 
 /// The error for one column of 0 and 1 in a multi-label task.
-const FLAGS: &str = "a column of 0 and 1 may say whether rows have one label, or name the labels of these numbers: expected a column for each label (data.label_columns, --label-columns), lists, or the labels' names";
+const FLAGS: &str = "a single column of 0 and 1 is ambiguous in a multi-label task, because the values can be flags or class numbers; expected one column for each label (data.label_columns, --label-columns), lists, or the labels' names";
 
 impl Reading<'_> {
     /// The target of `row`. Errs if its labels are not valid for the task.
@@ -290,7 +314,7 @@ impl Reading<'_> {
                 if row.labels().iter().any(|label| label.number.is_some())
                     && has.len() < row.labels().len()
                 {
-                    let problem = "a list with one label twice; the file says that it holds class numbers, not 0 or 1 for each label";
+                    let problem = "a label occurs twice in this list; the file's metadata says that lists hold class numbers, not 0 or 1 for each label";
                     return Err(row.place.error(problem));
                 }
                 Ok(Target::Labels { has, of })
@@ -339,7 +363,7 @@ impl Reading<'_> {
         let (length, count) = (flags.len(), self.labels.names.len());
         if length != count {
             return Err(row.place.error(format!(
-                "a list of {length} numbers: expected 0 or 1 for each of the {count} labels {}",
+                "found a list of {length} numbers, expected 0 or 1 for each of the {count} labels {}",
                 self.labels
             )));
         }
@@ -355,7 +379,7 @@ fn only(row: &Row) -> Result<&Label> {
         labels => {
             let count = labels.len().max(row.flags.len());
             let problem = format!(
-                "{count} labels, expected one; several are model.task_type = \"multi_label\""
+                "found {count} labels, expected one; for several labels, set model.task_type = \"multi_label\""
             );
             Err(row.place.error(problem))
         }
@@ -368,11 +392,11 @@ fn number(row: &Row, label: &Label) -> Result<f32> {
     let number = label.name.parse().ok().or_else(|| label.number.map(|number| number as f32));
     number.filter(|number: &f32| number.is_finite()).ok_or_else(|| {
         let hint = match spelling::comma(&label.name) {
-            Some((what, write)) => format!("; this is {what}; write {write}"),
+            Some((what, write)) => format!("; this is {what}, write {write}"),
             None => String::new(),
         };
         row.place.error(format!(
-            "label {label}: expected a number within 3.4e38 (model.task_type is \"regression\"){hint}"
+            "label {label}: expected a number between -3.4e38 and 3.4e38, because model.task_type is \"regression\"{hint}"
         ))
     })
 }
@@ -452,15 +476,15 @@ impl<'a> Found<'a> {
     /// it can.
     fn trouble(&self, name: &str) -> Option<String> {
         if spelling::is_missing(name, self.numbers) {
-            return Some("expected a label (data.label_column), and this is what programs write where one is missing; model.label_names can name it, and data.skip_bad_rows leaves such rows out".into());
+            return Some("expected a label (data.label_column), but programs write this text for a missing value; to use it as a label, list it in model.label_names; to leave such rows out, set data.skip_bad_rows".into());
         }
         let flags = spelling::is_row_of_flags(name) && spelling::comma(name).is_none();
         if flags || spelling::is_printed_list(name) {
-            return Some("expected a label, and this is a list written as a text; lists are for JSON and Parquet, and data.label_separator cuts a text into labels".into());
+            return Some("expected a label, but this is a list written as text; use JSON or Parquet for lists, or data.label_separator to split a text into labels".into());
         }
         let (what, write) = spelling::comma(name).filter(|_| self.numbers)?;
         Some(format!(
-            "expected a label, and this is {what}; write {write}, with model.task_type = \"regression\" if the number is to be predicted"
+            "expected a label, but this is {what}, write {write}; if the task is to predict this number, set model.task_type = \"regression\""
         ))
     }
 
@@ -469,7 +493,7 @@ impl<'a> Found<'a> {
     fn to_learn(&self, task: TaskType, rows: &[Row], skip_bad_rows: bool) -> Result<Vec<String>> {
         match (task, &self.lists) {
             (TaskType::MultiLabel, Lists::Flags { first, .. }) => {
-                let problem = "a list of 0 and 1 does not name its labels: expected their names in model.label_names, lists of names, or a column for each label (data.label_columns)";
+                let problem = "a list of 0 and 1 does not name its labels; expected their names in model.label_names, lists of names, or one column for each label (data.label_columns)";
                 return Err(first.error(problem));
             }
             (TaskType::MultiLabel, Lists::Fractions(place) | Lists::Repeats(place)) => {
@@ -494,7 +518,7 @@ impl<'a> Found<'a> {
                 alike.insert(Alike::of(&label.name, self.numbers), (label, place))
             {
                 return Err(place.error(format!(
-                    "label {label}: looks like the label {other} of {there}, from which it differs in case, white space, Unicode form or the spelling of a number alone; write one of them, or name both in model.label_names"
+                    "label {label}: looks like the label {other} in {there}; they differ only in case, white space, Unicode form or the spelling of a number; use one spelling, or list both in model.label_names"
                 )));
             }
         }
@@ -561,11 +585,11 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
         let name = quoted(name);
         if rows.iter().any(|row| row.list) {
             return Some(format!(
-                "no row has more than one label, and one is {name}; is data.label_separator what stands between labels?"
+                "no row has more than one label, but one label is {name}; is data.label_separator right?"
             ));
         }
         return Some(format!(
-            "each row has one label, such as {name}; data.label_separator cuts it into several"
+            "each row has only one label, such as {name}; data.label_separator splits it into several"
         ));
     }
     let numbers = || names.iter().map(|name| Number::of(name));
@@ -573,18 +597,18 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
     let many = count >= 10 && 2 * count >= of;
     if numbers().all(|number| number.is_some()) && (fractions || many) {
         return Some(format!(
-            "numbers to predict (model.task_type = \"regression\")? Each of {count} different numbers, in {of} rows, is taken for a class"
+            "each of {count} different numbers in {of} rows becomes a class; to predict numbers, set model.task_type = \"regression\""
         ));
     }
     let one = |number: bool| names.iter().find(|name| Number::of(name).is_some() == number);
     if let (Some(number), Some(word)) = (one(true), one(false)) {
         let [number, word] = [number, word].map(|name| quoted(name));
         return Some(format!(
-            "its labels are numbers, such as {number}, and words, such as {word}, and each is taken for a class"
+            "some labels are numbers, such as {number}, and some are words, such as {word}; each becomes a class"
         ));
     }
     many.then(|| {
-        format!("{count} different labels in {of} rows; is data.label_column the right one?")
+        format!("{count} different labels in {of} rows; is data.label_column the right column?")
     })
 }
 

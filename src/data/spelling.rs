@@ -150,7 +150,7 @@ pub fn comma(text: &str) -> Option<(&'static str, String)> {
         (None, Some(point)) => Some(("a number with a decimal comma", point)),
         (Some(whole), None) => Some(("a number with commas between thousands", whole)),
         (Some(whole), Some(point)) => {
-            let what = "a number with a comma, for the point or between thousands";
+            let what = "a number with a comma that can be a decimal comma or separate thousands";
             Some((what, format!("{whole} or {point}")))
         }
     }

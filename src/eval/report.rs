@@ -163,7 +163,7 @@ impl fmt::Display for Report {
 
         match &self.confusion {
             _ if self.micro_avg.is_none() && self.classes.len() > SHOWN => {
-                write!(f, "\n\nconfusion matrix: more than {SHOWN} classes, --json has it")
+                write!(f, "\n\nconfusion matrix: more than {SHOWN} classes; --json prints it")
             }
             Some(rows) if !rows.is_empty() => {
                 f.write_str("\n\nconfusion matrix (rows: true label, columns: predicted)")?;

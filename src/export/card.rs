@@ -59,7 +59,8 @@ impl Card<'_> {
             TaskType::MultiLabel => format!("labels a text with any of: {}", self.labels()),
             TaskType::Regression => "predicts a number for a text".into(),
         };
-        let pairs = if meta.task.pairs == Some(true) { " It is about pairs of texts." } else { "" };
+        let pairs =
+            if meta.task.pairs == Some(true) { " Its inputs are pairs of texts." } else { "" };
         let _ = write!(
             text,
             "\n# {}\n\nA {} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
@@ -75,14 +76,15 @@ impl Card<'_> {
             text += &how(run);
         }
         text += &self.metrics();
-        let unsaid = if self.run.is_some() { "" } else { " How it was trained was not known." };
+        let unsaid =
+            if self.run.is_some() { "" } else { " The settings of the training are unknown." };
         let _ = write!(
             text,
             "\n## Limitations\n\n\
-             - Texts are cut to {} tokens, special tokens included; what comes after is not seen.\n\
-             - The metrics are those of the evaluation data that it was selected on, and say little of texts of another kind.{unsaid}\n\
-             - It has its base's language, licence and biases: see the card of {base}.\n\
-             - Scores are the model's own, and no calibrated probabilities.\n",
+             - Texts are truncated to {} tokens, special tokens included.\n\
+             - The metrics were measured on the evaluation data that the model was selected on. Texts of another kind may give other results.{unsaid}\n\
+             - The language, the licence and the biases are those of the base: see the card of {base}.\n\
+             - Scores are not calibrated probabilities.\n",
             meta.task.max_length
         );
         Ok(text)

@@ -29,7 +29,7 @@ pub fn write(
         Method::Lora(settings) => lora(model, settings, task)?,
         Method::Full => return Err(cannot_hold("every weight differs from the base's")),
         Method::Adapter(_) => {
-            let error = "PEFT has no such adapters; delta.safetensors holds them under the names of AdapterHub's package adapters, which loads them";
+            let error = "PEFT has no such adapters; AdapterHub's package adapters can load delta.safetensors, whose tensors have its names";
             return Err(Error::Usage(format!("--format peft: {error}")));
         }
         Method::Bitfit | Method::Head | Method::LayerNorm => beft(base, model, task)?,
@@ -55,9 +55,7 @@ pub fn write(
 type Adapter = (Map<String, Value>, BTreeMap<String, Tensor>);
 
 fn cannot_hold(why: &str) -> Error {
-    Error::Usage(format!(
-        "--format peft: {why}, which no such adapter holds; --format hf holds everything"
-    ))
+    Error::Usage(format!("--format peft: {why}, which a PEFT adapter cannot hold; use --format hf"))
 }
 
 /// The prefix of names in peft's files.
@@ -83,7 +81,9 @@ fn lora(model: &TaskModel, settings: &LoraConfig, task: &Delta) -> Result<Adapte
             .any(|module| name.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
     };
     if let Some(module) = added.iter().find(|module| in_replaced(&format!("{module}."))) {
-        return Err(cannot_hold(&format!("{module}, which the base lacks, has LoRA's addition")));
+        return Err(cannot_hold(&format!(
+            "LoRA was added to {module}, which the base does not have"
+        )));
     }
     let biases = settings.bias == LoraBias::All;
     let mut tensors = BTreeMap::new();

@@ -44,7 +44,7 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, Unfit> {
     let Some((lacking, [first, ..])) = first.and_then(|first| weights.split_at_checked(first))
     else {
         return Err(match named {
-            Some(name) => format!("no {name}"),
+            Some(name) => format!("no file {name}"),
             None => weights::nothing_there(|name| there(&name)),
         }
         .into());
@@ -97,7 +97,7 @@ pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Res
             || format!("no split {}", defaults.join(" or ")),
             |name| format!("no split {name:?}"),
         );
-        return Err(format!("{asked}; there are {}", listed(splits.iter().copied())).into());
+        return Err(format!("{asked}; the splits are {}", listed(splits.iter().copied())).into());
     };
     let mut chosen: Vec<String> = found
         .iter()

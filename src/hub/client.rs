@@ -153,7 +153,7 @@ impl Hub {
         let shards = shards(&snapshot, &names)?;
         if let Some(name) = shards.iter().find(|name| !info.files.contains(name)) {
             let index = names.last().map_or("", String::as_str);
-            let problem = format!("no file {name}, which {index} names");
+            let problem = format!("no file {name}, which {index} lists");
             return Err(repo.problem(self.remote.endpoint(), problem).into());
         }
         shards.iter().try_for_each(bring)?;
@@ -191,7 +191,7 @@ impl Hub {
         let Some(cached) = self.cached(repo, choose, &why)? else {
             return Err(Failure::Unreached(why));
         };
-        tracing::warn!("{why}; {} is taken from the cache", repo.id);
+        tracing::warn!("{why}; using {} from the cache", repo.id);
         Ok(cached)
     }
 
@@ -215,7 +215,7 @@ impl Hub {
             None => Ok(()),
             Some(name) => {
                 let path = snapshot.join(name);
-                let lacks = if path.is_symlink() { "is a link to nowhere" } else { "is missing" };
+                let lacks = if path.is_symlink() { "is a dangling link" } else { "is missing" };
                 let problem = format!("{context}{} {lacks}", path.display());
                 Err(Failure::from(repo.problem(self.remote.endpoint(), problem)))
             }

@@ -114,7 +114,8 @@ impl<'a> Download<'a> {
         let is_text = [".json", ".txt"].iter().any(|ending| name.ends_with(ending));
         let most = if is_text { MOST_OF_A_TEXT } else { MOST_OF_A_FILE };
         if let Some(size) = self.size.filter(|&size| is_text && size > most) {
-            let problem = format!("{name} has {size} bytes, expected at most {most} of a text");
+            let problem =
+                format!("{name} has {size} bytes, expected at most {most} in a text file");
             return Err(self.problem(problem));
         }
         let folder = self.part.parent().unwrap_or(self.part);
@@ -128,7 +129,7 @@ impl<'a> Download<'a> {
                 let [wanted, free] = [size - there, free].map(|bytes| thousands(bytes >> 20));
                 let folder = folder.display();
                 let problem = format!(
-                    "{name} wants {wanted} MiB more, and {folder} has {free} MiB free; HF_HUB_CACHE names another place"
+                    "{name} needs {wanted} MiB more, but {folder} has {free} MiB free; set HF_HUB_CACHE to another folder"
                 );
                 Err(self.problem(problem))
             }
@@ -153,7 +154,7 @@ impl<'a> Download<'a> {
             let why = match self.attempt(progress)? {
                 Attempt::Ended if self.size.is_none_or(|size| size == self.there) => break,
                 Attempt::Ended => {
-                    format!("{} bytes of {}", self.there, self.size.unwrap_or_default())
+                    format!("received {} of {} bytes", self.there, self.size.unwrap_or_default())
                 }
                 Attempt::BrokeOff(why) => why,
                 Attempt::TooLong => {
@@ -170,7 +171,7 @@ impl<'a> Download<'a> {
             // discarded do not count as progress.
             if attempt >= ATTEMPTS && self.there < best + PROGRESS {
                 let problem = format!(
-                    "{} broke off {attempt} times ({why}); what is there is kept, and the next run goes on from it",
+                    "the download of {} broke off {attempt} times ({why}); its first part is kept, and the next run resumes it",
                     self.name
                 );
                 return Err(self.problem(problem));
@@ -204,7 +205,7 @@ impl<'a> Download<'a> {
             self.begin_again()?;
         } else if is_other_part(&response, self.there) {
             self.begin_again()?;
-            return Ok(Attempt::BrokeOff("another part came than was asked for".into()));
+            return Ok(Attempt::BrokeOff("the server sent another part than was requested".into()));
         }
         let mut body = BufReader::with_capacity(BUFFER, response.body_mut().as_reader());
         loop {
@@ -234,11 +235,11 @@ impl<'a> Download<'a> {
         if let Err(error) = files::remove(self.part) {
             return error;
         }
-        let said = match self.size {
-            Some(_) => "announced, and came so twice",
-            None => "taken where none are announced",
+        let limit = match self.size {
+            Some(_) => "the announced size, in two attempts",
+            None => "the limit for a file without an announced size",
         };
-        self.problem(format!("{} has more bytes than the {} that are {said}", self.name, self.most))
+        self.problem(format!("{} has more than {} bytes, {limit}", self.name, self.most))
     }
 
     /// Compares the file with its hash `etag`: SHA-256 for large files, Git's SHA-1 for the others.
@@ -257,7 +258,7 @@ impl<'a> Download<'a> {
         }
         files::remove(part)?;
         let problem = format!(
-            "{name} came with hash {found}, expected {etag}; it is thrown away, and the next run fetches it again"
+            "{name} has hash {found}, expected {etag}; the file was deleted, and the next run downloads it again"
         );
         Err(self.problem(problem))
     }

@@ -63,7 +63,7 @@ pub fn place(kind: Kind) -> Result<Place> {
         _ => None,
     };
     let cache = named.or_else(old).or_else(|| Some(home()?.join("hub")));
-    let unknown = "where downloads are kept is not known; set HF_HOME, or HOME";
+    let unknown = "the folder for downloads is unknown; set HF_HOME or HOME";
     // If both are set, the first decides, even if its value is false.
     let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]);
     let of_datasets = first(&["HF_DATASETS_OFFLINE"]).filter(|_| kind == Kind::Dataset);

@@ -45,7 +45,8 @@ impl Failure {
             Self::Refused(error) => *error,
             Self::Lacks(problem) => repo.problem(endpoint, problem),
             Self::Unreached(why) => {
-                let advice = "check the network; and there is no such directory or file here";
+                let advice =
+                    "check the network; there is no local directory or file of this name either";
                 repo.problem(endpoint, format!("{why}; {advice}"))
             }
         }
@@ -90,8 +91,7 @@ impl Remote {
         }
         // The token goes into a header unescaped.
         if token.as_ref().is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic())) {
-            let problem =
-                "the token (HF_TOKEN, or the token file) has spaces or other letters in it";
+            let problem = "the token (HF_TOKEN, or the token file) contains spaces or characters outside ASCII";
             return Err(Error::Usage(problem.into()));
         }
         let config = Agent::config_builder()
@@ -136,12 +136,12 @@ impl Remote {
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
         let text = text.map_err(|e| self.unreached(&e))?;
         let answer: Answer = serde_json::from_str(&text)
-            .map_err(|e| self.problem(repo, format!("its answer cannot be read: {e}")))?;
+            .map_err(|e| self.problem(repo, format!("cannot read the Hub's answer: {e}")))?;
         // These names become paths in the cache.
         let files: Vec<String> = answer.siblings.into_iter().map(|s| s.rfilename).collect();
         let commit = answer.sha.bytes().all(|b| b.is_ascii_alphanumeric()) && is_plain(&answer.sha);
         if !commit || !files.iter().all(|file| is_plain(file)) {
-            let problem = "its answer has a name that would lead out of the cache, or is too long";
+            let problem = "the Hub's answer has a name that leads out of the cache or is too long";
             return Err(self.problem(repo, problem).into());
         }
         Ok(Info { commit: answer.sha, files })
@@ -214,17 +214,17 @@ impl Remote {
                 hops += 1;
                 if hops > 10 {
                     let (host, _) = without_credentials(origin(&url));
-                    return Err(self.unreached(&format!("{host} leads on and on")));
+                    return Err(self.unreached(&format!("too many redirects from {host}")));
                 }
                 url = if inside { format!("{}{location}", origin(&url)) } else { location };
             } else if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
                 attempt += 1;
                 if attempt >= ATTEMPTS {
-                    return Err(self.unreached(&format!("it answers {status}")));
+                    return Err(self.unreached(&format!("the Hub answers {status}")));
                 }
                 let asked = header(response.headers(), "retry-after").and_then(|s| s.parse().ok());
                 let asked = asked.map(|seconds: u64| Duration::from_secs(seconds.min(60)));
-                tracing::debug!("{} answers {status}; once more after a while", self.endpoint);
+                tracing::debug!("{} answers {status}; retrying after a pause", self.endpoint);
                 std::thread::sleep(asked.unwrap_or_else(|| pause(attempt)));
             } else {
                 return Ok(response);
@@ -233,7 +233,7 @@ impl Remote {
     }
 
     fn unreached(&self, error: &dyn std::fmt::Display) -> Failure {
-        Failure::Unreached(format!("{} cannot be reached ({error})", self.endpoint))
+        Failure::Unreached(format!("cannot reach {} ({error})", self.endpoint))
     }
 
     /// Errs if the response about `repo`, or about a `file` in it, has no success status.
@@ -251,7 +251,7 @@ impl Remote {
         let kind = repo.kind.name();
         let login = match &self.token {
             Some(_) => "the token has no access to it",
-            None => "it may be private: a token is needed then (HF_TOKEN)",
+            None => "it is private and needs a token (HF_TOKEN)",
         };
         let local = match repo.kind {
             Kind::Model => "directory",
@@ -264,24 +264,26 @@ impl Remote {
             }
             (_, "GatedRepo") => {
                 let token = match &self.token {
-                    Some(_) => "the token has not been granted it",
+                    Some(_) => "the token has no access yet",
                     None => "a token is needed (HF_TOKEN)",
                 };
-                format!("a gated {kind}: access must be asked for on its page, and {token}")
+                format!("a gated {kind}; request access on its page; {token}")
             }
             (_, "RevisionNotFound") => format!("no revision {}", repo.revision),
             (_, "EntryNotFound") => format!("no file {}", file.unwrap_or_default()),
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) | (_, "RepoNotFound") => {
-                format!("no such {kind} on the Hub, or {login}; and there is no such {local} here")
+                format!(
+                    "no such {kind} on the Hub, or {login}; there is no local {local} of this name either"
+                )
             }
             (StatusCode::NOT_FOUND, _) => match file {
                 Some(file) => format!("no file {file} at revision {}", repo.revision),
                 None => format!(
-                    "no such {kind} on the Hub, or no revision {}, or {login}; and there is no such {local} here",
+                    "no such {kind} on the Hub, or no revision {}, or {login}; there is no local {local} of this name either",
                     repo.revision
                 ),
             },
-            _ => format!("it answers {status}"),
+            _ => format!("the Hub answers {status}"),
         };
         Err(self.problem(repo, problem))
     }

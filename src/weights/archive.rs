@@ -26,7 +26,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
     let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
     let mut archive = ZipIterable::try_new(BufReader::new(directory), config).map_err(said)?;
     if archive.len() > MOST_MEMBERS {
-        return Err(format!("more than {MOST_MEMBERS} members in it").into());
+        return Err(format!("the archive has more than {MOST_MEMBERS} members").into());
     }
     let mut members = BTreeMap::new();
     for entry in archive.files().map_err(said)? {
@@ -45,7 +45,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
             let opened = entry.with_reader(file, Default::default()).map_err(said)?;
             let start = opened.data_start().ok_or("a member without a start")?;
             if start.checked_add(length).is_none_or(|end| end > size) {
-                return Err(format!("{} ends behind the file's end", short(&name)).into());
+                return Err(format!("{} ends after the end of the file", short(&name)).into());
             }
             // `torch.serialization.set_crc32_options(False)` leaves the checksum out.
             Some(Stretch { start, length, checksum: Some(checksum).filter(|&sum| sum != 0) })
@@ -53,7 +53,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
             None
         };
         if members.insert(name, stretch).is_some() {
-            return Err("a member that is there twice".into());
+            return Err("the archive has a member twice".into());
         }
     }
     Ok(members)
@@ -64,13 +64,15 @@ pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8
     let name = short(name);
     let stretch = member.ok_or_else(|| format!("{name} is compressed"))?;
     if stretch.length > MOST_BYTES as u64 {
-        return Err(format!("{name} has {} bytes, more than {MOST_BYTES}", stretch.length).into());
+        return Err(
+            format!("{name} has {} bytes, expected at most {MOST_BYTES}", stretch.length).into()
+        );
     }
     let mut bytes = vec![0; stretch.length as usize];
     file.read_exact_at(&mut bytes, stretch.start).map_err(said)?;
     match stretch.checksum {
         Some(checksum) if crc32fast::hash(&bytes) != checksum => {
-            Err(format!("{name} is damaged: its checksum is not that of its contents").into())
+            Err(format!("{name} is damaged: its checksum does not match its contents").into())
         }
         _ => Ok(bytes),
     }
@@ -80,16 +82,16 @@ pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8
 pub fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
     let members = members(file)?;
     let mut pickles = members.iter().filter(|(name, _)| name.ends_with("/data.pkl"));
-    let (name, pickle) = pickles.next().ok_or("no data.pkl in it")?;
+    let (name, pickle) = pickles.next().ok_or("the archive has no data.pkl")?;
     if pickles.next().is_some() {
-        return Err("more than one data.pkl in it".into());
+        return Err("the archive has more than one data.pkl".into());
     }
     let folder = name.strip_suffix("data.pkl").unwrap_or_default();
     let order = format!("{folder}byteorder");
     if let Some(member) = members.get(&order)
         && contents(file, &order, *member)? != b"little"
     {
-        return Err("its numbers are not little-endian".into());
+        return Err("the numbers are not little-endian".into());
     }
     let bytes = contents(file, name, *pickle)?;
     let mut machine = Machine::new(&bytes);
@@ -99,7 +101,7 @@ pub fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
         match members.get(&name) {
             Some(Some(stretch)) => Ok(*stretch),
             Some(None) => Err(format!("{} is compressed", short(&name)).into()),
-            None => Err(format!("no {} in it", short(&name)).into()),
+            None => Err(format!("the archive has no {}", short(&name)).into()),
         }
     })
 }
@@ -121,7 +123,7 @@ pub fn stored(
                 storage: storage(&view)?,
             },
             Found::Strange(made) => Stored::dense(
-                format!("what {} makes", made.replace(' ', ".")).into(),
+                format!("a result of {}", made.replace(' ', ".")).into(),
                 None,
                 vec![],
                 Stretch::default(),

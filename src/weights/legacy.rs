@@ -31,16 +31,16 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     let is_ours =
         |object: &Object, number| matches!(object, Object::Int(found) if *found == number);
     let magic = machine.load().ok().filter(|&magic| is_ours(machine.object(magic), MAGIC));
-    magic.ok_or("neither a zip archive nor what torch.save pickles")?;
+    magic.ok_or("neither a zip archive nor a pickle of torch.save")?;
     let version = machine.load()?;
     if !is_ours(machine.object(version), VERSION) {
-        return Err("a version of torch.save's form that is not known".into());
+        return Err("an unknown version of torch.save's format".into());
     }
     let system = machine.load()?;
     if let Some(order) = machine.get(system, "little_endian")
         && matches!(machine.object(order), Object::Bool(false))
     {
-        return Err("its numbers are not little-endian".into());
+        return Err("the numbers are not little-endian".into());
     }
     let root = machine.load()?;
     let found = machine.tensors(root)?;
@@ -49,16 +49,16 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     let mut storages = BTreeMap::new();
     for &key in machine.items(keys) {
         let Object::Text(key) = machine.object(key) else {
-            return Err("a storage's name that is no text".into());
+            return Err("a storage's name is not a string".into());
         };
         let class = machine.storages.get(key.as_str()).filter(|class| class.width > 0);
-        let class = class.ok_or("a storage of a type that is not known")?;
+        let class = class.ok_or("a storage of an unknown type")?;
         let mut count = [0; 8];
-        file.read_exact_at(&mut count, at).map_err(|_| "it ends in the middle")?;
+        file.read_exact_at(&mut count, at).map_err(|_| "the file is truncated")?;
         let length = u64::from_le_bytes(count).checked_mul(class.width);
         let start = at + 8;
         let end = length.and_then(|length| start.checked_add(length)).filter(|&end| end <= size);
-        at = end.ok_or("it ends in the middle")?;
+        at = end.ok_or("the file is truncated")?;
         storages.insert(key.as_str(), Stretch { start, length: at - start, checksum: None });
     }
     stored(found, |view| {
@@ -69,14 +69,26 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
 /// Reads the tar archive: storages, tensors, and the pickle that refers to tensors by number.
 pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
     let members = members(file)?;
-    let member = |name: &str| members.get(name).copied().ok_or_else(|| format!("no {name} in it"));
+    let member =
+        |name: &str| members.get(name).copied().ok_or_else(|| format!("the archive has no {name}"));
     let part = |name: &str| {
         let Stretch { start, length, .. } = member(name)?;
         Ok::<_, Problem>(Part { file, at: start, end: start + length })
     };
+    let storages = tarred_storages(part("storages")?)?;
+    let bytes = contents(file, "pickle", Some(member("pickle")?))?;
+    let mut machine = Machine::new(&bytes);
+    machine.known = tarred_tensors(part("tensors")?, &storages)?;
+    let root = machine.load()?;
+    stored(machine.tensors(root)?, |view| {
+        let (_, stretch) = storages.get(&*view.key).ok_or("a tensor of an unknown storage")?;
+        Ok(*stretch)
+    })
+}
 
+/// The storages of a tar, and the views of storages, by their keys.
+fn tarred_storages(mut entries: Part<'_>) -> Step<HashMap<String, (Class, Stretch)>> {
     let mut storages: HashMap<String, (Class, Stretch)> = HashMap::new();
-    let mut entries = part("storages")?;
     for _ in 0..entries.pickled(SMALL, |machine, root| machine.integer(root))? {
         let (key, class) = entries.pickled(SMALL, |machine, root| match machine.items(root) {
             [key, _, class] => match machine.object(*class) {
@@ -95,44 +107,43 @@ pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
     })?;
     for view in views {
         let &[key, root, offset, count] = view.as_slice() else {
-            return Err("a view that is not of four numbers".into());
+            return Err("a view does not have four numbers".into());
         };
-        let (class, whole) = storages.get(&root.to_string()).ok_or("a view of no storage")?;
+        let (class, whole) =
+            storages.get(&root.to_string()).ok_or("a view of an unknown storage")?;
         let bytes = |number: i64| u64::try_from(number).ok()?.checked_mul(class.width);
         let inside = bytes(offset).zip(bytes(count)).filter(|(offset, length)| {
             offset.checked_add(*length).is_some_and(|end| end <= whole.length)
         });
-        let (offset, length) = inside.ok_or("a view that reaches out of its storage")?;
+        let (offset, length) = inside.ok_or("a view reaches beyond its storage")?;
         let stretch = Stretch { start: whole.start + offset, length, checksum: None };
         storages.insert(key.to_string(), (*class, stretch));
     }
+    Ok(storages)
+}
 
-    let mut known = HashMap::new();
-    let mut entries = part("tensors")?;
+/// The tensors of a tar, by the persistent ids that the pickle has for them.
+fn tarred_tensors(
+    mut entries: Part<'_>,
+    storages: &HashMap<String, (Class, Stretch)>,
+) -> Step<HashMap<String, Object>> {
+    let mut tensors = HashMap::new();
     for _ in 0..entries.pickled(SMALL, |machine, root| machine.integer(root))? {
         let ids = entries.pickled(SMALL, |machine, root| match machine.items(root) {
             [key, storage, _] => Ok((machine.integer(*key)?, machine.integer(*storage)?)),
             _ => Err("a tensor without a storage".into()),
         })?;
         let (key, storage) = (ids.0.to_string(), ids.1.to_string());
-        let (class, _) = storages.get(&storage).ok_or("a tensor of no storage")?;
+        let (class, _) = storages.get(&storage).ok_or("a tensor of an unknown storage")?;
         // The number of dimensions is four bytes, followed by four bytes of padding.
         let dimensions = entries.number()? & 0xff;
         let mut sizes = || (0..dimensions).map(|_| entries.number()).collect::<Step<Vec<_>>>();
         let (shape, strides) = (sizes()?, sizes()?);
         let offset = entries.number()?;
         let view = View { class: *class, key: storage.into(), offset, shape, strides };
-        known.insert(key, Object::Tensor(Rc::new(view)));
+        tensors.insert(key, Object::Tensor(Rc::new(view)));
     }
-
-    let bytes = contents(file, "pickle", Some(member("pickle")?))?;
-    let mut machine = Machine::new(&bytes);
-    machine.known = known;
-    let root = machine.load()?;
-    stored(machine.tensors(root)?, |view| {
-        let (_, stretch) = storages.get(&*view.key).ok_or("a tensor of no storage")?;
-        Ok(*stretch)
-    })
+    Ok(tensors)
 }
 
 /// The regular files of a tar.
@@ -141,7 +152,7 @@ fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
     let (mut at, mut members) = (0, BTreeMap::new());
     for _ in 0..MOST_MEMBERS {
         let mut header = [0; 512];
-        file.read_exact_at(&mut header, at).map_err(|_| "it ends in the middle")?;
+        file.read_exact_at(&mut header, at).map_err(|_| "the file is truncated")?;
         let text = |from: usize, to: usize| {
             let bytes = header.get(from..to).unwrap_or_default();
             let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -152,16 +163,16 @@ fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
             return Ok(members);
         }
         let length =
-            u64::from_str_radix(&text(124, 136), 8).map_err(|_| "a size that is no number")?;
+            u64::from_str_radix(&text(124, 136), 8).map_err(|_| "a size is not a number")?;
         let start = at + 512;
         let end =
-            start.checked_add(length).filter(|&end| end <= size).ok_or("it ends in the middle")?;
+            start.checked_add(length).filter(|&end| end <= size).ok_or("the file is truncated")?;
         if matches!(header.get(156), Some(0 | b'0')) {
             members.insert(name, Stretch { start, length, checksum: None });
         }
         at = end.next_multiple_of(512);
     }
-    Err(format!("more than {MOST_MEMBERS} members in it").into())
+    Err(format!("the archive has more than {MOST_MEMBERS} members").into())
 }
 
 /// A member of a tar that is read from the beginning: pickles and numbers in turn.
@@ -198,7 +209,7 @@ impl Part<'_> {
         let start = self.at;
         let end =
             length.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.end);
-        self.at = end.ok_or("it ends in the middle")?;
+        self.at = end.ok_or("the file is truncated")?;
         Ok(Stretch { start, length: self.at - start, checksum: None })
     }
 }

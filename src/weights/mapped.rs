@@ -83,8 +83,8 @@ impl Mapped {
     }
 
     fn changed(&self) -> Error {
-        let problem = "written to while it was in use, so what is computed from here on would be of another base. Bring it back as it was, and start \
-                       the same command again (a training with --resume). To change a base that is in use, write another file and rename it";
+        let problem = "written to while it was in use, so later results would be those of another base. Restore it, and run the \
+                       command again (a training with --resume). To change a base that is in use, write a new file and rename it to this name";
         Error::file(&self.path, problem)
     }
 }

@@ -120,7 +120,7 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
     let expected = LOCAL_FILES.join(", ");
     let Some((name, framework)) = OTHER_FRAMEWORKS.into_iter().find(|(name, _)| is_there(name))
     else {
-        return format!("no weights there; expected one of {expected}");
+        return format!("no weights found; expected one of {expected}");
     };
     let way_out = match framework {
         "TensorFlow" => {
@@ -129,9 +129,9 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
         "Flax" => {
             "in Python, with Flax and transformers 4: AutoModel.from_pretrained(DIR, from_flax=True).save_pretrained(DIR)"
         }
-        _ => "take the PyTorch model that it was exported from",
+        _ => "use the PyTorch model that it was exported from",
     };
-    format!("only weights of {framework} there ({name}); expected one of {expected}; {way_out}")
+    format!("found only weights of {framework} ({name}), expected one of {expected}; {way_out}")
 }
 
 /// Lists the tensors of a file. The ending decides between safetensors and PyTorch, and the
@@ -157,7 +157,7 @@ fn listed(path: &Path) -> Result<(Vec<Source>, Vec<Place>)> {
     for (file, name) in index.files().into_iter().enumerate() {
         let shard = path.with_file_name(name);
         if !crate::files::is_there(&shard)? {
-            return Err(Error::file(&shard, format!("no such file, and {named} names it")));
+            return Err(Error::file(&shard, format!("no such file, but {named} lists it")));
         }
         let (source, tensors) = list(&shard)?;
         let wrong = |tensor: &str, expected: String, found: String| {
@@ -166,12 +166,12 @@ fn listed(path: &Path) -> Result<(Vec<Source>, Vec<Place>)> {
         let mut missing: BTreeSet<&str> = index.tensors_of(name).collect();
         for (tensor, stored) in &tensors {
             if !missing.remove(tensor.as_str()) {
-                let expected = format!("only tensors that {named} names for this file");
+                let expected = format!("only tensors that {named} lists for this file");
                 return wrong(tensor, expected, stored.described());
             }
         }
         if let Some(tensor) = missing.first() {
-            let expected = format!("what {named} names for this file");
+            let expected = format!("the tensors that {named} lists for this file");
             return wrong(tensor, expected, "no such tensor".into());
         }
         places.extend(tensors.into_iter().map(place(file)));
@@ -211,9 +211,8 @@ impl Weights {
             && recorded != weights.fingerprint
         {
             let found = weights.fingerprint;
-            let problem = format!(
-                "damaged: its tensors have fingerprint {found}, and it was written with {recorded}"
-            );
+            let problem =
+                format!("damaged: expected tensors with fingerprint {recorded}, found {found}");
             return Err(Error::file(path, problem));
         }
         Ok(weights)
@@ -272,7 +271,7 @@ impl Weights {
         let there: u64 = self.sources.iter().map(|file| file.bytes.numel() as u64).sum();
         let taken = self.tensors.values().filter_map(|place| place.stored.bytes()).sum::<u64>();
         if taken / 4 > there {
-            return Err(Error::file(&self.path, "its tensors are far larger than the file"));
+            return Err(Error::file(&self.path, "the tensors are far larger than the file"));
         }
         Ok(())
     }
@@ -316,15 +315,13 @@ impl Weights {
         let path = self.path.display();
         if let Some(first) = self.left_aside.first() {
             let (count, first) = (self.left_aside.len(), short(first));
-            tracing::warn!(
-                "{path}: tensors that nothing reads are left aside: {count}, such as {first}"
-            );
+            tracing::warn!("{path}: {count} tensors are not used, such as {first}");
         }
         if let Some(layers) = &self.more_layers {
-            tracing::warn!("{path}: it has more layers than are used: {layers}");
+            tracing::warn!("{path}: the file has more layers than are used: {layers}");
         }
         if self.tensors.values().any(|place| place.stored.kind == Some(Kind::Double)) {
-            tracing::info!("{path}: its float64 numbers are rounded to float32");
+            tracing::info!("{path}: float64 values are rounded to float32");
         }
     }
 
@@ -366,7 +363,7 @@ impl Weights {
         } else if stored.shape != shape {
             format!("{shape:?} by config.json")
         } else if stored.bytes().is_none() {
-            let found = format!("{}, which reaches out of it", stored.described());
+            let found = format!("{}, which reaches beyond its storage", stored.described());
             return Err(self.wrong(place, "a tensor inside its storage".into(), found));
         } else {
             return Ok(place);

@@ -163,11 +163,15 @@ impl<'a> Machine<'a> {
                 b'0' => drop(self.pop()?),
                 b'1' => drop(self.since_mark()?),
                 b'2' => {
-                    let &top = self.stack.last().ok_or("nothing on its stack")?;
+                    let &top = self.stack.last().ok_or("the stack is empty")?;
                     self.stack.push(top);
                 }
                 _ if self.plain(opcode)? || self.collection(opcode)? || self.named(opcode)? => {}
-                _ => return Err(format!("opcode 0x{opcode:02x} at byte {}", self.at - 1).into()),
+                _ => {
+                    return Err(
+                        format!("unknown opcode 0x{opcode:02x} at byte {}", self.at - 1).into()
+                    );
+                }
             }
         }
     }
@@ -284,7 +288,7 @@ impl<'a> Machine<'a> {
             b'h' => self.recall::<1>()?,
             b'j' => self.recall::<4>()?,
             b'p' | b'g' => {
-                let place = self.line()?.parse().map_err(|_| "a place that is no number")?;
+                let place = self.line()?.parse().map_err(|_| "a memo index is not a number")?;
                 if opcode == b'p' { self.remember_as(place)? } else { self.recall_from(place)? }
             }
             b'c' => {
@@ -332,23 +336,23 @@ impl<'a> Machine<'a> {
 
     fn slice(&mut self, length: usize) -> Step<&'a [u8]> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let slice = rest.get(..length).ok_or("it ends in the middle")?;
+        let slice = rest.get(..length).ok_or("the file is truncated")?;
         self.at += length;
         Ok(slice)
     }
 
     fn take<const N: usize>(&mut self) -> Step<[u8; N]> {
-        self.slice(N)?.try_into().map_err(|_| "it ends in the middle".into())
+        self.slice(N)?.try_into().map_err(|_| "the file is truncated".into())
     }
 
     fn length<const N: usize>(&mut self) -> Step<usize> {
         let length = self.take::<N>()?.iter().rev().fold(0, |sum: u64, &b| sum << 8 | u64::from(b));
-        usize::try_from(length).map_err(|_| "it ends in the middle".into())
+        usize::try_from(length).map_err(|_| "the file is truncated".into())
     }
 
     fn line(&mut self) -> Step<String> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let length = rest.iter().position(|&b| b == b'\n').ok_or("it ends in the middle")?;
+        let length = rest.iter().position(|&b| b == b'\n').ok_or("the file is truncated")?;
         let line = String::from_utf8_lossy(self.slice(length)?).into_owned();
         self.slice(1)?;
         Ok(line)
@@ -382,11 +386,11 @@ impl<'a> Machine<'a> {
     }
 
     fn pop(&mut self) -> Step<usize> {
-        self.stack.pop().ok_or_else(|| "nothing on its stack".into())
+        self.stack.pop().ok_or_else(|| "the stack is empty".into())
     }
 
     fn since_mark(&mut self) -> Step<Vec<usize>> {
-        let mark = self.stack.iter().rposition(|&i| i == MARK).ok_or("no mark on its stack")?;
+        let mark = self.stack.iter().rposition(|&i| i == MARK).ok_or("the stack has no mark")?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(items)
@@ -421,7 +425,7 @@ impl<'a> Machine<'a> {
     }
 
     fn remember_as(&mut self, place: u32) -> Step<()> {
-        let &top = self.stack.last().ok_or("nothing on its stack")?;
+        let &top = self.stack.last().ok_or("the stack is empty")?;
         self.memo.insert(place, top);
         Ok(())
     }
@@ -432,7 +436,7 @@ impl<'a> Machine<'a> {
     }
 
     fn recall_from(&mut self, place: u32) -> Step<()> {
-        let &object = self.memo.get(&place).ok_or("a reference to nothing")?;
+        let &object = self.memo.get(&place).ok_or("a memo index without an object")?;
         self.stack.push(object);
         Ok(())
     }
@@ -463,7 +467,7 @@ impl<'a> Machine<'a> {
     pub fn integer(&self, object: usize) -> Step<i64> {
         match self.object(object) {
             Object::Int(number) => i64::try_from(*number).map_err(|e| e.to_string().into()),
-            _ => Err("a size that is no integer".into()),
+            _ => Err("a size is not an integer".into()),
         }
     }
 
@@ -503,7 +507,7 @@ impl<'a> Machine<'a> {
         };
         let class = storage_class(class);
         if key.len() > LONGEST_NAME {
-            return Err("a storage's name that is too long".into());
+            return Err("a storage's name is too long".into());
         }
         let key: Rc<str> = key.as_str().into();
         let offset = match rest.get(3).map(|&view| self.items(view)) {
@@ -528,7 +532,7 @@ impl<'a> Machine<'a> {
                 };
                 let items = self.items(*items);
                 let left = self.left.checked_sub(items.len());
-                let left = left.ok_or("the same list again and again")?;
+                let left = left.ok_or("one list occurs too often")?;
                 let dict = items.iter().filter_map(pair).collect();
                 self.left = left;
                 Object::Dict(dict)
@@ -571,7 +575,7 @@ impl<'a> Machine<'a> {
             ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2", [function, _, arguments, ..]) => {
                 let is_again = matches!(self.object(*function), Object::Global(f) if f.starts_with("torch._tensor "));
                 if is_again {
-                    return Err("a tensor's type in a type".into());
+                    return Err("a tensor type wraps another".into());
                 }
                 self.call(*function, *arguments)?
             }
@@ -628,7 +632,9 @@ impl<'a> Machine<'a> {
             }
             if let Some((other, _)) = &model {
                 let (one, two) = (escape::short(other, 40), escape::short(name, 40));
-                return Err(Problem::Content(format!("several models, {one} and {two}")));
+                return Err(Problem::Content(format!(
+                    "several models in one file, {one} and {two}"
+                )));
             }
             model = Some((name, found));
         }
@@ -636,7 +642,7 @@ impl<'a> Machine<'a> {
             (Some((_, found)), _) => Ok(found),
             (None, _) if !lone.is_empty() => Ok(lone),
             (None, Object::Dict(_) | Object::Instance { .. }) => {
-                Err(Problem::Content("no tensors where a model has them".into()))
+                Err(Problem::Content("no tensors where a model has tensors".into()))
             }
             (None, _) => Err(Problem::Content("neither a dict of tensors nor a module".into())),
         }
@@ -650,12 +656,12 @@ impl<'a> Machine<'a> {
         let mut ahead = vec![(String::new(), root, 0)];
         while let Some((prefix, object, depth)) = ahead.pop() {
             if depth > MOST_NESTED {
-                return Err(format!("more than {MOST_NESTED} modules in each other").into());
+                return Err(format!("modules are nested more than {MOST_NESTED} deep").into());
             }
             let is_script = matches!(self.object(object), Object::Instance { is_script: true, .. });
             if let Object::Instance { state: Some(state), .. } = self.object(object) {
                 let looked_at = 3 * self.pairs(*state).len();
-                *left = left.checked_sub(looked_at).ok_or("more names than a model has")?;
+                *left = left.checked_sub(looked_at).ok_or("more names than any model has")?;
             }
             for &(key, value) in self.parts(object).iter().flat_map(|&dict| self.pairs(dict)) {
                 let name = match self.object(key) {
@@ -663,7 +669,7 @@ impl<'a> Machine<'a> {
                     _ => None,
                 };
                 let cost = 64 + prefix.len() + name.map_or(0, String::len);
-                *left = left.checked_sub(cost).ok_or("more names than a model has")?;
+                *left = left.checked_sub(cost).ok_or("more names than any model has")?;
                 let Some(name) = name else { continue };
                 // tch writes a dotted name as one attribute, with `|` for each dot.
                 let name = || {

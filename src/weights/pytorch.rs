@@ -25,10 +25,10 @@ pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     let tensors = read.map_err(|problem| {
         let problem = match (problem, path.extension()) {
             (Problem::Content(problem), _) => {
-                format!("{problem}; in Python, torch.save(torch.load(FILE)[KEY], FILE) leaves the state dict under KEY alone")
+                format!("{problem}; in Python, torch.save(torch.load(FILE)[KEY], FILE) keeps only the state dict under KEY")
             }
             (Problem::Form(problem), Some(ending)) if ending == "ot" => {
-                format!("not weights that PyTorch wrote: {problem}; make it again with bitfit convert")
+                format!("not weights that PyTorch wrote: {problem}; write the file again with bitfit convert")
             }
             (Problem::Form(problem), _) => {
                 format!("not weights that PyTorch wrote: {problem}; {WAY_OUT}")

@@ -16,7 +16,7 @@ const MOST_BYTES: u64 = 16_000_000;
 /// The mapped file, and the names and descriptions of its tensors.
 pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
     let broken =
-        |problem: String| Error::file(path, format!("not a whole safetensors file: {problem}"));
+        |problem: String| Error::file(path, format!("not a complete safetensors file: {problem}"));
     let (source, mut file) = Source::open(path)?;
     let size = source.bytes.numel() as u64;
     let mut length = [0; 8];
@@ -35,7 +35,7 @@ pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
         let (start, end) = (8 + length + from as u64, 8 + length + to as u64);
         if end > size {
             return Err(broken(format!(
-                "tensor {name} ends at byte {end}, and the file has {size}"
+                "tensor {name} ends at byte {end}, but the file has {size}"
             )));
         }
         let (dtype, kind) = match info.dtype {

@@ -52,7 +52,7 @@ impl Source {
     /// Maps a file. Also returns the open file, to read the descriptions of its tensors.
     pub fn open(path: &Path) -> Result<(Self, File)> {
         let (file, size) = crate::files::open_regular(path)?;
-        let utf8 = path.to_str().ok_or_else(|| Error::file(path, "a path that is not UTF-8"))?;
+        let utf8 = path.to_str().ok_or_else(|| Error::file(path, "the path is not UTF-8"))?;
         let size = i64::try_from(size).map_err(|_| Error::file(path, "too large"))?;
         let whole = (Kind::Uint8, Device::Cpu);
         // An empty file cannot be mapped.
@@ -73,7 +73,7 @@ impl Source {
         if hash.finalize() == expected {
             return Ok(());
         }
-        let problem = "damaged: a tensor's checksum is not that of its contents";
+        let problem = "damaged: a tensor's checksum does not match its contents";
         Err(Error::file(&self.path, problem))
     }
 }

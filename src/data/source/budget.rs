@@ -57,8 +57,8 @@ impl Budget {
     /// The error for the file that exceeds the budget.
     pub fn exceeded(&self, path: &Path) -> Error {
         let problem = format!(
-            "{} bytes unpack to more than {} MiB; expected at most 256 MiB, or {TIMES} times as many; if that is right, save them \
-             uncompressed, as .csv or .jsonl",
+            "{} bytes decompress to more than {} MiB; expected at most 256 MiB, or {TIMES} times the size; if the data is \
+             really this large, save it uncompressed, as .csv or .jsonl",
             self.size,
             self.limit >> 20
         );

@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
             count => format!(" ({} more cells have more than {MANY_LINES} lines)", count - 1),
         };
         tracing::warn!(
-            "{}: line {first} to {last} are one cell{more}; is a quote not closed?",
+            "{}: lines {first} to {last} are one cell{more}; is a quote not closed?",
             self.path.display()
         );
     }
@@ -104,8 +104,8 @@ impl<'a> Reader<'a> {
         let (mut cell, mut rest) = (Cow::Borrowed(""), inside);
         loop {
             let Some((piece, behind)) = rest.split_once('"') else {
-                let problem = "a quote opens a cell here, and none closes it; as a letter a quote is \
-                     written twice, in a cell that is in quotes";
+                let problem = "a quote opens a cell here and is never closed; a quote inside a quoted \
+                     cell is written twice";
                 return Err(self.out_of_place(first, problem));
             };
             cell = if cell.is_empty() { piece.into() } else { cell + piece };
@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
             return Ok(cell);
         }
         let problem = if cell.ends_with('\\') {
-            "a quote in this cell is written \\\", as MySQL and Spark write it; expected \"\", so write the file again with quotes doubled"
+            "a quote in this cell is escaped as \\\", as MySQL and Spark do; expected \"\"; write the file again with doubled quotes"
                 .to_owned()
         } else {
             let found = self.rest.lines().next().unwrap_or_default();
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
                 line => format!(" on line {line}"),
             };
             format!(
-                "behind the quote that closes this cell{on_line} is {}, expected {:?} or the line's end; as a letter a quote is written twice",
+                "after the quote that closes this cell{on_line}: found {}, expected {:?} or the end of the line; a quote inside a quoted cell is written twice",
                 quoted(found),
                 self.delimiter
             )
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
     }
 
     fn out_of_place(&self, line: usize, problem: &str) -> Error {
-        let tsv = "; where quotes are ordinary letters, call it .tsv";
+        let tsv = "; if quotes are ordinary characters in this file, rename it to .tsv";
         let tsv = if self.delimiter == '\t' { tsv } else { "" };
         Error::data(self.path, line, format!("{problem}{tsv}"))
     }
@@ -160,7 +160,7 @@ fn line_ends(text: &str) -> usize {
 pub const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 
 /// A description of valid delimiters, for messages.
-pub const DELIMITER: &str = "one character other than a quote or a line's end";
+pub const DELIMITER: &str = "one character that is not a quote or a line end";
 
 /// Whether a character can be a delimiter.
 pub fn can_delimit(character: char) -> bool {

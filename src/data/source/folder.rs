@@ -10,49 +10,18 @@ use std::path::{Path, PathBuf};
 /// Reads the texts of the class folders, in the order of their names. Skips hidden folders, and
 /// aclImdb's unlabelled reviews. Errs if there are no texts.
 pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
-    let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
     let labelled = !matches!(rows.columns.labels, LabelColumns::None);
     let separator = matches!(&rows.columns.labels, LabelColumns::One { separator: Some(_), .. });
     let keys = rows.columns.named().into_iter().map(|(key, _)| key);
     for key in keys.chain(separator.then_some("label_separator")) {
         if !["text_column", "label_column"].contains(&key) {
             let problem = format!(
-                "{key}: a folder of class folders has no columns, and one label for each text"
+                "{key}: a folder of class folders has no columns, and each text has one label"
             );
             return Err(Error::data(path, None, problem));
         }
     }
-    let mut files = vec![];
-    for class in sorted_entries(path)? {
-        // `is_there` errs on a link to nothing, which may have been a class folder.
-        if !files::is_there(&class)? || !class.is_dir() {
-            continue;
-        }
-        let name = class.file_name().unwrap_or_default();
-        if name.as_encoded_bytes().starts_with(b".") || (imdb && name == "unsup") {
-            continue;
-        }
-        // A lossy conversion to text could make one class of two names.
-        let label = name.to_str().ok_or_else(|| {
-            let problem = format!("{name:?} is a class folder whose name is not UTF-8");
-            Error::data(path, None, problem)
-        })?;
-        let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt") && !file.is_dir();
-        let before = files.len();
-        let (texts, others): (Vec<_>, Vec<_>) =
-            sorted_entries(&class)?.into_iter().partition(is_text);
-        if let Some(first) = others.first().filter(|_| !texts.is_empty()) {
-            let (count, shown) = (others.len(), first.display());
-            tracing::warn!(
-                "{}: not read, since only .txt files are: {count}, such as {shown}",
-                class.display()
-            );
-        }
-        files.extend(texts.into_iter().map(|file| (file, label.to_owned())));
-        if files.len() == before {
-            tracing::warn!("{}: no .txt files, so it is no class", class.display());
-        }
-    }
+    let files = labelled_files(path)?;
     // Read on all cores: with tens of thousands of small files, most of the time goes into opening
     // them.
     let read: Vec<Result<Row>> = threads::map(&files, |(file, label)| {
@@ -67,14 +36,51 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
         let tables = sorted_entries(path)?.into_iter().find(|file| format_of(file).is_some());
         let there = tables.map_or_else(String::new, |table| {
             let name = table.file_name().unwrap_or_default().to_string_lossy();
-            format!("; a file of rows, such as {}, is named itself", quoted(&name))
+            format!("; to read a file such as {}, name the file itself", quoted(&name))
         });
         let problem = format!(
-            "no rows: expected a folder for each class, with .txt files in it, or Parquet files{there}"
+            "no rows; expected a folder for each class, with .txt files in it, or Parquet files{there}"
         );
         return Err(Error::data(path, None, problem));
     }
     Ok(())
+}
+
+/// The texts of all class folders, each with its label.
+fn labelled_files(path: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let imdb = ["neg", "pos", "unsup"].iter().all(|name| path.join(name).is_dir());
+    let mut files = vec![];
+    for class in sorted_entries(path)? {
+        // `is_there` errs on a link to nothing, which may have been a class folder.
+        if !files::is_there(&class)? || !class.is_dir() {
+            continue;
+        }
+        let name = class.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b".") || (imdb && name == "unsup") {
+            continue;
+        }
+        // A lossy conversion to text could make one class of two names.
+        let label = name.to_str().ok_or_else(|| {
+            let problem = format!("the name of the class folder {name:?} is not UTF-8");
+            Error::data(path, None, problem)
+        })?;
+        let is_text = |file: &PathBuf| ending(file).is_some_and(|e| e == "txt") && !file.is_dir();
+        let before = files.len();
+        let (texts, others): (Vec<_>, Vec<_>) =
+            sorted_entries(&class)?.into_iter().partition(is_text);
+        if let Some(first) = others.first().filter(|_| !texts.is_empty()) {
+            let (count, shown) = (others.len(), first.display());
+            tracing::warn!(
+                "{}: only .txt files are read; {count} others are ignored, such as {shown}",
+                class.display()
+            );
+        }
+        files.extend(texts.into_iter().map(|file| (file, label.to_owned())));
+        if files.len() == before {
+            tracing::warn!("{}: has no .txt files, so it is not a class", class.display());
+        }
+    }
+    Ok(files)
 }
 
 /// The entries of a folder, sorted by name.

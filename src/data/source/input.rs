@@ -116,13 +116,13 @@ pub fn read_plain(path: &Path) -> Result<String> {
     // In UTF-16, every second byte of ASCII letters is zero.
     let start = bytes.get(..bytes.len().min(1000)).unwrap_or_default();
     if start.iter().filter(|byte| **byte == 0).count() > start.len() / 4 {
-        let problem = "full of NUL characters; if it is UTF-16, convert it, say with iconv";
+        let problem = "has many NUL characters, expected text in UTF-8; if the file is UTF-16, convert it, for example with iconv";
         return Err(Error::data(path, None, problem));
     }
     let other = BEGINNINGS.iter().find(|(start, _)| bytes.starts_with(start));
     text_of(path, bytes).map_err(|error| match other {
         Some((_, ending)) => {
-            let problem = format!("not text: its contents are those of a {ending}");
+            let problem = format!("not text; the contents are those of a {ending} file");
             Error::data(path, None, problem)
         }
         None => error,
@@ -135,7 +135,7 @@ pub fn unpack(packed: impl Read + 'static, packing: Packing) -> io::Result<Box<d
     let mut packed = BufReader::with_capacity(1 << 16, packed);
     // Some decoders turn an empty file into an empty text.
     if packed.fill_buf()?.is_empty() {
-        let empty = io::Error::new(ErrorKind::InvalidData, "empty, so it is no whole file");
+        let empty = io::Error::new(ErrorKind::InvalidData, "empty, expected a compressed file");
         return Err(empty);
     }
     Ok(Box::new(Unpacked(match packing {
@@ -152,7 +152,8 @@ struct Unpacked(Box<dyn Read>);
 impl Read for Unpacked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(|error| {
-            let problem = format!("cut off, damaged or not what its name says: {error}");
+            let problem =
+                format!("truncated, damaged, or not in the format that its name says: {error}");
             io::Error::new(ErrorKind::InvalidData, problem)
         })
     }

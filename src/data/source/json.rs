@@ -34,7 +34,7 @@ pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
             line.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(line).is_ok()
         };
         if first.starts_with('{') && !text.lines().any(is_object) {
-            let problem = "not one array of JSON objects, and not an object a line";
+            let problem = "expected one array of JSON objects, or one JSON object per line";
             return Err(Error::data(path, None, problem));
         }
         return read_lines(path, text, rows);
@@ -123,7 +123,7 @@ impl<'a> Wanted<'a> {
             None => {
                 let there = match listed(there.iter().map(String::as_str)) {
                     there if there.is_empty() => "the object is empty".into(),
-                    there => format!("there are {there}"),
+                    there => format!("the object has {there}"),
                 };
                 Err(place.error(format!("no field {} ({key}); {there}", quoted(name))))
             }

@@ -52,7 +52,7 @@ pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
 fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
     let Some((format, packing)) = input::format_of(path) else {
         std::fs::metadata(path).map_err(Error::io("read", path))?;
-        let problem = format!("cannot tell what it is by its ending; expected {FORMATS}");
+        let problem = format!("unknown file ending; expected {FORMATS}");
         return Err(Error::data(path, None, problem));
     };
     let mut rows = Rows::new(columns);
@@ -62,7 +62,7 @@ fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
             parquet::read(path, &mut rows, budget)?
         }
         (Format::Parquet, Some(_)) => {
-            let problem = "a .parquet is compressed inside; unpack it, and name the .parquet";
+            let problem = "a .parquet file has a compression of its own; decompress this file and name the .parquet file";
             return Err(Error::data(path, None, problem));
         }
         (format, packing) => {
@@ -101,7 +101,9 @@ pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
             (Some(classes), Some(found)) if *classes != found => {
                 let [found, before] =
                     [&found, classes].map(|names| listed(names.iter().map(String::as_str)));
-                let problem = format!("classes {found}, and {before} in the files before it");
+                let problem = format!(
+                    "found the classes {found}, expected {before} as in the files before it"
+                );
                 return Err(Error::data(path, None, problem));
             }
             _ => {}

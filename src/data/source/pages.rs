@@ -145,7 +145,7 @@ impl Pages {
             self.length = self
                 .length
                 .checked_sub(all)
-                .ok_or_else(|| self.error("a page of another column"))?;
+                .ok_or_else(|| self.error("a page ends outside its column"))?;
             self.start += all;
             // The library skips index pages.
             if header.kind == INDEX_PAGE {
@@ -157,7 +157,7 @@ impl Pages {
                 let bytes = self.file.get_bytes(contents + header.levels, packed as usize)?;
                 let room = header.unpacked.saturating_sub(header.levels);
                 if unpacks_to_more(&bytes, self.codec, room) {
-                    return Err(self.error("a page unpacks to more than its header says"));
+                    return Err(self.error("a page decompresses to more than its header says"));
                 }
             }
             self.file.restrict(Some((contents, header.packed)));
@@ -174,7 +174,7 @@ impl PageReader for Pages {
         self.file.restrict(None);
         let Some(page) = page? else { return Ok(None) };
         let Some(more) = plausible(&page, &self.column) else {
-            return Err(self.error("a page says more values than it has"));
+            return Err(self.error("a page declares more values than it has"));
         };
         self.spend(more)?;
         if page.is_dictionary_page() {
@@ -266,7 +266,7 @@ impl Header {
             let (kind, unpacked, packed) = (kind?, size(unpacked)?, size(packed)?);
             Some(Self { kind, unpacked, packed, levels, length: thrift.length })
         };
-        header(said).ok_or_else(|| ParquetError::General("a page's header lacks its sizes".into()))
+        header(said).ok_or_else(|| ParquetError::General("a page's header has no sizes".into()))
     }
 }
 

@@ -28,7 +28,9 @@ pub fn read(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<
     let read =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows, budget)));
     READING.set(before);
-    read.unwrap_or_else(|_| Err(Error::data(path, None, "not a whole Parquet file: it is damaged")))
+    read.unwrap_or_else(|_| {
+        Err(Error::data(path, None, "not a complete Parquet file: it is damaged"))
+    })
 }
 
 thread_local! {
@@ -53,7 +55,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     let (file, _) = open_regular(path)?;
     let broken = |e: ParquetError| match budget.is_exceeded() {
         true => budget.exceeded(path),
-        false => Error::data(path, None, format!("not a whole Parquet file: {e}")),
+        false => Error::data(path, None, format!("not a complete Parquet file: {e}")),
     };
     let file = Endless::new(file);
     let reader = SerializedFileReader::new(file.clone()).map_err(broken)?;
@@ -74,7 +76,7 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     rows.longest_name = classes.iter().flatten().map(String::len).max().unwrap_or(0) as u64;
     let distinct = classes.iter().flatten().collect::<BTreeSet<_>>().len();
     if classes.as_ref().is_some_and(|classes| distinct < classes.len()) {
-        return Err(Error::data(path, None, "its metadata has one name for several classes"));
+        return Err(Error::data(path, None, "the metadata has one name for several classes"));
     }
     let (shared, mut line): (Arc<Path>, _) = (path.into(), 0);
     for group in 0..reader.num_row_groups() {
@@ -156,7 +158,7 @@ fn unreadable(values: &Type) -> Option<&'static str> {
         Some(LogicalType::Timestamp(_)) => Some("dates with a time"),
         Some(LogicalType::Time(_)) => Some("times"),
         Some(LogicalType::Uuid) => Some("UUIDs"),
-        Some(_) => Some("what is no text and no number"),
+        Some(_) => Some("values that are neither text nor numbers"),
     }
 }
 

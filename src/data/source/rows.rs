@@ -186,7 +186,7 @@ fn listed(
         (cell @ Cell::Other(_), _) => Err(bad(&cell, "a label")),
         (Cell::Null, Some(_)) => Ok(vec![]),
         (Cell::Text(text), Some(separator)) if spelling::is_printed_list(&text) => {
-            let expected = format!("labels with {separator:?} between them");
+            let expected = format!("labels separated by {separator:?}");
             Err(bad(&Cell::Text(text), &expected))
         }
         (Cell::Text(text), Some(separator)) => {
@@ -234,7 +234,7 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
         None => {
             let most = classes.len().saturating_sub(1);
             let label = quoted(label);
-            Err(place.error(format!("label {label}: the file has names for 0 to {most} alone")))
+            Err(place.error(format!("label {label}: expected a class number from 0 to {most}, because the file names only these classes")))
         }
     }
 }
@@ -318,7 +318,7 @@ impl<'a> Rows<'a> {
             Ok(row) => self.rows.push(row),
             Err(error @ Error::Data { .. }) if self.columns.skip_bad_rows => {
                 if self.skipped == 0 {
-                    tracing::warn!("left out: {error}");
+                    tracing::warn!("row left out: {error}");
                 }
                 self.skipped += 1;
             }

@@ -24,8 +24,7 @@ pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         (false, true) => (path.to_owned(), own),
         (true, false) => (data, below),
         (false, false) => {
-            let problem =
-                "Parquet files here and in its folder data; expected them in one place: name one";
+            let problem = "Parquet files both here and in the folder data; name one of the two";
             return Err(Error::data(path, None, problem));
         }
     };
@@ -35,7 +34,7 @@ pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     };
     if let Some(class) = entries.iter().find(has_texts) {
         let problem = format!(
-            "Parquet files, and class folders such as {}; expected one of these",
+            "both Parquet files and class folders such as {}; expected only one of these",
             class.display()
         );
         return Err(Error::data(path, None, problem));
@@ -52,8 +51,8 @@ pub fn of_folder(path: &Path) -> Result<Option<Vec<PathBuf>>> {
         names.iter().filter_map(|name| Some(place_of(name)?.1)).collect();
     if splits.len() > 1 {
         let problem = format!(
-            "Parquet files of several splits, {}; expected those of one: name a file, or put the files of each split into a \
-             folder of its own",
+            "Parquet files of several splits, {}; expected those of one split; name a file, or put the files of each split \
+             into a folder of its own",
             listed(splits.iter().map(String::as_str))
         );
         return Err(Error::data(&folder, None, problem));
@@ -76,15 +75,18 @@ pub fn whole(files: &[String]) -> std::result::Result<Vec<String>, String> {
         return match (0..count).map(|i| Some((i, count))).eq(numbers) {
             true => Ok(vec![]),
             false if files.len() < count => {
-                Err(format!("{} of the {count} files of {first}", files.len()))
+                Err(format!("found {} of the {count} files that {first} belongs to", files.len()))
             }
-            false => Err(format!("{}: expected {count} alone, as {first} says", listed(names()))),
+            false => Err(format!(
+                "found {}, expected only the {count} files that {first} belongs to",
+                listed(names())
+            )),
         };
     }
     if !is_number(stem(first)) {
         return match files {
             [_] => Ok(vec![]),
-            _ => Err(format!("{}: expected one of them", listed(names()))),
+            _ => Err(format!("found {}, expected one of them", listed(names()))),
         };
     }
     let folder = first.rsplit_once('/').map_or("", |(folder, _)| folder);

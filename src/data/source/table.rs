@@ -58,7 +58,7 @@ impl Positions {
             Ok(number) if number >= 1 => Ok(number - 1),
             _ => {
                 let problem = format!(
-                    "{key}: found {name:?}, expected a column's number, from 1, since data.header is false"
+                    "{key}: found {name:?}, expected a column number, counted from 1, because data.header is false"
                 );
                 Err(Error::data(path, None, problem))
             }
@@ -84,13 +84,11 @@ impl Positions {
             && !self.header.is_empty()
             && self.positions.iter().zip(&self.header).all(is_header);
         let cells = if is_header {
-            Err(place.error(
-                "the header again; files with a header each that were put together have it twice",
-            ))
+            Err(place.error("the header occurs again; were files joined that each have a header?"))
         } else if found == width {
             let cell = |&i: &usize| match cells.get(i) {
                 Some(cell) => Ok(Cell::Text(cell.as_ref().to_owned())),
-                None => Err(place.error(format!("no column {}; there are {width}", i + 1))),
+                None => Err(place.error(format!("no column {}; there are {width} columns", i + 1))),
             };
             self.positions.iter().map(cell).collect()
         } else {
@@ -117,7 +115,7 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
         // An unclosed quote swallows rows, so this ends the run even with `skip_bad_rows`.
         if let Some(width) = positions.width.filter(|width| last > first && *width != cells.len()) {
             let problem = format!(
-                "line {first} to {last} are one row of {} columns, expected {width}; is a quote not closed?",
+                "lines {first} to {last} are one row of {} columns, expected {width}; is a quote not closed?",
                 cells.len()
             );
             return Err(Error::file(path, problem));
@@ -143,7 +141,7 @@ fn csv_reader<'a>(
     if let (Some(said), Some(told)) = (said, told)
         && said != told
     {
-        let problem = format!("sep={said} in the file, and data.delimiter is {told:?}");
+        let problem = format!("the first line is sep={said}, but data.delimiter is {told:?}");
         return Err(Error::data(path, 1, problem));
     }
     let found = told.or(said);
@@ -188,7 +186,7 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
     let first_fitting = fitting.next();
     if let (Some((a, _)), Some((b, _)), false) = (first_fitting, fitting.next(), columns.header) {
         let problem = format!(
-            "columns may be separated by {} or by {}, and no header tells which: say it with data.delimiter (--delimiter)",
+            "columns can be separated by {} or by {}, and there is no header to tell; set data.delimiter (--delimiter)",
             csv::name(*a),
             csv::name(*b)
         );
@@ -206,7 +204,7 @@ fn separated_by(header: &[Cow<'_, str>], found: Option<char>) -> String {
             format!(", separated by {} (data.delimiter)", csv::name(delimiter))
         }
         Some(_) if header.len() == 1 => {
-            "; other separators than commas, semicolons, tabs and bars are said by data.delimiter"
+            "; if columns are not separated by commas, semicolons, tabs or bars, set data.delimiter"
                 .into()
         }
         _ => String::new(),
@@ -218,7 +216,7 @@ fn separated_by(header: &[Cow<'_, str>], found: Option<char>) -> String {
 pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     if let Some(delimiter) = rows.columns.delimiter.filter(|delimiter| *delimiter != '\t') {
         let problem = format!(
-            "data.delimiter: found {delimiter:?} for a .tsv, whose columns are separated by tabs; call it .csv"
+            "data.delimiter: found {delimiter:?}, but columns of a .tsv are separated by tabs; rename the file to .csv"
         );
         return Err(Error::data(path, None, problem));
     }
@@ -235,9 +233,9 @@ pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
         let in_quotes =
             |name: &&str| name.len() > 1 && name.starts_with('"') && name.ends_with('"');
         let hint = if header.iter().any(in_quotes) {
-            "; quotes are ordinary letters in a .tsv: where they are to be as in a CSV, call it .csv"
+            "; quotes are ordinary characters in a .tsv; if they enclose cells, rename the file to .csv"
         } else if header.len() == 1 && header.iter().any(|name| name.contains([',', ';', '|'])) {
-            "; columns of a .tsv are separated by tabs: where they are not, call it .csv"
+            "; columns of a .tsv are separated by tabs; if these are not, rename the file to .csv"
         } else {
             ""
         };

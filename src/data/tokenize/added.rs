@@ -122,7 +122,7 @@ impl Added {
             if length > LONGEST {
                 let content = cut(&token.content);
                 let problem = format!(
-                    "the added token {content:?} has {length} characters, expected {LONGEST} at most"
+                    "the added token {content:?} has {length} characters, expected at most {LONGEST}"
                 );
                 return Err(Error::file(path, problem));
             }
@@ -136,7 +136,7 @@ impl Added {
             self.bytes += token.content.len();
             if self.tokens.len() >= MOST || self.bytes > MOST_BYTES {
                 let problem = format!(
-                    "more than {MOST} added tokens, or more than {MOST_BYTES} bytes of them"
+                    "too many added tokens; expected at most {MOST} tokens and {MOST_BYTES} bytes in total"
                 );
                 return Err(Error::file(path, problem));
             }
@@ -204,7 +204,7 @@ impl Finder {
         }
         let mut seen = HashSet::new();
         if let Some(twice) = patterns.iter().find(|look: &&String| !seen.insert(*look)) {
-            let problem = format!("two added tokens that both look like {:?}", cut(twice));
+            let problem = format!("two added tokens both match {:?}", cut(twice));
             return Err(Error::file(path, problem));
         }
         let reaches_over_spaces =

@@ -59,87 +59,22 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     change(!same, "the added tokens");
     let changes = changes.join(", ");
     Some(format!(
-        "the task was trained by bitfit 0.1.0 or before, which did not obey {changes} as transformers 5 does, or with files that did not say so; train it again"
+        "the task was trained by bitfit 0.1.0 or older, which did not follow transformers 5 in {changes}, or with tokenizer files without these settings; train it again"
     ))
 }
 
 /// The tokenizer as bitfit 0.1.0 described it.
 fn description(files: &Files) -> Option<Description> {
-    let given = |key: &str| files.said(key).filter(|value| !value.is_null());
-    let flag = |key: &str| given(key).and_then(Value::as_bool);
     let decoder = files.said("added_tokens_decoder").and_then(Value::as_object);
     let decoder = decoder.filter(|decoder| !decoder.is_empty());
     // special_tokens_map.json was read only if tokenizer_config.json listed no added token.
-    let map = files.specials.as_ref().filter(|_| decoder.is_none());
-    let special = |key: &str| {
-        let value = map.and_then(|map| map.get(key)).filter(|value| !value.is_null());
-        value.or_else(|| given(key)).and_then(token)
-    };
+    let settings =
+        Settings { files, decoder, map: files.specials.as_ref().filter(|_| decoder.is_none()) };
+    let flag = |key: &str| settings.given(key).and_then(Value::as_bool);
     let (path, vocab, kind, pipeline) = vocabulary(files, flag)?;
     let roberta = matches!(kind, Kind::Bpe { .. });
-    let named = |roberta: bool| {
-        let names = if roberta {
-            ["<s>", "</s>", "<unk>", "<pad>", "<mask>"]
-        } else {
-            ["[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"]
-        };
-        let keys = ["cls_token", "sep_token", "unk_token", "pad_token", "mask_token"];
-        let mut tokens: Vec<AddedToken> = vec![];
-        for (key, name) in keys.into_iter().zip(names) {
-            let mut token = special(key).unwrap_or_else(|| AddedToken::new(name.into(), true));
-            let object = map.and_then(|map| map.get(key)).or_else(|| given(key));
-            if key == "mask_token" && !object.is_some_and(Value::is_object) {
-                token.lstrip = roberta;
-            }
-            tokens.push(token);
-        }
-        tokens.extend(["bos_token", "eos_token"].into_iter().filter_map(special));
-        let more = "additional_special_tokens";
-        let more = map.and_then(|map| map.get(more)).or_else(|| given(more));
-        tokens.extend(more.and_then(Value::as_array).into_iter().flatten().filter_map(token));
-        tokens
-    };
-    let mut added: Vec<AddedToken> = vec![];
-    let mut places: HashMap<String, usize> = HashMap::new();
-    let mut put = |token: AddedToken, over: bool| match places.get(&token.content) {
-        Some(&place) => {
-            if let Some(old) = added.get_mut(place).filter(|_| over) {
-                *old = AddedToken { id: old.id, ..token };
-            }
-        }
-        None => {
-            places.insert(token.content.clone(), added.len());
-            added.push(token);
-        }
-    };
-    if let Vocabulary::Json(_, whole) = &files.vocabulary {
-        for saved in whole.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
-            let id = saved.get("id").and_then(Value::as_u64).unwrap_or(0);
-            put(AddedToken { id: u32::try_from(id).ok()?, ..token(saved)? }, true);
-        }
-    }
-    if let Some(decoder) = decoder {
-        let mut by_id = vec![];
-        for (id, value) in decoder {
-            by_id.push(AddedToken { id: id.parse().ok()?, ..token(value)? });
-        }
-        by_id.sort_by_key(|token| token.id);
-        by_id.into_iter().for_each(|token| put(token, true));
-    } else {
-        let known = named(false);
-        for (content, id) in files.added.iter().flatten() {
-            let token = known.iter().find(|token| token.content == *content).cloned();
-            let token = token.unwrap_or_else(|| AddedToken::new(content.clone(), false));
-            put(AddedToken { id: u32::try_from(id.as_u64()?).ok()?, ..token }, true);
-        }
-    }
-    let names = named(roberta);
-    for token in &names {
-        if let Some(&id) = vocab.get(&token.content) {
-            put(AddedToken { id, ..token.clone() }, false);
-        }
-    }
-    added.retain(|token| !token.content.is_empty());
+    let names = settings.special_tokens(roberta);
+    let added = settings.added_tokens(&names, &vocab)?;
     let id = |token: &AddedToken| {
         let added = added.iter().find(|added| added.content == token.content);
         added.map(|added| added.id).or_else(|| vocab.get(&token.content).copied())
@@ -165,6 +100,99 @@ fn description(files: &Files) -> Option<Description> {
         unsegmented: false,
         notes: vec![],
     })
+}
+
+/// The settings about tokens that bitfit 0.1.0 read.
+struct Settings<'a> {
+    files: &'a Files,
+    /// `added_tokens_decoder` of tokenizer_config.json.
+    decoder: Option<&'a Object>,
+    /// special_tokens_map.json.
+    map: Option<&'a Object>,
+}
+
+impl<'a> Settings<'a> {
+    fn given(&self, key: &str) -> Option<&'a Value> {
+        self.files.said(key).filter(|value| !value.is_null())
+    }
+
+    fn special(&self, key: &str) -> Option<AddedToken> {
+        let value = self.map.and_then(|map| map.get(key)).filter(|value| !value.is_null());
+        value.or_else(|| self.given(key)).and_then(token)
+    }
+
+    /// The special tokens, first those of `cls_token`, `sep_token` and `unk_token`.
+    fn special_tokens(&self, roberta: bool) -> Vec<AddedToken> {
+        let names = if roberta {
+            ["<s>", "</s>", "<unk>", "<pad>", "<mask>"]
+        } else {
+            ["[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"]
+        };
+        let keys = ["cls_token", "sep_token", "unk_token", "pad_token", "mask_token"];
+        let mut tokens: Vec<AddedToken> = vec![];
+        let in_files = |key: &str| self.map.and_then(|map| map.get(key)).or(self.given(key));
+        for (key, name) in keys.into_iter().zip(names) {
+            let token = self.special(key);
+            let mut token = token.unwrap_or_else(|| AddedToken::new(name.into(), true));
+            if key == "mask_token" && !in_files(key).is_some_and(Value::is_object) {
+                token.lstrip = roberta;
+            }
+            tokens.push(token);
+        }
+        tokens.extend(["bos_token", "eos_token"].into_iter().filter_map(|key| self.special(key)));
+        let more = in_files("additional_special_tokens").and_then(Value::as_array);
+        tokens.extend(more.into_iter().flatten().filter_map(token));
+        tokens
+    }
+
+    /// The added tokens: those that the files list, and the `special` ones that `vocab` has.
+    fn added_tokens(
+        &self,
+        special: &[AddedToken],
+        vocab: &HashMap<String, u32>,
+    ) -> Option<Vec<AddedToken>> {
+        let mut added: Vec<AddedToken> = vec![];
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut put = |token: AddedToken, over: bool| match places.get(&token.content) {
+            Some(&place) => {
+                if let Some(old) = added.get_mut(place).filter(|_| over) {
+                    *old = AddedToken { id: old.id, ..token };
+                }
+            }
+            None => {
+                places.insert(token.content.clone(), added.len());
+                added.push(token);
+            }
+        };
+        if let Vocabulary::Json(_, whole) = &self.files.vocabulary {
+            for saved in whole.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
+                let id = saved.get("id").and_then(Value::as_u64).unwrap_or(0);
+                put(AddedToken { id: u32::try_from(id).ok()?, ..token(saved)? }, true);
+            }
+        }
+        if let Some(decoder) = self.decoder {
+            let mut by_id = vec![];
+            for (id, value) in decoder {
+                by_id.push(AddedToken { id: id.parse().ok()?, ..token(value)? });
+            }
+            by_id.sort_by_key(|token| token.id);
+            by_id.into_iter().for_each(|token| put(token, true));
+        } else {
+            let known = self.special_tokens(false);
+            for (content, id) in self.files.added.iter().flatten() {
+                let token = known.iter().find(|token| token.content == *content).cloned();
+                let token = token.unwrap_or_else(|| AddedToken::new(content.clone(), false));
+                put(AddedToken { id: u32::try_from(id.as_u64()?).ok()?, ..token }, true);
+            }
+        }
+        for token in special {
+            if let Some(&id) = vocab.get(&token.content) {
+                put(AddedToken { id, ..token.clone() }, false);
+            }
+        }
+        added.retain(|token| !token.content.is_empty());
+        Some(added)
+    }
 }
 
 /// Parses a token, which was matched in the text as it is unless the file set `normalized`.

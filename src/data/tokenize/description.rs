@@ -82,7 +82,7 @@ impl Description {
         let mut notes = vec![];
         let (vocab_file, vocab, merges) = vocabulary(&files.vocabulary, &mut notes)?;
         if vocab.len() > MOST {
-            let problem = format!("{} tokens, expected {MOST} at most", vocab.len());
+            let problem = format!("{} tokens, expected at most {MOST}", vocab.len());
             return Err(Error::file(&vocab_file, problem));
         }
         let roberta = merges.is_some();
@@ -175,7 +175,7 @@ impl Reading<'_> {
         let segments = match self.files.said("model_input_names") {
             None => {
                 if self.is_whole() && !self.roberta {
-                    let note = "no token_type_ids: both texts of a pair are of one segment";
+                    let note = "without token_type_ids, both texts of a pair are in segment 0";
                     self.notes.push(note.into());
                 }
                 self.files.class == Class::Bert
@@ -240,7 +240,7 @@ impl Reading<'_> {
         };
         if let Some(other) = saved.iter().map(|(_, token)| token).find(has_other_looks) {
             let content = cut(&other.content);
-            let note = format!("the added token {content:?} is not what tokenizer.json says");
+            let note = format!("the added token {content:?} differs from tokenizer.json");
             self.notes.push(note);
         }
         if !self.is_whole() && !saved.iter().map(|(id, _)| id).is_sorted() {
@@ -252,7 +252,7 @@ impl Reading<'_> {
         let said_whole = self.files.said("mask_token").is_some_and(Value::is_object);
         if let Some(mask) = mask.filter(|_| self.roberta && !self.is_whole() && !said_whole) {
             let mask = cut(&mask.content);
-            self.notes.push(format!("{mask} does not take the space before it along"));
+            self.notes.push(format!("{mask} does not include the space before it"));
         }
         Ok(added)
     }
@@ -265,7 +265,10 @@ impl Reading<'_> {
         added: &Added,
     ) -> Result<(u32, u32, Option<String>)> {
         let missing = |token: &str| {
-            Error::file(&self.vocab_file, format!("no {} in the vocabulary", cut(token)))
+            Error::file(
+                &self.vocab_file,
+                format!("the token {} is not in the vocabulary", cut(token)),
+            )
         };
         let saved_unk = self.pipeline.as_ref().and_then(|pipeline| pipeline.unk.clone());
         if let Some(pipeline) = self.pipeline.as_ref().filter(|_| self.is_whole()) {
@@ -283,7 +286,8 @@ impl Reading<'_> {
         let (cls, sep) = (end("cls_token")?, end("sep_token")?);
         let saved_ends = self.pipeline.as_ref().map(|pipeline| (pipeline.cls, pipeline.sep));
         if saved_ends.is_some_and(|saved| saved != (cls, sep)) {
-            self.notes.push("cls_token and sep_token, not tokenizer.json's post_processor".into());
+            self.notes
+                .push("cls_token and sep_token replace tokenizer.json's post_processor".into());
         }
         if self.roberta {
             // A byte-level vocabulary has every byte, and needs no unknown token. In one that does
@@ -296,7 +300,7 @@ impl Reading<'_> {
             return Err(missing(unk));
         }
         if saved_unk.is_some_and(|saved| saved != unk) {
-            self.notes.push("unk_token, not tokenizer.json's model.unk_token".into());
+            self.notes.push("unk_token replaces tokenizer.json's model.unk_token".into());
         }
         Ok((cls, sep, Some(unk.to_owned())))
     }
@@ -306,7 +310,7 @@ impl Reading<'_> {
         let saved = self.pipeline.as_ref().map(|pipeline| pipeline.add_prefix_space);
         let saved = saved.filter(|_| self.is_whole()).unwrap_or(said);
         if saved != said {
-            self.notes.push("add_prefix_space is tokenizer.json's".into());
+            self.notes.push("add_prefix_space is read from tokenizer.json".into());
         }
         Ok(saved)
     }
@@ -318,10 +322,10 @@ impl Reading<'_> {
                 return Ok(saved);
             }
             if !saved.clean_text {
-                self.notes.push("tokenizer.json's clean_text = false is not obeyed".into());
+                self.notes.push("tokenizer.json's clean_text = false has no effect".into());
             }
             if saved.longest != LONGEST {
-                let note = "tokenizer.json's max_input_chars_per_word is not obeyed";
+                let note = "tokenizer.json's max_input_chars_per_word has no effect";
                 self.notes.push(note.into());
             }
         }
@@ -365,7 +369,7 @@ fn vocabulary(files: &Vocabulary, notes: &mut Vec<String>) -> Result<Vocab> {
             let trimmed = |line: &str| line.strip_suffix('\r').unwrap_or(line) != line.trim_end();
             if lines.clone().any(trimmed) {
                 notes.push(
-                    "white space at the end of vocab.txt's lines is no part of a token".into(),
+                    "white space at the end of a line in vocab.txt is not part of the token".into(),
                 );
             }
             let vocab = lines.zip(0..).map(|(line, id)| (line.trim_end().to_owned(), id));
@@ -375,7 +379,9 @@ fn vocabulary(files: &Vocabulary, notes: &mut Vec<String>) -> Result<Vocab> {
         Vocabulary::Pairs { path, ids: vocab, merges_path, merges } => {
             let vocab = ids(path, "the vocabulary", vocab)?;
             if !merges.starts_with("#version") {
-                notes.push("the first line of merges.txt, which is no version, is a pair".into());
+                notes.push(
+                    "the first line of merges.txt is a merge, because it is not a version".into(),
+                );
             }
             let merges = pairs(merges_path, merges, &vocab)?;
             Ok((path.clone(), vocab, Some(merges)))
@@ -408,8 +414,9 @@ fn pairs(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(S
         };
         let bad = || {
             let line = cut(line);
-            let problem =
-                format!("found {line:?}, expected two tokens of the vocabulary, and both as one");
+            let problem = format!(
+                "found {line:?}, expected two tokens that are in the vocabulary, also joined to one"
+            );
             Error::data(path, i + 1, problem)
         };
         pair.filter(known).map(|(a, b)| (a.to_owned(), b.to_owned())).ok_or_else(bad)
@@ -655,7 +662,7 @@ impl Said<'_> {
             if let Some(token) = late.iter().find(is_added) {
                 let content = cut(&token.content);
                 specials.notes.push(format!(
-                    "{content:?} of added_tokens.json is looked for after normalizing"
+                    "{content:?} of added_tokens.json is matched after normalization"
                 ));
             }
             if value.is_some_and(Value::is_object) {
@@ -686,7 +693,7 @@ impl Said<'_> {
                 let Value::Object(object) = value else {
                     return Err(bad(format!("found {}, expected an object", short(value))));
                 };
-                let number = id.parse().map_err(|_| bad("expected an id as the key".into()))?;
+                let number = id.parse().map_err(|_| bad("expected an id as key".into()))?;
                 Ok((number, AddedToken::from_object(object, None).map_err(bad)?))
             };
             return decoder.iter().map(token).collect();

@@ -98,7 +98,7 @@ impl Files {
         let size: u64 = sizes.iter().sum();
         if size > LARGEST {
             let problem = format!(
-                "the tokenizer's JSON files have {size} bytes together; expected {LARGEST} at most"
+                "the tokenizer's JSON files have {size} bytes in total, expected at most {LARGEST}"
             );
             return Err(Error::file(dir, problem));
         }
@@ -152,7 +152,7 @@ fn named_class(path: &Path, object: Option<&Object>) -> Result<Option<(String, C
     }
     let supported = CLASSES.map(|(name, _)| name).join(", ");
     let problem = format!(
-        "tokenizer_class: found {}, supported: {supported} (each with Fast or without)",
+        "tokenizer_class: found {}, expected one of {supported} (with or without Fast at the end)",
         cut(name)
     );
     Err(Error::file(path, problem))
@@ -188,9 +188,9 @@ fn read_vocabulary(dir: &Path, class: Option<Class>) -> Result<(Vocabulary, Clas
         }
         Some(Class::Bert | Class::DistilBert) => "tokenizer.json or vocab.txt",
         Some(Class::Roberta) => "tokenizer.json, or vocab.json and merges.txt",
-        Some(Class::Whole) => "tokenizer.json, since tokenizer_class names no other file",
+        Some(Class::Whole) => "tokenizer.json, which this tokenizer_class is read from",
     };
-    Err(Error::file(dir, format!("no tokenizer there; expected {expected}")))
+    Err(Error::file(dir, format!("no tokenizer found; expected {expected}")))
 }
 
 /// Reads a JSON object; `None` if the file does not exist.

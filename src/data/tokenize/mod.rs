@@ -82,7 +82,7 @@ impl Tokenizer {
         if !description.notes.is_empty() {
             let notes = description.notes.join("; ");
             tracing::info!(
-                "{}: token ids are those of transformers 5; 4 reads this otherwise: {notes}",
+                "{}: token ids are those of transformers 5; transformers 4 differs: {notes}",
                 dir.display()
             );
         }

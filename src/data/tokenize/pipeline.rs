@@ -60,15 +60,26 @@ impl<'a> Part<'a> {
     }
 }
 
-impl Pipeline {
-    /// Reads the pipeline of `whole`, the contents of the file `path`, for a tokenizer of `class`.
-    /// Errs if it is of another kind or has a setting that cannot be obeyed.
-    pub fn read(path: &Path, whole: &Object, class: Class) -> Result<Self> {
+/// The parts of a `tokenizer.json` of BERT's or RoBERTa's kind.
+struct Parts<'a> {
+    model: Part<'a>,
+    pre: Option<Part<'a>>,
+    normalizer: Option<Part<'a>>,
+    post: Part<'a>,
+    truncation: Option<Part<'a>>,
+    padding: Option<Part<'a>>,
+    /// Whether the tokenizer is of RoBERTa's kind.
+    roberta: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// Finds the parts. Errs if one is of another kind than a tokenizer of `class` has.
+    fn find(path: &'a Path, whole: &'a Object, class: Class) -> Result<Self> {
         let part = |name| Part::new(path, whole, name);
         let other_kind = |name: &str, found: &str, expected: &str| {
             let found = cut(found);
             let problem =
-                format!("a tokenizer of another kind: {name} {found}, expected {expected}");
+                format!("unsupported tokenizer: {name}: found {found}, expected {expected}");
             Error::file(path, problem)
         };
         let (pieces, pairs) = ("WordPiece", "BPE");
@@ -107,29 +118,41 @@ impl Pipeline {
             return Err(other_kind("post_processor", "none", PROCESSORS));
         };
         let (truncation, padding) = (part("truncation")?, part("padding")?);
-        let own: Verdicts = if roberta { BPE } else { WORD_PIECE };
+        Ok(Self { model, pre, normalizer, post, truncation, padding, roberta })
+    }
+
+    /// Errs if a part has a setting that is unknown or cannot be obeyed.
+    fn check(&self, path: &Path) -> Result<()> {
+        let own: Verdicts = if self.roberta { BPE } else { WORD_PIECE };
+        let post = &self.post;
         if !post.kind().contains("Processing") {
             return Err(post.bad("type", post.value.get("type"), PROCESSORS));
         }
-        let parts = [&truncation, &padding, &normalizer, &pre].into_iter().flatten();
-        for part in parts.chain([&post, &model]) {
-            check_part(path, part.name, part.value, own)?;
-        }
+        let parts = [&self.truncation, &self.padding, &self.normalizer, &self.pre];
+        let parts = parts.into_iter().flatten().chain([post, &self.model]);
+        parts.map(|part| check_part(path, part.name, part.value, own)).collect()
+    }
+}
+
+impl Pipeline {
+    /// Reads the pipeline of `whole`, the contents of the file `path`, for a tokenizer of `class`.
+    /// Errs if it is of another kind or has a setting that cannot be obeyed.
+    pub fn read(path: &Path, whole: &Object, class: Class) -> Result<Self> {
+        let parts = Parts::find(path, whole, class)?;
+        parts.check(path)?;
+        let Parts { model, pre, normalizer, post, truncation, padding, roberta } = parts;
         let unk = match model.value.get("unk_token") {
             Some(Value::String(unk)) => Some(unk.clone()),
             None | Some(Value::Null) if roberta => None,
             found => return Err(model.bad("unk_token", found, "a token of the vocabulary")),
         };
         let (cls, sep) = ends(&post, roberta)?;
-        let left = match truncation.as_ref().and_then(|part| part.value.get("direction")) {
-            None => false,
-            Some(Value::String(side)) if side == "Left" => true,
-            Some(Value::String(side)) if side == "Right" => false,
-            found => {
-                let problem = "truncation.direction: found ".to_owned()
-                    + &found.map_or("nothing".into(), short)
-                    + ", expected \"Left\" or \"Right\"";
-                return Err(Error::file(path, problem));
+        let left = match truncation.as_ref().map(|part| (part, part.value.get("direction"))) {
+            None | Some((_, None)) => false,
+            Some((_, Some(Value::String(side)))) if side == "Left" => true,
+            Some((_, Some(Value::String(side)))) if side == "Right" => false,
+            Some((part, found)) => {
+                return Err(part.bad("direction", found, "\"Left\" or \"Right\""));
             }
         };
         let pad = padding.as_ref().and_then(|part| part.value.get("pad_token")?.as_str());
@@ -215,14 +238,12 @@ const PROCESSORS: &str = "TemplateProcessing, BertProcessing or RobertaProcessin
 /// The ids of the tokens before and after a text. Errs unless a pair is encoded as
 /// `cls a sep b sep`, or for RoBERTa as `cls a sep sep b sep`.
 fn ends(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
-    let of =
-        |value: Option<&Value>| value.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
     match post.kind() {
         "BertProcessing" | "RobertaProcessing" => {
             let token = |key: &str| {
                 let pair = post.value.get(key);
                 let bad = || post.bad(key, pair, "a token and its id");
-                of(pair.and_then(|pair| pair.get(1))).ok_or_else(bad)
+                as_id(pair.and_then(|pair| pair.get(1))).ok_or_else(bad)
             };
             let expected = if roberta { "RobertaProcessing" } else { "BertProcessing" };
             if post.kind() != expected {
@@ -230,56 +251,52 @@ fn ends(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
             }
             Ok((token("cls")?, token("sep")?))
         }
-        "TemplateProcessing" => {
-            let pieces = |key: &str| {
-                let piece = |value: &Value| {
-                    let (kind, piece) = value.as_object()?.iter().next()?;
-                    let id = piece.get("id")?.as_str()?.to_owned();
-                    Some((kind.clone(), id, piece.get("type_id")?.as_u64()?))
-                };
-                let written = post.value.get(key).and_then(Value::as_array);
-                written
-                    .into_iter()
-                    .flatten()
-                    .map(piece)
-                    .collect::<Option<Vec<_>>>()
-                    .unwrap_or_default()
-            };
-            let (single, pair) = (pieces("single"), pieces("pair"));
-            let token = |i: usize| single.get(i).map_or("", |piece| piece.1.as_str());
-            let (cls, sep) = (token(0), token(2));
-            let (s, t, second) = ("SpecialToken", "Sequence", u64::from(!roberta));
-            let one = vec![(s, cls, 0), (t, "A", 0), (s, sep, 0)];
-            let mut two = one.clone();
-            if roberta {
-                two.push((s, sep, 0));
-            }
-            two.extend([(t, "B", second), (s, sep, second)]);
-            for (key, found, expected) in [("single", &single, one), ("pair", &pair, two)] {
-                if !found.iter().map(|p| (p.0.as_str(), p.1.as_str(), p.2)).eq(expected) {
-                    let shape = if roberta {
-                        "<s> A </s>, and <s> A </s> </s> B </s> of type 0"
-                    } else {
-                        "[CLS] A [SEP], and [CLS] A [SEP] of type 0, B [SEP] of type 1"
-                    };
-                    return Err(post.bad(key, post.value.get(key), shape));
-                }
-            }
-            let id = |token: &str| {
-                let ids =
-                    post.value.get("special_tokens").and_then(|all| all.get(token)?.get("ids"));
-                let ids = ids.and_then(Value::as_array).filter(|ids| ids.len() == 1);
-                let bad = || {
-                    post.bad(
-                        "special_tokens",
-                        post.value.get("special_tokens"),
-                        "one id for each special token",
-                    )
-                };
-                of(ids.and_then(|ids| ids.first())).ok_or_else(bad)
-            };
-            Ok((id(cls)?, id(sep)?))
-        }
+        "TemplateProcessing" => ends_of_template(post, roberta),
         _ => Err(post.bad("type", post.value.get("type"), PROCESSORS)),
     }
+}
+
+fn as_id(value: Option<&Value>) -> Option<u32> {
+    value.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok())
+}
+
+/// [`ends`] of a `TemplateProcessing`.
+fn ends_of_template(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
+    let pieces = |key: &str| {
+        let piece = |value: &Value| {
+            let (kind, piece) = value.as_object()?.iter().next()?;
+            let id = piece.get("id")?.as_str()?.to_owned();
+            Some((kind.clone(), id, piece.get("type_id")?.as_u64()?))
+        };
+        let written = post.value.get(key).and_then(Value::as_array).into_iter().flatten();
+        written.map(piece).collect::<Option<Vec<_>>>().unwrap_or_default()
+    };
+    let (single, pair) = (pieces("single"), pieces("pair"));
+    let token = |i: usize| single.get(i).map_or("", |piece| piece.1.as_str());
+    let (cls, sep) = (token(0), token(2));
+    let (s, t, second) = ("SpecialToken", "Sequence", u64::from(!roberta));
+    let one = vec![(s, cls, 0), (t, "A", 0), (s, sep, 0)];
+    let mut two = one.clone();
+    if roberta {
+        two.push((s, sep, 0));
+    }
+    two.extend([(t, "B", second), (s, sep, second)]);
+    for (key, found, expected) in [("single", &single, one), ("pair", &pair, two)] {
+        if !found.iter().map(|p| (p.0.as_str(), p.1.as_str(), p.2)).eq(expected) {
+            let shape = if roberta {
+                "<s> A </s>, and <s> A </s> </s> B </s> of type 0"
+            } else {
+                "[CLS] A [SEP], and [CLS] A [SEP] of type 0, B [SEP] of type 1"
+            };
+            return Err(post.bad(key, post.value.get(key), shape));
+        }
+    }
+    let all = post.value.get("special_tokens");
+    let id = |token: &str| {
+        let ids = all.and_then(|all| all.get(token)?.get("ids")).and_then(Value::as_array);
+        let ids = ids.filter(|ids| ids.len() == 1);
+        let bad = || post.bad("special_tokens", all, "one id for each special token");
+        as_id(ids.and_then(|ids| ids.first())).ok_or_else(bad)
+    };
+    Ok((id(cls)?, id(sep)?))
 }

@@ -54,18 +54,21 @@ pub const CONFIG: Verdicts = &[
     ("additional_special_tokens", Obeyed),
     ("extra_special_tokens", Obeyed),
     ("model_specific_special_tokens", Obeyed),
-    ("fast_tokenizer_files", Refused { harmless: is_usual_file, expected: "tokenizer.json alone" }),
-    ("init_inputs", Refused { harmless: is_empty, expected: "none" }),
-    ("gguf_file", Refused { harmless: Value::is_null, expected: "none" }),
-    ("vocab", Refused { harmless: Value::is_null, expected: "none" }),
-    ("merges", Refused { harmless: Value::is_null, expected: "none" }),
-    ("tokenizer_object", Refused { harmless: Value::is_null, expected: "none" }),
-    ("post_processor", Refused { harmless: Value::is_null, expected: "none" }),
-    ("tokenizer_truncation", Refused { harmless: is_empty, expected: "none" }),
-    ("tokenizer_padding", Refused { harmless: is_empty, expected: "none" }),
+    ("fast_tokenizer_files", Refused { harmless: is_usual_file, expected: "only tokenizer.json" }),
+    ("init_inputs", Refused { harmless: is_empty, expected: "an empty list" }),
+    ("gguf_file", Refused { harmless: Value::is_null, expected: "null" }),
+    ("vocab", Refused { harmless: Value::is_null, expected: "null" }),
+    ("merges", Refused { harmless: Value::is_null, expected: "null" }),
+    ("tokenizer_object", Refused { harmless: Value::is_null, expected: "null" }),
+    ("post_processor", Refused { harmless: Value::is_null, expected: "null" }),
+    ("tokenizer_truncation", Refused { harmless: is_empty, expected: "null" }),
+    ("tokenizer_padding", Refused { harmless: is_empty, expected: "null" }),
     // True makes transformers 5 take tokenizer.json whole, whatever the class.
     ("trust_remote_code", Refused { harmless: is_off, expected: "false" }),
-    ("add_special_tokens", Refused { harmless: never, expected: "no such key, as transformers" }),
+    (
+        "add_special_tokens",
+        Refused { harmless: never, expected: "no such key, which transformers refuses too" },
+    ),
     // Options of the slow `BertTokenizer` of transformers 4, which is written in Python.
     ("do_basic_tokenize", WithoutEffect),
     ("never_split", WithoutEffect),
@@ -201,21 +204,18 @@ pub const BPE: Verdicts = &[
     ("pre_tokenizer.trim_offsets", WithoutEffect),
     (
         "pre_tokenizer.use_regex",
-        Refused { harmless: |value| value == true || value.is_null(), expected: "true, or null" },
+        Refused { harmless: |value| value == true || value.is_null(), expected: "true or null" },
     ),
     ("model.merges", Obeyed),
     (
         "model.dropout",
-        Refused { harmless: |value| value == 0.0 || value.is_null(), expected: "0.0, or null" },
+        Refused { harmless: |value| value == 0.0 || value.is_null(), expected: "0.0 or null" },
     ),
-    (
-        "model.continuing_subword_prefix",
-        Refused { harmless: is_no_text, expected: "\"\", or null" },
-    ),
-    ("model.end_of_word_suffix", Refused { harmless: is_no_text, expected: "\"\", or null" }),
-    ("model.fuse_unk", Refused { harmless: is_off, expected: "false, or null" }),
-    ("model.byte_fallback", Refused { harmless: is_off, expected: "false, or null" }),
-    ("model.ignore_merges", Refused { harmless: is_off, expected: "false, or null" }),
+    ("model.continuing_subword_prefix", Refused { harmless: is_no_text, expected: "\"\" or null" }),
+    ("model.end_of_word_suffix", Refused { harmless: is_no_text, expected: "\"\" or null" }),
+    ("model.fuse_unk", Refused { harmless: is_off, expected: "false or null" }),
+    ("model.byte_fallback", Refused { harmless: is_off, expected: "false or null" }),
+    ("model.ignore_merges", Refused { harmless: is_off, expected: "false or null" }),
 ];
 
 fn never(_: &Value) -> bool {
@@ -259,7 +259,7 @@ pub fn check(dir: &Path, files: &Files) -> Result<()> {
         let has_say = |verdict| !matches!(verdict, WithoutEffect);
         let token = key.ends_with("_token") || SPECIALS.iter().any(|(known, _)| key == known);
         if !token && find(CONFIG, key).is_some_and(has_say) {
-            let problem = format!("{}: expected in tokenizer_config.json", cut(key));
+            let problem = format!("{}: expected this key in tokenizer_config.json", cut(key));
             return Err(Error::file(&dir.join("special_tokens_map.json"), problem));
         }
     }
@@ -288,7 +288,7 @@ fn known(path: &Path, tables: &[Verdicts], key: &str) -> Result<()> {
     if tables.iter().any(|table| find(table, key).is_some()) {
         return Ok(());
     }
-    let problem = format!("{}: a setting that this version does not know", cut(key));
+    let problem = format!("{}: unknown setting", cut(key));
     Err(Error::file(path, problem))
 }
 
