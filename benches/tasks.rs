@@ -3,7 +3,12 @@
 //!
 //! Options, after `cargo bench --bench tasks --`: `--tasks N` (10,000), `--rounds N` (9), `--model
 //! DIR` (models/all-MiniLM-L6-v2), `--dir DIR` for the tasks' files (target/bench/tasks, 1.2 GB).
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 use bitfit::base::Base;
 use bitfit::data::Tokenizer;

@@ -11,7 +11,7 @@
 
 use crate::error::{Error, Result};
 use crate::fault;
-use crate::lock::{self, Attempt, Lock};
+use crate::lock::{self, Lock, LockOutcome};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -31,12 +31,12 @@ const UNFINISHED_ENDING: &str = ".unfinished";
 /// A file that is being written. If its directory is moved meanwhile, the file moves with its
 /// directory.
 #[derive(Debug)]
-pub struct Writer {
+pub struct FileWriter {
     path: PathBuf,
     file: File,
 }
 
-impl Writer {
+impl FileWriter {
     /// Opens `path` to append to it; creates the file if it does not exist.
     pub fn append(path: &Path) -> Result<Self> {
         Self::open(path, File::options().create(true).append(true))
@@ -66,7 +66,7 @@ impl Writer {
 
     /// Creates a file without a name in `folder`. It can be read too, and vanishes when the process
     /// ends.
-    pub fn nameless(folder: &Path) -> Result<Self> {
+    pub fn unnamed(folder: &Path) -> Result<Self> {
         lock::check(folder)?;
         let file = fault::at("create", || ()).and_then(|()| tempfile::tempfile_in(folder));
         let file = file.map_err(failed("write a file in", folder))?;
@@ -102,7 +102,7 @@ impl Writer {
     }
 }
 
-impl Write for Writer {
+impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         fault::at("write", || {
             let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
@@ -122,7 +122,7 @@ impl Write for Writer {
 /// A symbolic link is followed. A target that is not a regular file, such as a pipe or
 /// `/dev/stdout`, is written to directly. Unfinished siblings of `path` that killed processes left
 /// are removed.
-pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Result<()> {
+pub fn replace(path: &Path, write: impl FnOnce(&mut FileWriter) -> Result<()>) -> Result<()> {
     check_name(path)?;
     lock::check(path)?;
     let target = std::fs::canonicalize(path)
@@ -131,7 +131,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Re
     let there = std::fs::metadata(path).ok();
     if there.as_ref().is_some_and(|file| !file.is_file()) {
         let file = File::options().write(true).open(path).map_err(failed("write", asked))?;
-        return write(&mut Writer { path: path.to_owned(), file });
+        return write(&mut FileWriter { path: path.to_owned(), file });
     }
     let mode = there.map_or(0o644, |file| file.permissions().mode() & 0o7777);
     let made = beside(path, mode, |builder, folder| builder.tempfile_in(folder));
@@ -139,7 +139,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut Writer) -> Result<()>) -> Re
     let (file, unfinished) = unfinished.into_parts();
     let name = unfinished.to_path_buf();
     // The writer gets the final path, for the messages of its errors.
-    let mut writer = Writer { path: path.to_owned(), file };
+    let mut writer = FileWriter { path: path.to_owned(), file };
     let written = write(&mut writer).and_then(|()| writer.sync()).and_then(|()| {
         lock::check(asked)?;
         let renamed = fault::at("rename", || ()).and_then(|()| Ok(unfinished.persist(path)?));
@@ -169,7 +169,7 @@ fn beside<T: AsRef<Path>>(
         let locked = File::open(made.as_ref())?;
         // Before it was locked, another process may have removed it as a leftover; then make
         // another.
-        let taken = matches!(lock::attempt(&locked), Attempt::Taken);
+        let taken = matches!(lock::attempt(&locked), LockOutcome::Taken);
         let there = std::fs::metadata(made.as_ref()).ok().zip(locked.metadata().ok());
         if !taken && there.is_some_and(|(there, own)| lock::same(&there, &own)) {
             if let Ok(mut unfinished) = UNFINISHED.lock() {
@@ -234,9 +234,9 @@ fn clear(folder: &Path, prefix: &str, alone: bool) {
         }
         let Ok(file) = File::open(&path) else { continue };
         let left = match lock::attempt(&file) {
-            Attempt::Locked => true,
-            Attempt::Taken => false,
-            Attempt::Failed(_) => alone,
+            LockOutcome::Locked => true,
+            LockOutcome::Taken => false,
+            LockOutcome::Failed(_) => alone,
         };
         if left && remove(&path).is_ok() {
             tracing::debug!("{}: left by a killed process, and removed", path.display());
@@ -257,7 +257,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
 
 /// Writes `bytes` to `path`, a file of a directory that [`replace_dir`] makes.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    Writer::create(path)?.put(bytes)
+    FileWriter::create(path)?.put(bytes)
 }
 
 /// Makes the directory `path` through `fill`: as a sibling, which is then renamed to `path`. Errs

@@ -30,12 +30,12 @@ impl Lock {
         let created = fault::at("create", || ()).and_then(|()| open());
         let file = Arc::new(created.map_err(Error::io("create", &path))?);
         match attempt(&file) {
-            Attempt::Locked => {}
-            Attempt::Taken => {
+            LockOutcome::Locked => {}
+            LockOutcome::Taken => {
                 return Err(Error::Usage(format!("{taken} {}", dir.display())));
             }
-            Attempt::Failed(error) if has_no_locks(&error) => warn_of_no_locks(dir, &error),
-            Attempt::Failed(error) => return Err(Error::io("lock", &path)(error)),
+            LockOutcome::Failed(error) if has_no_locks(&error) => warn_of_no_locks(dir, &error),
+            LockOutcome::Failed(error) => return Err(Error::io("lock", &path)(error)),
         }
         if let Ok(mut held) = HELD.lock() {
             held.push((dir.to_owned(), file.clone()));
@@ -89,7 +89,7 @@ pub fn same(a: &Metadata, b: &Metadata) -> bool {
 
 /// The result of [`attempt`].
 #[derive(Debug)]
-pub enum Attempt {
+pub enum LockOutcome {
     /// This process holds the lock until the file is closed.
     Locked,
     /// Another process holds the lock.
@@ -99,11 +99,11 @@ pub enum Attempt {
 }
 
 /// Locks an open file unless another process has locked it. Does not wait.
-pub fn attempt(file: &File) -> Attempt {
+pub fn attempt(file: &File) -> LockOutcome {
     match fault::at("lock", || ()).map_err(TryLockError::Error).and_then(|()| file.try_lock()) {
-        Ok(()) => Attempt::Locked,
-        Err(TryLockError::WouldBlock) => Attempt::Taken,
-        Err(TryLockError::Error(error)) => Attempt::Failed(error),
+        Ok(()) => LockOutcome::Locked,
+        Err(TryLockError::WouldBlock) => LockOutcome::Taken,
+        Err(TryLockError::Error(error)) => LockOutcome::Failed(error),
     }
 }
 

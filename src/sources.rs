@@ -3,7 +3,7 @@
 
 use crate::config::{Run, RunConfig};
 use crate::error::{Error, Result};
-use crate::hub::{self, Hub, Kind, Progress, Repo};
+use crate::hub::{self, DownloadProgress, Hub, Repo, RepoType};
 use crate::{data, files};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,7 @@ pub struct Sources {
 
 impl Sources {
     /// Finds what `run` names, and downloads what the Hub's cache lacks.
-    pub fn find(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
+    pub fn find(run: &Run, progress: &mut DownloadProgress<'_>) -> Result<Self> {
         let section = run.model();
         let (path, revision) = (&section.model_name_or_path, section.revision.as_deref());
         let model = Model::find(path, revision, section.weights.as_deref(), progress)?;
@@ -100,7 +100,7 @@ impl Model {
         path: &Path,
         revision: Option<&str>,
         weights: Option<&str>,
-        progress: &mut Progress<'_>,
+        progress: &mut DownloadProgress<'_>,
     ) -> Result<Self> {
         let id = path.to_str().is_some_and(hub::is_id) && !files::is_there(path)?;
         if let Some(revision) = revision.filter(|_| !id) {
@@ -123,7 +123,7 @@ impl Model {
         path: &Path,
         revision: Option<&str>,
         weights: Option<&str>,
-        progress: &mut Progress<'_>,
+        progress: &mut DownloadProgress<'_>,
     ) -> Result<Self> {
         if !RunConfig::is_id(path) {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -131,7 +131,7 @@ impl Model {
             return Ok(Self { dir: path.into(), name, commit: None, weights });
         }
         let name = path.to_string_lossy().into_owned();
-        let repo = Repo::new(Kind::Model, &name, revision);
+        let repo = Repo::new(RepoType::Model, &name, revision);
         let snapshot = Hub::from_env()?.model(&repo, weights, progress)?;
         let weights = snapshot.weights().map(str::to_owned);
         Ok(Self { dir: snapshot.folder, name, commit: Some(snapshot.commit), weights })
@@ -139,7 +139,7 @@ impl Model {
 }
 
 impl Labelled {
-    fn train(run: &Run, progress: &mut Progress<'_>) -> Result<Self> {
+    fn train(run: &Run, progress: &mut DownloadProgress<'_>) -> Result<Self> {
         let data = run.data();
         let split = data.train_split.as_deref().or(Some("train"));
         Self::find(run, "data.train", &data.train, split, data.revision.as_deref(), progress)
@@ -150,7 +150,7 @@ impl Labelled {
     pub fn eval(
         run: &Run,
         commit: Option<&str>,
-        progress: &mut Progress<'_>,
+        progress: &mut DownloadProgress<'_>,
     ) -> Result<Option<Self>> {
         let data = run.data();
         let revision = commit.or(data.revision.as_deref());
@@ -165,7 +165,7 @@ impl Labelled {
         path: &Path,
         split: Option<&str>,
         revision: Option<&str>,
-        progress: &mut Progress<'_>,
+        progress: &mut DownloadProgress<'_>,
     ) -> Result<Self> {
         if !RunConfig::is_id(path) {
             // Old ids of data sets have no owner, such as `imdb`, so they look like a file's name.
@@ -180,7 +180,7 @@ impl Labelled {
             }
             return Ok(Self { files: vec![path.into()], split: None });
         }
-        let repo = Repo::new(Kind::Dataset, &path.to_string_lossy(), revision);
+        let repo = Repo::new(RepoType::Dataset, &path.to_string_lossy(), revision);
         let found =
             Hub::from_env()?.dataset(&repo, run.data().subset.as_deref(), split, progress)?;
         let split = Split { commit: found.commit, subset: found.subset, name: found.split };

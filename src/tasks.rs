@@ -4,7 +4,7 @@ use crate::bank::{Bank, BankTask};
 use crate::base::Base;
 use crate::config::DeviceName;
 use crate::data::{
-    Batch, Encoded, Tokenizer, check_length, fits, has_embeddings, listed, nearest, same_tokenizer,
+    Batch, Encoding, Tokenizer, check_length, fits, has_embeddings, listed, nearest, same_tokenizer,
 };
 use crate::delta::Delta;
 use crate::error::{Error, Result};
@@ -284,7 +284,7 @@ impl Tasks {
     }
 
     /// The token ids of each input, cut to the number beside it.
-    fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoded>> {
+    fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
         // Tensors, which the other fields hold, stay on their thread.
         let tokenizer = &self.tokenizer;
         let tokens = threads::map(inputs, |(length, input)| {
@@ -295,7 +295,11 @@ impl Tasks {
         Ok(tokens)
     }
 
-    fn answers(&self, asked: &[(&str, &BankTask)], tokens: &[&Encoded]) -> Result<Vec<Prediction>> {
+    fn answers(
+        &self,
+        asked: &[(&str, &BankTask)],
+        tokens: &[&Encoding],
+    ) -> Result<Vec<Prediction>> {
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
         let device = self.bank.base().device();
         let mut answers = Vec::with_capacity(asked.len());

@@ -5,7 +5,7 @@ use crate::common::{TINY, golden_dir};
 use crate::made;
 use bitfit::bank::{Bank, BankTask};
 use bitfit::base::Base;
-use bitfit::data::{Batch, Encoded};
+use bitfit::data::{Batch, Encoding};
 use bitfit::delta::Delta;
 use bitfit::methods::Method;
 use bitfit::nn::{Precision, to_rows};
@@ -35,13 +35,13 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
         for _ in 0..4 {
             let count = 1 + made::below(&mut random, 40);
             let mut of = vec![];
-            let texts: Vec<Encoded> = (0..count)
+            let texts: Vec<Encoding> = (0..count)
                 .map(|_| {
                     of.push(made::below(&mut random, tasks.len()));
                     let length = 2 + made::below(&mut random, 30);
                     let ids =
                         (0..length).map(|_| 5 + made::below(&mut random, 100) as u32).collect();
-                    Encoded { ids, first: length }
+                    Encoding { ids, first: length }
                 })
                 .collect();
             let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();

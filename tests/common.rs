@@ -1,7 +1,7 @@
 //! What the tests share: golden files, small data, the binaries.
 
 use bitfit::base::Base;
-use bitfit::data::Encoded;
+use bitfit::data::Encoding;
 use bitfit::models::{Architecture, Dropouts, by_model_type};
 use bitfit::task_model::TaskModel;
 use parquet::data_type::{ByteArrayType, DataType};
@@ -41,7 +41,7 @@ pub fn ints(tensor: &Tensor) -> Vec<i64> {
 }
 
 /// The token sequences of a golden file.
-pub fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
+pub fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoding> {
     let (ids, offsets) = (ints(&golden["input_ids"]), ints(&golden["cu_seqlens"]));
     let types = golden.get("token_type_ids").map(ints);
     offsets
@@ -51,7 +51,7 @@ pub fn sequences(golden: &HashMap<String, Tensor>) -> Vec<Encoded> {
             let first = types
                 .as_ref()
                 .map_or(range.len(), |t| t[range.clone()].iter().filter(|&&t| t == 0).count());
-            Encoded { ids: ids[range].iter().map(|&id| id as u32).collect(), first }
+            Encoding { ids: ids[range].iter().map(|&id| id as u32).collect(), first }
         })
         .collect()
 }

@@ -4,8 +4,8 @@ use crate::common::{
     Scratch, golden_dir, refused, reviews, stderr, stdout, succeeded, write_parquet,
 };
 use bitfit::data::{
-    self, Batch, Columns, Encoded, LabelColumns, Labels, Row, Target, Tokenizer, draw, epoch_order,
-    split_by_class,
+    self, Batch, Columns, Encoding, LabelColumns, Labels, Row, Target, Tokenizer, draw,
+    epoch_order, split_by_class,
 };
 use bitfit::models::TaskType;
 use parquet::data_type::{
@@ -41,7 +41,7 @@ fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
 
 /// The labels of rows whose file says no names.
 fn of(task: TaskType, path: &Path, rows: &[Row]) -> bitfit::error::Result<Labels> {
-    Labels::of(task, path, &data::Table { rows: rows.to_vec(), classes: None }, false)
+    Labels::of(task, path, &data::Dataset { rows: rows.to_vec(), classes: None }, false)
 }
 
 /// The names of each row's labels.
@@ -412,7 +412,7 @@ fn targets_are_what_the_task_wants() {
     let many = rows(&["[\"b\", \"a\"]", "[]", "\"a\""]);
     let labels = of(several, &path, &many).unwrap();
     assert_eq!(labels.names, ["a", "b"]);
-    let has = |has: &[u32]| Target::Labels { has: has.to_vec(), of: 2 };
+    let has = |has: &[u32]| Target::Labels { present: has.to_vec(), num_labels: 2 };
     assert_eq!(labels.targets(several, &many).unwrap(), [has(&[0, 1]), has(&[]), has(&[0])]);
     let error = labels.targets(TaskType::Classification, &many).unwrap_err().to_string();
     assert!(
@@ -627,7 +627,7 @@ fn a_list_of_0_and_1_says_which_labels_a_row_has() {
     let scratch = Scratch::new();
     let task = TaskType::MultiLabel;
     let three = Labels { names: ["a", "b", "c"].map(String::from).into(), declared: true };
-    let has = |has: &[u32]| Target::Labels { has: has.to_vec(), of: 3 };
+    let has = |has: &[u32]| Target::Labels { present: has.to_vec(), num_labels: 3 };
     for (path, columns) in files_of_lists(&scratch, &[&[1, 0, 1], &[0, 0, 0], &[1, 1, 1]]) {
         let rows = read(&path, &columns).unwrap();
         let expected = [has(&[0, 2]), has(&[]), has(&[0, 1, 2])];
@@ -694,7 +694,7 @@ fn a_list_of_class_numbers_has_each_once() {
         let labels = Labels::of(task, &path, &table, false).unwrap();
         labels.targets(task, &table.rows).map_err(|error| error.to_string())
     };
-    let two = |has: &[u32]| Target::Labels { has: has.to_vec(), of: 2 };
+    let two = |has: &[u32]| Target::Labels { present: has.to_vec(), num_labels: 2 };
     let found = classes(&[0, 1, 1], (&[2, 2, 2], &[0, 1, 0])).unwrap();
     assert_eq!(found, [two(&[0, 1]), two(&[1])]);
     let error = classes(&[0, 0, 1], (&[2, 2, 2], &[0, 1, 0])).unwrap_err();
@@ -1059,7 +1059,7 @@ fn labels_that_may_mean_something_else_are_noticed() {
         error.contains("x.csv:2") && error.contains("a single column of 0 and 1 is ambiguous"),
         "{error}"
     );
-    let has = |class| Target::Labels { has: vec![class], of: 3 };
+    let has = |class| Target::Labels { present: vec![class], num_labels: 3 };
     assert_eq!(targets(&["0", "2"]).unwrap(), [has(0), has(2)]);
     assert_eq!(targets(&["a", "b"]).unwrap(), [has(0), has(1)]);
 }
@@ -1513,8 +1513,10 @@ fn rows_are_drawn_by_class() {
 
 #[test]
 fn a_batch_is_packed() {
-    let sequences =
-        [Encoded { ids: vec![2, 7, 3], first: 3 }, Encoded { ids: vec![2, 8, 3, 9, 3], first: 3 }];
+    let sequences = [
+        Encoding { ids: vec![2, 7, 3], first: 3 },
+        Encoding { ids: vec![2, 8, 3, 9, 3], first: 3 },
+    ];
     let batch = Batch::new(&sequences);
     assert_eq!(batch.input_ids, [2, 7, 3, 2, 8, 3, 9, 3]);
     assert_eq!(batch.position_ids, [0, 1, 2, 0, 1, 2, 3, 4]);

@@ -4,7 +4,7 @@ use crate::common::{
     NO_DROPOUT, Scratch, TINY, device, golden, golden_dir, root, sequences, tiny, tiny_base,
 };
 use bitfit::base::Base;
-use bitfit::data::{Batch, Encoded, Example, Target, Tokenizer};
+use bitfit::data::{Batch, Encoding, Example, Target, Tokenizer};
 use bitfit::freeze::{FreezePlan, Group, Switches};
 use bitfit::models::{Shaping, TaskType};
 use bitfit::native;
@@ -212,7 +212,8 @@ fn dropout_does_not_depend_on_the_batch() {
     let _guard = tch::no_grad_guard();
     let logits = |rows: &[usize], seed, epoch| {
         let keys = bitfit::data::DropoutKeys { seed, epoch };
-        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(device()).unwrap();
+        let (packed, _) =
+            Batch::from_examples(&examples, rows, Some(keys)).to_device(device()).unwrap();
         base.classifier.forward(&packed).unwrap()
     };
     let whole = logits(&[0, 1, 2, 3, 4, 5, 6], 9, 2);
@@ -327,7 +328,7 @@ fn minilm_has_the_references_ids_and_logits_on_real_sentences() {
     let golden = golden("minilm.safetensors");
     let tokenizer = Tokenizer::read(&model).unwrap();
     let text = std::fs::read_to_string(data).unwrap();
-    let ours: Vec<Encoded> = text
+    let ours: Vec<Encoding> = text
         .lines()
         .skip(1)
         .take(64)

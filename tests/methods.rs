@@ -445,7 +445,8 @@ fn loras_dropout_belongs_to_the_row() {
     let _guard = tch::no_grad_guard();
     let logits = |base: &TaskModel, rows: &[usize], epoch| {
         let keys = DropoutKeys { seed: 9, epoch };
-        let (packed, _) = Batch::of(&examples, rows, Some(keys)).to_device(device()).unwrap();
+        let (packed, _) =
+            Batch::from_examples(&examples, rows, Some(keys)).to_device(device()).unwrap();
         base.classifier.forward(&packed).unwrap()
     };
     let (without, with) = (dropped(0.0), dropped(0.5));

@@ -1,7 +1,7 @@
 //! Metrics and reports against scikit-learn and SciPy.
 
 use crate::common::golden_dir;
-use bitfit::eval::{MATRIX, MultiLabel, Report, classification, regression};
+use bitfit::eval::{ClassificationReport, MATRIX, MultiLabel, classification, regression};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ fn classification_is_scikit_learns() {
         let count = case["num_labels"].as_u64().unwrap() as usize;
         let metrics = classification(&labels, &predictions, count);
         assert_close(&json!(metrics), &case["metrics"], &format!("metrics {i}"));
-        let report = Report::classification(&labels, &predictions, &names(count));
+        let report = ClassificationReport::classification(&labels, &predictions, &names(count));
         assert_close(&json!(report), &case["report"], &format!("report {i}"));
     }
 }
@@ -75,7 +75,7 @@ fn multi_label_is_scikit_learns() {
             (list::<Vec<u8>>(case, "labels"), list::<Vec<u8>>(case, "predictions"));
         let counts = counted(&labels, &predictions, labels[0].len());
         assert_close(&json!(counts.metrics()), &case["metrics"], &format!("metrics {i}"));
-        let report = Report::multi_label(&counts, &names(labels[0].len()));
+        let report = ClassificationReport::multi_label(&counts, &names(labels[0].len()));
         assert_close(&json!(report), &case["report"], &format!("report {i}"));
     }
 }
@@ -104,7 +104,8 @@ fn correlation_keeps_its_digits_in_extreme_ranges() {
 fn the_table_is_scikit_learns() {
     let names: Vec<String> =
         ["bad", "größer als dreißig Zeichen ist dieser Name", "good"].map(String::from).into();
-    let report = Report::classification(&[0, 0, 1, 2, 2, 2], &[0, 1, 1, 2, 2, 0], &names);
+    let report =
+        ClassificationReport::classification(&[0, 0, 1, 2, 2, 2], &[0, 1, 1, 2, 2, 0], &names);
     let expected = "
                                 precision    recall        f1   support
                            bad     0.5000    0.5000    0.5000         2
@@ -125,7 +126,7 @@ größer als dreißig Zeichen is…          0         1         0
     let rows = |rows: [[u8; 2]; 3]| rows.map(Vec::from);
     let (labels, predictions) = ([[1, 0], [1, 1], [0, 0]], [[1, 1], [0, 1], [0, 0]]);
     let counts = counted(&rows(labels), &rows(predictions), 2);
-    let report = Report::multi_label(&counts, &["a".into(), "b".into()]);
+    let report = ClassificationReport::multi_label(&counts, &["a".into(), "b".into()]);
     let expected = "
               precision    recall        f1   support
            a     1.0000    0.5000    0.6667         2
@@ -140,7 +141,8 @@ weighted avg     0.8333    0.6667    0.6667         3";
 #[test]
 fn a_large_confusion_matrix_is_left_to_json() {
     let classes: Vec<usize> = (0..21).collect();
-    let report = |count| Report::classification(&classes, &classes, &names(count)).to_string();
+    let report =
+        |count| ClassificationReport::classification(&classes, &classes, &names(count)).to_string();
     assert!(report(20).ends_with(" 1") && report(20).contains("rows: true label"));
     for count in [21, MATRIX + 1] {
         let table = report(count);
@@ -153,11 +155,11 @@ fn a_large_confusion_matrix_is_left_to_json() {
 #[test]
 fn the_confusion_of_many_classes_is_a_list_of_what_is_not_zero() {
     let (labels, predictions) = ([0, 7, 7, MATRIX, 3, 7], [0, 9, 9, 1, 3, 7]);
-    let at = Report::classification(&labels[..3], &predictions[..3], &names(MATRIX));
+    let at = ClassificationReport::classification(&labels[..3], &predictions[..3], &names(MATRIX));
     assert_eq!(at.confusion.as_ref().unwrap()[7][9], 2);
     assert_eq!(at.confusion.unwrap().iter().flatten().sum::<u64>(), 3);
     assert_eq!(at.confusion_cells, None);
-    let above = Report::classification(&labels, &predictions, &names(MATRIX + 1));
+    let above = ClassificationReport::classification(&labels, &predictions, &names(MATRIX + 1));
     assert_eq!(above.confusion, None);
     assert_eq!(
         json!(above)["confusion_cells"],
@@ -168,10 +170,10 @@ fn the_confusion_of_many_classes_is_a_list_of_what_is_not_zero() {
 #[test]
 fn odd_input_is_left_out_and_nothing_panics() {
     for table in [
-        Report::classification(&[], &[], &[]).to_string(),
-        Report::classification(&[0, 7], &[1], &names(2)).to_string(),
-        Report::classification(&[0], &[1], &["a".into(), " ".into()]).to_string(),
-        Report::multi_label(&MultiLabel::new(0), &[]).to_string(),
+        ClassificationReport::classification(&[], &[], &[]).to_string(),
+        ClassificationReport::classification(&[0, 7], &[1], &names(2)).to_string(),
+        ClassificationReport::classification(&[0], &[1], &["a".into(), " ".into()]).to_string(),
+        ClassificationReport::multi_label(&MultiLabel::new(0), &[]).to_string(),
     ] {
         assert!(table.lines().all(|line| line == line.trim_end()) && !table.ends_with('\n'));
     }
@@ -184,15 +186,15 @@ fn odd_input_is_left_out_and_nothing_panics() {
     let (labels, predictions) = ([0, 1, 9, 1, 1], [0, 0, 1, usize::MAX]);
     assert_eq!(classification(&labels, &predictions, 2), classification(&[0, 1], &[0, 0], 2));
     assert_eq!(
-        Report::classification(&labels, &predictions, &names(2)),
-        Report::classification(&[0, 1], &[0, 0], &names(2)),
+        ClassificationReport::classification(&labels, &predictions, &names(2)),
+        ClassificationReport::classification(&[0, 1], &[0, 0], &names(2)),
     );
 
     // The third label of the second row has no name.
     let (labels, predictions) = ([vec![1], vec![1, 0, 1]], [vec![1], vec![1; 2]]);
     let counts = counted(&labels, &predictions, 2);
     assert_eq!(counts.metrics()["accuracy"], 0.5);
-    let report = Report::multi_label(&counts, &names(2));
+    let report = ClassificationReport::multi_label(&counts, &names(2));
     assert_eq!((report.classes.len(), report.macro_avg.support), (2, 2));
 
     let gold = [1.0, 2.0, 3.0];

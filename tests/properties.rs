@@ -3,7 +3,7 @@
 use crate::common::Scratch;
 use bitfit::bounds::Count;
 use bitfit::config::{RunConfig, TrainingSection};
-use bitfit::data::{self, Columns, LabelColumns, Labels, Sampler, Table, Target, epoch_order};
+use bitfit::data::{self, Columns, Dataset, LabelColumns, Labels, Sampler, Target, epoch_order};
 use bitfit::freeze::Layers;
 use bitfit::models::TaskType;
 use bitfit::optim::{LrSchedule, Schedule};
@@ -214,7 +214,7 @@ proptest! {
                 false => list.clone(),
             };
             has.sort_unstable();
-            Some(Target::Labels { has, of: width })
+            Some(Target::Labels { present: has, num_labels: width })
         };
         let all = lists.iter().map(row).collect::<Option<Vec<_>>>();
         let expected = all.filter(|_| flags || lists.iter().all(different));
@@ -350,7 +350,7 @@ fn parquet_of_texts(labels: &[&str]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-fn written(scratch: &Scratch, format: usize, labels: &[&str]) -> (std::path::PathBuf, Table) {
+fn written(scratch: &Scratch, format: usize, labels: &[&str]) -> (std::path::PathBuf, Dataset) {
     let text: String = match format {
         0 => {
             "text,label\n".to_owned()

@@ -886,7 +886,7 @@ fn two_commits() -> Repo {
     let old = Repo::model("a/b").commit([File::small("config.json", "{}")]).tag("v1");
     old.commit([
         File::small("config.json", "hello\n"),
-        File::large("w.bin", &weights()),
+        File::large("w.bin", weights()),
         File::small("sub/x y.txt", "x"),
     ])
 }

@@ -4,20 +4,20 @@ use crate::escape;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Shows a bar for one file at a time. `bars` draws nothing if stderr is not a terminal.
-pub struct Bar {
+pub struct DownloadBar {
     bars: MultiProgress,
     file: Option<(String, ProgressBar)>,
 }
 
-impl Bar {
-    /// Creates a `Bar` that draws on `bars`. Nothing is shown before the first file.
+impl DownloadBar {
+    /// Creates a `DownloadBar` that draws on `bars`. Nothing is shown before the first file.
     pub fn new(bars: MultiProgress) -> Self {
         Self { bars, file: None }
     }
 
     /// Shows that `done` of `total` bytes of the file `name` are downloaded. Replaces the bar of
     /// another file.
-    pub fn hear(&mut self, name: &str, done: u64, total: Option<u64>) {
+    pub fn update(&mut self, name: &str, done: u64, total: Option<u64>) {
         if self.file.as_ref().is_none_or(|(file, _)| file != name) {
             self.clear();
             let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} (left {eta})";
@@ -40,7 +40,7 @@ impl Bar {
     }
 }
 
-impl Drop for Bar {
+impl Drop for DownloadBar {
     fn drop(&mut self) {
         self.clear();
     }

@@ -4,7 +4,7 @@ use super::logging;
 use super::signals::end_on_signal;
 use super::task_args::TaskArgs;
 use crate::error::{Error, Result};
-use crate::export::{Format, export};
+use crate::export::{ExportFormat, export};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -30,7 +30,7 @@ pub struct Export {
     task: TaskArgs,
     /// The format to write.
     #[arg(long, value_enum)]
-    format: Format,
+    format: ExportFormat,
     /// The directory to write to; it must be new or empty.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,

@@ -2,7 +2,7 @@
 //! a file.
 
 use super::task_args::ReadArgs;
-use crate::data::{self, Columns, Place, Row};
+use crate::data::{self, Columns, Row, RowOrigin};
 use crate::error::{Error, Result};
 use crate::predict::Input;
 use clap::Args;
@@ -33,7 +33,7 @@ pub struct Asked {
     /// The name in the task column; `None` if no such column was read.
     pub task: Option<String>,
     /// The row or the line; `None` for a text of the arguments.
-    pub place: Option<Place>,
+    pub place: Option<RowOrigin>,
 }
 
 impl Asked {
@@ -189,7 +189,7 @@ fn each_line(
                 let problem = "a carriage return within the line; expected lines that end in \\n or \\r\\n: convert it, say with tr '\\r' '\\n'";
                 return Err(Error::data(name, number, problem));
             }
-            let place = Place { path: path.clone(), line: Some(number) };
+            let place = RowOrigin { path: path.clone(), line: Some(number) };
             rows.push(Asked { input: text.into(), task: None, place: Some(place) });
         }
         if !more

@@ -279,9 +279,9 @@ impl Convert {
 
 /// A listener that draws a bar for each download.
 fn downloads(bars: &MultiProgress) -> impl FnMut(&str, u64, Option<u64>) -> Result<()> + use<> {
-    let mut bar = downloads::Bar::new(bars.clone());
+    let mut bar = downloads::DownloadBar::new(bars.clone());
     move |file, done, total| {
-        bar.hear(file, done, total);
+        bar.update(file, done, total);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! The progress of a training on stderr.
 
-use super::downloads::Bar;
+use super::downloads::DownloadBar;
 use crate::error::Result;
 use crate::escape;
 use crate::files::say;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// A listener that shows progress bars and log lines on stderr.
 pub struct Terminal {
     bars: MultiProgress,
-    downloads: Bar,
+    downloads: DownloadBar,
     steps: ProgressBar,
     /// The bar of the work between steps: caching or evaluating.
     beside: Option<ProgressBar>,
@@ -28,7 +28,7 @@ impl Terminal {
     /// A terminal that draws on `bars` and shows `metric` beside the loss.
     pub fn new(bars: MultiProgress, metric: &'static str) -> Self {
         Self {
-            downloads: Bar::new(bars.clone()),
+            downloads: DownloadBar::new(bars.clone()),
             bars,
             steps: ProgressBar::hidden(),
             beside: None,
@@ -126,7 +126,7 @@ impl Drop for Terminal {
 impl Listener for Terminal {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
-            Event::Downloading { file, done, total } => self.downloads.hear(file, *done, *total),
+            Event::Downloading { file, done, total } => self.downloads.update(file, *done, *total),
             Event::Reading => {
                 self.downloads.clear();
                 self.steps = self

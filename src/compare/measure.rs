@@ -113,7 +113,8 @@ fn fingerprint(inputs: &[Input], targets: &[Target]) -> String {
 fn confusion(targets: &[Target], guesses: &[Target], labels: &[String]) -> Option<Vec<Vec<u64>>> {
     let class = |target: &Target| if let Target::Class(class) = target { *class } else { 0 };
     let classes = |of: &[Target]| of.iter().map(class).collect::<Vec<_>>();
-    eval::Report::classification(&classes(targets), &classes(guesses), labels).confusion
+    eval::ClassificationReport::classification(&classes(targets), &classes(guesses), labels)
+        .confusion
 }
 
 /// A target as text for the fingerprint of the rows. The labels of a multi-label row are written as
@@ -135,7 +136,7 @@ fn guess(prediction: &Prediction, task: TaskType, numbers: &HashMap<&str, u32>) 
         }
         TaskType::MultiLabel => {
             let has = prediction.labels.iter().flatten().filter_map(number).collect();
-            Target::Labels { has, of: numbers.len() }
+            Target::Labels { present: has, num_labels: numbers.len() }
         }
         TaskType::Regression => Target::Number(prediction.score.unwrap_or_default()),
     }

@@ -2,7 +2,7 @@
 
 use super::example::Example;
 use super::labels::Target;
-use super::tokenize::Encoded;
+use super::tokenize::Encoding;
 use crate::error::Result;
 use crate::nn::Packed;
 use tch::{Device, Tensor};
@@ -39,23 +39,27 @@ pub struct Batch {
 
 impl Batch {
     /// Packs sequences without labels.
-    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a Encoded>) -> Self {
+    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a Encoding>) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
         sequences.into_iter().for_each(|sequence| batch.push(sequence));
         batch
     }
 
     /// Packs the examples at `rows`. `dropout` is for training; `None` leaves out the dropout keys.
-    pub fn of(examples: &[Example], rows: &[usize], dropout: Option<DropoutKeys>) -> Self {
+    pub fn from_examples(
+        examples: &[Example],
+        rows: &[usize],
+        dropout: Option<DropoutKeys>,
+    ) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
         for (&row, example) in rows.iter().filter_map(|row| Some((row, examples.get(*row)?))) {
             batch.push(&example.tokens);
             match &example.target {
                 Target::Class(class) => batch.classes.push(*class as i64),
-                Target::Labels { has, of } => {
+                Target::Labels { present, num_labels } => {
                     let start = batch.values.len();
-                    batch.values.resize(start + of, 0.0);
-                    for &label in has {
+                    batch.values.resize(start + num_labels, 0.0);
+                    for &label in present {
                         if let Some(value) = batch.values.get_mut(start + label as usize) {
                             *value = 1.0;
                         }
@@ -75,7 +79,7 @@ impl Batch {
         batch
     }
 
-    fn push(&mut self, sequence: &Encoded) {
+    fn push(&mut self, sequence: &Encoding) {
         let length = sequence.ids.len();
         self.input_ids.extend(sequence.ids.iter().map(|&id| i64::from(id)));
         self.position_ids.extend(0..length as i64);
@@ -112,7 +116,7 @@ impl Batch {
         }
         numbers.extend(starts);
         numbers.extend(&self.classes);
-        let all = sent(Tensor::f_from_slice(&numbers)?, device)?;
+        let all = copied_to(Tensor::f_from_slice(&numbers)?, device)?;
         let mut at = 0;
         let mut piece = |count: usize| {
             at += count as i64;
@@ -139,7 +143,7 @@ impl Batch {
             piece(self.classes.len())?
         } else {
             let rows = packed.sequences() as i64;
-            sent(Tensor::f_from_slice(&self.values)?.f_view([rows, -1])?, device)?
+            copied_to(Tensor::f_from_slice(&self.values)?.f_view([rows, -1])?, device)?
         };
         Ok((packed, targets))
     }
@@ -147,7 +151,7 @@ impl Batch {
 
 /// Copies `tensor` to `device`. To a GPU it copies from pinned memory, and returns before the copy
 /// has ended.
-pub fn sent(tensor: Tensor, device: Device) -> Result<Tensor> {
+pub fn copied_to(tensor: Tensor, device: Device) -> Result<Tensor> {
     if !device.is_cuda() {
         return Ok(tensor.f_to_device(device)?);
     }
@@ -160,7 +164,7 @@ const WORTHWHILE: usize = 2048;
 
 /// Number of texts to predict in one batch, given the number of tokens of each text: `rows` texts,
 /// or more as long as they have at most `WORTHWHILE` tokens in total.
-pub fn at_once(tokens: impl IntoIterator<Item = usize>, rows: usize) -> usize {
+pub fn texts_per_batch(tokens: impl IntoIterator<Item = usize>, rows: usize) -> usize {
     let mut sum = 0;
     let fits = |(index, tokens): &(usize, usize)| {
         sum += tokens;

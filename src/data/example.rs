@@ -2,7 +2,7 @@
 
 use super::labels::{Labels, Target};
 use super::source::Row;
-use super::tokenize::{Encoded, Tokenizer};
+use super::tokenize::{Encoding, Tokenizer};
 use crate::error::Result;
 use crate::models::TaskType;
 
@@ -10,7 +10,7 @@ use crate::models::TaskType;
 #[derive(Debug, Clone)]
 pub struct Example {
     /// Token ids of the row.
-    pub tokens: Encoded,
+    pub tokens: Encoding,
     /// Target of the row.
     pub target: Target,
 }

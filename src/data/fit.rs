@@ -1,6 +1,6 @@
 //! Checks that texts, a tokenizer, a base model and a task go together.
 
-use super::tokenize::{Encoded, MIN_LENGTH, Tokenizer};
+use super::tokenize::{Encoding, MIN_LENGTH, Tokenizer};
 use crate::delta::Meta;
 use crate::error::{Error, Result};
 use crate::models::ModelConfig;
@@ -55,7 +55,7 @@ pub fn fits(dir: &Path, tokenizer: &Tokenizer, base: &ModelConfig) -> Result<()>
 pub fn has_embeddings<'a>(
     dir: &Path,
     base: &ModelConfig,
-    tokens: impl IntoIterator<Item = &'a Encoded>,
+    tokens: impl IntoIterator<Item = &'a Encoding>,
 ) -> Result<()> {
     for tokens in tokens {
         if base.type_vocab_size < 2 && tokens.first < tokens.ids.len() {

@@ -1,6 +1,6 @@
 //! Labels: the classes, and each row's target.
 
-use super::source::{Label, Place, Row, Table};
+use super::source::{Dataset, Label, Row, RowOrigin};
 use super::spelling::{self, Number, folded, listed, quoted};
 use crate::error::{Error, Result};
 use crate::models::TaskType;
@@ -25,9 +25,9 @@ pub enum Target {
     /// Any number of labels (multi-label).
     Labels {
         /// Numbers of the row's labels, ascending.
-        has: Vec<u32>,
+        present: Vec<u32>,
         /// Number of labels of the task.
-        of: usize,
+        num_labels: usize,
     },
     /// A number (regression).
     Number(f32),
@@ -36,9 +36,9 @@ pub enum Target {
 impl Target {
     /// Whether the row has each label of a multi-label task, by class number; `None` for others.
     pub fn flags(&self) -> Option<Vec<bool>> {
-        let Self::Labels { has, of } = self else { return None };
-        let mut flags = vec![false; *of];
-        for &label in has {
+        let Self::Labels { present, num_labels } = self else { return None };
+        let mut flags = vec![false; *num_labels];
+        for &label in present {
             flags.get_mut(label as usize).into_iter().for_each(|flag| *flag = true);
         }
         Some(flags)
@@ -46,7 +46,7 @@ impl Target {
 }
 
 /// Maximum number of classes. A column with more is probably not the label column.
-const MOST: usize = 10_000;
+const MAX_LABELS: usize = 10_000;
 
 impl Labels {
     /// The labels of the data: in the file's order if it names the classes, in numeric order if all
@@ -54,13 +54,13 @@ impl Labels {
     ///
     /// Errs if two labels only look alike, or if a value is not a label unless `model.label_names`
     /// names it, such as a missing value. With `skip_bad_rows` such values are passed over, and
-    /// [`Labels::reading`] refuses their rows. Also errs on no labels, a single class or too many
+    /// [`Labels::reader`] refuses their rows. Also errs on no labels, a single class or too many
     /// classes.
-    pub fn of(task: TaskType, path: &Path, data: &Table, skip_bad_rows: bool) -> Result<Self> {
+    pub fn of(task: TaskType, path: &Path, data: &Dataset, skip_bad_rows: bool) -> Result<Self> {
         if task == TaskType::Regression {
             return Ok(Self::default());
         }
-        let (found, declared) = (Found::of(&data.rows), data.classes.is_some());
+        let (found, declared) = (ObservedLabels::of(&data.rows), data.classes.is_some());
         let mut names = match &data.classes {
             Some(_) => found.names().map(str::to_owned).collect(),
             None => found.to_learn(task, &data.rows, skip_bad_rows)?,
@@ -73,9 +73,9 @@ impl Labels {
         {
             names.clone_from(classes);
         }
-        if names.len() > MOST {
+        if names.len() > MAX_LABELS {
             let problem = format!(
-                "found {} different labels, expected at most {MOST}; is data.label_column the right column? If its values are numbers to predict, set model.task_type = \"regression\"",
+                "found {} different labels, expected at most {MAX_LABELS}; is data.label_column the right column? If its values are numbers to predict, set model.task_type = \"regression\"",
                 names.len()
             );
             return Err(Error::data(path, None, problem));
@@ -97,8 +97,8 @@ impl Labels {
 
     /// The target of each row. Errs if a row's labels are not valid for `task`.
     pub fn targets(&self, task: TaskType, rows: &[Row]) -> Result<Vec<Target>> {
-        let reading = self.reading(task, rows);
-        rows.iter().map(|row| reading.target(row)).collect()
+        let reader = self.reader(task, rows);
+        rows.iter().map(|row| reader.target(row)).collect()
     }
 
     /// The meaning of the labels of `rows`, which can depend on all rows.
@@ -108,36 +108,36 @@ impl Labels {
     /// the spelling of the number, provided that only one name and one label of the rows match. If
     /// there is none either, the names have declared numbers, and no label of the rows is a name,
     /// it is the class of that number.
-    pub fn reading<'a>(&'a self, task: TaskType, rows: &[Row]) -> Reading<'a> {
-        let mut reading =
-            Reading { labels: self, task, classes: HashMap::new(), lists: ReadLists::Names };
+    pub fn reader<'a>(&'a self, task: TaskType, rows: &[Row]) -> LabelReader<'a> {
+        let mut reader =
+            LabelReader { labels: self, task, classes: HashMap::new(), lists: ReadLists::Names };
         if task != TaskType::Regression {
-            let found = Found::of(rows);
+            let found = ObservedLabels::of(rows);
             let one_column = task == TaskType::MultiLabel && rows.iter().all(|row| !row.list);
-            reading.classes = self.classes(&found, one_column && found.is_of_flags());
+            reader.classes = self.classes(&found, one_column && found.is_of_flags());
             if task == TaskType::MultiLabel {
-                reading.lists = self.read_lists(&found);
+                reader.lists = self.read_lists(&found);
             }
         }
-        reading
+        reader
     }
 
     /// The way to read the lists of the rows: as names, or as 0 or 1 for each label.
-    fn read_lists(&self, found: &Found<'_>) -> ReadLists {
+    fn read_lists(&self, found: &ObservedLabels<'_>) -> ReadLists {
         let own: HashSet<&str> = self.names.iter().map(String::as_str).collect();
         let named = || found.names().all(|name| own.contains(name));
         match &found.lists {
-            Lists::Names => ReadLists::Names,
+            ObservedLists::Names => ReadLists::Names,
             // The labels are themselves named 0 and 1, and the lists do not have one value for each
             // label.
-            Lists::Flags { certain: false, length, .. }
+            ObservedLists::Flags { certain: false, length, .. }
                 if *length != Some(self.names.len()) && named() =>
             {
                 ReadLists::Names
             }
-            Lists::Flags { .. } => ReadLists::Flags,
-            Lists::Fractions(_) if named() => ReadLists::Names,
-            Lists::Fractions(place) | Lists::Repeats(place) => {
+            ObservedLists::Flags { .. } => ReadLists::Flags,
+            ObservedLists::Fractions(_) if named() => ReadLists::Names,
+            ObservedLists::Fractions(place) | ObservedLists::Repeats(place) => {
                 ReadLists::Wrong(format!("{NEITHER}; see {place}"))
             }
         }
@@ -146,9 +146,9 @@ impl Labels {
     /// The class of each label found, or why it has none. `flags` is whether the labels are 0 and 1
     /// in the one column of a multi-label task, which may say whether rows have one of several
     /// labels.
-    fn classes(&self, found: &Found<'_>, flags: bool) -> HashMap<Label, Read> {
+    fn classes(&self, found: &ObservedLabels<'_>, flags: bool) -> HashMap<Label, ClassOrReason> {
         let matcher = NameMatcher::new(self, found);
-        let named: Vec<Option<Read>> =
+        let named: Vec<Option<ClassOrReason>> =
             found.labels.keys().map(|label| matcher.class_of(&label.name)).collect();
         // A number is a class number only if no label of the rows is a name.
         let nameless = !named.iter().any(Option::is_some);
@@ -183,7 +183,7 @@ impl Labels {
                 )
             })
         };
-        let read = |(label, named): (&&Label, Option<Read>)| {
+        let read = |(label, named): (&&Label, Option<ClassOrReason>)| {
             let class = named.unwrap_or_else(|| number(label).ok_or_else(|| unknown(label)));
             ((*label).clone(), class)
         };
@@ -191,7 +191,7 @@ impl Labels {
     }
 
     /// Warns if class numbers, which count from 0, may have been counted from 1.
-    fn warn_of_numbers_from_1(&self, found: &Found<'_>) {
+    fn warn_of_numbers_from_1(&self, found: &ObservedLabels<'_>) {
         let class =
             |label: &&Label| Number::of(&label.name)?.class().filter(|_| label.number.is_none());
         let numbers: Option<BTreeSet<usize>> = found.labels.keys().map(class).collect();
@@ -213,7 +213,7 @@ impl Labels {
 }
 
 /// A class number, or why a label has none.
-type Read = std::result::Result<usize, String>;
+type ClassOrReason = std::result::Result<usize, String>;
 
 /// Finds the classes whose names match a label.
 struct NameMatcher<'a> {
@@ -229,7 +229,7 @@ struct NameMatcher<'a> {
 }
 
 impl<'a> NameMatcher<'a> {
-    fn new(labels: &'a Labels, found: &Found<'a>) -> Self {
+    fn new(labels: &'a Labels, found: &ObservedLabels<'a>) -> Self {
         let numbers = labels.names.iter().all(|name| Number::of(name).is_some());
         let mut exact: HashMap<&str, Vec<usize>> = HashMap::new();
         let mut alike: HashMap<Alike, Vec<usize>> = HashMap::new();
@@ -245,7 +245,7 @@ impl<'a> NameMatcher<'a> {
     }
 
     /// The class of a label `name` of the rows, or why it is ambiguous; `None` if no name matches.
-    fn class_of(&self, name: &str) -> Option<Read> {
+    fn class_of(&self, name: &str) -> Option<ClassOrReason> {
         let own = self.exact.get(name).map(Vec::as_slice);
         if let Some([class]) = own {
             return Some(Ok(*class));
@@ -267,11 +267,11 @@ impl<'a> NameMatcher<'a> {
     }
 }
 
-/// The meaning of the labels of some rows, as [`Labels::reading`] returns it.
-pub struct Reading<'a> {
+/// The meaning of the labels of some rows, as [`Labels::reader`] returns it.
+pub struct LabelReader<'a> {
     labels: &'a Labels,
     task: TaskType,
-    classes: HashMap<Label, Read>,
+    classes: HashMap<Label, ClassOrReason>,
     lists: ReadLists,
 }
 
@@ -291,15 +291,15 @@ const NEITHER: &str = "expected lists of the row's labels, or lists with 0 or 1 
 /// The error for one column of 0 and 1 in a multi-label task.
 const FLAGS: &str = "a single column of 0 and 1 is ambiguous in a multi-label task, because the values can be flags or class numbers; expected one column for each label (data.label_columns, --label-columns), lists, or the labels' names";
 
-impl Reading<'_> {
+impl LabelReader<'_> {
     /// The target of `row`. Errs if its labels are not valid for the task.
     pub fn target(&self, row: &Row) -> Result<Target> {
         match self.task {
             TaskType::Classification => Ok(Target::Class(self.class(row, only(row)?)?)),
             TaskType::Regression => Ok(Target::Number(number(row, only(row)?)?)),
             TaskType::MultiLabel => {
-                let of = self.labels.names.len();
-                let mut has = match self.flags(row)? {
+                let num_labels = self.labels.names.len();
+                let mut present = match self.flags(row)? {
                     Some(flags) => {
                         let own = flags.iter().enumerate().filter(|(_, has)| **has);
                         own.map(|(class, _)| class as u32).collect()
@@ -309,15 +309,15 @@ impl Reading<'_> {
                         row.labels().iter().map(class).collect::<Result<Vec<u32>>>()?
                     }
                 };
-                has.sort_unstable();
-                has.dedup();
+                present.sort_unstable();
+                present.dedup();
                 if row.labels().iter().any(|label| label.number.is_some())
-                    && has.len() < row.labels().len()
+                    && present.len() < row.labels().len()
                 {
                     let problem = "a label occurs twice in this list; the file's metadata says that lists hold class numbers, not 0 or 1 for each label";
                     return Err(row.place.error(problem));
                 }
-                Ok(Target::Labels { has, of })
+                Ok(Target::Labels { present, num_labels })
             }
         }
     }
@@ -325,10 +325,12 @@ impl Reading<'_> {
     /// Replaces the labels of `row` with the names of its classes, which mean the same among any
     /// other rows. Leaves the row of a regression as it is. Errs if its labels are not valid for
     /// the task.
-    pub fn settle(&self, row: &mut Row) -> Result<()> {
+    pub fn replace_by_names(&self, row: &mut Row) -> Result<()> {
         let classes = match self.target(row)? {
             Target::Class(class) => vec![class],
-            Target::Labels { has, .. } => has.into_iter().map(|class| class as usize).collect(),
+            Target::Labels { present, .. } => {
+                present.into_iter().map(|class| class as usize).collect()
+            }
             Target::Number(_) => return Ok(()),
         };
         let name = |class: usize| self.labels.names.get(class).cloned();
@@ -417,33 +419,33 @@ impl Alike {
 }
 
 /// The labels of some rows.
-struct Found<'a> {
+struct ObservedLabels<'a> {
     /// Labels, each with the first row that has it.
-    labels: BTreeMap<&'a Label, &'a Place>,
+    labels: BTreeMap<&'a Label, &'a RowOrigin>,
     /// Whether all labels that are not missing values are numbers, and there are any.
     numbers: bool,
-    lists: Lists<'a>,
+    lists: ObservedLists<'a>,
 }
 
 /// The contents of the rows' lists, as far as they can be told without the task's labels.
-enum Lists<'a> {
+enum ObservedLists<'a> {
     /// Names of labels, or no lists at all.
     Names,
     /// Only 0 and 1.
     Flags {
-        first: &'a Place,
+        first: &'a RowOrigin,
         /// Whether 0 and 1 cannot be names of labels, because a list has one of them twice.
         certain: bool,
         /// The length of the lists, if it is the same for all.
         length: Option<usize>,
     },
     /// Numbers, some of them fractions.
-    Fractions(&'a Place),
+    Fractions(&'a RowOrigin),
     /// Numbers, one of them twice in the same list.
-    Repeats(&'a Place),
+    Repeats(&'a RowOrigin),
 }
 
-impl<'a> Found<'a> {
+impl<'a> ObservedLabels<'a> {
     fn of(rows: &'a [Row]) -> Self {
         let mut labels = BTreeMap::new();
         for row in rows {
@@ -456,7 +458,7 @@ impl<'a> Found<'a> {
             Number::of(&label.name).is_some() || spelling::comma(&label.name).is_some()
         };
         let numbers = there.clone().next().is_some() && there.all(number);
-        Self { labels, numbers, lists: Lists::of(rows) }
+        Self { labels, numbers, lists: ObservedLists::of(rows) }
     }
 
     /// Whether all labels are 0 or 1, and the file does not name the classes.
@@ -492,21 +494,24 @@ impl<'a> Found<'a> {
     /// configuration names them.
     fn to_learn(&self, task: TaskType, rows: &[Row], skip_bad_rows: bool) -> Result<Vec<String>> {
         match (task, &self.lists) {
-            (TaskType::MultiLabel, Lists::Flags { first, .. }) => {
+            (TaskType::MultiLabel, ObservedLists::Flags { first, .. }) => {
                 let problem = "a list of 0 and 1 does not name its labels; expected their names in model.label_names, lists of names, or one column for each label (data.label_columns)";
                 return Err(first.error(problem));
             }
-            (TaskType::MultiLabel, Lists::Fractions(place) | Lists::Repeats(place)) => {
+            (
+                TaskType::MultiLabel,
+                ObservedLists::Fractions(place) | ObservedLists::Repeats(place),
+            ) => {
                 return Err(place.error(NEITHER));
             }
-            (TaskType::MultiLabel, Lists::Names) => {}
+            (TaskType::MultiLabel, ObservedLists::Names) => {}
             (TaskType::Classification | TaskType::Regression, _) => {
                 if !skip_bad_rows {
                     rows.iter().try_for_each(|row| only(row).map(|_| ()))?;
                 }
             }
         }
-        let mut alike: HashMap<Alike, (&Label, &Place)> = HashMap::new();
+        let mut alike: HashMap<Alike, (&Label, &RowOrigin)> = HashMap::new();
         let mut names: Vec<String> = vec![];
         for (&label, &place) in &self.labels {
             match self.trouble(&label.name) {
@@ -526,7 +531,7 @@ impl<'a> Found<'a> {
     }
 }
 
-impl<'a> Lists<'a> {
+impl<'a> ObservedLists<'a> {
     fn of(rows: &'a [Row]) -> Self {
         let lists = || rows.iter().filter(|row| row.list);
         let labels: BTreeSet<&Label> = lists().flat_map(Row::labels).collect();

@@ -15,17 +15,17 @@ pub fn classification(
     num_labels: usize,
 ) -> BTreeMap<String, f64> {
     let counts = count_classes(labels, predictions, num_labels);
-    let all: Counts = counts.iter().sum();
-    let f1_macro = mean(counts.iter().filter(|c| c.support + c.predicted > 0).map(Counts::f1));
+    let all: ClassCounts = counts.iter().sum();
+    let f1_macro = mean(counts.iter().filter(|c| c.support + c.predicted > 0).map(ClassCounts::f1));
     let f1 = match &counts[..] {
         [_, positive] => positive.f1(),
         _ => f1_macro,
     };
     // Gorodkin's multi-class form (2004), of which the binary one is a case.
-    let sum = |product: fn(&Counts) -> f64| counts.iter().map(product).sum::<f64>();
+    let sum = |product: fn(&ClassCounts) -> f64| counts.iter().map(product).sum::<f64>();
     let rows = all.support as f64;
     let covariance =
-        all.hits as f64 * rows - sum(|c: &Counts| c.support as f64 * c.predicted as f64);
+        all.hits as f64 * rows - sum(|c: &ClassCounts| c.support as f64 * c.predicted as f64);
     let spread = (rows * rows - sum(|c| (c.predicted as f64).powi(2)))
         * (rows * rows - sum(|c| (c.support as f64).powi(2)));
     named([
@@ -41,7 +41,7 @@ pub fn classification(
 /// with the rows.
 #[derive(Debug, Clone)]
 pub struct MultiLabel {
-    pub(super) counts: Vec<Counts>,
+    pub(super) counts: Vec<ClassCounts>,
     right: u64,
     rows: u64,
 }
@@ -49,14 +49,14 @@ pub struct MultiLabel {
 impl MultiLabel {
     /// Counts of no rows, for `num_labels` labels.
     pub fn new(num_labels: usize) -> Self {
-        Self { counts: vec![Counts::default(); num_labels], right: 0, rows: 0 }
+        Self { counts: vec![ClassCounts::default(); num_labels], right: 0, rows: 0 }
     }
 
     /// Counts a row with the true `labels` and the predicted labels `predictions`, both as label
     /// numbers in ascending order. A number of `num_labels` or more is left out of the counts by
     /// label.
     pub fn add(&mut self, labels: &[u32], predictions: &[u32]) {
-        let mut count = |number: &u32, what: fn(&mut Counts)| {
+        let mut count = |number: &u32, what: fn(&mut ClassCounts)| {
             self.counts.get_mut(*number as usize).into_iter().for_each(what);
         };
         labels.iter().for_each(|number| count(number, |label| label.support += 1));
@@ -72,8 +72,8 @@ impl MultiLabel {
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         named([
             ("accuracy", ratio(self.right as f64, self.rows as f64)),
-            ("f1_micro", self.counts.iter().sum::<Counts>().f1()),
-            ("f1_macro", mean(self.counts.iter().map(Counts::f1))),
+            ("f1_micro", self.counts.iter().sum::<ClassCounts>().f1()),
+            ("f1_macro", mean(self.counts.iter().map(ClassCounts::f1))),
         ])
     }
 }
@@ -95,13 +95,13 @@ pub fn regression(gold: &[f64], predicted: &[f64]) -> BTreeMap<String, f64> {
 
 /// The counts of one class, or of several.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
+pub(super) struct ClassCounts {
     hits: u64,
     predicted: u64,
     pub(super) support: u64,
 }
 
-impl Counts {
+impl ClassCounts {
     pub(super) fn precision(&self) -> f64 {
         ratio(self.hits as f64, self.predicted as f64)
     }
@@ -115,9 +115,9 @@ impl Counts {
     }
 }
 
-impl<'a> Sum<&'a Counts> for Counts {
-    fn sum<I: Iterator<Item = &'a Counts>>(counts: I) -> Counts {
-        counts.fold(Counts::default(), |a, b| Counts {
+impl<'a> Sum<&'a ClassCounts> for ClassCounts {
+    fn sum<I: Iterator<Item = &'a ClassCounts>>(counts: I) -> ClassCounts {
+        counts.fold(ClassCounts::default(), |a, b| ClassCounts {
             hits: a.hits + b.hits,
             predicted: a.predicted + b.predicted,
             support: a.support + b.support,
@@ -139,8 +139,8 @@ pub(super) fn count_classes(
     labels: &[usize],
     predictions: &[usize],
     num_labels: usize,
-) -> Vec<Counts> {
-    let mut counts = vec![Counts::default(); num_labels];
+) -> Vec<ClassCounts> {
+    let mut counts = vec![ClassCounts::default(); num_labels];
     for (label, guess) in pairs(labels, predictions, num_labels) {
         if let Some(class) = counts.get_mut(label) {
             class.support += 1;

@@ -6,9 +6,9 @@ mod metrics;
 mod report;
 
 pub use metrics::{MultiLabel, classification, regression};
-pub use report::{Average, ClassReport, MATRIX, Report};
+pub use report::{Average, ClassReport, ClassificationReport, MATRIX};
 
-use crate::data::{Batch, Example, Labels, Target, at_once};
+use crate::data::{Batch, Example, Labels, Target, texts_per_batch};
 use crate::error::Result;
 use crate::models::{Classifier, Shaping, TaskType};
 use crate::native;
@@ -23,7 +23,7 @@ pub struct Evaluation {
     /// `loss`, and the task's metrics.
     pub metrics: BTreeMap<String, f64>,
     /// The scores by class; `None` for a regression.
-    pub report: Option<Report>,
+    pub report: Option<ClassificationReport>,
 }
 
 /// Evaluates `model` on `examples` in order, in batches of `batch_size` rows, or more if the rows
@@ -41,10 +41,10 @@ pub fn evaluate(
     let _guard = tch::no_grad_guard();
     let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.ids.len()).collect();
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let (mut loss, mut done, mut seen) = (0.0, 0, Seen::new(task, labels));
+    let (mut loss, mut done, mut seen) = (0.0, 0, Predictions::new(task, labels));
     in_batches(&lengths, batch_size, device, &mut |range| {
         let rows = rows.get(range).unwrap_or_default();
-        let (packed, targets) = Batch::of(examples, rows, None).to_device(device)?;
+        let (packed, targets) = Batch::from_examples(examples, rows, None).to_device(device)?;
         let logits = model.forward(&packed)?;
         let its_loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
         let (its_loss, logits) = (f64::try_from(&its_loss)?, to_rows(&logits)?);
@@ -73,7 +73,8 @@ pub fn in_batches(
 ) -> Result<()> {
     let (mut done, mut batch_size, mut fits) = (0, batch_size.max(1), true);
     while let Some(left @ [_, ..]) = lengths.get(done..) {
-        let most = if fits { at_once(left.iter().copied(), batch_size) } else { batch_size };
+        let most =
+            if fits { texts_per_batch(left.iter().copied(), batch_size) } else { batch_size };
         let count = most.min(left.len());
         match compute(done..done + count) {
             Ok(()) => done += count,
@@ -88,13 +89,13 @@ pub fn in_batches(
 
 /// The targets and predictions of the rows so far. Logits are not kept, because those of many
 /// labels are large.
-enum Seen {
+enum Predictions {
     Classes { gold: Vec<usize>, guess: Vec<usize> },
     Labels(MultiLabel),
     Numbers { gold: Vec<f64>, guess: Vec<f64> },
 }
 
-impl Seen {
+impl Predictions {
     fn new(task: TaskType, labels: &Labels) -> Self {
         match task {
             TaskType::Classification => Self::Classes { gold: vec![], guess: vec![] },
@@ -109,10 +110,10 @@ impl Seen {
                 gold.push(*class);
                 guess.push(best(logits));
             }
-            (Self::Labels(counts), Target::Labels { has, .. }) => {
+            (Self::Labels(counts), Target::Labels { present, .. }) => {
                 // A logit of 0 is a probability of a half.
                 let guess = logits.iter().zip(0..).filter(|(x, _)| **x >= 0.0);
-                counts.add(has, &guess.map(|(_, label)| label).collect::<Vec<u32>>());
+                counts.add(present, &guess.map(|(_, label)| label).collect::<Vec<u32>>());
             }
             (Self::Numbers { gold, guess }, Target::Number(number)) => {
                 gold.push(f64::from(*number));
@@ -122,13 +123,15 @@ impl Seen {
         }
     }
 
-    fn measure(&self, names: &[String]) -> (BTreeMap<String, f64>, Option<Report>) {
+    fn measure(&self, names: &[String]) -> (BTreeMap<String, f64>, Option<ClassificationReport>) {
         match self {
             Self::Classes { gold, guess } => {
-                let report = Report::classification(gold, guess, names);
+                let report = ClassificationReport::classification(gold, guess, names);
                 (classification(gold, guess, names.len()), Some(report))
             }
-            Self::Labels(counts) => (counts.metrics(), Some(Report::multi_label(counts, names))),
+            Self::Labels(counts) => {
+                (counts.metrics(), Some(ClassificationReport::multi_label(counts, names)))
+            }
             Self::Numbers { gold, guess } => (regression(gold, guess), None),
         }
     }

@@ -1,6 +1,6 @@
 //! A report of how well a model predicts each class.
 
-use super::metrics::{Counts, MultiLabel, count_classes, pairs, ratio};
+use super::metrics::{ClassCounts, MultiLabel, count_classes, pairs, ratio};
 use crate::escape;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::{fmt, iter};
 /// Precision, recall and F1 of each class, as in scikit-learn's `classification_report`. `Display`
 /// prints the same table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct ClassificationReport {
     /// All classes in the order of their numbers, including those that do not occur.
     pub classes: Vec<ClassReport>,
     /// The scores of all decisions together, for a multi-label task. With one label a row, all
@@ -63,14 +63,19 @@ pub struct Average {
     pub support: u64,
 }
 
-impl Report {
+impl ClassificationReport {
     /// The report of a task with one label a row. Rows with a class that has no name are left out.
-    pub fn classification(labels: &[usize], predictions: &[usize], names: &[String]) -> Report {
+    pub fn classification(
+        labels: &[usize],
+        predictions: &[usize],
+        names: &[String],
+    ) -> ClassificationReport {
         let mut cells: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for pair in pairs(labels, predictions, names.len()) {
             *cells.entry(pair).or_default() += 1;
         }
-        let mut report = Report::of(&count_classes(labels, predictions, names.len()), names);
+        let mut report =
+            ClassificationReport::of(&count_classes(labels, predictions, names.len()), names);
         if names.len() > MATRIX {
             let cell = |((label, guess), count)| (label, guess, count);
             report.confusion_cells = Some(cells.into_iter().map(cell).collect());
@@ -83,39 +88,42 @@ impl Report {
     }
 
     /// The report of a multi-label task. Labels without a name are left out.
-    pub fn multi_label(found: &MultiLabel, names: &[String]) -> Report {
+    pub fn multi_label(found: &MultiLabel, names: &[String]) -> ClassificationReport {
         let counts = &found.counts;
-        let all: Counts = counts.iter().sum();
+        let all: ClassCounts = counts.iter().sum();
         let micro_avg = Average {
             precision: all.precision(),
             recall: all.recall(),
             f1: all.f1(),
             support: all.support,
         };
-        Report { micro_avg: Some(micro_avg), ..Report::of(counts, names) }
+        ClassificationReport {
+            micro_avg: Some(micro_avg),
+            ..ClassificationReport::of(counts, names)
+        }
     }
 
-    fn of(counts: &[Counts], names: &[String]) -> Report {
-        let average = |weight: fn(&Counts) -> f64| {
+    fn of(counts: &[ClassCounts], names: &[String]) -> ClassificationReport {
+        let average = |weight: fn(&ClassCounts) -> f64| {
             let whole = counts.iter().map(weight).sum();
-            let mean = |score: fn(&Counts) -> f64| {
+            let mean = |score: fn(&ClassCounts) -> f64| {
                 ratio(counts.iter().map(|c| weight(c) * score(c)).sum(), whole)
             };
             Average {
-                precision: mean(Counts::precision),
-                recall: mean(Counts::recall),
-                f1: mean(Counts::f1),
+                precision: mean(ClassCounts::precision),
+                recall: mean(ClassCounts::recall),
+                f1: mean(ClassCounts::f1),
                 support: counts.iter().map(|c| c.support).sum(),
             }
         };
-        let class = |(name, counts): (&String, &Counts)| ClassReport {
+        let class = |(name, counts): (&String, &ClassCounts)| ClassReport {
             label: name.clone(),
             precision: counts.precision(),
             recall: counts.recall(),
             f1: counts.f1(),
             support: counts.support,
         };
-        Report {
+        ClassificationReport {
             classes: names.iter().zip(counts).map(class).collect(),
             micro_avg: None,
             macro_avg: average(|_| 1.0),
@@ -126,7 +134,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ClassificationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 20;
         let labels: Vec<String> = self.classes.iter().map(|c| cut(&c.label, 30)).collect();

@@ -1,6 +1,6 @@
 //! The model card: `README.md` beside what is exported, with the front matter that the Hub reads.
 
-use super::format::Format;
+use super::format::ExportFormat;
 use crate::config::{DataSection, Run, RunConfig};
 use crate::delta::Delta;
 use crate::error::Result;
@@ -18,7 +18,7 @@ use std::path::Path;
 /// The contents of a model card.
 pub struct Card<'a> {
     /// The format of the export.
-    pub format: Format,
+    pub format: ExportFormat,
     /// The name of the exported model.
     pub name: &'a str,
     /// The origin of the base.
@@ -97,8 +97,8 @@ impl Card<'_> {
     /// The front matter: YAML that the Hub reads.
     fn front_matter(&self) -> String {
         let (library, relation) = match self.format {
-            Format::Hf => ("transformers", "finetune"),
-            Format::Peft => ("peft", "adapter"),
+            ExportFormat::Hf => ("transformers", "finetune"),
+            ExportFormat::Peft => ("peft", "adapter"),
         };
         let base = quoted(&self.source.name);
         let kind = self.model.config.architecture.prefix;
@@ -157,7 +157,7 @@ impl Card<'_> {
         let length = meta.task.max_length;
         let (one, two) = ("\"A text.\"", "\"Another text.\"");
         match self.format {
-            Format::Hf => {
+            ExportFormat::Hf => {
                 let scores = match meta.task.task_type {
                     TaskType::Classification => "",
                     TaskType::MultiLabel => ", top_k=None, function_to_apply=\"sigmoid\"",
@@ -173,7 +173,7 @@ impl Card<'_> {
                      print(classify({input}, truncation=True, max_length={length}{scores}))\n"
                 )
             }
-            Format::Peft => {
+            ExportFormat::Peft => {
                 let scores = match meta.task.task_type {
                     TaskType::Classification => ".softmax(-1)",
                     TaskType::MultiLabel => ".sigmoid()",

@@ -11,7 +11,7 @@ use tch::Tensor;
 /// The formats of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Format {
+pub enum ExportFormat {
     /// A whole checkpoint, for from_pretrained: base and task merged.
     Hf,
     /// An adapter, for PeftModel.from_pretrained over the base.
@@ -21,7 +21,7 @@ pub enum Format {
 /// Writes tensors with the metadata `format`, without which transformers and peft refuse the file.
 pub fn write_tensors(dir: &Path, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = dir.join(name);
-    let file = files::Writer::create(&path)?;
+    let file = files::FileWriter::create(&path)?;
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_safetensors(&mut BufWriter::new(file), &path, &metadata, tensors)
 }

@@ -6,7 +6,7 @@ mod card;
 mod format;
 mod peft;
 
-pub use format::Format;
+pub use format::ExportFormat;
 
 use crate::base::Base;
 use crate::config::Run;
@@ -27,7 +27,7 @@ use tch::Device;
 /// Errs where `tokenizer` or the base is not the one that the task was trained with, and where
 /// `format` cannot hold the task.
 pub fn export(
-    format: Format,
+    format: ExportFormat,
     source: &Model,
     delta: &Path,
     tokenizer: &Path,
@@ -54,10 +54,10 @@ pub fn export(
         }
         match format {
             // Every tensor of the model, as its `state_dict()` has it.
-            Format::Hf => {
+            ExportFormat::Hf => {
                 write_tensors(dir, "model.safetensors", &task.meta.method.merged(&model)?)
             }
-            Format::Peft => peft::write(dir, source, &base, &model, &task),
+            ExportFormat::Peft => peft::write(dir, source, &base, &model, &task),
         }?;
         // The tensors that were written are views of the base's file, so that file must not have
         // changed.

@@ -52,7 +52,7 @@ pub fn write(
 }
 
 /// The configuration of an adapter, and its tensors.
-type Adapter = (Map<String, Value>, BTreeMap<String, Tensor>);
+type PeftAdapter = (Map<String, Value>, BTreeMap<String, Tensor>);
 
 fn cannot_hold(why: &str) -> Error {
     Error::Usage(format!("--format peft: {why}, which a PEFT adapter cannot hold; use --format hf"))
@@ -63,7 +63,7 @@ const PREFIX: &str = "base_model.model.";
 
 /// A LORA adapter: the two matrices of each target, and the whole head. With `bias = "all"` also
 /// every bias, as peft saves them.
-fn lora(model: &TaskModel, settings: &LoraConfig, task: &Delta) -> Result<Adapter> {
+fn lora(model: &TaskModel, settings: &LoraConfig, task: &Delta) -> Result<PeftAdapter> {
     let variables = model.store.variables();
     let added: BTreeSet<String> = methods::lora_modules(model.added.iter()).into_iter().collect();
     let mut replaced = BTreeSet::new();
@@ -135,7 +135,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 /// A BEFT adapter. Modules are named by their whole paths, because peft would match a short name
 /// such as `dense` with other modules too.
-fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<Adapter> {
+fn beft(base: &Base, model: &TaskModel, task: &Delta) -> Result<PeftAdapter> {
     let variables = model.store.variables();
     let places = Places::new(model.config.architecture)?;
     let mut tensors = BTreeMap::new();

@@ -1,6 +1,7 @@
 //! The Hub of a build without the feature `hub`: names the feature.
 
-use super::{Progress, Repo, Snapshot, Split};
+use super::repo::Repo;
+use super::snapshot::{DatasetSplit, DownloadProgress, HubSnapshot};
 use crate::error::{Error, Result};
 
 /// The Hub, which this build does not reach.
@@ -13,7 +14,12 @@ impl Hub {
     }
 
     /// Errs, and names the feature.
-    pub fn model(&self, repo: &Repo, _: Option<&str>, _: &mut Progress<'_>) -> Result<Snapshot> {
+    pub fn model(
+        &self,
+        repo: &Repo,
+        _: Option<&str>,
+        _: &mut DownloadProgress<'_>,
+    ) -> Result<HubSnapshot> {
         Err(lacks(repo, "a model's directory"))
     }
 
@@ -23,8 +29,8 @@ impl Hub {
         repo: &Repo,
         _: Option<&str>,
         _: Option<&str>,
-        _: &mut Progress<'_>,
-    ) -> Result<Split> {
+        _: &mut DownloadProgress<'_>,
+    ) -> Result<DatasetSplit> {
         Err(lacks(repo, "a file or a folder of labelled texts"))
     }
 }

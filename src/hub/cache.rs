@@ -6,8 +6,8 @@
 
 use super::repo::{Repo, is_plain};
 use crate::error::{Error, Result};
-use crate::files::{self, Writer};
-use crate::lock::{self, Attempt};
+use crate::files::{self, FileWriter};
+use crate::lock::{self, LockOutcome};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -93,17 +93,17 @@ impl Folder {
     /// holds the lock.
     ///
     /// On a file system without locks, warns the first time and locks nothing.
-    pub fn lock(&self, etag: &str) -> Result<Writer> {
+    pub fn lock(&self, etag: &str) -> Result<FileWriter> {
         files::create_dir(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
-        let file = Writer::append(&path)?;
+        let file = FileWriter::append(&path)?;
         match lock::attempt(file.file()) {
-            Attempt::Locked => {}
-            Attempt::Taken => file.file().lock().map_err(Error::io("lock", &path))?,
-            Attempt::Failed(error) if lock::has_no_locks(&error) => {
+            LockOutcome::Locked => {}
+            LockOutcome::Taken => file.file().lock().map_err(Error::io("lock", &path))?,
+            LockOutcome::Failed(error) if lock::has_no_locks(&error) => {
                 self.warned.call_once(|| lock::warn_of_no_locks(&self.path, &error));
             }
-            Attempt::Failed(error) => return Err(Error::io("lock", &path)(error)),
+            LockOutcome::Failed(error) => return Err(Error::io("lock", &path)(error)),
         }
         Ok(file)
     }

@@ -16,14 +16,14 @@ pub struct Choice {
 }
 
 /// The reason why nothing was chosen.
-pub enum Unfit {
+pub enum NoChoice {
     /// The data set has no Parquet files; another branch may have them. Holds the message.
     NoParquet(String),
     /// Any other reason. Holds the message.
     Other(String),
 }
 
-impl From<String> for Unfit {
+impl From<String> for NoChoice {
     fn from(problem: String) -> Self {
         Self::Other(problem)
     }
@@ -33,7 +33,7 @@ impl From<String> for Unfit {
 /// weights are the file `named`, or else the first of [`weights::HUB_FILES`] in `files`.
 ///
 /// For sharded weights, the last file is their index, which names the shards.
-pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, Unfit> {
+pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, NoChoice> {
     let there = |name: &&str| files.iter().any(|file| file == name);
     if !there(&"config.json") {
         return Err("no config.json; expected a model of transformers".to_owned().into());
@@ -60,13 +60,17 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, Unfit> {
 /// one, else `test`.
 ///
 /// Without `subset`, takes the only subset or else `default`.
-pub fn split(files: &[String], subset: Option<&str>, split: Option<&str>) -> Result<Choice, Unfit> {
+pub fn split(
+    files: &[String],
+    subset: Option<&str>,
+    split: Option<&str>,
+) -> Result<Choice, NoChoice> {
     let found: Vec<(&String, (String, String))> =
         files.iter().filter_map(|file| Some((file, place_of(file)?))).collect();
     let subsets: BTreeSet<&str> = found.iter().map(|(_, (subset, _))| subset.as_str()).collect();
     let named = subset;
     let subset = match (subset, subsets.first()) {
-        (_, None) => return Err(Unfit::NoParquet(no_parquet(files))),
+        (_, None) => return Err(NoChoice::NoParquet(no_parquet(files))),
         (Some(subset), _) if subsets.contains(subset) => subset,
         (Some(subset), _) => {
             return Err(format!(

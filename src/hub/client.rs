@@ -1,11 +1,12 @@
 //! The client of the Hub: takes files from the cache, and downloads what the cache lacks.
 
 use super::cache::Folder;
-use super::choose::{self, Choice, Unfit};
-use super::environment::{self, Place};
-use super::remote::{Failure, Remote};
-use super::repo::{CONVERTED, Kind, MAIN, Repo};
-use super::{Progress, Snapshot, Split, download};
+use super::choose::{self, Choice, NoChoice};
+use super::download;
+use super::environment::{self, CacheConfig};
+use super::remote::{FetchError, Remote};
+use super::repo::{CONVERTED, MAIN, Repo, RepoType};
+use super::snapshot::{DatasetSplit, DownloadProgress, HubSnapshot};
 use crate::data;
 use crate::error::{Error, Result};
 use crate::weights;
@@ -13,8 +14,8 @@ use std::path::Path;
 
 /// The Hub and the cache, configured by the environment variables of huggingface_hub.
 pub struct Hub {
-    models: Place,
-    datasets: Place,
+    models: CacheConfig,
+    datasets: CacheConfig,
     remote: Remote,
 }
 
@@ -23,8 +24,8 @@ impl Hub {
     /// or if `HF_ENDPOINT` or the token is malformed.
     pub fn from_env() -> Result<Self> {
         Ok(Self {
-            models: environment::place(Kind::Model)?,
-            datasets: environment::place(Kind::Dataset)?,
+            models: environment::cache_config(RepoType::Model)?,
+            datasets: environment::cache_config(RepoType::Dataset)?,
             remote: Remote::new(&environment::endpoint(), environment::token())?,
         })
     }
@@ -38,10 +39,10 @@ impl Hub {
         &self,
         repo: &Repo,
         weights: Option<&str>,
-        progress: &mut Progress<'_>,
-    ) -> Result<Snapshot> {
+        progress: &mut DownloadProgress<'_>,
+    ) -> Result<HubSnapshot> {
         let fetched = self.fetch(repo, &|files| choose::model(files, weights), progress);
-        fetched.map_err(|failure| failure.about(repo, self.remote.endpoint()))
+        fetched.map_err(|failure| failure.into_error(repo, self.remote.endpoint()))
     }
 
     /// Fetches the Parquet files of a data set's split.
@@ -53,14 +54,15 @@ impl Hub {
         repo: &Repo,
         subset: Option<&str>,
         split: Option<&str>,
-        progress: &mut Progress<'_>,
-    ) -> Result<Split> {
+        progress: &mut DownloadProgress<'_>,
+    ) -> Result<DatasetSplit> {
         let choose = |files: &[String]| choose::split(files, subset, split);
         let fetched = self.rows(repo, &choose, progress);
-        let snapshot = fetched.map_err(|failure| failure.about(repo, self.remote.endpoint()))?;
+        let snapshot =
+            fetched.map_err(|failure| failure.into_error(repo, self.remote.endpoint()))?;
         let place = snapshot.files.first().and_then(|file| data::place_of(file));
         let (subset, split) = place.ok_or_else(|| Error::Bug("a split without a name".into()))?;
-        Ok(Split {
+        Ok(DatasetSplit {
             files: snapshot.files.iter().map(|file| snapshot.folder.join(file)).collect(),
             commit: snapshot.commit,
             subset,
@@ -68,10 +70,10 @@ impl Hub {
         })
     }
 
-    fn place(&self, kind: Kind) -> &Place {
+    fn cache_config(&self, kind: RepoType) -> &CacheConfig {
         match kind {
-            Kind::Model => &self.models,
-            Kind::Dataset => &self.datasets,
+            RepoType::Model => &self.models,
+            RepoType::Dataset => &self.datasets,
         }
     }
 
@@ -81,8 +83,8 @@ impl Hub {
         &self,
         repo: &Repo,
         choose: &Choose<'_>,
-        progress: &mut Progress<'_>,
-    ) -> Fetched<Snapshot> {
+        progress: &mut DownloadProgress<'_>,
+    ) -> Fetched<HubSnapshot> {
         let first = match self.fetch(repo, choose, progress) {
             // The Hub converts the newest commit of `main`, so that the conversion replaces no
             // other revision.
@@ -91,27 +93,27 @@ impl Hub {
         };
         let converted = Repo { revision: CONVERTED.into(), ..repo.clone() };
         let problem = match first {
-            Failure::Refused(_) => return Err(first),
-            Failure::Unreached(why) => return self.instead(&converted, choose, why),
-            Failure::Lacks(problem) => problem,
+            FetchError::Refused(_) => return Err(first),
+            FetchError::Unreached(why) => return self.use_cache(&converted, choose, why),
+            FetchError::Lacks(problem) => problem,
         };
         let also = match self.fetch(&converted, choose, progress) {
-            Err(Failure::Lacks(also) | Failure::Unreached(also)) => also,
-            Err(Failure::Refused(error)) => match *error {
+            Err(FetchError::Lacks(also) | FetchError::Unreached(also)) => also,
+            Err(FetchError::Refused(error)) => match *error {
                 Error::Hub { problem: also, .. } => also,
                 other => return Err(other.into()),
             },
             found => return found,
         };
-        let problem = match self.place(repo.kind).offline {
+        let problem = match self.cache_config(repo.kind).offline {
             Some(_) => problem,
             None => format!("{problem} on {MAIN}, and on {CONVERTED}: {also}"),
         };
-        Err(Failure::Lacks(problem))
+        Err(FetchError::Lacks(problem))
     }
 
     fn folder(&self, repo: &Repo) -> Folder {
-        Folder::of(repo, &self.place(repo.kind).cache)
+        Folder::of(repo, &self.cache_config(repo.kind).cache)
     }
 
     /// Fetches the files that `choose` picks: downloads those that the cache lacks.
@@ -119,15 +121,15 @@ impl Hub {
         &self,
         repo: &Repo,
         choose: &Choose<'_>,
-        progress: &mut Progress<'_>,
-    ) -> Fetched<Snapshot> {
+        progress: &mut DownloadProgress<'_>,
+    ) -> Fetched<HubSnapshot> {
         repo.check()?;
-        let (place, folder) = (self.place(repo.kind), self.folder(repo));
+        let (place, folder) = (self.cache_config(repo.kind), self.folder(repo));
         if let Some(variable) = place.offline {
             let why = format!("{variable} is set");
             return self.cached(repo, choose, &why)?.ok_or_else(|| {
                 let (at, cache) = (&repo.revision, place.cache.display());
-                Failure::Lacks(format!("{why}, and revision {at} is not in the cache {cache}"))
+                FetchError::Lacks(format!("{why}, and revision {at} is not in the cache {cache}"))
             });
         }
         if repo.is_pinned()
@@ -137,7 +139,7 @@ impl Hub {
         }
         let info = match self.remote.info(repo) {
             Ok(info) => info,
-            Err(Failure::Unreached(why)) => return self.instead(repo, choose, why),
+            Err(FetchError::Unreached(why)) => return self.use_cache(repo, choose, why),
             Err(other) => return Err(other),
         };
         let Choice { files: mut names, absent, .. } =
@@ -147,7 +149,7 @@ impl Hub {
             if snapshot.join(name).exists() {
                 return Ok(());
             }
-            download::bring(&self.remote, repo, &folder, &info.commit, name, progress)
+            download::download_file(&self.remote, repo, &folder, &info.commit, name, progress)
         };
         names.iter().try_for_each(&mut bring)?;
         let shards = shards(&snapshot, &names)?;
@@ -162,11 +164,11 @@ impl Hub {
         if info.commit != repo.revision {
             folder.note_commit(&repo.revision, &info.commit);
         }
-        Ok(Snapshot { folder: snapshot, commit: info.commit, files: names })
+        Ok(HubSnapshot { folder: snapshot, commit: info.commit, files: names })
     }
 
     /// The files of a pinned commit; `None` unless the cache is known to hold all of them.
-    fn whole(&self, repo: &Repo, choose: &Choose<'_>) -> Option<Snapshot> {
+    fn whole(&self, repo: &Repo, choose: &Choose<'_>) -> Option<HubSnapshot> {
         let (folder, commit) = (self.folder(repo), &repo.revision);
         let snapshot = folder.snapshot(commit);
         let Choice { mut files, absent, certain } = choose(&folder.list(commit)).ok()?;
@@ -182,14 +184,14 @@ impl Hub {
             return None;
         }
         insert(&mut files, shards);
-        Some(Snapshot { folder: snapshot, commit: commit.clone(), files })
+        Some(HubSnapshot { folder: snapshot, commit: commit.clone(), files })
     }
 
     /// Takes the files from the cache, with a warning, because the Hub cannot be reached. Errs with
     /// `why` if the cache has nothing of the revision.
-    fn instead(&self, repo: &Repo, choose: &Choose<'_>, why: String) -> Fetched<Snapshot> {
+    fn use_cache(&self, repo: &Repo, choose: &Choose<'_>, why: String) -> Fetched<HubSnapshot> {
         let Some(cached) = self.cached(repo, choose, &why)? else {
-            return Err(Failure::Unreached(why));
+            return Err(FetchError::Unreached(why));
         };
         tracing::warn!("{why}; using {} from the cache", repo.id);
         Ok(cached)
@@ -199,7 +201,7 @@ impl Hub {
     /// in errors why the network is not used.
     ///
     /// Errs if a chosen file is missing or is a dangling link.
-    fn cached(&self, repo: &Repo, choose: &Choose<'_>, why: &str) -> Fetched<Option<Snapshot>> {
+    fn cached(&self, repo: &Repo, choose: &Choose<'_>, why: &str) -> Fetched<Option<HubSnapshot>> {
         let folder = self.folder(repo);
         let commit = folder.commit_of(&repo.revision);
         let snapshot = folder.snapshot(&commit);
@@ -217,21 +219,21 @@ impl Hub {
                 let path = snapshot.join(name);
                 let lacks = if path.is_symlink() { "is a dangling link" } else { "is missing" };
                 let problem = format!("{context}{} {lacks}", path.display());
-                Err(Failure::from(repo.problem(self.remote.endpoint(), problem)))
+                Err(FetchError::from(repo.problem(self.remote.endpoint(), problem)))
             }
         };
         check(&files)?;
         let shards = shards(&snapshot, &files)?;
         check(&shards)?;
         insert(&mut files, shards);
-        Ok(Some(Snapshot { folder: snapshot, commit, files }))
+        Ok(Some(HubSnapshot { folder: snapshot, commit, files }))
     }
 
     /// The failure for a repository from which `choose` picked nothing.
-    fn unfit(&self, repo: &Repo, unfit: Unfit, context: &str) -> Failure {
+    fn unfit(&self, repo: &Repo, unfit: NoChoice, context: &str) -> FetchError {
         match unfit {
-            Unfit::NoParquet(problem) => Failure::Lacks(format!("{context}{problem}")),
-            Unfit::Other(problem) => {
+            NoChoice::NoParquet(problem) => FetchError::Lacks(format!("{context}{problem}")),
+            NoChoice::Other(problem) => {
                 repo.problem(self.remote.endpoint(), format!("{context}{problem}")).into()
             }
         }
@@ -239,10 +241,10 @@ impl Hub {
 }
 
 /// A function that picks from the files of a commit.
-type Choose<'a> = dyn Fn(&[String]) -> std::result::Result<Choice, Unfit> + 'a;
+type Choose<'a> = dyn Fn(&[String]) -> std::result::Result<Choice, NoChoice> + 'a;
 
 /// The fetched value, or the reason why there is none.
-type Fetched<T> = std::result::Result<T, Failure>;
+type Fetched<T> = std::result::Result<T, FetchError>;
 
 /// The shards that the last of `names` lists, if it is an index of sharded weights; else none. The
 /// shards lie beside the index.

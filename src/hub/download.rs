@@ -1,11 +1,11 @@
 //! Downloads a file into the cache. A broken download is resumed, and the size is limited.
 
-use super::Progress;
 use super::cache::Folder;
-use super::remote::{ATTEMPTS, Ask, Expected, Failure, Remote, header, pause};
+use super::remote::{ATTEMPTS, Ask, Expected, FetchError, Remote, header, pause};
 use super::repo::Repo;
+use super::snapshot::DownloadProgress;
 use crate::error::{Error, Result};
-use crate::files::{self, Writer};
+use crate::files::{self, FileWriter};
 use crate::numbers::thousands;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -33,13 +33,13 @@ const BUFFER: usize = 1 << 16;
 /// is resumed, by this run or the next.
 ///
 /// Errs if there is no room, if the hash is wrong, or if the Hub does not send the whole file.
-pub fn bring(
+pub fn download_file(
     remote: &Remote,
     repo: &Repo,
     folder: &Folder,
     commit: &str,
     name: &str,
-    progress: &mut Progress<'_>,
+    progress: &mut DownloadProgress<'_>,
 ) -> Result<()> {
     let url = remote.address(repo, commit, name);
     let Expected { etag, size } = remote.expected(repo, name, &url)?;
@@ -72,13 +72,13 @@ struct Download<'a> {
     size: Option<u64>,
     /// The maximum number of bytes to accept.
     most: u64,
-    file: Writer,
+    file: FileWriter,
     /// The bytes downloaded so far.
     there: u64,
 }
 
 /// The outcome of an attempt.
-enum Attempt {
+enum AttemptOutcome {
     /// The body ended.
     Ended,
     /// The connection broke off. Holds the reason.
@@ -98,7 +98,7 @@ impl<'a> Download<'a> {
         part: &'a Path,
         size: Option<u64>,
     ) -> Result<Self> {
-        let file = Writer::append(part)?;
+        let file = FileWriter::append(part)?;
         let there = file.size()?;
         let mut download = Self { remote, repo, name, url, part, size, most: 0, file, there };
         download.most = download.room()?;
@@ -141,7 +141,7 @@ impl<'a> Download<'a> {
 
     /// Downloads the rest of the file. Gives up when attempt [`ATTEMPTS`] or a later one adds less
     /// than [`PROGRESS`] bytes.
-    fn run(&mut self, progress: &mut Progress<'_>) -> Result<()> {
+    fn run(&mut self, progress: &mut DownloadProgress<'_>) -> Result<()> {
         let (mut best, mut too_long) = (self.there, 0);
         for attempt in 1.. {
             if self.there > self.most {
@@ -152,12 +152,12 @@ impl<'a> Download<'a> {
                 break;
             }
             let why = match self.attempt(progress)? {
-                Attempt::Ended if self.size.is_none_or(|size| size == self.there) => break,
-                Attempt::Ended => {
+                AttemptOutcome::Ended if self.size.is_none_or(|size| size == self.there) => break,
+                AttemptOutcome::Ended => {
                     format!("received {} of {} bytes", self.there, self.size.unwrap_or_default())
                 }
-                Attempt::BrokeOff(why) => why,
-                Attempt::TooLong => {
+                AttemptOutcome::BrokeOff(why) => why,
+                AttemptOutcome::TooLong => {
                     self.begin_again()?;
                     too_long += 1;
                     // Give up the second time: the announced size may be wrong for good.
@@ -189,33 +189,35 @@ impl<'a> Download<'a> {
     }
 
     /// Requests the missing bytes and appends them to the file.
-    fn attempt(&mut self, progress: &mut Progress<'_>) -> Result<Attempt> {
+    fn attempt(&mut self, progress: &mut DownloadProgress<'_>) -> Result<AttemptOutcome> {
         let mut response = match self.remote.send(Ask::File { start: self.there }, self.url) {
             Ok(response) => response,
-            Err(Failure::Unreached(why)) => return Ok(Attempt::BrokeOff(why)),
-            Err(other) => return Err(other.about(self.repo, self.remote.endpoint())),
+            Err(FetchError::Unreached(why)) => return Ok(AttemptOutcome::BrokeOff(why)),
+            Err(other) => return Err(other.into_error(self.repo, self.remote.endpoint())),
         };
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             self.begin_again()?;
-            return Ok(Attempt::BrokeOff("the file is shorter than before".into()));
+            return Ok(AttemptOutcome::BrokeOff("the file is shorter than before".into()));
         }
-        self.remote.good(self.repo, Some(self.name), &response)?;
+        self.remote.check_status(self.repo, Some(self.name), &response)?;
         if self.there > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
             // The host ignored the range and sends the file from its start.
             self.begin_again()?;
         } else if is_other_part(&response, self.there) {
             self.begin_again()?;
-            return Ok(Attempt::BrokeOff("the server sent another part than was requested".into()));
+            return Ok(AttemptOutcome::BrokeOff(
+                "the server sent another part than was requested".into(),
+            ));
         }
         let mut body = BufReader::with_capacity(BUFFER, response.body_mut().as_reader());
         loop {
             let bytes = match body.fill_buf() {
-                Ok([]) => return Ok(Attempt::Ended),
+                Ok([]) => return Ok(AttemptOutcome::Ended),
                 Ok(bytes) if self.there + bytes.len() as u64 > self.most => {
-                    return Ok(Attempt::TooLong);
+                    return Ok(AttemptOutcome::TooLong);
                 }
                 Ok(bytes) => bytes,
-                Err(error) => return Ok(Attempt::BrokeOff(error.to_string())),
+                Err(error) => return Ok(AttemptOutcome::BrokeOff(error.to_string())),
             };
             self.file.put(bytes)?;
             let count = bytes.len();

@@ -1,12 +1,12 @@
 //! Reads the environment variables of the Hub, as huggingface_hub does.
 
-use super::repo::Kind;
+use super::repo::RepoType;
 use crate::error::{Error, Result};
 use regex::{Captures, Regex};
 use std::path::{Path, PathBuf};
 
 /// The cache of one kind of repository, and whether the Hub may be asked.
-pub struct Place {
+pub struct CacheConfig {
     /// The cache.
     pub cache: PathBuf,
     /// The variable that forbids network access, if one is set.
@@ -54,21 +54,21 @@ fn is_true(value: &str) -> bool {
 
 /// The cache of repositories of `kind`, and whether the Hub may be asked. Errs if no variable says
 /// where the cache is.
-pub fn place(kind: Kind) -> Result<Place> {
+pub fn cache_config(kind: RepoType) -> Result<CacheConfig> {
     let named = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"].into_iter().find_map(folder);
     // transformers 4 keeps models in these folders; transformers 5 ignores these variables.
     let old = ["TRANSFORMERS_CACHE", "PYTORCH_TRANSFORMERS_CACHE", "PYTORCH_PRETRAINED_BERT_CACHE"];
     let old = || match (kind, variable("HF_HOME")) {
-        (Kind::Model, None) => old.into_iter().find_map(folder),
+        (RepoType::Model, None) => old.into_iter().find_map(folder),
         _ => None,
     };
     let cache = named.or_else(old).or_else(|| Some(home()?.join("hub")));
     let unknown = "the folder for downloads is unknown; set HF_HOME or HOME";
     // If both are set, the first decides, even if its value is false.
     let offline = first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]);
-    let of_datasets = first(&["HF_DATASETS_OFFLINE"]).filter(|_| kind == Kind::Dataset);
+    let of_datasets = first(&["HF_DATASETS_OFFLINE"]).filter(|_| kind == RepoType::Dataset);
     let offline = [offline, of_datasets].into_iter().flatten().find(|(_, value)| is_true(value));
-    Ok(Place {
+    Ok(CacheConfig {
         cache: cache.ok_or_else(|| Error::Usage(unknown.into()))?,
         offline: offline.map(|(name, _)| name),
     })

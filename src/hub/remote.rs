@@ -1,6 +1,6 @@
 //! Requests to the Hub over the network.
 
-use super::repo::{Kind, Repo, is_plain};
+use super::repo::{Repo, RepoType, is_plain};
 use crate::error::{Error, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -28,7 +28,7 @@ pub struct Info {
 }
 
 /// The reason why a request brought nothing.
-pub enum Failure {
+pub enum FetchError {
     /// The Hub could not be reached. Holds the message.
     Unreached(String),
     /// The wanted files are not in the repository, or not in the cache; another branch may have
@@ -38,9 +38,9 @@ pub enum Failure {
     Refused(Box<Error>),
 }
 
-impl Failure {
+impl FetchError {
     /// Converts the failure into an error about `repo`.
-    pub fn about(self, repo: &Repo, endpoint: &str) -> Error {
+    pub fn into_error(self, repo: &Repo, endpoint: &str) -> Error {
         match self {
             Self::Refused(error) => *error,
             Self::Lacks(problem) => repo.problem(endpoint, problem),
@@ -53,7 +53,7 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for FetchError {
     fn from(error: Error) -> Self {
         Self::Refused(Box::new(error))
     }
@@ -118,7 +118,7 @@ impl Remote {
 
     /// Requests the commit and the file names of a revision. Errs if a name could lead out of the
     /// cache.
-    pub fn info(&self, repo: &Repo) -> std::result::Result<Info, Failure> {
+    pub fn info(&self, repo: &Repo) -> std::result::Result<Info, FetchError> {
         #[derive(Deserialize)]
         struct Answer {
             sha: String,
@@ -132,7 +132,7 @@ impl Remote {
         let (endpoint, kind, id) = (&self.endpoint, repo.kind.plural(), &repo.id);
         let url = format!("{endpoint}/api/{kind}/{id}/revision/{revision}");
         let mut response = self.send(Ask::File { start: 0 }, &url)?;
-        self.good(repo, None, &response)?;
+        self.check_status(repo, None, &response)?;
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
         let text = text.map_err(|e| self.unreached(&e))?;
         let answer: Answer = serde_json::from_str(&text)
@@ -156,9 +156,10 @@ impl Remote {
     /// Requests the hash and the size of a file. For a large file, the Hub's redirect to the
     /// storage host carries both.
     pub fn expected(&self, repo: &Repo, name: &str, url: &str) -> Result<Expected> {
-        let response = self.send(Ask::Headers, url).map_err(|f| f.about(repo, &self.endpoint))?;
+        let response =
+            self.send(Ask::Headers, url).map_err(|f| f.into_error(repo, &self.endpoint))?;
         if !response.status().is_redirection() {
-            self.good(repo, Some(name), &response)?;
+            self.check_status(repo, Some(name), &response)?;
         }
         let headers = response.headers();
         let etag = header(headers, "x-linked-etag").or_else(|| header(headers, "etag"));
@@ -178,7 +179,11 @@ impl Remote {
     /// breaks or the Hub is busy (429 or 5xx).
     ///
     /// For [`Ask::Headers`], returns a redirect to another host instead of following it.
-    pub fn send(&self, ask: Ask, url: &str) -> std::result::Result<Response<ureq::Body>, Failure> {
+    pub fn send(
+        &self,
+        ask: Ask,
+        url: &str,
+    ) -> std::result::Result<Response<ureq::Body>, FetchError> {
         let (mut url, mut attempt, mut hops) = (url.to_owned(), 0, 0);
         loop {
             let mut request = match ask {
@@ -232,12 +237,12 @@ impl Remote {
         }
     }
 
-    fn unreached(&self, error: &dyn std::fmt::Display) -> Failure {
-        Failure::Unreached(format!("cannot reach {} ({error})", self.endpoint))
+    fn unreached(&self, error: &dyn std::fmt::Display) -> FetchError {
+        FetchError::Unreached(format!("cannot reach {} ({error})", self.endpoint))
     }
 
     /// Errs if the response about `repo`, or about a `file` in it, has no success status.
-    pub fn good(
+    pub fn check_status(
         &self,
         repo: &Repo,
         file: Option<&str>,
@@ -254,8 +259,8 @@ impl Remote {
             None => "it is private and needs a token (HF_TOKEN)",
         };
         let local = match repo.kind {
-            Kind::Model => "directory",
-            Kind::Dataset => "file or directory",
+            RepoType::Model => "directory",
+            RepoType::Dataset => "file or directory",
         };
         let said = header(response.headers(), "x-error-message").unwrap_or_default();
         let problem = match (status, code.as_str()) {

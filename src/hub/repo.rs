@@ -4,14 +4,14 @@ use crate::error::{Error, Result};
 
 /// The type of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RepoType {
     /// A model.
     Model,
     /// A data set.
     Dataset,
 }
 
-impl Kind {
+impl RepoType {
     /// The name of the kind in API paths and in the cache.
     pub(super) fn plural(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repo {
     /// The type of the repository.
-    pub kind: Kind,
+    pub kind: RepoType,
     /// `name` or `owner/name`.
     pub id: String,
     /// A branch, a tag or a commit.
@@ -56,7 +56,7 @@ pub const CONVERTED: &str = "refs/convert/parquet";
 
 impl Repo {
     /// A repository at `revision`, or else at the branch `main`.
-    pub fn new(kind: Kind, id: &str, revision: Option<&str>) -> Self {
+    pub fn new(kind: RepoType, id: &str, revision: Option<&str>) -> Self {
         Self { kind, id: id.into(), revision: revision.unwrap_or(MAIN).into() }
     }
 

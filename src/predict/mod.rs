@@ -6,7 +6,7 @@ pub use open::{PredictorBuilder, ResolvedTask, TaskSource};
 
 use crate::base::Base;
 use crate::data::{
-    Batch, Encoded, Labels, MIN_LENGTH, Row, Tokenizer, check_length, examples, fits,
+    Batch, Encoding, Labels, MIN_LENGTH, Row, Tokenizer, check_length, examples, fits,
     has_embeddings, same_tokenizer,
 };
 use crate::delta::{Delta, Meta};
@@ -260,7 +260,7 @@ impl Predictor {
 
     /// Returns the probabilities of a batch, or the numbers of a regression, as a vector for each
     /// row.
-    fn scores(&self, tokens: &[Encoded]) -> Result<Vec<Vec<f32>>> {
+    fn scores(&self, tokens: &[Encoding]) -> Result<Vec<Vec<f32>>> {
         let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
         let logits = self.model.classifier.forward(&packed)?;
         to_rows(&self.meta.task.task_type.scores(&logits)?)

@@ -3,7 +3,7 @@
 use super::Predictor;
 use crate::config::{DeviceName, Run, RunConfig, config_of};
 use crate::error::{Error, Result};
-use crate::hub::Progress;
+use crate::hub::DownloadProgress;
 use crate::nn::Precision;
 use crate::sources::Model;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub struct ResolvedTask {
 impl TaskSource {
     /// Finds the base and the task, and downloads the base if it is on the Hub. `progress` is told
     /// of downloads.
-    pub fn resolve(&self, progress: &mut Progress<'_>) -> Result<ResolvedTask> {
+    pub fn resolve(&self, progress: &mut DownloadProgress<'_>) -> Result<ResolvedTask> {
         let run = self.run.as_deref().map(read_run).transpose()?;
         let of_run = run
             .as_ref()

@@ -2,10 +2,10 @@
 //! every epoch, because nothing in these layers trains and the cache computes it without dropout.
 
 use super::plan::ModelPlan;
-use crate::data::{Batch, sent};
+use crate::data::{Batch, copied_to};
 use crate::error::{Error, Result};
 use crate::eval::in_batches;
-use crate::files::Writer;
+use crate::files::FileWriter;
 use crate::nn::Packed;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,7 +26,7 @@ pub struct Cache {
 /// ends.
 struct Disk {
     dir: PathBuf,
-    file: Writer,
+    file: FileWriter,
     kind: Kind,
     /// Offset, shape and CRC-32 of each row's output.
     places: BTreeMap<usize, (u64, Vec<i64>, u32)>,
@@ -112,7 +112,7 @@ impl Cache {
             let width = first.size().last().copied().unwrap_or(0);
             all.push(Tensor::f_zeros([length - tokens, width], (first.kind(), Device::Cpu))?);
         }
-        sent(Tensor::f_cat(&all, 0)?, plan.model.device())
+        copied_to(Tensor::f_cat(&all, 0)?, plan.model.device())
     }
 
     fn get(&self, row: usize) -> Result<Option<Tensor>> {
@@ -127,7 +127,7 @@ impl Cache {
 /// `layers` layers, without dropout.
 fn lower(plan: &ModelPlan, rows: &[usize], layers: usize) -> Result<Vec<Tensor>> {
     let _guard = tch::no_grad_guard();
-    let batch = Batch::of(&plan.data.train, rows, None);
+    let batch = Batch::from_examples(&plan.data.train, rows, None);
     let (packed, _) = batch.to_device(plan.model.device())?;
     let output = plan.model.classifier.lower(&packed, layers)?.f_to_device(Device::Cpu)?;
     let starts = batch.cu_seqlens.iter().zip(batch.cu_seqlens.iter().skip(1));
@@ -140,7 +140,7 @@ fn rows_of(tensor: &Tensor) -> i64 {
 
 impl Disk {
     fn new(dir: &Path, kind: Kind) -> Result<Self> {
-        let file = Writer::nameless(dir)?;
+        let file = FileWriter::unnamed(dir)?;
         Ok(Self { dir: dir.to_owned(), file, kind, places: BTreeMap::new() })
     }
 

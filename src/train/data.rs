@@ -3,11 +3,11 @@
 use crate::bounds::Count;
 use crate::config::Run;
 use crate::data::{
-    self, Columns, Example, Labels, Place, Row, Sampler, Target, Tokenizer, examples,
+    self, Columns, Example, Labels, Row, RowOrigin, Sampler, Target, Tokenizer, examples,
 };
 use crate::error::{Error, Result};
 use crate::files;
-use crate::hub::Progress;
+use crate::hub::DownloadProgress;
 use crate::models::TaskType;
 use crate::sources::{Labelled, Sources};
 use sha2::{Digest, Sha256};
@@ -37,7 +37,7 @@ pub struct RunData {
     /// SHA-256 over the token ids and targets of the training and evaluation rows.
     pub fingerprint: String,
     /// The file and line of each training row.
-    places: Vec<Place>,
+    places: Vec<RowOrigin>,
 }
 
 impl RunData {
@@ -75,7 +75,9 @@ impl RunData {
         for example in &self.train {
             match &example.target {
                 Target::Class(class) => count(*class),
-                Target::Labels { has, .. } => has.iter().for_each(|&class| count(class as usize)),
+                Target::Labels { present, .. } => {
+                    present.iter().for_each(|&class| count(class as usize))
+                }
                 Target::Number(_) => {}
             }
         }
@@ -140,7 +142,7 @@ impl RawRows {
         run: &Run,
         columns: &Columns,
         declared: bool,
-        progress: &mut Progress<'_>,
+        progress: &mut DownloadProgress<'_>,
     ) -> Result<Vec<Row>> {
         let (section, task) = (run.data(), run.model().task_type);
         let (Some(path), Some(names)) = (&section.eval, run.label_names()) else {
@@ -208,12 +210,12 @@ fn settle(
     labels: &Labels,
     rows: &mut Vec<Row>,
 ) -> Result<()> {
-    let (reading, before) = (labels.reading(task, rows), rows.len());
+    let (reader, before) = (labels.reader(task, rows), rows.len());
     if !run.data().skip_bad_rows {
-        return rows.iter_mut().try_for_each(|row| reading.settle(row));
+        return rows.iter_mut().try_for_each(|row| reader.replace_by_names(row));
     }
     let mut first = None;
-    rows.retain_mut(|row| match reading.settle(row) {
+    rows.retain_mut(|row| match reader.replace_by_names(row) {
         Ok(()) => true,
         Err(error) => {
             first.get_or_insert(error);

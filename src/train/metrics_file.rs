@@ -2,7 +2,7 @@
 
 use super::events::{Event, Listener};
 use crate::error::{Error, Result};
-use crate::files::Writer;
+use crate::files::FileWriter;
 use crate::{escape, files};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub fn flushed(output_dir: &Path) -> Result<u64> {
     if !files::is_there(&path)? {
         return Ok(0);
     }
-    let file = Writer::append(&path)?;
+    let file = FileWriter::append(&path)?;
     file.sync()?;
     file.size()
 }
@@ -26,7 +26,7 @@ pub fn flushed(output_dir: &Path) -> Result<u64> {
 /// shorter.
 pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
     let path = output_dir.join(FILE);
-    let mut file = Writer::append(&path)?;
+    let mut file = FileWriter::append(&path)?;
     let there = file.size()?;
     if there < bytes {
         tracing::warn!(
@@ -41,7 +41,7 @@ pub fn cut(output_dir: &Path, bytes: u64) -> Result<()> {
 /// A listener that writes `metrics.jsonl` and can also write its lines and the summary to stdout.
 pub struct MetricsFile {
     path: PathBuf,
-    file: Option<Writer>,
+    file: Option<FileWriter>,
     echo: bool,
 }
 
@@ -56,7 +56,7 @@ impl MetricsFile {
         if to_file {
             if self.file.is_none() {
                 // A resumed run has already cut the file to the records before its checkpoint.
-                self.file = Some(Writer::append(&self.path)?);
+                self.file = Some(FileWriter::append(&self.path)?);
             }
             if let Some(file) = &mut self.file {
                 file.put(line.as_bytes())?;

@@ -104,7 +104,7 @@ impl Stepper {
         session.optimizer.zero_grad()?;
         let (mut sum, mut tokens) = (None, 0);
         for rows in parts {
-            let batch = Batch::of(&session.plan.data.train, rows, Some(keys));
+            let batch = Batch::from_examples(&session.plan.data.train, rows, Some(keys));
             let (packed, targets) = batch.to_device(session.plan.model.device())?;
             let (model, frozen) =
                 (&session.plan.model.classifier, session.plan.freeze.frozen_layers());

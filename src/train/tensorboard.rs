@@ -9,7 +9,7 @@ mod messages;
 
 use super::events::{Event, Listener, MetricsRecord};
 use crate::error::{Error, Result};
-use crate::files::{self, Writer};
+use crate::files::{self, FileWriter};
 use crate::freeze::Places;
 use crate::process;
 use messages::{EventProto, HistogramProto, Message, SummaryProto, ValueProto, What};
@@ -33,7 +33,7 @@ const CHANGE: &str = "bias_change/";
 /// A listener that writes `tensorboard/` in a run's directory.
 pub struct TensorBoard {
     folder: PathBuf,
-    file: Option<Writer>,
+    file: Option<FileWriter>,
     /// The step after which the run resumed; `None` for a new run.
     resumed: Option<u64>,
     config: String,
@@ -63,7 +63,7 @@ impl TensorBoard {
         let second = last.map_or(0, |last| last + 1).max(now() as u64);
         let path =
             self.folder.join(format!("{PREFIX}{second:010}.bitfit.{}.0", std::process::id()));
-        self.file = Some(Writer::append_new(&path)?);
+        self.file = Some(FileWriter::append_new(&path)?);
         self.write(0, What::FileVersion("brain.Event:2".into()))?;
         match self.resumed {
             // A session start makes a running TensorBoard forget the steps that were cut.
@@ -182,7 +182,7 @@ fn cut(folder: &Path, step: u64, evaluation_due: bool) -> Result<()> {
         if events == 0 {
             files::remove(&path)?;
         } else if length < bytes.len() {
-            Writer::append(&path)?.cut(length as u64)?;
+            FileWriter::append(&path)?.cut(length as u64)?;
         }
     }
     Ok(())

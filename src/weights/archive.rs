@@ -3,8 +3,8 @@
 //!
 //! A TorchScript archive also has code in `code/`, which is not read.
 
-use super::pickle::{Found, MOST_BYTES, Machine, Step, View};
-use super::stored::{Stored, Stretch, short};
+use super::pickle::{MOST_BYTES, PickleResult, PickledTensor, Unpickler, View};
+use super::stored::{ByteRange, Stored, short};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
@@ -20,7 +20,7 @@ pub fn said(error: impl std::fmt::Display) -> String {
 
 /// The members of an archive that are needed to read tensors, by name. `None` stands for a
 /// compressed or encrypted member.
-fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
+fn members(file: &mut File) -> PickleResult<BTreeMap<String, Option<ByteRange>>> {
     let size = file.metadata().map_err(said)?.len();
     let directory = file.try_clone().map_err(said)?;
     let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
@@ -48,7 +48,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
                 return Err(format!("{} ends after the end of the file", short(&name)).into());
             }
             // `torch.serialization.set_crc32_options(False)` leaves the checksum out.
-            Some(Stretch { start, length, checksum: Some(checksum).filter(|&sum| sum != 0) })
+            Some(ByteRange { start, length, checksum: Some(checksum).filter(|&sum| sum != 0) })
         } else {
             None
         };
@@ -60,7 +60,7 @@ fn members(file: &mut File) -> Step<BTreeMap<String, Option<Stretch>>> {
 }
 
 /// The bytes of a member of at most `MOST_BYTES`, compared with the member's checksum.
-pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8>> {
+pub fn contents(file: &File, name: &str, member: Option<ByteRange>) -> PickleResult<Vec<u8>> {
     let name = short(name);
     let stretch = member.ok_or_else(|| format!("{name} is compressed"))?;
     if stretch.length > MOST_BYTES as u64 {
@@ -79,7 +79,7 @@ pub fn contents(file: &File, name: &str, member: Option<Stretch>) -> Step<Vec<u8
 }
 
 /// Reads the zip archives of PyTorch 1.6 and later, and of TorchScript.
-pub fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
+pub fn zipped(file: &mut File) -> PickleResult<Vec<(String, Stored)>> {
     let members = members(file)?;
     let mut pickles = members.iter().filter(|(name, _)| name.ends_with("/data.pkl"));
     let (name, pickle) = pickles.next().ok_or("the archive has no data.pkl")?;
@@ -94,7 +94,7 @@ pub fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
         return Err("the numbers are not little-endian".into());
     }
     let bytes = contents(file, name, *pickle)?;
-    let mut machine = Machine::new(&bytes);
+    let mut machine = Unpickler::new(&bytes);
     let root = machine.load()?;
     stored(machine.tensors(root)?, |view| {
         let name = format!("{folder}data/{}", view.key);
@@ -109,12 +109,12 @@ pub fn zipped(file: &mut File) -> Step<Vec<(String, Stored)>> {
 /// Converts the tensors found in a pickle to [`Stored`]. `storage` returns the bytes of the file
 /// that hold a view's storage.
 pub fn stored(
-    found: Vec<(String, Found)>,
-    storage: impl Fn(&View) -> Step<Stretch>,
-) -> Step<Vec<(String, Stored)>> {
-    let stored = |(name, found): (String, Found)| {
+    found: Vec<(String, PickledTensor)>,
+    storage: impl Fn(&View) -> PickleResult<ByteRange>,
+) -> PickleResult<Vec<(String, Stored)>> {
+    let stored = |(name, found): (String, PickledTensor)| {
         let stored = match found {
-            Found::Tensor(view) => Stored {
+            PickledTensor::Tensor(view) => Stored {
                 dtype: view.class.dtype.into(),
                 kind: view.class.kind,
                 shape: view.shape.clone(),
@@ -122,11 +122,11 @@ pub fn stored(
                 offset: view.offset,
                 storage: storage(&view)?,
             },
-            Found::Strange(made) => Stored::dense(
+            PickledTensor::Strange(made) => Stored::dense(
                 format!("a result of {}", made.replace(' ', ".")).into(),
                 None,
                 vec![],
-                Stretch::default(),
+                ByteRange::default(),
             ),
         };
         Ok((name, stored))

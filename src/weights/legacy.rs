@@ -2,8 +2,10 @@
 //! storages; and in PyTorch's first year, a tar archive.
 
 use super::archive::{contents, said, stored};
-use super::pickle::{Class, MOST_BYTES, Machine, Object, Problem, Step, View, storage_class};
-use super::stored::{Stored, Stretch};
+use super::pickle::{
+    MOST_BYTES, PickleObject, PickleResult, Problem, StorageType, Unpickler, View, storage_class,
+};
+use super::stored::{ByteRange, Stored};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -19,7 +21,7 @@ const MOST_MEMBERS: usize = 100;
 
 /// Reads the format before PyTorch 1.6: a magic number, a version, properties of the machine, the
 /// object, the names of the storages, the storages.
-pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
+pub fn streamed(file: &File) -> PickleResult<Vec<(String, Stored)>> {
     const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
     const VERSION: i128 = 1001;
     let size = file.metadata().map_err(said)?.len();
@@ -27,9 +29,8 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     let mut start = file;
     start.rewind().map_err(said)?;
     start.take(MOST_BYTES as u64).read_to_end(&mut bytes).map_err(said)?;
-    let mut machine = Machine::new(&bytes);
-    let is_ours =
-        |object: &Object, number| matches!(object, Object::Int(found) if *found == number);
+    let mut machine = Unpickler::new(&bytes);
+    let is_ours = |object: &PickleObject, number| matches!(object, PickleObject::Int(found) if *found == number);
     let magic = machine.load().ok().filter(|&magic| is_ours(machine.object(magic), MAGIC));
     magic.ok_or("neither a zip archive nor a pickle of torch.save")?;
     let version = machine.load()?;
@@ -38,7 +39,7 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     }
     let system = machine.load()?;
     if let Some(order) = machine.get(system, "little_endian")
-        && matches!(machine.object(order), Object::Bool(false))
+        && matches!(machine.object(order), PickleObject::Bool(false))
     {
         return Err("the numbers are not little-endian".into());
     }
@@ -48,7 +49,7 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
     let mut at = machine.position() as u64;
     let mut storages = BTreeMap::new();
     for &key in machine.items(keys) {
-        let Object::Text(key) = machine.object(key) else {
+        let PickleObject::Text(key) = machine.object(key) else {
             return Err("a storage's name is not a string".into());
         };
         let class = machine.storages.get(key.as_str()).filter(|class| class.width > 0);
@@ -59,7 +60,7 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
         let start = at + 8;
         let end = length.and_then(|length| start.checked_add(length)).filter(|&end| end <= size);
         at = end.ok_or("the file is truncated")?;
-        storages.insert(key.as_str(), Stretch { start, length: at - start, checksum: None });
+        storages.insert(key.as_str(), ByteRange { start, length: at - start, checksum: None });
     }
     stored(found, |view| {
         storages.get(&*view.key).copied().ok_or_else(|| format!("no storage {}", view.key).into())
@@ -67,17 +68,17 @@ pub fn streamed(file: &File) -> Step<Vec<(String, Stored)>> {
 }
 
 /// Reads the tar archive: storages, tensors, and the pickle that refers to tensors by number.
-pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
+pub fn tarred(file: &File) -> PickleResult<Vec<(String, Stored)>> {
     let members = members(file)?;
     let member =
         |name: &str| members.get(name).copied().ok_or_else(|| format!("the archive has no {name}"));
     let part = |name: &str| {
-        let Stretch { start, length, .. } = member(name)?;
-        Ok::<_, Problem>(Part { file, at: start, end: start + length })
+        let ByteRange { start, length, .. } = member(name)?;
+        Ok::<_, Problem>(TarMember { file, at: start, end: start + length })
     };
     let storages = tarred_storages(part("storages")?)?;
     let bytes = contents(file, "pickle", Some(member("pickle")?))?;
-    let mut machine = Machine::new(&bytes);
+    let mut machine = Unpickler::new(&bytes);
     machine.known = tarred_tensors(part("tensors")?, &storages)?;
     let root = machine.load()?;
     stored(machine.tensors(root)?, |view| {
@@ -87,12 +88,14 @@ pub fn tarred(file: &File) -> Step<Vec<(String, Stored)>> {
 }
 
 /// The storages of a tar, and the views of storages, by their keys.
-fn tarred_storages(mut entries: Part<'_>) -> Step<HashMap<String, (Class, Stretch)>> {
-    let mut storages: HashMap<String, (Class, Stretch)> = HashMap::new();
+fn tarred_storages(
+    mut entries: TarMember<'_>,
+) -> PickleResult<HashMap<String, (StorageType, ByteRange)>> {
+    let mut storages: HashMap<String, (StorageType, ByteRange)> = HashMap::new();
     for _ in 0..entries.pickled(SMALL, |machine, root| machine.integer(root))? {
         let (key, class) = entries.pickled(SMALL, |machine, root| match machine.items(root) {
             [key, _, class] => match machine.object(*class) {
-                Object::Global(class) => Ok((machine.integer(*key)?, storage_class(class))),
+                PickleObject::Global(class) => Ok((machine.integer(*key)?, storage_class(class))),
                 _ => Err("a storage without a class".into()),
             },
             _ => Err("a storage without a key".into()),
@@ -103,7 +106,7 @@ fn tarred_storages(mut entries: Part<'_>) -> Step<HashMap<String, (Class, Stretc
     }
     let views = entries.pickled(MOST_BYTES, |machine, root| {
         let view = |&view: &usize| machine.integers(view);
-        machine.items(root).iter().map(view).collect::<Step<Vec<_>>>()
+        machine.items(root).iter().map(view).collect::<PickleResult<Vec<_>>>()
     })?;
     for view in views {
         let &[key, root, offset, count] = view.as_slice() else {
@@ -116,7 +119,7 @@ fn tarred_storages(mut entries: Part<'_>) -> Step<HashMap<String, (Class, Stretc
             offset.checked_add(*length).is_some_and(|end| end <= whole.length)
         });
         let (offset, length) = inside.ok_or("a view reaches beyond its storage")?;
-        let stretch = Stretch { start: whole.start + offset, length, checksum: None };
+        let stretch = ByteRange { start: whole.start + offset, length, checksum: None };
         storages.insert(key.to_string(), (*class, stretch));
     }
     Ok(storages)
@@ -124,9 +127,9 @@ fn tarred_storages(mut entries: Part<'_>) -> Step<HashMap<String, (Class, Stretc
 
 /// The tensors of a tar, by the persistent ids that the pickle has for them.
 fn tarred_tensors(
-    mut entries: Part<'_>,
-    storages: &HashMap<String, (Class, Stretch)>,
-) -> Step<HashMap<String, Object>> {
+    mut entries: TarMember<'_>,
+    storages: &HashMap<String, (StorageType, ByteRange)>,
+) -> PickleResult<HashMap<String, PickleObject>> {
     let mut tensors = HashMap::new();
     for _ in 0..entries.pickled(SMALL, |machine, root| machine.integer(root))? {
         let ids = entries.pickled(SMALL, |machine, root| match machine.items(root) {
@@ -137,17 +140,18 @@ fn tarred_tensors(
         let (class, _) = storages.get(&storage).ok_or("a tensor of an unknown storage")?;
         // The number of dimensions is four bytes, followed by four bytes of padding.
         let dimensions = entries.number()? & 0xff;
-        let mut sizes = || (0..dimensions).map(|_| entries.number()).collect::<Step<Vec<_>>>();
+        let mut sizes =
+            || (0..dimensions).map(|_| entries.number()).collect::<PickleResult<Vec<_>>>();
         let (shape, strides) = (sizes()?, sizes()?);
         let offset = entries.number()?;
         let view = View { class: *class, key: storage.into(), offset, shape, strides };
-        tensors.insert(key, Object::Tensor(Rc::new(view)));
+        tensors.insert(key, PickleObject::Tensor(Rc::new(view)));
     }
     Ok(tensors)
 }
 
 /// The regular files of a tar.
-fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
+fn members(file: &File) -> PickleResult<BTreeMap<String, ByteRange>> {
     let size = file.metadata().map_err(said)?.len();
     let (mut at, mut members) = (0, BTreeMap::new());
     for _ in 0..MOST_MEMBERS {
@@ -168,7 +172,7 @@ fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
         let end =
             start.checked_add(length).filter(|&end| end <= size).ok_or("the file is truncated")?;
         if matches!(header.get(156), Some(0 | b'0')) {
-            members.insert(name, Stretch { start, length, checksum: None });
+            members.insert(name, ByteRange { start, length, checksum: None });
         }
         at = end.next_multiple_of(512);
     }
@@ -176,40 +180,40 @@ fn members(file: &File) -> Step<BTreeMap<String, Stretch>> {
 }
 
 /// A member of a tar that is read from the beginning: pickles and numbers in turn.
-struct Part<'a> {
+struct TarMember<'a> {
     file: &'a File,
     at: u64,
     end: u64,
 }
 
-impl Part<'_> {
+impl TarMember<'_> {
     /// Reads the next pickle, of at most `most` bytes, and returns what `take` makes of it.
     fn pickled<T>(
         &mut self,
         most: usize,
-        take: impl FnOnce(&Machine<'_>, usize) -> Step<T>,
-    ) -> Step<T> {
+        take: impl FnOnce(&Unpickler<'_>, usize) -> PickleResult<T>,
+    ) -> PickleResult<T> {
         let mut bytes = vec![0; most.min((self.end - self.at) as usize)];
         self.file.read_exact_at(&mut bytes, self.at).map_err(said)?;
-        let mut machine = Machine::new(&bytes);
+        let mut machine = Unpickler::new(&bytes);
         let root = machine.load()?;
         self.at += machine.position() as u64;
         take(&machine, root)
     }
 
-    fn number(&mut self) -> Step<i64> {
+    fn number(&mut self) -> PickleResult<i64> {
         let mut bytes = [0; 8];
-        let Stretch { start, .. } = self.stretch(Some(8))?;
+        let ByteRange { start, .. } = self.stretch(Some(8))?;
         self.file.read_exact_at(&mut bytes, start).map_err(said)?;
         Ok(i64::from_le_bytes(bytes))
     }
 
     /// Skips the next `length` bytes and returns where they are.
-    fn stretch(&mut self, length: Option<u64>) -> Step<Stretch> {
+    fn stretch(&mut self, length: Option<u64>) -> PickleResult<ByteRange> {
         let start = self.at;
         let end =
             length.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.end);
         self.at = end.ok_or("the file is truncated")?;
-        Ok(Stretch { start, length: self.at - start, checksum: None })
+        Ok(ByteRange { start, length: self.at - start, checksum: None })
     }
 }

@@ -76,18 +76,18 @@ pub struct Weights {
     /// The mapped files that hold the tensors.
     pub sources: Vec<Source>,
     /// The encoder's tensors, by canonical name.
-    tensors: BTreeMap<String, Place>,
+    tensors: BTreeMap<String, TensorEntry>,
     /// The classifier head's tensors, if the file has them, by canonical name.
-    head: BTreeMap<String, Place>,
+    head: BTreeMap<String, TensorEntry>,
     /// Unused tensors, by their names in the file.
-    left_aside: BTreeSet<String>,
+    unused: BTreeSet<String>,
     /// A message with the number of layers in `config.json`, if the file has more layers.
     more_layers: Option<String>,
 }
 
 /// The location of a tensor.
 #[derive(Debug)]
-struct Place {
+struct TensorEntry {
     /// Index of the tensor's file in `Weights::sources`.
     file: usize,
     /// The tensor's name in the file.
@@ -122,7 +122,7 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
     else {
         return format!("no weights found; expected one of {expected}");
     };
-    let way_out = match framework {
+    let advice = match framework {
         "TensorFlow" => {
             "in Python, with TensorFlow and transformers 4: AutoModel.from_pretrained(DIR, from_tf=True).save_pretrained(DIR)"
         }
@@ -131,7 +131,7 @@ pub fn nothing_there(is_there: impl Fn(&str) -> bool) -> String {
         }
         _ => "use the PyTorch model that it was exported from",
     };
-    format!("found only weights of {framework} ({name}), expected one of {expected}; {way_out}")
+    format!("found only weights of {framework} ({name}), expected one of {expected}; {advice}")
 }
 
 /// Lists the tensors of a file. The ending decides between safetensors and PyTorch, and the
@@ -145,8 +145,9 @@ fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
 
 /// Lists the tensors of a weight file, or of all files of an index. Returns an error unless each
 /// file holds exactly the tensors that the index names for it.
-fn listed(path: &Path) -> Result<(Vec<Source>, Vec<Place>)> {
-    let place = |file: usize| move |(name, stored): (String, Stored)| Place { file, name, stored };
+fn listed(path: &Path) -> Result<(Vec<Source>, Vec<TensorEntry>)> {
+    let place =
+        |file: usize| move |(name, stored): (String, Stored)| TensorEntry { file, name, stored };
     if !path.as_os_str().as_encoded_bytes().ends_with(index::ENDING.as_bytes()) {
         let (source, tensors) = list(path)?;
         return Ok((vec![source], tensors.into_iter().map(place(0)).collect()));
@@ -198,7 +199,7 @@ impl Weights {
             tensors: BTreeMap::new(),
             sources,
             head: BTreeMap::new(),
-            left_aside: BTreeSet::new(),
+            unused: BTreeSet::new(),
             more_layers: None,
         };
         let recorded = weights.take(config.architecture, places)?;
@@ -220,7 +221,11 @@ impl Weights {
 
     /// Assigns each tensor to the encoder, the head or the unused tensors, by its name. Returns the
     /// fingerprint that the file records, if any.
-    fn take(&mut self, architecture: Architecture, places: Vec<Place>) -> Result<Option<String>> {
+    fn take(
+        &mut self,
+        architecture: Architecture,
+        places: Vec<TensorEntry>,
+    ) -> Result<Option<String>> {
         let outer = outer(architecture, &places).to_owned();
         let mut recorded = None;
         for place in places {
@@ -237,7 +242,7 @@ impl Weights {
                 }
                 Name::Unused => None,
                 Name::Unknown => {
-                    self.left_aside.insert(place.name);
+                    self.unused.insert(place.name);
                     None
                 }
             };
@@ -263,9 +268,9 @@ impl Weights {
         for (name, shape) in shapes.iter().filter(|(name, _)| !is_lost(name)) {
             self.check(name, shape)?;
         }
-        let is_unread = |(name, _): &(&String, &Place)| !shapes.contains_key(*name);
+        let is_unread = |(name, _): &(&String, &TensorEntry)| !shapes.contains_key(*name);
         let rest = self.tensors.iter().filter(is_unread).map(|(_, place)| place.name.clone());
-        self.left_aside.extend(rest);
+        self.unused.extend(rest);
         self.tensors.retain(|name, _| shapes.contains_key(name));
         // Tensors may share a storage, as tied word embeddings do, but not all tensors of a file.
         let there: u64 = self.sources.iter().map(|file| file.bytes.numel() as u64).sum();
@@ -277,7 +282,7 @@ impl Weights {
     }
 
     /// The error for a tensor, with the path of its file.
-    fn wrong(&self, place: &Place, expected: String, found: String) -> Error {
+    fn wrong(&self, place: &TensorEntry, expected: String, found: String) -> Error {
         let path = self.sources.get(place.file).map_or(&self.path, |source| &source.path);
         Error::Tensor { path: path.clone(), tensor: short(&place.name), expected, found }
     }
@@ -287,7 +292,7 @@ impl Weights {
     }
 
     /// The storages that the encoder's tensors are views of, each once.
-    fn storages(&self) -> BTreeSet<(usize, stored::Stretch)> {
+    fn storages(&self) -> BTreeSet<(usize, stored::ByteRange)> {
         self.tensors.values().map(|place| (place.file, place.stored.storage)).collect()
     }
 
@@ -303,7 +308,7 @@ impl Weights {
 
     /// The files that tensors are views of. Tensors of other dtypes than float32 are copies.
     pub fn mapped(&self) -> Vec<Arc<Mapped>> {
-        let is_piece = |place: &Place| place.stored.kind == Some(Kind::Float);
+        let is_piece = |place: &TensorEntry| place.stored.kind == Some(Kind::Float);
         let files: BTreeSet<usize> =
             self.tensors.values().filter(|place| is_piece(place)).map(|place| place.file).collect();
         let sources = files.into_iter().filter_map(|file| self.sources.get(file));
@@ -313,8 +318,8 @@ impl Weights {
     /// Logs which parts of the file are unused or converted.
     pub fn warn(&self) {
         let path = self.path.display();
-        if let Some(first) = self.left_aside.first() {
-            let (count, first) = (self.left_aside.len(), short(first));
+        if let Some(first) = self.unused.first() {
+            let (count, first) = (self.unused.len(), short(first));
             tracing::warn!("{path}: {count} tensors are not used, such as {first}");
         }
         if let Some(layers) = &self.more_layers {
@@ -344,10 +349,10 @@ impl Weights {
 
     fn fitting<'a>(
         &self,
-        place: Option<&'a Place>,
+        place: Option<&'a TensorEntry>,
         name: &str,
         shape: &[i64],
-    ) -> Result<&'a Place> {
+    ) -> Result<&'a TensorEntry> {
         let Some(place) = place else {
             return Err(Error::Tensor {
                 path: self.path.clone(),
@@ -372,7 +377,7 @@ impl Weights {
     }
 
     /// A tensor in fp32: a view of its file if possible, otherwise a copy.
-    fn load(&self, place: &Place) -> Result<Tensor> {
+    fn load(&self, place: &TensorEntry) -> Result<Tensor> {
         let tensor = place.stored.load(self.file(place.file)?)?.f_to_kind(Kind::Float)?;
         Ok(tensor.f_detach()?.f_set_requires_grad(false)?)
     }
@@ -414,10 +419,10 @@ impl Weights {
 
 /// The prefix of all the model's names if another module wraps the model: `model.` in Lightning,
 /// `module.` in DataParallel. Empty if no module does.
-fn outer<'a>(architecture: Architecture, places: &'a [Place]) -> &'a str {
+fn outer<'a>(architecture: Architecture, places: &'a [TensorEntry]) -> &'a str {
     let word = format!("{}.weight", architecture.embedding(architecture.embeddings.word));
     let word = architecture.below_prefix(&word).unwrap_or(&word);
-    let before = |place: &'a Place| place.name.strip_suffix(word);
+    let before = |place: &'a TensorEntry| place.name.strip_suffix(word);
     let mut found = places.iter().filter_map(before);
     let (Some(before), None) = (found.next(), found.next()) else { return "" };
     let prefix = format!("{}.", architecture.prefix);

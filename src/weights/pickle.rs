@@ -32,7 +32,7 @@ const MOST_NAMES: usize = 64_000_000;
 
 /// The dtype of a storage.
 #[derive(Debug, Clone, Copy)]
-pub struct Class {
+pub struct StorageType {
     /// PyTorch's name of the dtype.
     pub dtype: &'static str,
     /// The same dtype as a [`Kind`]; `None` if it is not supported.
@@ -44,7 +44,7 @@ pub struct Class {
 /// A tensor as a view of a storage.
 #[derive(Debug, Clone)]
 pub struct View {
-    pub class: Class,
+    pub class: StorageType,
     /// The storage's name.
     pub key: Rc<str>,
     pub offset: i64,
@@ -54,7 +54,7 @@ pub struct View {
 
 /// A named tensor of a pickle.
 #[derive(Debug, Clone)]
-pub enum Found {
+pub enum PickledTensor {
     Tensor(Rc<View>),
     /// A tensor that is not a view of a storage: the function that makes it.
     Strange(Rc<str>),
@@ -62,7 +62,7 @@ pub enum Found {
 
 /// A pickled object. Other objects are given as indices into the list of all objects.
 #[derive(Debug, Clone)]
-pub enum Object {
+pub enum PickleObject {
     /// An object that tensors do not need, such as None, a float or bytes.
     Other,
     Mark,
@@ -79,7 +79,7 @@ pub enum Object {
         state: Option<usize>,
     },
     Storage {
-        class: Class,
+        class: StorageType,
         key: Rc<str>,
         offset: i64,
     },
@@ -87,21 +87,22 @@ pub enum Object {
     Strange(Rc<str>),
 }
 
-/// The indices of [`Object::Other`] and [`Object::Mark`]. One object stands for all of its kind.
+/// The indices of [`PickleObject::Other`] and [`PickleObject::Mark`]. One object stands for all of
+/// its kind.
 const OTHER: usize = 0;
 const MARK: usize = 1;
 
 /// A pickle machine, which reads pickles that follow one another.
-pub struct Machine<'a> {
+pub struct Unpickler<'a> {
     bytes: &'a [u8],
     at: usize,
-    objects: Vec<Object>,
+    objects: Vec<PickleObject>,
     stack: Vec<usize>,
     memo: HashMap<u32, usize>,
     /// Objects that are in no pickle, by the persistent ids by which pickles refer to them.
-    pub known: HashMap<String, Object>,
+    pub known: HashMap<String, PickleObject>,
     /// The dtype of each storage that a pickle referred to.
-    pub storages: BTreeMap<Rc<str>, Class>,
+    pub storages: BTreeMap<Rc<str>, StorageType>,
     /// Number of items that may still be copied. A small file can refer to the same list many
     /// times.
     left: usize,
@@ -128,14 +129,14 @@ impl From<&str> for Problem {
     }
 }
 
-pub type Step<T> = std::result::Result<T, Problem>;
+pub type PickleResult<T> = std::result::Result<T, Problem>;
 
-impl<'a> Machine<'a> {
+impl<'a> Unpickler<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
             at: 0,
-            objects: vec![Object::Other, Object::Mark],
+            objects: vec![PickleObject::Other, PickleObject::Mark],
             stack: vec![],
             memo: HashMap::new(),
             known: HashMap::new(),
@@ -150,7 +151,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Reads the next pickle and returns its object.
-    pub fn load(&mut self) -> Step<usize> {
+    pub fn load(&mut self) -> PickleResult<usize> {
         self.stack.clear();
         self.memo.clear();
         loop {
@@ -177,10 +178,10 @@ impl<'a> Machine<'a> {
     }
 
     /// Executes the opcodes of numbers, texts and bytes. Returns whether `opcode` is one of them.
-    fn plain(&mut self, opcode: u8) -> Step<bool> {
+    fn plain(&mut self, opcode: u8) -> PickleResult<bool> {
         match opcode {
             b'N' => self.stack.push(OTHER),
-            0x88 | 0x89 => self.push(Object::Bool(opcode == 0x88)),
+            0x88 | 0x89 => self.push(PickleObject::Bool(opcode == 0x88)),
             b'G' => {
                 self.take::<8>()?;
                 self.stack.push(OTHER);
@@ -193,13 +194,16 @@ impl<'a> Machine<'a> {
             b'M' => self.number::<2>()?,
             b'J' => {
                 let number = i32::from_le_bytes(self.take()?);
-                self.push(Object::Int(number.into()));
+                self.push(PickleObject::Int(number.into()));
             }
             b'I' | b'L' => {
                 let line = self.line()?;
                 let number = match (opcode, line.as_str()) {
-                    (b'I', "00" | "01") => Object::Bool(line == "01"),
-                    _ => line.trim_end_matches('L').parse().map_or(Object::Other, Object::Int),
+                    (b'I', "00" | "01") => PickleObject::Bool(line == "01"),
+                    _ => line
+                        .trim_end_matches('L')
+                        .parse()
+                        .map_or(PickleObject::Other, PickleObject::Int),
                 };
                 self.push(number);
             }
@@ -209,7 +213,11 @@ impl<'a> Machine<'a> {
                 let sign = if digits.last().is_some_and(|b| *b > 127) { -1 } else { 0 };
                 let number =
                     digits.iter().rev().fold(sign, |sum: i128, &b| sum << 8 | i128::from(b));
-                self.push(if length <= 16 { Object::Int(number) } else { Object::Other });
+                self.push(if length <= 16 {
+                    PickleObject::Int(number)
+                } else {
+                    PickleObject::Other
+                });
             }
             b'X' => self.text::<4>()?,
             0x8c | b'U' => self.text::<1>()?,
@@ -217,7 +225,7 @@ impl<'a> Machine<'a> {
             0x8d => self.text::<8>()?,
             b'V' => {
                 let line = self.line()?;
-                self.push(Object::Text(line));
+                self.push(PickleObject::Text(line));
             }
             b'C' | b'B' | 0x8e | 0x96 => {
                 let length = match opcode {
@@ -235,24 +243,24 @@ impl<'a> Machine<'a> {
 
     /// Executes the opcodes of tuples, lists, sets and dicts. Returns whether `opcode` is one of
     /// them.
-    fn collection(&mut self, opcode: u8) -> Step<bool> {
+    fn collection(&mut self, opcode: u8) -> PickleResult<bool> {
         match opcode {
-            b')' | b']' | 0x8f => self.push(Object::Sequence(vec![])),
-            b'}' => self.push(Object::Dict(vec![])),
+            b')' | b']' | 0x8f => self.push(PickleObject::Sequence(vec![])),
+            b'}' => self.push(PickleObject::Dict(vec![])),
             b't' | b'l' | 0x91 => {
                 let items = self.since_mark()?;
-                self.push(Object::Sequence(items));
+                self.push(PickleObject::Sequence(items));
             }
             b'd' => {
                 let items = self.since_mark()?;
-                self.push(Object::Dict(vec![]));
+                self.push(PickleObject::Dict(vec![]));
                 self.set(&items);
             }
             0x85..=0x87 => {
                 let mut items: Vec<usize> =
-                    (0x85..=opcode).map(|_| self.pop()).collect::<Step<_>>()?;
+                    (0x85..=opcode).map(|_| self.pop()).collect::<PickleResult<_>>()?;
                 items.reverse();
-                self.push(Object::Sequence(items));
+                self.push(PickleObject::Sequence(items));
             }
             b'a' => {
                 let item = self.pop()?;
@@ -277,7 +285,7 @@ impl<'a> Machine<'a> {
 
     /// Executes the opcodes of the memo, classes, persistent ids, calls and instances. Returns
     /// whether `opcode` is one of them.
-    fn named(&mut self, opcode: u8) -> Step<bool> {
+    fn named(&mut self, opcode: u8) -> PickleResult<bool> {
         match opcode {
             b'q' => self.remember::<1>()?,
             b'r' => self.remember::<4>()?,
@@ -297,7 +305,7 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Object::Text(module), Object::Text(name)) =
+                let (PickleObject::Text(module), PickleObject::Text(name)) =
                     (self.object(module), self.object(name))
                 else {
                     return Err("a class without a name".into());
@@ -325,7 +333,7 @@ impl<'a> Machine<'a> {
             }
             b'b' => {
                 let built = self.pop()?;
-                if let Some(Object::Instance { state, .. }) = self.top() {
+                if let Some(PickleObject::Instance { state, .. }) = self.top() {
                     *state = Some(built);
                 }
             }
@@ -334,23 +342,23 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    fn slice(&mut self, length: usize) -> Step<&'a [u8]> {
+    fn slice(&mut self, length: usize) -> PickleResult<&'a [u8]> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let slice = rest.get(..length).ok_or("the file is truncated")?;
         self.at += length;
         Ok(slice)
     }
 
-    fn take<const N: usize>(&mut self) -> Step<[u8; N]> {
+    fn take<const N: usize>(&mut self) -> PickleResult<[u8; N]> {
         self.slice(N)?.try_into().map_err(|_| "the file is truncated".into())
     }
 
-    fn length<const N: usize>(&mut self) -> Step<usize> {
+    fn length<const N: usize>(&mut self) -> PickleResult<usize> {
         let length = self.take::<N>()?.iter().rev().fold(0, |sum: u64, &b| sum << 8 | u64::from(b));
         usize::try_from(length).map_err(|_| "the file is truncated".into())
     }
 
-    fn line(&mut self) -> Step<String> {
+    fn line(&mut self) -> PickleResult<String> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let length = rest.iter().position(|&b| b == b'\n').ok_or("the file is truncated")?;
         let line = String::from_utf8_lossy(self.slice(length)?).into_owned();
@@ -358,38 +366,38 @@ impl<'a> Machine<'a> {
         Ok(line)
     }
 
-    fn number<const N: usize>(&mut self) -> Step<()> {
+    fn number<const N: usize>(&mut self) -> PickleResult<()> {
         let number = self.length::<N>()?;
-        self.push(Object::Int(number as i128));
+        self.push(PickleObject::Int(number as i128));
         Ok(())
     }
 
     /// Reads a text. Python 2 wrote bytes, which may not be UTF-8.
-    fn text<const N: usize>(&mut self) -> Step<()> {
+    fn text<const N: usize>(&mut self) -> PickleResult<()> {
         let length = self.length::<N>()?;
         let text = String::from_utf8_lossy(self.slice(length)?).into_owned();
-        self.push(Object::Text(text));
+        self.push(PickleObject::Text(text));
         Ok(())
     }
 
-    fn push(&mut self, object: Object) {
+    fn push(&mut self, object: PickleObject) {
         self.stack.push(self.objects.len());
         self.objects.push(object);
     }
 
     fn push_instance(&mut self, class: usize) {
         let made = match self.object(class) {
-            Object::Global(class) => instance(class),
-            _ => Object::Other,
+            PickleObject::Global(class) => instance(class),
+            _ => PickleObject::Other,
         };
         self.push(made);
     }
 
-    fn pop(&mut self) -> Step<usize> {
+    fn pop(&mut self) -> PickleResult<usize> {
         self.stack.pop().ok_or_else(|| "the stack is empty".into())
     }
 
-    fn since_mark(&mut self) -> Step<Vec<usize>> {
+    fn since_mark(&mut self) -> PickleResult<Vec<usize>> {
         let mark = self.stack.iter().rposition(|&i| i == MARK).ok_or("the stack has no mark")?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
@@ -397,45 +405,45 @@ impl<'a> Machine<'a> {
     }
 
     /// The object at the index `place`.
-    pub fn object(&self, place: usize) -> &Object {
-        self.objects.get(place).unwrap_or(&Object::Other)
+    pub fn object(&self, place: usize) -> &PickleObject {
+        self.objects.get(place).unwrap_or(&PickleObject::Other)
     }
 
-    fn top(&mut self) -> Option<&mut Object> {
+    fn top(&mut self) -> Option<&mut PickleObject> {
         // One object stands for all of its kind, so it must not change.
         let &top = self.stack.last().filter(|&&top| top > MARK)?;
         self.objects.get_mut(top)
     }
 
     fn append(&mut self, items: &[usize]) {
-        if let Some(Object::Sequence(list)) = self.top() {
+        if let Some(PickleObject::Sequence(list)) = self.top() {
             list.extend(items);
         }
     }
 
     fn set(&mut self, items: &[usize]) {
-        if let Some(Object::Dict(dict)) = self.top() {
+        if let Some(PickleObject::Dict(dict)) = self.top() {
             dict.extend(items.as_chunks().0.iter().map(|&[key, value]| (key, value)));
         }
     }
 
-    fn remember<const N: usize>(&mut self) -> Step<()> {
+    fn remember<const N: usize>(&mut self) -> PickleResult<()> {
         let place = self.length::<N>()?;
         self.remember_as(place as u32)
     }
 
-    fn remember_as(&mut self, place: u32) -> Step<()> {
+    fn remember_as(&mut self, place: u32) -> PickleResult<()> {
         let &top = self.stack.last().ok_or("the stack is empty")?;
         self.memo.insert(place, top);
         Ok(())
     }
 
-    fn recall<const N: usize>(&mut self) -> Step<()> {
+    fn recall<const N: usize>(&mut self) -> PickleResult<()> {
         let place = self.length::<N>()?;
         self.recall_from(place as u32)
     }
 
-    fn recall_from(&mut self, place: u32) -> Step<()> {
+    fn recall_from(&mut self, place: u32) -> PickleResult<()> {
         let &object = self.memo.get(&place).ok_or("a memo index without an object")?;
         self.stack.push(object);
         Ok(())
@@ -444,7 +452,7 @@ impl<'a> Machine<'a> {
     /// The items of a tuple or a list; empty for any other object.
     pub fn items(&self, object: usize) -> &[usize] {
         match self.object(object) {
-            Object::Sequence(items) => items,
+            PickleObject::Sequence(items) => items,
             _ => &[],
         }
     }
@@ -452,27 +460,27 @@ impl<'a> Machine<'a> {
     /// The pairs of a dict; empty for any other object.
     pub fn pairs(&self, object: usize) -> &[(usize, usize)] {
         match self.object(object) {
-            Object::Dict(pairs) => pairs,
+            PickleObject::Dict(pairs) => pairs,
             _ => &[],
         }
     }
 
     /// The value of a dict's text key `name`. If the key repeats, its last value, as in Python.
     pub fn get(&self, dict: usize, name: &str) -> Option<usize> {
-        let is_it = |&&(key, _): &&(usize, usize)| matches!(self.object(key), Object::Text(text) if text == name);
+        let is_it = |&&(key, _): &&(usize, usize)| matches!(self.object(key), PickleObject::Text(text) if text == name);
         self.pairs(dict).iter().rev().find(is_it).map(|&(_, value)| value)
     }
 
     /// The value of an integer. Returns an error for any other object.
-    pub fn integer(&self, object: usize) -> Step<i64> {
+    pub fn integer(&self, object: usize) -> PickleResult<i64> {
         match self.object(object) {
-            Object::Int(number) => i64::try_from(*number).map_err(|e| e.to_string().into()),
+            PickleObject::Int(number) => i64::try_from(*number).map_err(|e| e.to_string().into()),
             _ => Err("a size is not an integer".into()),
         }
     }
 
     /// The values of a list of at most `MOST_DIMENSIONS` integers, such as a tensor's sizes.
-    pub fn integers(&self, object: usize) -> Step<Vec<i64>> {
+    pub fn integers(&self, object: usize) -> PickleResult<Vec<i64>> {
         if self.items(object).len() > MOST_DIMENSIONS {
             return Err(format!("a tensor of more than {MOST_DIMENSIONS} dimensions").into());
         }
@@ -481,10 +489,10 @@ impl<'a> Machine<'a> {
 
     /// Resolves a persistent id: `("storage", torch.FloatStorage, key, device, numel)`, before
     /// PyTorch 1.6 followed by a view of another storage, or `("module", class, file, source)`.
-    fn persistent(&mut self, id: usize) -> Step<Object> {
+    fn persistent(&mut self, id: usize) -> PickleResult<PickleObject> {
         let known = match self.object(id) {
-            Object::Text(id) => self.known.get(id),
-            Object::Int(id) => self.known.get(&id.to_string()),
+            PickleObject::Text(id) => self.known.get(id),
+            PickleObject::Int(id) => self.known.get(&id.to_string()),
             _ => None,
         };
         if let Some(object) = known {
@@ -493,14 +501,14 @@ impl<'a> Machine<'a> {
         let [tag, class, rest @ ..] = self.items(id) else {
             return Err("a storage without a key".into());
         };
-        if matches!(self.object(*tag), Object::Text(tag) if tag == "module") {
+        if matches!(self.object(*tag), PickleObject::Text(tag) if tag == "module") {
             // Only a class is copied, because a copy of another object could be of any size.
             return Ok(match self.object(*class) {
-                class @ Object::Global(_) => class.clone(),
-                _ => Object::Other,
+                class @ PickleObject::Global(_) => class.clone(),
+                _ => PickleObject::Other,
             });
         }
-        let (Object::Global(class), Some(Object::Text(key))) =
+        let (PickleObject::Global(class), Some(PickleObject::Text(key))) =
             (self.object(*class), rest.first().map(|&key| self.object(key)))
         else {
             return Err("a storage without class and key".into());
@@ -515,11 +523,13 @@ impl<'a> Machine<'a> {
             _ => 0,
         };
         self.storages.insert(key.clone(), class);
-        Ok(Object::Storage { class, key, offset })
+        Ok(PickleObject::Storage { class, key, offset })
     }
 
-    fn call(&mut self, function: usize, arguments: usize) -> Step<Object> {
-        let Object::Global(function) = self.object(function) else { return Ok(Object::Other) };
+    fn call(&mut self, function: usize, arguments: usize) -> PickleResult<PickleObject> {
+        let PickleObject::Global(function) = self.object(function) else {
+            return Ok(PickleObject::Other);
+        };
         let function = function.clone();
         let arguments = self.items(arguments);
         let (module, name) = function.split_once(' ').unwrap_or_default();
@@ -535,14 +545,14 @@ impl<'a> Machine<'a> {
                 let left = left.ok_or("one list occurs too often")?;
                 let dict = items.iter().filter_map(pair).collect();
                 self.left = left;
-                Object::Dict(dict)
+                PickleObject::Dict(dict)
             }
             ("collections", "OrderedDict" | "defaultdict", _)
-            | ("builtins" | "__builtin__", "dict", []) => Object::Dict(vec![]),
+            | ("builtins" | "__builtin__", "dict", []) => PickleObject::Dict(vec![]),
             ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__", [class, ..]) => {
                 match self.object(*class) {
-                    Object::Global(class) => instance(class),
-                    _ => Object::Other,
+                    PickleObject::Global(class) => instance(class),
+                    _ => PickleObject::Other,
                 }
             }
             // The argument marks a negated or conjugated view. Tensors saved from a model are
@@ -551,13 +561,13 @@ impl<'a> Machine<'a> {
             | ("torch._utils", "_rebuild_tensor_v3", [_, _, _, _, _, _, _, said, ..])
                 if !self.pairs(*said).is_empty() =>
             {
-                Object::Strange("torch._utils _rebuild_tensor_v2 of a negated or conjugated view".into())
+                PickleObject::Strange("torch._utils _rebuild_tensor_v2 of a negated or conjugated view".into())
             }
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
                 self.view(*storage, *offset, *shape, *strides, None)?
             }
             ("torch._utils", "_rebuild_tensor_v3", [storage, offset, shape, strides, _, _, dtype, ..]) => {
-                let Object::Global(dtype) = self.object(*dtype) else {
+                let PickleObject::Global(dtype) = self.object(*dtype) else {
                     return Err("a tensor without a dtype".into());
                 };
                 let class = class_of(dtype.rsplit(' ').next().unwrap_or_default());
@@ -573,25 +583,25 @@ impl<'a> Machine<'a> {
             // The arguments are a value with its type, or a list.
             | ("torch.jit._pickle", _, [tensor, ..]) => self.object_of(*tensor),
             ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2", [function, _, arguments, ..]) => {
-                let is_again = matches!(self.object(*function), Object::Global(f) if f.starts_with("torch._tensor "));
+                let is_again = matches!(self.object(*function), PickleObject::Global(f) if f.starts_with("torch._tensor "));
                 if is_again {
                     return Err("a tensor type wraps another".into());
                 }
                 self.call(*function, *arguments)?
             }
-            ("torch._utils", name, _) if name.starts_with("_rebuild_") => Object::Strange(function.clone()),
-            _ => Object::Other,
+            ("torch._utils", name, _) if name.starts_with("_rebuild_") => PickleObject::Strange(function.clone()),
+            _ => PickleObject::Other,
         })
     }
 
     /// A copy of the object if it is a tensor, an instance or an integer, because these are small.
-    fn object_of(&self, object: usize) -> Object {
+    fn object_of(&self, object: usize) -> PickleObject {
         match self.object(object) {
-            found @ (Object::Tensor(_)
-            | Object::Strange(_)
-            | Object::Instance { .. }
-            | Object::Int(_)) => found.clone(),
-            _ => Object::Other,
+            found @ (PickleObject::Tensor(_)
+            | PickleObject::Strange(_)
+            | PickleObject::Instance { .. }
+            | PickleObject::Int(_)) => found.clone(),
+            _ => PickleObject::Other,
         }
     }
 
@@ -601,21 +611,21 @@ impl<'a> Machine<'a> {
         offset: usize,
         shape: usize,
         strides: usize,
-        dtype: Option<Class>,
-    ) -> Step<Object> {
-        let Object::Storage { class, key, offset: start } = self.object(storage) else {
+        dtype: Option<StorageType>,
+    ) -> PickleResult<PickleObject> {
+        let PickleObject::Storage { class, key, offset: start } = self.object(storage) else {
             return Err("a tensor without a storage".into());
         };
         let offset =
             self.integer(offset)?.checked_add(*start).ok_or("a tensor's offset is too large")?;
         let (shape, strides) = (self.integers(shape)?, self.integers(strides)?);
         let (class, key) = (dtype.unwrap_or(*class), key.clone());
-        Ok(Object::Tensor(Rc::new(View { class, key, offset, shape, strides })))
+        Ok(PickleObject::Tensor(Rc::new(View { class, key, offset, shape, strides })))
     }
 
     /// The tensors of a pickled object, by name. The object is a state dict, a module, or a dict
     /// that holds exactly one of these.
-    pub fn tensors(&self, root: usize) -> Step<Vec<(String, Found)>> {
+    pub fn tensors(&self, root: usize) -> PickleResult<Vec<(String, PickledTensor)>> {
         let mut left = MOST_NAMES;
         let found = self.below(root, &mut left)?;
         // A checkpoint may have a tensor beside its state dict, such as the best score so far.
@@ -623,9 +633,9 @@ impl<'a> Machine<'a> {
             return Ok(found);
         }
         let lone = found;
-        let mut model: Option<(&str, Vec<(String, Found)>)> = None;
+        let mut model: Option<(&str, Vec<(String, PickledTensor)>)> = None;
         for &(key, value) in self.pairs(root) {
-            let Object::Text(name) = self.object(key) else { continue };
+            let PickleObject::Text(name) = self.object(key) else { continue };
             let found = self.below(value, &mut left)?;
             if found.is_empty() {
                 continue;
@@ -641,7 +651,7 @@ impl<'a> Machine<'a> {
         match (model, self.object(root)) {
             (Some((_, found)), _) => Ok(found),
             (None, _) if !lone.is_empty() => Ok(lone),
-            (None, Object::Dict(_) | Object::Instance { .. }) => {
+            (None, PickleObject::Dict(_) | PickleObject::Instance { .. }) => {
                 Err(Problem::Content("no tensors where a model has tensors".into()))
             }
             (None, _) => Err(Problem::Content("neither a dict of tensors nor a module".into())),
@@ -650,7 +660,7 @@ impl<'a> Machine<'a> {
 
     /// The tensors of a state dict or a module; empty for any other object. `left` is the remaining
     /// cost of names, up to `MOST_NAMES`.
-    fn below(&self, root: usize, left: &mut usize) -> Step<Vec<(String, Found)>> {
+    fn below(&self, root: usize, left: &mut usize) -> PickleResult<Vec<(String, PickledTensor)>> {
         let mut found = vec![];
         // Modules still to read: the prefix of their tensors' names, the object, the depth.
         let mut ahead = vec![(String::new(), root, 0)];
@@ -658,14 +668,15 @@ impl<'a> Machine<'a> {
             if depth > MOST_NESTED {
                 return Err(format!("modules are nested more than {MOST_NESTED} deep").into());
             }
-            let is_script = matches!(self.object(object), Object::Instance { is_script: true, .. });
-            if let Object::Instance { state: Some(state), .. } = self.object(object) {
+            let is_script =
+                matches!(self.object(object), PickleObject::Instance { is_script: true, .. });
+            if let PickleObject::Instance { state: Some(state), .. } = self.object(object) {
                 let looked_at = 3 * self.pairs(*state).len();
                 *left = left.checked_sub(looked_at).ok_or("more names than any model has")?;
             }
             for &(key, value) in self.parts(object).iter().flat_map(|&dict| self.pairs(dict)) {
                 let name = match self.object(key) {
-                    Object::Text(name) => Some(name),
+                    PickleObject::Text(name) => Some(name),
                     _ => None,
                 };
                 let cost = 64 + prefix.len() + name.map_or(0, String::len);
@@ -676,9 +687,15 @@ impl<'a> Machine<'a> {
                     prefix.clone() + &if is_script { name.replace('|', ".") } else { name.clone() }
                 };
                 match self.object(value) {
-                    Object::Tensor(view) => found.push((name(), Found::Tensor(view.clone()))),
-                    Object::Strange(what) => found.push((name(), Found::Strange(what.clone()))),
-                    Object::Instance { state: Some(_), .. } if self.pairs(object).is_empty() => {
+                    PickleObject::Tensor(view) => {
+                        found.push((name(), PickledTensor::Tensor(view.clone())))
+                    }
+                    PickleObject::Strange(what) => {
+                        found.push((name(), PickledTensor::Strange(what.clone())))
+                    }
+                    PickleObject::Instance { state: Some(_), .. }
+                        if self.pairs(object).is_empty() =>
+                    {
                         ahead.push((name() + ".", value, depth + 1));
                     }
                     _ => {}
@@ -695,9 +712,9 @@ impl<'a> Machine<'a> {
     /// object.
     fn parts(&self, object: usize) -> Vec<usize> {
         match self.object(object) {
-            Object::Dict(_) => vec![object],
-            Object::Instance { is_script: true, state: Some(state) } => vec![*state],
-            Object::Instance { state: Some(state), .. } => {
+            PickleObject::Dict(_) => vec![object],
+            PickleObject::Instance { is_script: true, state: Some(state) } => vec![*state],
+            PickleObject::Instance { state: Some(state), .. } => {
                 let named = ["_parameters", "_buffers", "_modules"];
                 named.iter().filter_map(|name| self.get(*state, name)).collect()
             }
@@ -706,20 +723,20 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn global(module: &str, name: &str) -> Object {
+fn global(module: &str, name: &str) -> PickleObject {
     let short = |text: &str| text.chars().take(LONGEST_NAME).collect::<String>();
-    Object::Global(format!("{} {}", short(module), short(name)).into())
+    PickleObject::Global(format!("{} {}", short(module), short(name)).into())
 }
 
-fn instance(class: &str) -> Object {
+fn instance(class: &str) -> PickleObject {
     match class {
-        "collections OrderedDict" | "collections defaultdict" => Object::Dict(vec![]),
-        _ => Object::Instance { is_script: class.starts_with("__torch__"), state: None },
+        "collections OrderedDict" | "collections defaultdict" => PickleObject::Dict(vec![]),
+        _ => PickleObject::Instance { is_script: class.starts_with("__torch__"), state: None },
     }
 }
 
 /// The dtype of a storage's class, such as `torch.FloatStorage`.
-pub fn storage_class(class: &str) -> Class {
+pub fn storage_class(class: &str) -> StorageType {
     let name = class.rsplit(' ').next().unwrap_or_default();
     class_of(match name.strip_suffix("Storage").unwrap_or_default() {
         "Float" => "float32",
@@ -745,7 +762,7 @@ pub fn storage_class(class: &str) -> Class {
 }
 
 /// The dtype with PyTorch's name `dtype`. An unknown one has width 0.
-fn class_of(dtype: &str) -> Class {
+fn class_of(dtype: &str) -> StorageType {
     let (dtype, kind, width) = match dtype {
         "float32" => ("float32", Some(Kind::Float), 4),
         "float16" => ("float16", Some(Kind::Half), 2),
@@ -767,5 +784,5 @@ fn class_of(dtype: &str) -> Class {
         "bytes" => ("bytes", None, 1),
         _ => ("another type", None, 0),
     };
-    Class { dtype, kind, width }
+    StorageType { dtype, kind, width }
 }

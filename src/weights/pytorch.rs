@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Advice for a file that cannot be read: how to write the same weights to a file that can.
-const WAY_OUT: &str =
+const ADVICE: &str =
     "in Python, AutoModel.from_pretrained(DIR).save_pretrained(DIR) writes a model.safetensors";
 
 /// The mapped file, and the names and descriptions of its tensors.
@@ -31,7 +31,7 @@ pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
                 format!("not weights that PyTorch wrote: {problem}; write the file again with bitfit convert")
             }
             (Problem::Form(problem), _) => {
-                format!("not weights that PyTorch wrote: {problem}; {WAY_OUT}")
+                format!("not weights that PyTorch wrote: {problem}; {ADVICE}")
             }
         };
         Error::file(path, problem)

@@ -1,6 +1,6 @@
 //! safetensors: a header in JSON, then the tensors.
 
-use super::stored::{Source, Stored, Stretch};
+use super::stored::{ByteRange, Source, Stored};
 use crate::error::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -47,7 +47,7 @@ pub fn list(path: &Path) -> Result<(Source, Vec<(String, Stored)>)> {
         };
         let shape =
             info.shape.iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
-        let storage = Stretch { start, length: end - start, checksum: None };
+        let storage = ByteRange { start, length: end - start, checksum: None };
         tensors.push((name, Stored::dense(dtype, kind, shape, storage)));
     }
     Ok((source, tensors))

@@ -25,7 +25,7 @@ pub struct Source {
 
 /// A range of a file's bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Stretch {
+pub struct ByteRange {
     pub start: u64,
     pub length: u64,
     /// The CRC-32 that the file records, if any.
@@ -45,7 +45,7 @@ pub struct Stored {
     /// The offset of the first element in the storage, in elements.
     pub offset: i64,
     /// The bytes of the storage that the tensor is a view of.
-    pub storage: Stretch,
+    pub storage: ByteRange,
 }
 
 impl Source {
@@ -65,7 +65,7 @@ impl Source {
     }
 
     /// Compares a range of bytes with its checksum, if it has one. Returns an error if they differ.
-    pub fn check(&self, stretch: &Stretch) -> Result<()> {
+    pub fn check(&self, stretch: &ByteRange) -> Result<()> {
         let Some(expected) = stretch.checksum else { return Ok(()) };
         let bytes = self.bytes.f_narrow(0, stretch.start as i64, stretch.length as i64)?;
         let mut hash = crc32fast::Hasher::new();
@@ -84,7 +84,7 @@ impl Stored {
         dtype: Cow<'static, str>,
         kind: Option<Kind>,
         shape: Vec<i64>,
-        storage: Stretch,
+        storage: ByteRange,
     ) -> Self {
         let mut strides = vec![1; shape.len()];
         let mut next = 1_i64;

@@ -16,7 +16,7 @@ const MANY_LINES: usize = 20;
 pub const MOST_COLUMNS: usize = 1 << 20;
 
 /// A row.
-pub struct Record<'a> {
+pub struct CsvRecord<'a> {
     /// Cells of the row.
     pub cells: Vec<Cow<'a, str>>,
     /// Line that the row begins on.
@@ -26,7 +26,7 @@ pub struct Record<'a> {
 }
 
 /// Reads rows one by one. Skips blank lines.
-pub struct Reader<'a> {
+pub struct CsvReader<'a> {
     path: &'a Path,
     delimiter: char,
     rest: &'a str,
@@ -37,14 +37,14 @@ pub struct Reader<'a> {
     count_long: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CsvReader<'a> {
     /// A reader of `text`, which begins on line `line` of the file `path`.
     pub fn new(path: &'a Path, text: &'a str, line: usize, delimiter: char) -> Self {
         Self { path, delimiter, rest: text, line, long: None, count_long: 0 }
     }
 
     /// The next row; `None` at the end. Errs on a misplaced quote or too many columns.
-    pub fn record(&mut self) -> Result<Option<Record<'a>>> {
+    pub fn record(&mut self) -> Result<Option<CsvRecord<'a>>> {
         while self.end_line() {}
         if self.rest.is_empty() {
             return Ok(None);
@@ -62,7 +62,7 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
             } else {
                 self.end_line();
-                return Ok(Some(Record { cells, first, last }));
+                return Ok(Some(CsvRecord { cells, first, last }));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Class folders of texts, `class/anything.txt`, as in aclImdb.
 
 use super::input::{self, ending, format_of};
-use super::rows::{Label, LabelColumns, Place, Row, Rows};
+use super::rows::{Label, LabelColumns, Row, RowCollector, RowOrigin};
 use crate::data::spelling::quoted;
 use crate::error::{Error, Result};
 use crate::{files, threads};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Reads the texts of the class folders, in the order of their names. Skips hidden folders, and
 /// aclImdb's unlabelled reviews. Errs if there are no texts.
-pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
+pub fn read(path: &Path, rows: &mut RowCollector<'_>) -> Result<()> {
     let labelled = !matches!(rows.columns.labels, LabelColumns::None);
     let separator = matches!(&rows.columns.labels, LabelColumns::One { separator: Some(_), .. });
     let keys = rows.columns.named().into_iter().map(|(key, _)| key);
@@ -27,7 +27,7 @@ pub fn read(path: &Path, rows: &mut Rows<'_>) -> Result<()> {
     let read: Vec<Result<Row>> = threads::map(&files, |(file, label)| {
         let text = input::read_plain(file)?;
         let text = text.trim_start_matches('\u{feff}').to_owned();
-        let place = Place { path: file.as_path().into(), line: None };
+        let place = RowOrigin { path: file.as_path().into(), line: None };
         let labels = labelled.then(|| vec![Label { name: label.clone(), number: None }]);
         Ok(Row { text, text_pair: None, labels, list: false, flags: [].into(), place })
     });

@@ -6,9 +6,9 @@ use crate::files::{self, open_regular, text_of};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
-/// Format of a data file.
+/// The format of a data file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum DataFormat {
     /// Cells separated by a delimiter, some of them in quotes.
     Csv,
     /// Cells separated by tabs, without quotes.
@@ -49,15 +49,15 @@ const BEGINNINGS: [(&[u8], &str); 6] = [
 
 /// Format and compression of a file, by the endings of its name (`rows.csv.gz`); `None` if they do
 /// not give a format.
-pub fn format_of(path: &Path) -> Option<(Format, Option<Packing>)> {
+pub fn format_of(path: &Path) -> Option<(DataFormat, Option<Packing>)> {
     let packing = packing_of(path);
     let inner = if packing.is_some() { path.with_extension("") } else { path.to_owned() };
     let format = match ending(&inner).as_deref()? {
-        "csv" => Format::Csv,
-        "tsv" => Format::Tsv,
-        "jsonl" | "ndjson" => Format::JsonLines,
-        "json" => Format::Json,
-        "parquet" => Format::Parquet,
+        "csv" => DataFormat::Csv,
+        "tsv" => DataFormat::Tsv,
+        "jsonl" | "ndjson" => DataFormat::JsonLines,
+        "json" => DataFormat::Json,
+        "parquet" => DataFormat::Parquet,
         _ => return None,
     };
     Some((format, packing))

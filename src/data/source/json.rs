@@ -1,6 +1,6 @@
 //! JSON: one object per line, or one array of objects.
 
-use super::rows::{Cell, Columns, Place, Rows};
+use super::rows::{CellValue, Columns, RowCollector, RowOrigin};
 use crate::data::spelling::{listed, quoted};
 use crate::error::{self, Error};
 use serde::Deserializer as _;
@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Reads one object per line. Skips blank lines.
-pub fn read_lines(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
+pub fn read_lines(path: &Path, text: &str, rows: &mut RowCollector<'_>) -> error::Result<()> {
     let file: Arc<Path> = path.into();
     let wanted = Wanted::new(rows.columns);
     for (i, line) in text.lines().enumerate() {
         if !line.trim().is_empty() {
-            let place = Place { path: file.clone(), line: Some(i + 1) };
+            let place = RowOrigin { path: file.clone(), line: Some(i + 1) };
             rows.add(wanted.cells(line, &place), None, place)?;
         }
     }
@@ -26,7 +26,7 @@ pub fn read_lines(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result
 
 /// Reads one array of objects, or one object per line, as pandas' `to_json` with `lines=True` and
 /// Hugging Face's `datasets` write it.
-pub fn read(path: &Path, text: &str, rows: &mut Rows<'_>) -> error::Result<()> {
+pub fn read(path: &Path, text: &str, rows: &mut RowCollector<'_>) -> error::Result<()> {
     let first = text.trim_start().lines().next().unwrap_or_default().trim_end();
     if !first.starts_with('[') {
         // No line of an object that spans several lines is an object.
@@ -61,7 +61,7 @@ struct Elements<'a, 'r, 't> {
     /// The error of the row at which reading stopped.
     failed: Option<Error>,
     wanted: Wanted<'a>,
-    rows: &'r mut Rows<'a>,
+    rows: &'r mut RowCollector<'a>,
 }
 
 impl<'de> Visitor<'de> for &mut Elements<'_, '_, '_> {
@@ -77,7 +77,7 @@ impl<'de> Visitor<'de> for &mut Elements<'_, '_, '_> {
             let passed = self.text.get(self.counted..start).unwrap_or_default();
             self.line += passed.bytes().filter(|byte| *byte == b'\n').count();
             self.counted = start;
-            let place = Place { path: self.path.clone(), line: Some(self.line) };
+            let place = RowOrigin { path: self.path.clone(), line: Some(self.line) };
             let cells = self.wanted.cells(element.get(), &place);
             if let Err(error) = self.rows.add(cells, None, place) {
                 self.failed = Some(error);
@@ -107,11 +107,11 @@ impl<'a> Wanted<'a> {
     }
 
     /// The values of the configured fields of an object. Errs if one is missing or repeated.
-    fn cells(&self, object: &str, place: &Place) -> error::Result<Vec<Cell>> {
+    fn cells(&self, object: &str, place: &RowOrigin) -> error::Result<Vec<CellValue>> {
         let mut deserializer = serde_json::Deserializer::from_str(object);
-        let found = deserializer.deserialize_map(Fields(self));
+        let found = deserializer.deserialize_map(FieldVisitor(self));
         let found = found.and_then(|found| deserializer.end().map(|()| found));
-        let Found { values, there, twice } = found.map_err(|e| match e.is_data() {
+        let FoundFields { values, there, twice } = found.map_err(|e| match e.is_data() {
             true => place.error("not a JSON object"),
             false => place.error(not_json(&e)),
         })?;
@@ -141,10 +141,10 @@ fn not_json(error: &serde_json::Error) -> String {
 }
 
 /// A visitor that finds the configured fields of an object.
-struct Fields<'a>(&'a Wanted<'a>);
+struct FieldVisitor<'a>(&'a Wanted<'a>);
 
 /// The fields found in an object.
-struct Found<'de> {
+struct FoundFields<'de> {
     /// Values of the configured fields.
     values: Vec<Option<&'de RawValue>>,
     /// Names of the object's first fields.
@@ -153,8 +153,8 @@ struct Found<'de> {
     twice: Option<usize>,
 }
 
-impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Found<'de>;
+impl<'de> Visitor<'de> for FieldVisitor<'_> {
+    type Value = FoundFields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an object")
@@ -179,29 +179,29 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 there.push(name);
             }
         }
-        Ok(Found { values, there, twice })
+        Ok(FoundFields { values, there, twice })
     }
 }
 
-fn cell(value: &RawValue) -> serde_json::Result<Cell> {
+fn cell(value: &RawValue) -> serde_json::Result<CellValue> {
     // In memory the elements take many times as much.
     const MOST: usize = 1 << 20;
     let written = value.get();
     if written.starts_with('"') {
-        return Ok(Cell::Text(serde_json::from_str(written)?));
+        return Ok(CellValue::Text(serde_json::from_str(written)?));
     }
     if written.len() > MOST {
-        return Ok(Cell::Other(format!("a value of {} bytes", written.len())));
+        return Ok(CellValue::Other(format!("a value of {} bytes", written.len())));
     }
     Ok(match written.as_bytes().first() {
-        Some(b'n') => Cell::Null,
+        Some(b'n') => CellValue::Null,
         Some(b'[') => {
             let values: Vec<&RawValue> = serde_json::from_str(written)?;
             let texts = values.into_iter().map(simple);
             let texts = texts.collect::<serde_json::Result<Option<Vec<String>>>>()?;
-            texts.map_or_else(|| Cell::Other(written.to_owned()), Cell::Texts)
+            texts.map_or_else(|| CellValue::Other(written.to_owned()), CellValue::Texts)
         }
-        _ => simple(value)?.map_or_else(|| Cell::Other(written.to_owned()), Cell::Text),
+        _ => simple(value)?.map_or_else(|| CellValue::Other(written.to_owned()), CellValue::Text),
     })
 }
 

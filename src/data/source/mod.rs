@@ -20,14 +20,14 @@ mod table;
 pub use csv::{DELIMITER, can_delimit};
 pub use input::{has_ending, is_rows, is_table, packing_of, unpack, unreadable};
 pub use parquet::silence_panics as silence_parquet_panics;
-pub use rows::{Columns, Label, LabelColumns, Place, Row, Table};
+pub use rows::{Columns, Dataset, Label, LabelColumns, Row, RowOrigin};
 pub use shards::{place_of, whole};
 
 use super::spelling::listed;
 use crate::error::{Error, Result};
 use budget::Budget;
-use input::Format;
-use rows::Rows;
+use input::DataFormat;
+use rows::RowCollector;
 use std::path::{Path, PathBuf};
 
 /// Formats that [`read`] supports, for messages.
@@ -36,32 +36,32 @@ pub const FORMATS: &str = ".csv, .tsv, .jsonl, .json (each also as .gz, .zst, .b
 
 /// Reads all rows of a file or a folder. Errs if there are none, or if one is invalid and not to be
 /// skipped.
-pub fn read(path: &Path, columns: &Columns) -> Result<Table> {
+pub fn read(path: &Path, columns: &Columns) -> Result<Dataset> {
     if path.is_dir() {
         if let Some(files) = shards::of_folder(path)? {
             return read_all(&files, columns);
         }
-        let mut rows = Rows::new(columns);
+        let mut rows = RowCollector::new(columns);
         folder::read(path, &mut rows)?;
-        return Ok(Table { rows: rows.finish(path), classes: None });
+        return Ok(Dataset { rows: rows.finish(path), classes: None });
     }
     read_file(path, columns, &Budget::of(&[path]))
 }
 
 /// Reads all rows of a file. Decompressed bytes are taken off the budget.
-fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
+fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Dataset> {
     let Some((format, packing)) = input::format_of(path) else {
         std::fs::metadata(path).map_err(Error::io("read", path))?;
         let problem = format!("unknown file ending; expected {FORMATS}");
         return Err(Error::data(path, None, problem));
     };
-    let mut rows = Rows::new(columns);
+    let mut rows = RowCollector::new(columns);
     let classes = match (format, packing) {
-        (Format::Parquet, None) => {
+        (DataFormat::Parquet, None) => {
             rows.budget = Some(budget.clone());
             parquet::read(path, &mut rows, budget)?
         }
-        (Format::Parquet, Some(_)) => {
+        (DataFormat::Parquet, Some(_)) => {
             let problem = "a .parquet file has a compression of its own; decompress this file and name the .parquet file";
             return Err(Error::data(path, None, problem));
         }
@@ -70,9 +70,9 @@ fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
             let text = input::read_text(path, packing, budget)?;
             let text = text.trim_start_matches('\u{feff}');
             match format {
-                Format::Tsv => table::read_tsv(path, text, &mut rows)?,
-                Format::JsonLines => json::read_lines(path, text, &mut rows)?,
-                Format::Json => json::read(path, text, &mut rows)?,
+                DataFormat::Tsv => table::read_tsv(path, text, &mut rows)?,
+                DataFormat::JsonLines => json::read_lines(path, text, &mut rows)?,
+                DataFormat::Json => json::read(path, text, &mut rows)?,
                 _ => table::read_csv(path, text, &mut rows)?,
             }
             None
@@ -82,17 +82,17 @@ fn read_file(path: &Path, columns: &Columns, budget: &Budget) -> Result<Table> {
     if rows.is_empty() {
         return Err(Error::data(path, None, "no rows"));
     }
-    Ok(Table { rows, classes })
+    Ok(Dataset { rows, classes })
 }
 
 /// Reads all rows of several files as one table, or of one file or folder. Errs if the files name
 /// different classes.
-pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Table> {
+pub fn read_all(paths: &[PathBuf], columns: &Columns) -> Result<Dataset> {
     if let [path] = paths {
         return read(path, columns);
     }
     let budget = Budget::of(paths);
-    let mut all = Table { rows: vec![], classes: None };
+    let mut all = Dataset { rows: vec![], classes: None };
     for path in paths {
         let table = read_file(path, columns, &budget)?;
         all.rows.extend(table.rows);

@@ -1,12 +1,12 @@
 //! Parquet in a build without the feature `parquet`: names the feature.
 
-use super::Rows;
 use super::budget::Budget;
+use super::rows::RowCollector;
 use crate::error::{Error, Result};
 use std::path::Path;
 
 /// Errs, and names the feature.
-pub fn read(path: &Path, _: &mut Rows<'_>, _: &Budget) -> Result<Option<Vec<String>>> {
+pub fn read(path: &Path, _: &mut RowCollector<'_>, _: &Budget) -> Result<Option<Vec<String>>> {
     let what = path.display().to_string();
     Err(Error::Lacks { what, feature: "parquet", instead: "a .csv, .tsv, .jsonl or .json" })
 }

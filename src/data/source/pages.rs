@@ -19,17 +19,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// A file whose end is an error to its readers: a footer always follows the pages. The library
 /// would otherwise keep counting the bytes that it skips.
 #[derive(Clone)]
-pub struct Endless {
+pub struct StrictFile {
     file: Arc<File>,
     /// Offset and length of the contents of the page that was checked: only these may be read.
     /// `None` allows any.
     checked: Arc<Mutex<Option<(u64, u64)>>>,
 }
 
-/// A reader of a part of an [`Endless`].
-pub struct Part(BufReader<File>);
+/// A reader of a part of a [`StrictFile`].
+pub struct FilePart(BufReader<File>);
 
-impl Endless {
+impl StrictFile {
     pub fn new(file: File) -> Self {
         Self { file: Arc::new(file), checked: Arc::default() }
     }
@@ -40,17 +40,17 @@ impl Endless {
     }
 }
 
-impl Length for Endless {
+impl Length for StrictFile {
     fn len(&self) -> u64 {
         self.file.len()
     }
 }
 
-impl ChunkReader for Endless {
-    type T = Part;
+impl ChunkReader for StrictFile {
+    type T = FilePart;
 
-    fn get_read(&self, start: u64) -> Result<Part> {
-        Ok(Part(self.file.get_read(start)?))
+    fn get_read(&self, start: u64) -> Result<FilePart> {
+        Ok(FilePart(self.file.get_read(start)?))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
@@ -65,7 +65,7 @@ impl ChunkReader for Endless {
     }
 }
 
-impl Read for Part {
+impl Read for FilePart {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buffer)? {
             0 if !buffer.is_empty() => Err(ErrorKind::UnexpectedEof.into()),
@@ -75,13 +75,13 @@ impl Read for Part {
 }
 
 /// A row group whose pages are checked.
-pub struct Checked<'a> {
+pub struct CheckedRowGroup<'a> {
     pub group: Box<dyn RowGroupReader + 'a>,
-    pub file: Endless,
+    pub file: StrictFile,
     pub budget: Budget,
 }
 
-impl RowGroupReader for Checked<'_> {
+impl RowGroupReader for CheckedRowGroup<'_> {
     fn metadata(&self) -> &RowGroupMetaData {
         self.group.metadata()
     }
@@ -118,7 +118,7 @@ struct Pages {
     reader: Box<dyn PageReader>,
     column: ColumnDescPtr,
     codec: Compression,
-    file: Endless,
+    file: StrictFile,
     /// Offset of the next page; `length` is the number of bytes of the column from there on.
     start: u64,
     length: u64,
@@ -244,7 +244,7 @@ struct Header {
 }
 
 impl Header {
-    fn read(from: Part) -> Result<Self> {
+    fn read(from: FilePart) -> Result<Self> {
         let mut thrift = Thrift { from, length: 0 };
         let mut said = [None; 5];
         thrift
@@ -271,7 +271,7 @@ impl Header {
 }
 
 struct Thrift {
-    from: Part,
+    from: FilePart,
     length: u64,
 }
 
@@ -298,7 +298,7 @@ impl Thrift {
     }
 
     /// Reads the fields of a struct that is the field `outer` of another (0 for the header itself).
-    /// Calls `hear` with `outer`, the field and the value of each 32-bit integer; errs if it
+    /// Calls `visit` with `outer`, the field and the value of each 32-bit integer; errs if it
     /// returns false.
     ///
     /// The library reads a known field as the type that it expects, whatever type the header
@@ -306,7 +306,7 @@ impl Thrift {
     fn structure(
         &mut self,
         outer: i64,
-        hear: &mut dyn FnMut(i64, i64, i64) -> bool,
+        visit: &mut dyn FnMut(i64, i64, i64) -> bool,
     ) -> io::Result<()> {
         let mut field = 0;
         loop {
@@ -331,11 +331,11 @@ impl Thrift {
             match known {
                 Some(INT32) => {
                     let number = signed(self.number()?);
-                    if i32::try_from(number).is_err() || !hear(outer, field, number) {
+                    if i32::try_from(number).is_err() || !visit(outer, field, number) {
                         return Err(ErrorKind::InvalidData.into());
                     }
                 }
-                Some(STRUCTURE) => self.structure(field, hear)?,
+                Some(STRUCTURE) => self.structure(field, visit)?,
                 _ => self.skip(kind, 0)?,
             }
         }

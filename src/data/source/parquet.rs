@@ -2,8 +2,8 @@
 //! of them.
 
 use super::budget::{Budget, ROW};
-use super::pages::{Checked, Endless};
-use super::rows::{Cell, Columns, LabelColumns, Place, Rows};
+use super::pages::{CheckedRowGroup, StrictFile};
+use super::rows::{CellValue, Columns, LabelColumns, RowCollector, RowOrigin};
 use crate::data::spelling::{listed, quoted};
 use crate::error::{Error, Result};
 use crate::files::open_regular;
@@ -23,7 +23,11 @@ use std::sync::Arc;
 ///
 /// The library panics on some damaged files, which becomes an error here. The panic's own message
 /// is printed by the process's panic hook; see [`silence_panics`].
-pub fn read(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
+pub fn read(
+    path: &Path,
+    rows: &mut RowCollector<'_>,
+    budget: &Budget,
+) -> Result<Option<Vec<String>>> {
     let before = READING.replace(true);
     let read =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows, budget)));
@@ -51,13 +55,17 @@ pub fn silence_panics() {
     }));
 }
 
-fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option<Vec<String>>> {
+fn read_rows(
+    path: &Path,
+    rows: &mut RowCollector<'_>,
+    budget: &Budget,
+) -> Result<Option<Vec<String>>> {
     let (file, _) = open_regular(path)?;
     let broken = |e: ParquetError| match budget.is_exceeded() {
         true => budget.exceeded(path),
         false => Error::data(path, None, format!("not a complete Parquet file: {e}")),
     };
-    let file = Endless::new(file);
+    let file = StrictFile::new(file);
     let reader = SerializedFileReader::new(file.clone()).map_err(broken)?;
     let count = reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
     // A page that repeats one text can declare any number of rows in a few bytes.
@@ -81,12 +89,12 @@ fn read_rows(path: &Path, rows: &mut Rows<'_>, budget: &Budget) -> Result<Option
     let (shared, mut line): (Arc<Path>, _) = (path.into(), 0);
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group).map_err(broken)?;
-        let group = Checked { group, file: file.clone(), budget: budget.clone() };
+        let group = CheckedRowGroup { group, file: file.clone(), budget: budget.clone() };
         for row in group.get_row_iter(Some(projection.clone())).map_err(broken)? {
             let row = row.map_err(broken)?.into_columns();
             line += 1;
-            let place = Place { path: shared.clone(), line: Some(line) };
-            let cell = |&i: &usize| row.get(i).map_or(Cell::Null, |(_, field)| cell(field));
+            let place = RowOrigin { path: shared.clone(), line: Some(line) };
+            let cell = |&i: &usize| row.get(i).map_or(CellValue::Null, |(_, field)| cell(field));
             let cells = positions.iter().map(cell).collect();
             rows.add(Ok(cells), classes.as_deref(), place)?;
         }
@@ -162,7 +170,7 @@ fn unreadable(values: &Type) -> Option<&'static str> {
     }
 }
 
-fn cell(field: &Field) -> Cell {
+fn cell(field: &Field) -> CellValue {
     let simple = |field: &Field| match field {
         Field::Str(text) => Some(text.clone()),
         Field::Bytes(bytes) => bytes.as_utf8().ok().map(str::to_owned),
@@ -191,22 +199,24 @@ fn cell(field: &Field) -> Cell {
     // pandas writes NaN for a missing value.
     if let Some(text) = simple(field) {
         return if text == "NaN" && !matches!(field, Field::Str(_)) {
-            Cell::Null
+            CellValue::Null
         } else {
-            Cell::Text(text)
+            CellValue::Text(text)
         };
     }
     match field {
-        Field::Null => Cell::Null,
+        Field::Null => CellValue::Null,
         Field::ListInternal(list) => {
             let texts = list.elements().iter().map(simple).collect::<Option<Vec<_>>>();
             texts.map_or_else(
-                || Cell::Other(format!("a list of {} elements", list.len())),
-                Cell::Texts,
+                || CellValue::Other(format!("a list of {} elements", list.len())),
+                CellValue::Texts,
             )
         }
-        Field::Bytes(bytes) => Cell::Other(format!("{} bytes that are not UTF-8", bytes.len())),
-        _ => Cell::Other(field.to_string()),
+        Field::Bytes(bytes) => {
+            CellValue::Other(format!("{} bytes that are not UTF-8", bytes.len()))
+        }
+        _ => CellValue::Other(field.to_string()),
     }
 }
 

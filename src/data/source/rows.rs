@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// The place that a row comes from, for messages.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct RowOrigin {
     /// The file.
     pub path: Arc<Path>,
     /// The line in the file, or the row in Parquet, counted from 1; `None` if the whole file is the
@@ -16,14 +16,14 @@ pub struct Place {
     pub line: Option<usize>,
 }
 
-impl Place {
+impl RowOrigin {
     /// An error about the row.
     pub fn error(&self, problem: impl Into<String>) -> Error {
         Error::data(&self.path, self.line, problem)
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for RowOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.line {
             Some(line) => write!(f, "{}:{line}", self.path.display()),
@@ -47,7 +47,7 @@ pub struct Row {
     /// one of the two occurs twice, so that they cannot be names.
     pub flags: Box<[bool]>,
     /// The place that the row comes from.
-    pub place: Place,
+    pub place: RowOrigin,
 }
 
 impl Row {
@@ -77,7 +77,7 @@ impl std::fmt::Display for Label {
 
 /// The rows of a file or several.
 #[derive(Debug)]
-pub struct Table {
+pub struct Dataset {
     /// The rows.
     pub rows: Vec<Row>,
     /// The names of the classes, by number, if the file's metadata has them (Hugging Face's
@@ -136,10 +136,15 @@ impl Columns {
 
     /// Makes a row from the values of the columns, in the order of [`Columns::named`]. If `classes`
     /// are given, labels are numbers of these classes.
-    fn row(&self, values: Vec<Cell>, classes: Option<&[String]>, place: Place) -> Result<Row> {
+    fn row(
+        &self,
+        values: Vec<CellValue>,
+        classes: Option<&[String]>,
+        place: RowOrigin,
+    ) -> Result<Row> {
         let mut values = values.into_iter().zip(self.named());
         let mut text = || match values.next() {
-            Some((Cell::Text(text), _)) => Ok(text),
+            Some((CellValue::Text(text), _)) => Ok(text),
             Some((cell, (key, name))) => {
                 Err(place.error(format!("column {name:?} ({key}): found {cell}, expected a text")))
             }
@@ -153,7 +158,7 @@ impl Columns {
             LabelColumns::One { separator, .. } => {
                 let mut labels = vec![];
                 for (cell, column) in values {
-                    list |= separator.is_some() || matches!(cell, Cell::Texts(_));
+                    list |= separator.is_some() || matches!(cell, CellValue::Texts(_));
                     labels.extend(listed(cell, column, separator.as_deref(), &place)?);
                 }
                 if list && classes.is_none() {
@@ -173,39 +178,39 @@ impl Columns {
 
 /// The labels in the cell of a column, given as its key and its name.
 fn listed(
-    cell: Cell,
+    cell: CellValue,
     (key, name): (&str, &str),
     separator: Option<&str>,
-    place: &Place,
+    place: &RowOrigin,
 ) -> Result<Vec<String>> {
-    let bad = |cell: &Cell, expected: &str| {
+    let bad = |cell: &CellValue, expected: &str| {
         place.error(format!("column {name:?} ({key}): found {cell}, expected {expected}"))
     };
     match (cell, separator) {
-        (Cell::Texts(texts), _) => Ok(texts),
-        (cell @ Cell::Other(_), _) => Err(bad(&cell, "a label")),
-        (Cell::Null, Some(_)) => Ok(vec![]),
-        (Cell::Text(text), Some(separator)) if spelling::is_printed_list(&text) => {
+        (CellValue::Texts(texts), _) => Ok(texts),
+        (cell @ CellValue::Other(_), _) => Err(bad(&cell, "a label")),
+        (CellValue::Null, Some(_)) => Ok(vec![]),
+        (CellValue::Text(text), Some(separator)) if spelling::is_printed_list(&text) => {
             let expected = format!("labels separated by {separator:?}");
-            Err(bad(&Cell::Text(text), &expected))
+            Err(bad(&CellValue::Text(text), &expected))
         }
-        (Cell::Text(text), Some(separator)) => {
+        (CellValue::Text(text), Some(separator)) => {
             Ok(text.split(separator).map(str::to_owned).collect())
         }
-        (Cell::Text(text), None) if !text.trim().is_empty() => Ok(vec![text]),
-        (Cell::Null | Cell::Text(_), None) => Err(place.error("no label")),
+        (CellValue::Text(text), None) if !text.trim().is_empty() => Ok(vec![text]),
+        (CellValue::Null | CellValue::Text(_), None) => Err(place.error("no label")),
     }
 }
 
 /// The labels whose columns hold 1. Each column is given as its key and its name.
 fn flagged<'a>(
-    columns: impl Iterator<Item = (Cell, (&'static str, &'a str))>,
-    place: &Place,
+    columns: impl Iterator<Item = (CellValue, (&'static str, &'a str))>,
+    place: &RowOrigin,
 ) -> Result<Vec<Label>> {
     let mut labels = vec![];
     for (cell, (key, name)) in columns {
         let flag = match &cell {
-            Cell::Text(text) => spelling::flag(text),
+            CellValue::Text(text) => spelling::flag(text),
             _ => None,
         };
         match flag {
@@ -221,7 +226,7 @@ fn flagged<'a>(
 }
 
 /// Makes a label. If the file names its `classes`, `label` must be the number of one.
-fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label> {
+fn named(label: &str, classes: Option<&[String]>, place: &RowOrigin) -> Result<Label> {
     let Some(classes) = classes else {
         return Ok(Label { name: label.to_owned(), number: None });
     };
@@ -240,7 +245,7 @@ fn named(label: &str, classes: Option<&[String]>, place: &Place) -> Result<Label
 }
 
 /// A value of a column.
-pub enum Cell {
+pub enum CellValue {
     /// A text, or a number or boolean as text.
     Text(String),
     /// A list of texts.
@@ -251,7 +256,7 @@ pub enum Cell {
     Other(String),
 }
 
-impl std::fmt::Display for Cell {
+impl std::fmt::Display for CellValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => f.write_str(&quoted(text)),
@@ -266,7 +271,7 @@ impl std::fmt::Display for Cell {
 }
 
 /// The rows read so far, and the number left out.
-pub struct Rows<'a> {
+pub struct RowCollector<'a> {
     pub columns: &'a Columns,
     pub rows: Vec<Row>,
     skipped: usize,
@@ -276,7 +281,7 @@ pub struct Rows<'a> {
     pub longest_name: u64,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowCollector<'a> {
     pub fn new(columns: &'a Columns) -> Self {
         Self { columns, rows: vec![], skipped: 0, budget: None, longest_name: 0 }
     }
@@ -285,9 +290,9 @@ impl<'a> Rows<'a> {
     /// size off the budget.
     pub fn add(
         &mut self,
-        cells: Result<Vec<Cell>>,
+        cells: Result<Vec<CellValue>>,
         classes: Option<&[String]>,
-        place: Place,
+        place: RowOrigin,
     ) -> Result<()> {
         if let Some(budget) = &self.budget {
             let name = self.longest_name;
@@ -297,12 +302,12 @@ impl<'a> Rows<'a> {
                 }
                 _ => 0,
             };
-            let size = |cell: &Cell| match cell {
-                Cell::Text(text) => text.len() as u64 + name + pieces(text) * (name + ENTRY),
-                Cell::Texts(texts) => {
+            let size = |cell: &CellValue| match cell {
+                CellValue::Text(text) => text.len() as u64 + name + pieces(text) * (name + ENTRY),
+                CellValue::Texts(texts) => {
                     texts.iter().map(|text| text.len() as u64 + name + ENTRY).sum()
                 }
-                Cell::Null | Cell::Other(_) => 0,
+                CellValue::Null | CellValue::Other(_) => 0,
             };
             let sizes: u64 = cells.iter().flatten().map(size).sum();
             budget.take(ROW + sizes, &place.path)?;

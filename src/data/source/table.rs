@@ -1,7 +1,7 @@
 //! CSV and TSV files.
 
-use super::csv::{self, MOST_COLUMNS, Reader, Record};
-use super::rows::{Cell, Place, Rows};
+use super::csv::{self, CsvReader, CsvRecord, MOST_COLUMNS};
+use super::rows::{CellValue, RowCollector, RowOrigin};
 use crate::data::spelling::listed;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ impl Positions {
         path: &Path,
         line: usize,
         header: &[T],
-        rows: &Rows<'_>,
+        rows: &RowCollector<'_>,
         hint: &str,
     ) -> Result<Self> {
         // The position of each name, and whether the name occurs again.
@@ -53,7 +53,7 @@ impl Positions {
     }
 
     /// Finds the columns by number, from 1.
-    fn by_number(path: &Path, rows: &Rows<'_>) -> Result<Self> {
+    fn by_number(path: &Path, rows: &RowCollector<'_>) -> Result<Self> {
         let number = |(key, name): (&str, &str)| match name.parse::<usize>() {
             Ok(number) if number >= 1 => Ok(number - 1),
             _ => {
@@ -72,8 +72,8 @@ impl Positions {
         &mut self,
         cells: &[impl AsRef<str>],
         found: usize,
-        place: Place,
-        rows: &mut Rows<'_>,
+        place: RowOrigin,
+        rows: &mut RowCollector<'_>,
     ) -> Result<()> {
         // Without a header, the first line gives the number of columns.
         let width = *self.width.get_or_insert(found);
@@ -87,7 +87,7 @@ impl Positions {
             Err(place.error("the header occurs again; were files joined that each have a header?"))
         } else if found == width {
             let cell = |&i: &usize| match cells.get(i) {
-                Some(cell) => Ok(Cell::Text(cell.as_ref().to_owned())),
+                Some(cell) => Ok(CellValue::Text(cell.as_ref().to_owned())),
                 None => Err(place.error(format!("no column {}; there are {width} columns", i + 1))),
             };
             self.positions.iter().map(cell).collect()
@@ -101,7 +101,7 @@ impl Positions {
 
 /// Reads a CSV with quotes as in RFC 4180. The delimiter is detected from the first lines unless
 /// the file or the configuration gives it.
-pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
+pub fn read_csv(path: &Path, text: &str, rows: &mut RowCollector<'_>) -> Result<()> {
     let file: Arc<Path> = path.into();
     let (mut reader, delimiter) = csv_reader(path, text, rows)?;
     let mut positions = if rows.columns.header {
@@ -111,7 +111,7 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
     } else {
         Positions::by_number(path, rows)?
     };
-    while let Some(Record { cells, first, last }) = reader.record()? {
+    while let Some(CsvRecord { cells, first, last }) = reader.record()? {
         // An unclosed quote swallows rows, so this ends the run even with `skip_bad_rows`.
         if let Some(width) = positions.width.filter(|width| last > first && *width != cells.len()) {
             let problem = format!(
@@ -120,7 +120,7 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
             );
             return Err(Error::file(path, problem));
         }
-        let place = Place { path: file.clone(), line: Some(first) };
+        let place = RowOrigin { path: file.clone(), line: Some(first) };
         positions.take(&cells, cells.len(), place, rows)?;
     }
     reader.warn_of_long_cells();
@@ -131,8 +131,8 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
 fn csv_reader<'a>(
     path: &'a Path,
     text: &'a str,
-    rows: &Rows<'_>,
-) -> Result<(Reader<'a>, Option<char>)> {
+    rows: &RowCollector<'_>,
+) -> Result<(CsvReader<'a>, Option<char>)> {
     let (line, said, text) = match csv::said_for_excel(text) {
         Some((delimiter, rest)) => (2, Some(delimiter), rest),
         None => (1, None, text),
@@ -150,20 +150,20 @@ fn csv_reader<'a>(
         let name = csv::name(delimiter);
         tracing::info!("{}: columns are separated by {name} (data.delimiter)", path.display());
     }
-    Ok((Reader::new(path, text, line, delimiter), found.is_none().then_some(delimiter)))
+    Ok((CsvReader::new(path, text, line, delimiter), found.is_none().then_some(delimiter)))
 }
 
 /// Detects the delimiter: the first with which the first lines have the columns to read, else the
 /// one that makes the most columns of the first line. Without a header, two that fit are an error.
-fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
+fn detected(path: &Path, text: &str, rows: &RowCollector<'_>) -> Result<char> {
     let columns = rows.columns;
-    let first = |delimiter| -> Option<Vec<Record<'_>>> {
-        let mut reader = Reader::new(path, text, 1, delimiter);
+    let first = |delimiter| -> Option<Vec<CsvRecord<'_>>> {
+        let mut reader = CsvReader::new(path, text, 1, delimiter);
         let lines = if columns.header { 1 } else { 20 };
         std::iter::from_fn(|| reader.record().transpose()).take(lines).collect::<Result<_>>().ok()
     };
-    let width = |records: &[Record<'_>]| records.first().map_or(0, |record| record.cells.len());
-    let fits = |records: &[Record<'_>]| {
+    let width = |records: &[CsvRecord<'_>]| records.first().map_or(0, |record| record.cells.len());
+    let fits = |records: &[CsvRecord<'_>]| {
         let width = width(records);
         let header = records.first().filter(|_| columns.header);
         let cells: Option<HashSet<&str>> =
@@ -174,11 +174,11 @@ fn detected(path: &Path, text: &str, rows: &Rows<'_>) -> Result<char> {
                 None => name.parse().is_ok_and(|number: usize| number <= width),
             })
     };
-    let tried: Vec<(char, Vec<Record<'_>>)> = csv::DELIMITERS
+    let tried: Vec<(char, Vec<CsvRecord<'_>>)> = csv::DELIMITERS
         .iter()
         .filter_map(|&delimiter| Some((delimiter, first(delimiter)?)))
         .collect();
-    let is_fitting = |(delimiter, records): &&(char, Vec<Record<'_>>)| {
+    let is_fitting = |(delimiter, records): &&(char, Vec<CsvRecord<'_>>)| {
         // Without a header, a delimiter that never occurs would fit, with one column.
         fits(records) && (width(records) > 1 || (columns.header && *delimiter == ','))
     };
@@ -213,7 +213,7 @@ fn separated_by(header: &[Cow<'_, str>], found: Option<char>) -> String {
 
 /// Reads a TSV, in which quotes are ordinary letters: no field can hold a tab or a line end, and a
 /// reader that interprets quotes loses rows.
-pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
+pub fn read_tsv(path: &Path, text: &str, rows: &mut RowCollector<'_>) -> Result<()> {
     if let Some(delimiter) = rows.columns.delimiter.filter(|delimiter| *delimiter != '\t') {
         let problem = format!(
             "data.delimiter: found {delimiter:?}, but columns of a .tsv are separated by tabs; rename the file to .csv"
@@ -250,7 +250,7 @@ pub fn read_tsv(path: &Path, text: &str, rows: &mut Rows<'_>) -> Result<()> {
         if line.is_empty() && (positions.width != Some(1) || lines.peek().is_none()) {
             continue;
         }
-        let place = Place { path: file.clone(), line: Some(i + 1) };
+        let place = RowOrigin { path: file.clone(), line: Some(i + 1) };
         let mut all = line.split('\t');
         let first: Vec<&str> = all.by_ref().take(most).collect();
         let count = first.len() + all.count();

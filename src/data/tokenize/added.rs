@@ -1,7 +1,7 @@
 //! Added tokens, which are matched in a text before it is cut into words: special tokens, and those
 //! that users added.
 
-use super::files::{Object, cut, short};
+use super::files::{JsonObject, cut, short};
 use crate::error::{Error, Result};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use regex::Regex;
@@ -63,7 +63,7 @@ impl AddedToken {
     /// Parses a token from an object. `special` overrides the object's value; `None` keeps it. Errs
     /// with the problem.
     pub fn from_object(
-        object: &Object,
+        object: &JsonObject,
         special: Option<bool>,
     ) -> std::result::Result<Self, String> {
         let flag = |key: &str| match object.get(key) {

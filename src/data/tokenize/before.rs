@@ -3,8 +3,8 @@
 //! reason.
 
 use super::added::AddedToken;
-use super::description::{Description, Kind};
-use super::files::{Class, Files, Object, Vocabulary};
+use super::description::{Description, TokenizerModel};
+use super::files::{Files, JsonObject, TokenizerClass, Vocabulary};
 use super::pipeline::{self, Pipeline};
 use super::wordpiece::{BertOptions, LONGEST};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
     change(now.split_special, "split_special_tokens");
     change(now.unsegmented, "the segments of model_input_names and tokenizer_class");
     match (&before.kind, &now.kind) {
-        (Kind::WordPiece(before), Kind::WordPiece(now)) => {
+        (TokenizerModel::WordPiece(before), TokenizerModel::WordPiece(now)) => {
             change(before.do_lower_case != now.do_lower_case, "do_lower_case");
             change(before.strip_accents != now.strip_accents, "strip_accents");
             let chinese = before.tokenize_chinese_chars != now.tokenize_chinese_chars;
@@ -37,8 +37,8 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
             change(before.clean_text != now.clean_text, "clean_text");
         }
         (
-            Kind::Bpe { merges, add_prefix_space },
-            Kind::Bpe { merges: merges_now, add_prefix_space: prefix_now },
+            TokenizerModel::Bpe { merges, add_prefix_space },
+            TokenizerModel::Bpe { merges: merges_now, add_prefix_space: prefix_now },
         ) => {
             change(add_prefix_space != prefix_now, "add_prefix_space");
             change(merges != merges_now, "the first line of merges.txt");
@@ -68,11 +68,14 @@ fn description(files: &Files) -> Option<Description> {
     let decoder = files.said("added_tokens_decoder").and_then(Value::as_object);
     let decoder = decoder.filter(|decoder| !decoder.is_empty());
     // special_tokens_map.json was read only if tokenizer_config.json listed no added token.
-    let settings =
-        Settings { files, decoder, map: files.specials.as_ref().filter(|_| decoder.is_none()) };
+    let settings = LegacySettings {
+        files,
+        decoder,
+        map: files.specials.as_ref().filter(|_| decoder.is_none()),
+    };
     let flag = |key: &str| settings.given(key).and_then(Value::as_bool);
     let (path, vocab, kind, pipeline) = vocabulary(files, flag)?;
-    let roberta = matches!(kind, Kind::Bpe { .. });
+    let roberta = matches!(kind, TokenizerModel::Bpe { .. });
     let names = settings.special_tokens(roberta);
     let added = settings.added_tokens(&names, &vocab)?;
     let id = |token: &AddedToken| {
@@ -103,15 +106,15 @@ fn description(files: &Files) -> Option<Description> {
 }
 
 /// The settings about tokens that bitfit 0.1.0 read.
-struct Settings<'a> {
+struct LegacySettings<'a> {
     files: &'a Files,
     /// `added_tokens_decoder` of tokenizer_config.json.
-    decoder: Option<&'a Object>,
+    decoder: Option<&'a JsonObject>,
     /// special_tokens_map.json.
-    map: Option<&'a Object>,
+    map: Option<&'a JsonObject>,
 }
 
-impl<'a> Settings<'a> {
+impl<'a> LegacySettings<'a> {
     fn given(&self, key: &str) -> Option<&'a Value> {
         self.files.said(key).filter(|value| !value.is_null())
     }
@@ -207,10 +210,10 @@ fn token(value: &Value) -> Option<AddedToken> {
     }
 }
 
-type Found<'a> = (&'a Path, HashMap<String, u32>, Kind, Option<Pipeline>);
+type LegacyVocab<'a> = (&'a Path, HashMap<String, u32>, TokenizerModel, Option<Pipeline>);
 
-fn vocabulary(files: &Files, flag: impl Fn(&str) -> Option<bool>) -> Option<Found<'_>> {
-    let ids = |vocab: &Object| {
+fn vocabulary(files: &Files, flag: impl Fn(&str) -> Option<bool>) -> Option<LegacyVocab<'_>> {
+    let ids = |vocab: &JsonObject| {
         let id = |(token, id): (&String, &Value)| {
             Some((token.clone(), u32::try_from(id.as_u64()?).ok()?))
         };
@@ -226,34 +229,37 @@ fn vocabulary(files: &Files, flag: impl Fn(&str) -> Option<bool>) -> Option<Foun
     let prefix = flag("add_prefix_space");
     match &files.vocabulary {
         Vocabulary::Json(path, whole) => {
-            let pipeline = Pipeline::read(path, whole, Class::Whole).ok()?;
+            let pipeline = Pipeline::read(path, whole, TokenizerClass::Whole).ok()?;
             let model = whole.get("model")?;
             let vocab = ids(model.get("vocab")?.as_object()?)?;
             let silent = files.config.is_none();
             let kind = if model.get("merges").is_some() {
                 let saved = pipeline.add_prefix_space;
                 let add_prefix_space = if silent { saved } else { prefix.unwrap_or(false) };
-                Kind::Bpe {
+                TokenizerModel::Bpe {
                     merges: pipeline::merges(path, model.get("merges")?).ok()?,
                     add_prefix_space,
                 }
-            } else if silent || files.class == Class::Whole {
-                Kind::WordPiece(pipeline.options)
+            } else if silent || files.class == TokenizerClass::Whole {
+                TokenizerModel::WordPiece(pipeline.options)
             } else {
-                Kind::WordPiece(BertOptions { clean_text: pipeline.options.clean_text, ..options })
+                TokenizerModel::WordPiece(BertOptions {
+                    clean_text: pipeline.options.clean_text,
+                    ..options
+                })
             };
             Some((path, vocab, kind, Some(pipeline)))
         }
         Vocabulary::Lines(path, text) => {
             let lines = text.lines().zip(0..).filter(|(token, _)| !token.is_empty());
             let vocab = lines.map(|(token, id)| (token.to_owned(), id)).collect();
-            Some((path, vocab, Kind::WordPiece(options), None))
+            Some((path, vocab, TokenizerModel::WordPiece(options), None))
         }
         Vocabulary::Pairs { path, ids: vocab, merges, .. } => {
             let lines = merges.lines().skip(1).filter(|line| !line.trim().is_empty());
             let pair = |line: &str| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
             let merges = lines.map(pair).collect::<Option<Vec<_>>>()?;
-            let kind = Kind::Bpe { merges, add_prefix_space: prefix.unwrap_or(false) };
+            let kind = TokenizerModel::Bpe { merges, add_prefix_space: prefix.unwrap_or(false) };
             Some((path, ids(vocab)?, kind, None))
         }
     }

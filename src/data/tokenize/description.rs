@@ -3,7 +3,7 @@
 //! tokenizer.json. The other classes take tokenizer.json whole.
 
 use super::added::{Added, AddedToken};
-use super::files::{Class, Files, Object, Vocabulary, cut, short};
+use super::files::{Files, JsonObject, TokenizerClass, Vocabulary, cut, short};
 use super::pipeline::{self, Pipeline};
 use super::wordpiece::{BertOptions, LONGEST};
 use super::{bpe, settings};
@@ -21,7 +21,7 @@ pub struct Description {
     /// Ids by token, added tokens aside.
     pub vocab: HashMap<String, u32>,
     /// The algorithm that cuts words into tokens, and its options.
-    pub kind: Kind,
+    pub kind: TokenizerModel,
     /// The unknown token; if `None`, what the vocabulary lacks is left out.
     pub unk: Option<String>,
     /// Id of the token before a text.
@@ -43,7 +43,7 @@ pub struct Description {
 }
 
 /// The algorithm that cuts words into tokens, and its options.
-pub enum Kind {
+pub enum TokenizerModel {
     /// BERT's WordPiece: a normalizer, then the longest pieces of each word.
     WordPiece(BertOptions),
     /// RoBERTa's byte-level BPE: bytes, merged by rank.
@@ -56,7 +56,7 @@ pub enum Kind {
 }
 
 /// Maximum size of a vocabulary, twice that of the largest BERT.
-const MOST: usize = 1_000_000;
+const MAX_TOKENS: usize = 1_000_000;
 
 /// The special tokens that have a name, in the order in which transformers adds them, with their
 /// defaults for BERT and for RoBERTa.
@@ -81,12 +81,13 @@ impl Description {
         };
         let mut notes = vec![];
         let (vocab_file, vocab, merges) = vocabulary(&files.vocabulary, &mut notes)?;
-        if vocab.len() > MOST {
-            let problem = format!("{} tokens, expected at most {MOST}", vocab.len());
+        if vocab.len() > MAX_TOKENS {
+            let problem = format!("{} tokens, expected at most {MAX_TOKENS}", vocab.len());
             return Err(Error::file(&vocab_file, problem));
         }
         let roberta = merges.is_some();
-        Reading { dir, files: &files, pipeline, vocab_file, vocab, roberta, notes }.describe(merges)
+        DescriptionBuilder { dir, files: &files, pipeline, vocab_file, vocab, roberta, notes }
+            .describe(merges)
     }
 
     /// The hash of the tokenizer, which is the same whichever files describe it.
@@ -94,7 +95,7 @@ impl Description {
         let mut hash = Sha256::new();
         let mut line = |text: String| hash.update(format!("{}:{text}\n", text.len()));
         match &self.kind {
-            Kind::WordPiece(options) => {
+            TokenizerModel::WordPiece(options) => {
                 let strip = options.strip_accents.unwrap_or(options.do_lower_case);
                 let (clean, chinese) = (options.clean_text, options.tokenize_chinese_chars);
                 line(format!("WordPiece {clean} {chinese} {strip} {}", options.do_lower_case));
@@ -102,7 +103,7 @@ impl Description {
                     line(format!("longest {}", options.longest));
                 }
             }
-            Kind::Bpe { merges, add_prefix_space } => {
+            TokenizerModel::Bpe { merges, add_prefix_space } => {
                 line(format!("BPE {add_prefix_space}"));
                 merges.iter().for_each(|(a, b)| line(format!("{a} {b}")));
             }
@@ -140,7 +141,7 @@ impl Description {
 }
 
 /// The files of a directory, read, from which to make a [`Description`].
-struct Reading<'a> {
+struct DescriptionBuilder<'a> {
     dir: &'a Path,
     files: &'a Files,
     /// The pipeline of `tokenizer.json`, if there is one.
@@ -152,7 +153,7 @@ struct Reading<'a> {
     notes: Vec<String>,
 }
 
-impl Reading<'_> {
+impl DescriptionBuilder<'_> {
     fn describe(mut self, merges: Option<Vec<(String, String)>>) -> Result<Description> {
         let said = Said { path: self.dir.join("tokenizer_config.json"), files: self.files };
         let specials = said.specials(self.dir, self.roberta, self.pipeline.as_ref())?;
@@ -163,8 +164,10 @@ impl Reading<'_> {
         }
         let (cls, sep, unk) = self.named(&said, &specials, &added)?;
         let kind = match merges {
-            Some(merges) => Kind::Bpe { merges, add_prefix_space: self.add_prefix_space(&said)? },
-            None => Kind::WordPiece(self.options(&said)?),
+            Some(merges) => {
+                TokenizerModel::Bpe { merges, add_prefix_space: self.add_prefix_space(&said)? }
+            }
+            None => TokenizerModel::WordPiece(self.options(&said)?),
         };
         let left = match self.files.said("truncation_side") {
             None => self.pipeline.as_ref().is_some_and(|pipeline| pipeline.left),
@@ -178,17 +181,17 @@ impl Reading<'_> {
                     let note = "without token_type_ids, both texts of a pair are in segment 0";
                     self.notes.push(note.into());
                 }
-                self.files.class == Class::Bert
+                self.files.class == TokenizerClass::Bert
             }
             Some(Value::Array(names)) => names.iter().any(|name| name == "token_type_ids"),
             Some(other) => return Err(said.bad("model_input_names", other, "a list of names")),
         };
         let has_segments = match self.files.class {
-            Class::Bert => true,
+            TokenizerClass::Bert => true,
             // DistilBERT has no segments. A BERT model whose files name DistilBERT's class has
             // segments.
-            Class::DistilBert => self.files.segments,
-            Class::Roberta | Class::Whole => false,
+            TokenizerClass::DistilBert => self.files.segments,
+            TokenizerClass::Roberta | TokenizerClass::Whole => false,
         };
         Ok(Description {
             kind,
@@ -208,7 +211,7 @@ impl Reading<'_> {
 
     /// Whether the class takes tokenizer.json whole.
     fn is_whole(&self) -> bool {
-        self.files.class == Class::Whole
+        self.files.class == TokenizerClass::Whole
     }
 
     /// The added tokens: those that the files list, and the special tokens that these lists lack.
@@ -389,7 +392,7 @@ fn vocabulary(files: &Vocabulary, notes: &mut Vec<String>) -> Result<Vocab> {
     }
 }
 
-fn ids(path: &Path, name: &str, vocab: &Object) -> Result<HashMap<String, u32>> {
+fn ids(path: &Path, name: &str, vocab: &JsonObject) -> Result<HashMap<String, u32>> {
     let id = |(token, id): (&String, &Value)| {
         let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
         let bad = || {
@@ -425,7 +428,7 @@ fn pairs(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(S
 }
 
 /// The added tokens of a tokenizer.json, with their ids.
-fn saved_tokens(path: &Path, whole: &Object) -> Result<Vec<(u32, AddedToken)>> {
+fn saved_tokens(path: &Path, whole: &JsonObject) -> Result<Vec<(u32, AddedToken)>> {
     let bad = |problem: String| Error::file(path, format!("added_tokens: {problem}"));
     let saved = match whole.get("added_tokens") {
         None | Some(Value::Null) => return Ok(vec![]),
@@ -505,7 +508,7 @@ impl Said<'_> {
 
     /// The contents of an older file; `None` if tokenizer_config.json lists all added tokens
     /// itself, because then transformers does not read the older files.
-    fn older<'a>(&self, file: &'a Option<Object>) -> Option<&'a Object> {
+    fn older<'a>(&self, file: &'a Option<JsonObject>) -> Option<&'a JsonObject> {
         file.as_ref().filter(|_| self.files.said("added_tokens_decoder").is_none())
     }
 
@@ -529,8 +532,10 @@ impl Said<'_> {
         let mut specials = Specials::default();
         for (key, bert, default) in NAMED {
             let default = match self.files.class {
-                Class::Whole if key == "pad_token" => pipeline.and_then(|p| p.pad.as_deref()),
-                Class::Whole => None,
+                TokenizerClass::Whole if key == "pad_token" => {
+                    pipeline.and_then(|p| p.pad.as_deref())
+                }
+                TokenizerClass::Whole => None,
                 _ if roberta => Some(default),
                 _ => bert,
             };
@@ -557,7 +562,7 @@ impl Said<'_> {
     fn own_tokens(
         &self,
         of_map: &Said<'_>,
-        map: Option<&Object>,
+        map: Option<&JsonObject>,
         specials: &mut Specials,
     ) -> Result<Unnamed<'_>> {
         let is_own = |(key, value): &(&String, &Value)| {
@@ -623,7 +628,7 @@ impl Said<'_> {
     fn unnamed_tokens(
         &self,
         of_map: &Said<'_>,
-        map: Option<&Object>,
+        map: Option<&JsonObject>,
         unnamed: Unnamed<'_>,
         specials: &mut Specials,
     ) -> Result<()> {

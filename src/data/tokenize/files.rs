@@ -22,14 +22,14 @@ pub const FILES: [&str; 7] = [
 
 /// Maximum bytes of a file, and of all JSON files together, whose values may take 40 times as much
 /// memory. A tokenizer.json of half a million tokens has 10 MB.
-pub const LARGEST: u64 = 32 << 20;
+pub const MAX_BYTES: u64 = 32 << 20;
 
 /// A JSON object, its keys in the file's order.
-pub type Object = Map<String, Value>;
+pub type JsonObject = Map<String, Value>;
 
 /// A tokenizer class of transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum TokenizerClass {
     /// `BertTokenizer`, which builds its pipeline itself, and takes only vocabulary and added
     /// tokens from a tokenizer.json.
     Bert,
@@ -43,18 +43,18 @@ pub enum Class {
 }
 
 /// Names of the classes; each may have the suffix `Fast`.
-const CLASSES: [(&str, Class); 5] = [
-    ("BertTokenizer", Class::Bert),
-    ("DistilBertTokenizer", Class::DistilBert),
-    ("RobertaTokenizer", Class::Roberta),
-    ("PreTrainedTokenizer", Class::Whole),
-    ("TokenizersBackend", Class::Whole),
+const CLASSES: [(&str, TokenizerClass); 5] = [
+    ("BertTokenizer", TokenizerClass::Bert),
+    ("DistilBertTokenizer", TokenizerClass::DistilBert),
+    ("RobertaTokenizer", TokenizerClass::Roberta),
+    ("PreTrainedTokenizer", TokenizerClass::Whole),
+    ("TokenizersBackend", TokenizerClass::Whole),
 ];
 
 /// The vocabulary as read from its file.
 pub enum Vocabulary {
     /// `tokenizer.json`.
-    Json(PathBuf, Object),
+    Json(PathBuf, JsonObject),
     /// `vocab.txt`.
     Lines(PathBuf, String),
     /// `vocab.json` and `merges.txt`.
@@ -62,7 +62,7 @@ pub enum Vocabulary {
         /// Path of `vocab.json`.
         path: PathBuf,
         /// Ids by token.
-        ids: Object,
+        ids: JsonObject,
         /// Path of `merges.txt`.
         merges_path: PathBuf,
         /// Text of `merges.txt`, a pair per line.
@@ -73,15 +73,15 @@ pub enum Vocabulary {
 /// The tokenizer files of a directory.
 pub struct Files {
     /// `tokenizer_config.json`.
-    pub config: Option<Object>,
+    pub config: Option<JsonObject>,
     /// `special_tokens_map.json`.
-    pub specials: Option<Object>,
+    pub specials: Option<JsonObject>,
     /// `added_tokens.json`.
-    pub added: Option<Object>,
+    pub added: Option<JsonObject>,
     /// The vocabulary; of `tokenizer.json`, the whole file.
     pub vocabulary: Vocabulary,
     /// The class that transformers loads.
-    pub class: Class,
+    pub class: TokenizerClass,
     /// The name of the class, if only config.json has it.
     pub class_of_model: Option<String>,
     /// Whether config.json names an architecture with segments.
@@ -94,11 +94,11 @@ impl Files {
     pub fn read(dir: &Path) -> Result<Self> {
         let json = FILES.iter().filter(|name| name.ends_with(".json"));
         let size = |name: &&str| std::fs::metadata(dir.join(name)).map_or(0, |about| about.len());
-        let sizes: Vec<u64> = json.map(size).filter(|size| *size <= LARGEST).collect();
+        let sizes: Vec<u64> = json.map(size).filter(|size| *size <= MAX_BYTES).collect();
         let size: u64 = sizes.iter().sum();
-        if size > LARGEST {
+        if size > MAX_BYTES {
             let problem = format!(
-                "the tokenizer's JSON files have {size} bytes in total, expected at most {LARGEST}"
+                "the tokenizer's JSON files have {size} bytes in total, expected at most {MAX_BYTES}"
             );
             return Err(Error::file(dir, problem));
         }
@@ -114,8 +114,8 @@ impl Files {
         let tokens = model.get("model_type").and_then(Value::as_str).and_then(by_model_type);
         let tokens = tokens.map(|architecture| architecture.tokens);
         let usual = tokens.map(|tokens| match tokens.algorithm {
-            TokenAlgorithm::WordPiece => Class::Bert,
-            TokenAlgorithm::ByteLevelBpe => Class::Roberta,
+            TokenAlgorithm::WordPiece => TokenizerClass::Bert,
+            TokenAlgorithm::ByteLevelBpe => TokenizerClass::Roberta,
         });
         let (vocabulary, found) = read_vocabulary(dir, said.or(usual))?;
         Ok(Self {
@@ -137,7 +137,10 @@ impl Files {
 
 /// The tokenizer class that a file names, and its name there; `None` if it names none. Errs if the
 /// class is not supported.
-fn named_class(path: &Path, object: Option<&Object>) -> Result<Option<(String, Class)>> {
+fn named_class(
+    path: &Path,
+    object: Option<&JsonObject>,
+) -> Result<Option<(String, TokenizerClass)>> {
     let name = match object.and_then(|object| object.get("tokenizer_class")) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(name)) => name,
@@ -160,45 +163,48 @@ fn named_class(path: &Path, object: Option<&Object>) -> Result<Option<(String, C
 
 /// Reads the vocabulary for a tokenizer of `class`; if that is `None`, whichever vocabulary there
 /// is. Also returns the class that usually has such files.
-fn read_vocabulary(dir: &Path, class: Option<Class>) -> Result<(Vocabulary, Class)> {
-    let may_be = |other: Class| class.is_none_or(|class| class == other);
-    let lines = may_be(Class::Bert) || may_be(Class::DistilBert);
+fn read_vocabulary(
+    dir: &Path,
+    class: Option<TokenizerClass>,
+) -> Result<(Vocabulary, TokenizerClass)> {
+    let may_be = |other: TokenizerClass| class.is_none_or(|class| class == other);
+    let lines = may_be(TokenizerClass::Bert) || may_be(TokenizerClass::DistilBert);
     if let Some(whole) = read_json(&dir.join("tokenizer.json"))? {
         let pairs = whole.get("model").is_some_and(|model| model.get("merges").is_some());
-        let found = if pairs { Class::Roberta } else { Class::Bert };
+        let found = if pairs { TokenizerClass::Roberta } else { TokenizerClass::Bert };
         return Ok((Vocabulary::Json(dir.join("tokenizer.json"), whole), found));
     }
     let path = dir.join("vocab.txt");
     if lines && is_there(&path)? {
-        let text = read_small_text(&path, LARGEST)?;
-        return Ok((Vocabulary::Lines(path, text), Class::Bert));
+        let text = read_small_text(&path, MAX_BYTES)?;
+        return Ok((Vocabulary::Lines(path, text), TokenizerClass::Bert));
     }
     let (path, merges_path) = (dir.join("vocab.json"), dir.join("merges.txt"));
-    if may_be(Class::Roberta)
+    if may_be(TokenizerClass::Roberta)
         && is_there(&merges_path)?
         && let Some(ids) = read_json(&path)?
     {
-        let merges = read_small_text(&merges_path, LARGEST)?;
+        let merges = read_small_text(&merges_path, MAX_BYTES)?;
         let pairs = Vocabulary::Pairs { path, ids, merges_path, merges };
-        return Ok((pairs, Class::Roberta));
+        return Ok((pairs, TokenizerClass::Roberta));
     }
     let expected = match class {
         None => {
             "tokenizer.json, or vocab.txt (BERT, DistilBERT), or vocab.json and merges.txt (RoBERTa)"
         }
-        Some(Class::Bert | Class::DistilBert) => "tokenizer.json or vocab.txt",
-        Some(Class::Roberta) => "tokenizer.json, or vocab.json and merges.txt",
-        Some(Class::Whole) => "tokenizer.json, which this tokenizer_class is read from",
+        Some(TokenizerClass::Bert | TokenizerClass::DistilBert) => "tokenizer.json or vocab.txt",
+        Some(TokenizerClass::Roberta) => "tokenizer.json, or vocab.json and merges.txt",
+        Some(TokenizerClass::Whole) => "tokenizer.json, which this tokenizer_class is read from",
     };
     Err(Error::file(dir, format!("no tokenizer found; expected {expected}")))
 }
 
 /// Reads a JSON object; `None` if the file does not exist.
-fn read_json(path: &Path) -> Result<Option<Object>> {
+fn read_json(path: &Path) -> Result<Option<JsonObject>> {
     if !is_there(path)? {
         return Ok(None);
     }
-    let text = read_small_text(path, LARGEST)?;
+    let text = read_small_text(path, MAX_BYTES)?;
     match serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))? {
         Value::Object(object) => Ok(Some(object)),
         other => Err(Error::file(path, format!("found {}, expected an object", short(&other)))),

@@ -21,15 +21,15 @@ use crate::files::{is_there, read_small};
 use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
-use description::{Description, Kind};
-use files::{Class, FILES, Files, LARGEST};
+use description::{Description, TokenizerModel};
+use files::{FILES, Files, MAX_BYTES, TokenizerClass};
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
 
 /// A text or a pair as the encoder reads it: BERT's `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`,
 /// RoBERTa's `<s> a </s>` or `<s> a </s></s> b </s>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct Encoding {
     /// Vocabulary ids, special tokens included.
     pub ids: Vec<u32>,
     /// Number of ids in segment 0; the rest, BERT's second text, is segment 1.
@@ -90,10 +90,10 @@ impl Tokenizer {
         let ids = vocab.values().copied().chain(given).chain([cls, sep]);
         let entries = ids.max().map_or(0, |id| i64::from(id) + 1);
         let words = match kind {
-            Kind::WordPiece(options) => {
+            TokenizerModel::WordPiece(options) => {
                 Words::WordPiece(Box::new(WordPiece::new(vocab, &unk.unwrap_or_default(), options)))
             }
-            Kind::Bpe { merges, add_prefix_space } => {
+            TokenizerModel::Bpe { merges, add_prefix_space } => {
                 let bpe = Bpe::new(&vocab, &merges, unk.as_deref(), add_prefix_space);
                 Words::Bpe(Box::new(bpe.map_err(|problem| Error::file(&vocab_file, problem))?))
             }
@@ -127,12 +127,12 @@ impl Tokenizer {
         for name in FILES {
             let path = self.dir.join(name);
             if is_there(&path)? {
-                files.push((name, read_small(&path, LARGEST)?));
+                files.push((name, read_small(&path, MAX_BYTES)?));
             }
         }
         let Files { class_of_model, config, class, .. } = Files::read(&self.dir)?;
         let mut config = config.unwrap_or_default();
-        if self.unsegmented && class == Class::DistilBert {
+        if self.unsegmented && class == TokenizerClass::DistilBert {
             // BERT's class without segments makes the same tokenizer.
             config.insert("tokenizer_class".into(), "BertTokenizer".into());
             let inputs = serde_json::json!(["input_ids", "attention_mask"]);
@@ -165,11 +165,11 @@ impl Tokenizer {
     }
 
     /// Encodes a text, or a pair, cut to `max_length` ids as Hugging Face's `longest_first` does.
-    pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoded {
+    pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoding {
         let Some(pair) = pair else {
             let first = self.kept(text, max_length.saturating_sub(2));
             let ids: Vec<u32> = [self.cls].into_iter().chain(first).chain([self.sep]).collect();
-            return Encoded { first: ids.len(), ids };
+            return Encoding { first: ids.len(), ids };
         };
         let between = if matches!(self.words, Words::Bpe(_)) { 2 } else { 1 };
         let most = max_length.saturating_sub(2 + between);
@@ -189,7 +189,7 @@ impl Tokenizer {
         ids.extend(std::iter::repeat_n(self.sep, between));
         ids.extend(second);
         ids.push(self.sep);
-        Encoded { first: if self.segments { a + 2 } else { ids.len() }, ids }
+        Encoding { first: if self.segments { a + 2 } else { ids.len() }, ids }
     }
 
     /// The ids of a text that are kept, at most `most`: the first, or the last.
@@ -216,7 +216,7 @@ impl Tokenizer {
         texts: &'a [T],
         of: impl Fn(&'a T) -> (&'a str, Option<&'a str>) + Sync,
         max_length: usize,
-    ) -> Vec<Encoded>
+    ) -> Vec<Encoding>
     where
         T: Sync,
     {

@@ -1,8 +1,8 @@
 //! The pipeline of a `tokenizer.json`, if it is BERT's or RoBERTa's. Any other is refused, with
 //! what is different.
 
-use super::files::{Class, Object, cut, short};
-use super::settings::{BPE, Verdicts, WORD_PIECE, check_part};
+use super::files::{JsonObject, TokenizerClass, cut, short};
+use super::settings::{BPE, SettingRules, WORD_PIECE, check_part};
 use super::wordpiece::{BertOptions, LONGEST};
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -27,14 +27,14 @@ pub struct Pipeline {
 }
 
 /// A part of a `tokenizer.json`.
-struct Part<'a> {
+struct Component<'a> {
     path: &'a Path,
     name: &'a str,
-    value: &'a Object,
+    value: &'a JsonObject,
 }
 
-impl<'a> Part<'a> {
-    fn new(path: &'a Path, whole: &'a Object, name: &'a str) -> Result<Option<Self>> {
+impl<'a> Component<'a> {
+    fn new(path: &'a Path, whole: &'a JsonObject, name: &'a str) -> Result<Option<Self>> {
         match whole.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(value)) => Ok(Some(Self { path, name, value })),
@@ -61,21 +61,21 @@ impl<'a> Part<'a> {
 }
 
 /// The parts of a `tokenizer.json` of BERT's or RoBERTa's kind.
-struct Parts<'a> {
-    model: Part<'a>,
-    pre: Option<Part<'a>>,
-    normalizer: Option<Part<'a>>,
-    post: Part<'a>,
-    truncation: Option<Part<'a>>,
-    padding: Option<Part<'a>>,
+struct Components<'a> {
+    model: Component<'a>,
+    pre: Option<Component<'a>>,
+    normalizer: Option<Component<'a>>,
+    post: Component<'a>,
+    truncation: Option<Component<'a>>,
+    padding: Option<Component<'a>>,
     /// Whether the tokenizer is of RoBERTa's kind.
     roberta: bool,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Components<'a> {
     /// Finds the parts. Errs if one is of another kind than a tokenizer of `class` has.
-    fn find(path: &'a Path, whole: &'a Object, class: Class) -> Result<Self> {
-        let part = |name| Part::new(path, whole, name);
+    fn find(path: &'a Path, whole: &'a JsonObject, class: TokenizerClass) -> Result<Self> {
+        let part = |name| Component::new(path, whole, name);
         let other_kind = |name: &str, found: &str, expected: &str| {
             let found = cut(found);
             let problem =
@@ -84,9 +84,9 @@ impl<'a> Parts<'a> {
         };
         let (pieces, pairs) = ("WordPiece", "BPE");
         let expected = match class {
-            Class::Bert | Class::DistilBert => pieces,
-            Class::Roberta => pairs,
-            Class::Whole => "WordPiece or BPE",
+            TokenizerClass::Bert | TokenizerClass::DistilBert => pieces,
+            TokenizerClass::Roberta => pairs,
+            TokenizerClass::Whole => "WordPiece or BPE",
         };
         let Some(model) = part("model")? else {
             return Err(other_kind("model", "none", expected));
@@ -96,20 +96,20 @@ impl<'a> Parts<'a> {
         let model_type = model.value.get("type").map_or(Some(guess), Value::as_str);
         let model_type = model_type.unwrap_or("none");
         if expected != model_type
-            && (class != Class::Whole || ![pieces, pairs].contains(&model_type))
+            && (class != TokenizerClass::Whole || ![pieces, pairs].contains(&model_type))
         {
             return Err(other_kind("model", model_type, expected));
         }
         let roberta = model_type == pairs;
         let (pre, normalizer) = (part("pre_tokenizer")?, part("normalizer")?);
         let (pre_type, usual) = (
-            pre.as_ref().map_or("none", Part::kind),
+            pre.as_ref().map_or("none", Component::kind),
             if roberta { "ByteLevel" } else { "BertPreTokenizer" },
         );
         if pre_type != usual {
             return Err(other_kind("pre_tokenizer", pre_type, usual));
         }
-        let normalizer_type = normalizer.as_ref().map_or("none", Part::kind);
+        let normalizer_type = normalizer.as_ref().map_or("none", Component::kind);
         if normalizer_type != "none" && (roberta || normalizer_type != "BertNormalizer") {
             let expected = if roberta { "none" } else { "BertNormalizer" };
             return Err(other_kind("normalizer", normalizer_type, expected));
@@ -123,24 +123,24 @@ impl<'a> Parts<'a> {
 
     /// Errs if a part has a setting that is unknown or cannot be obeyed.
     fn check(&self, path: &Path) -> Result<()> {
-        let own: Verdicts = if self.roberta { BPE } else { WORD_PIECE };
+        let own: SettingRules = if self.roberta { BPE } else { WORD_PIECE };
         let post = &self.post;
         if !post.kind().contains("Processing") {
             return Err(post.bad("type", post.value.get("type"), PROCESSORS));
         }
         let parts = [&self.truncation, &self.padding, &self.normalizer, &self.pre];
-        let parts = parts.into_iter().flatten().chain([post, &self.model]);
-        parts.map(|part| check_part(path, part.name, part.value, own)).collect()
+        let mut parts = parts.into_iter().flatten().chain([post, &self.model]);
+        parts.try_for_each(|part| check_part(path, part.name, part.value, own))
     }
 }
 
 impl Pipeline {
     /// Reads the pipeline of `whole`, the contents of the file `path`, for a tokenizer of `class`.
     /// Errs if it is of another kind or has a setting that cannot be obeyed.
-    pub fn read(path: &Path, whole: &Object, class: Class) -> Result<Self> {
-        let parts = Parts::find(path, whole, class)?;
+    pub fn read(path: &Path, whole: &JsonObject, class: TokenizerClass) -> Result<Self> {
+        let parts = Components::find(path, whole, class)?;
         parts.check(path)?;
-        let Parts { model, pre, normalizer, post, truncation, padding, roberta } = parts;
+        let Components { model, pre, normalizer, post, truncation, padding, roberta } = parts;
         let unk = match model.value.get("unk_token") {
             Some(Value::String(unk)) => Some(unk.clone()),
             None | Some(Value::Null) if roberta => None,
@@ -178,22 +178,22 @@ impl Pipeline {
 
 /// BERT's options; a tokenizer of RoBERTa's kind does not use them.
 fn options(
-    model: &Part<'_>,
-    normalizer: Option<&Part<'_>>,
-    class: Class,
+    model: &Component<'_>,
+    normalizer: Option<&Component<'_>>,
+    class: TokenizerClass,
     roberta: bool,
 ) -> Result<BertOptions> {
     let flag = |key: &str| match normalizer {
         Some(part) => part.flag(key).map(|flag| flag.unwrap_or(true)),
         // BERT's classes build their own normalizer, so a missing one is not an empty one.
-        None => Ok(class != Class::Whole),
+        None => Ok(class != TokenizerClass::Whole),
     };
     let key = "max_input_chars_per_word";
     let longest = match model.value.get(key).filter(|_| !roberta) {
         None | Some(Value::Null) => LONGEST,
         Some(value) => {
             let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
-            let most = if class == Class::Whole { LONGEST } else { usize::MAX };
+            let most = if class == TokenizerClass::Whole { LONGEST } else { usize::MAX };
             let allowed = number.filter(|number| (1..=most).contains(number));
             allowed.ok_or_else(|| model.bad(key, Some(value), "1 to 100"))?
         }
@@ -237,7 +237,7 @@ const PROCESSORS: &str = "TemplateProcessing, BertProcessing or RobertaProcessin
 
 /// The ids of the tokens before and after a text. Errs unless a pair is encoded as
 /// `cls a sep b sep`, or for RoBERTa as `cls a sep sep b sep`.
-fn ends(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
+fn ends(post: &Component<'_>, roberta: bool) -> Result<(u32, u32)> {
     match post.kind() {
         "BertProcessing" | "RobertaProcessing" => {
             let token = |key: &str| {
@@ -261,7 +261,7 @@ fn as_id(value: Option<&Value>) -> Option<u32> {
 }
 
 /// [`ends`] of a `TemplateProcessing`.
-fn ends_of_template(post: &Part<'_>, roberta: bool) -> Result<(u32, u32)> {
+fn ends_of_template(post: &Component<'_>, roberta: bool) -> Result<(u32, u32)> {
     let pieces = |key: &str| {
         let piece = |value: &Value| {
             let (kind, piece) = value.as_object()?.iter().next()?;

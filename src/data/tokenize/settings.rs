@@ -1,14 +1,14 @@
 //! The settings that transformers 4 and 5 write into the files of a tokenizer, and how each is
 //! handled. Token ids are those of transformers 5 where the versions differ.
 
-use super::files::{Files, Object, Vocabulary, cut, short};
+use super::files::{Files, JsonObject, Vocabulary, cut, short};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
 /// The treatment of a setting.
 #[derive(Debug, Clone, Copy)]
-pub enum Verdict {
+pub enum SettingRule {
     /// Token ids follow the setting.
     Obeyed,
     /// Obeyed by classes that build their pipeline themselves; the others have tokenizer.json's.
@@ -27,14 +27,14 @@ pub enum Verdict {
     },
 }
 
-use Verdict::{Obeyed, ObeyedByBuilt, ObeyedByWhole, Refused, WithoutEffect};
+use SettingRule::{Obeyed, ObeyedByBuilt, ObeyedByWhole, Refused, WithoutEffect};
 
 /// Settings with their verdicts.
-pub type Verdicts = &'static [(&'static str, Verdict)];
+pub type SettingRules = &'static [(&'static str, SettingRule)];
 
 /// The keys of `tokenizer_config.json`. A key that is not listed has no effect, here or in
 /// transformers, unless it ends with `_token`: then its value is a special token.
-pub const CONFIG: Verdicts = &[
+pub const CONFIG: SettingRules = &[
     ("tokenizer_class", Obeyed),
     ("do_lower_case", ObeyedByBuilt),
     ("strip_accents", ObeyedByBuilt),
@@ -120,7 +120,7 @@ pub const CONFIG: Verdicts = &[
 
 /// The keys of `special_tokens_map.json`, which is read unless tokenizer_config.json has
 /// `added_tokens_decoder`. As there, any key that ends with `_token` is a special token.
-pub const SPECIALS: Verdicts = &[
+pub const SPECIALS: SettingRules = &[
     ("bos_token", Obeyed),
     ("eos_token", Obeyed),
     ("unk_token", Obeyed),
@@ -134,7 +134,7 @@ pub const SPECIALS: Verdicts = &[
 
 /// The keys of an added token, in `tokenizer.json` and in `added_tokens_decoder` of
 /// tokenizer_config.json.
-pub const ADDED: Verdicts = &[
+pub const ADDED: SettingRules = &[
     // Tokens are added in the order of their ids. A token that the vocabulary lacks gets the next
     // free id.
     ("id", Obeyed),
@@ -147,7 +147,7 @@ pub const ADDED: Verdicts = &[
 ];
 
 /// The keys of `tokenizer.json` and of its parts; [`WORD_PIECE`] and [`BPE`] have the rest.
-pub const JSON: Verdicts = &[
+pub const JSON: SettingRules = &[
     ("version", Refused { harmless: is_first_version, expected: "1.0" }),
     ("truncation", Obeyed),
     ("truncation.direction", Obeyed),
@@ -183,7 +183,7 @@ pub const JSON: Verdicts = &[
 ];
 
 /// The keys of a `tokenizer.json` of BERT's kind.
-pub const WORD_PIECE: Verdicts = &[
+pub const WORD_PIECE: SettingRules = &[
     ("normalizer.type", Obeyed),
     ("normalizer.clean_text", ObeyedByWhole),
     ("normalizer.handle_chinese_chars", ObeyedByWhole),
@@ -198,7 +198,7 @@ pub const WORD_PIECE: Verdicts = &[
 ];
 
 /// The keys of a `tokenizer.json` of RoBERTa's kind.
-pub const BPE: Verdicts = &[
+pub const BPE: SettingRules = &[
     ("pre_tokenizer.type", Obeyed),
     ("pre_tokenizer.add_prefix_space", ObeyedByWhole),
     ("pre_tokenizer.trim_offsets", WithoutEffect),
@@ -274,7 +274,7 @@ pub fn check(dir: &Path, files: &Files) -> Result<()> {
 
 /// Errs if the part `name` of tokenizer.json has a setting that is unknown or cannot be obeyed;
 /// `own` are the settings of the tokenizer's kind.
-pub fn check_part(path: &Path, name: &str, part: &Object, own: Verdicts) -> Result<()> {
+pub fn check_part(path: &Path, name: &str, part: &JsonObject, own: SettingRules) -> Result<()> {
     for (key, value) in part {
         let key = format!("{name}.{key}");
         known(path, &[JSON, own], &key)?;
@@ -284,7 +284,7 @@ pub fn check_part(path: &Path, name: &str, part: &Object, own: Verdicts) -> Resu
     Ok(())
 }
 
-fn known(path: &Path, tables: &[Verdicts], key: &str) -> Result<()> {
+fn known(path: &Path, tables: &[SettingRules], key: &str) -> Result<()> {
     if tables.iter().any(|table| find(table, key).is_some()) {
         return Ok(());
     }
@@ -292,11 +292,11 @@ fn known(path: &Path, tables: &[Verdicts], key: &str) -> Result<()> {
     Err(Error::file(path, problem))
 }
 
-fn find(table: Verdicts, key: &str) -> Option<Verdict> {
+fn find(table: SettingRules, key: &str) -> Option<SettingRule> {
     table.iter().find(|(known, _)| *known == key).map(|(_, verdict)| *verdict)
 }
 
-fn check_one(path: &Path, table: Verdicts, key: &str, value: &Value) -> Result<()> {
+fn check_one(path: &Path, table: SettingRules, key: &str, value: &Value) -> Result<()> {
     match find(table, key) {
         Some(Refused { harmless, expected }) if !harmless(value) => {
             let problem = format!("{key}: found {}, expected {expected}", short(value));
