@@ -1,28 +1,54 @@
 //! Finds libtorch, compiles `src/native/`, and makes the binaries find libtorch from any folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The libtorch version that tch 0.26.0 supports.
 const VERSION: &str = "2.13.0";
 
+/// The environment variable with checks of the C++ code, separated by commas: `werror` makes
+/// warnings errors; `sanitize` compiles in AddressSanitizer and UndefinedBehaviorSanitizer.
+const CHECKS: &str = "BITFIT_CXX_CHECKS";
+
 fn main() {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-env-changed=DOCS_RS");
-    // Not the whole folder: a change of mod.rs needs no new compilation of the C++ code.
-    let sources = std::fs::read_dir("src/native").into_iter().flatten().flatten();
-    for path in sources.map(|entry| entry.path()) {
-        if path.extension().is_some_and(|ending| ending != "rs") {
-            println!("cargo:rerun-if-changed={}", path.display());
-        }
+    for name in ["LIBTORCH", "DOCS_RS", CHECKS] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    // Not the whole folder: a change of a Rust file needs no new compilation of the C++ code.
+    let mut files: Vec<PathBuf> = ["src/native", "src/native/rows"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "cpp" || ending == "h"))
+        .collect();
+    files.sort();
+    for path in &files {
+        println!("cargo:rerun-if-changed={}", path.display());
     }
     // docs.rs sets both and has no libtorch, which documentation does not need.
     if ["DOCS_RS", "CARGO_FEATURE_DOC_ONLY"].iter().any(|name| std::env::var_os(name).is_some()) {
         return;
     }
     let libtorch = PathBuf::from(std::env::var_os("LIBTORCH").unwrap_or_default());
-    let lib = libtorch.join("lib");
-    // torch-sys checks the version only before its first compilation, so check it here. The first
-    // header has the version since libtorch 2.9; the second had it before.
+    let version = check_version(&libtorch);
+    println!("cargo:rerun-if-changed={}", libtorch.join("build-version").display());
+    // A run's manifest.json records the versions of libtorch and rustc.
+    println!("cargo:rustc-env=BITFIT_LIBTORCH={version}");
+    let rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()))
+        .arg("--version")
+        .output();
+    if let Ok(output) = rustc {
+        println!("cargo:rustc-env=BITFIT_RUSTC={}", String::from_utf8_lossy(&output.stdout).trim());
+    }
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "cpp"));
+    compile(&libtorch, files);
+    link(&libtorch.join("lib"));
+}
+
+/// Returns the version of the libtorch in `libtorch`. Ends the build if tch does not support it.
+///
+/// torch-sys checks the version too, but only before its first compilation.
+fn check_version(libtorch: &Path) -> String {
+    // The first header has the version since libtorch 2.9; the second had it before.
     let headers =
         ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
     let text: String = headers
@@ -33,23 +59,26 @@ fn main() {
         text.lines().find_map(|line| line.strip_prefix(&format!("#define TORCH_VERSION_{name} ")))
     };
     let found = ["MAJOR", "MINOR", "PATCH"].map(|name| part(name).unwrap_or("?").trim()).join(".");
-    if found != VERSION || !lib.join("libtorch_cpu.so").exists() {
+    if found != VERSION || !libtorch.join("lib/libtorch_cpu.so").exists() {
         let place = libtorch.display();
         eprintln!(
             "expected libtorch {VERSION} in {place}, found {found}: run scripts/download_libtorch.sh"
         );
         std::process::exit(1);
     }
-    println!("cargo:rerun-if-changed={}", libtorch.join("build-version").display());
-    // A run's manifest.json records the versions of libtorch and rustc.
-    println!("cargo:rustc-env=BITFIT_LIBTORCH={found}");
-    let rustc = std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()))
-        .arg("--version")
-        .output();
-    if let Ok(output) = rustc {
-        println!("cargo:rustc-env=BITFIT_RUSTC={}", String::from_utf8_lossy(&output.stdout).trim());
+    found
+}
+
+/// Compiles the C++ code into a library, and start.cpp into the program bitfit alone.
+fn compile(libtorch: &Path, sources: Vec<PathBuf>) {
+    let checks = std::env::var(CHECKS).unwrap_or_default();
+    let checks: Vec<&str> = checks.split(',').filter(|check| !check.is_empty()).collect();
+    if let Some(unknown) = checks.iter().find(|check| !["werror", "sanitize"].contains(check)) {
+        eprintln!("{CHECKS}: found {unknown:?}, expected werror or sanitize");
+        std::process::exit(1);
     }
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++20")
         .opt_level(3)
@@ -57,30 +86,33 @@ fn main() {
         .define("NDEBUG", None)
         .flag("-fno-math-errno")
         .flag("-fopenmp")
-        .warnings(false)
-        .include(libtorch.join("include"))
-        .include(libtorch.join("include/torch/csrc/api/include"))
-        .files(
-            [
-                "native",
-                "dropout",
-                "product",
-                "attention",
-                "small",
-                "fused",
-                "memory",
-                "profile",
-                "threads",
-            ]
-            .map(|name| format!("src/native/{name}.cpp")),
-        )
-        .compile("bitfit_native");
+        .warnings(true)
+        .extra_warnings(true)
+        .warnings_into_errors(checks.contains(&"werror"));
+    // System headers, whose warnings are not ours.
+    for folder in ["include", "include/torch/csrc/api/include"] {
+        build.flag("-isystem").flag(libtorch.join(folder));
+    }
+    let mut start = build.clone();
+    if checks.contains(&"sanitize") {
+        for flag in ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"] {
+            build.flag(flag);
+        }
+        println!("cargo:rustc-link-arg=-lasan");
+        println!("cargo:rustc-link-arg=-lubsan");
+    }
+    let (alone, library): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|path| path.ends_with("start.cpp"));
+    build.files(library).compile("bitfit_native");
     if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "gnu") {
-        let start = cc::Build::new().cpp(true).file("src/native/start.cpp").compile_intermediates();
-        for object in start {
+        for object in start.files(alone).compile_intermediates() {
             println!("cargo:rustc-link-arg-bin=bitfit={}", object.display());
         }
     }
+}
+
+/// Makes the binaries find libtorch in `lib`.
+fn link(lib: &Path) {
     // Makes LD_LIBRARY_PATH unnecessary. The first path is for packages (scripts/package.sh), the
     // second is where libtorch is now.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib,-rpath,{}", lib.display());

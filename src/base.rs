@@ -57,6 +57,10 @@ pub struct Base {
 impl Base {
     /// Reads `config.json` and the weights of `dir` onto `device`. `named` selects one weight file.
     ///
+    /// Changes the whole process: libtorch's thread count becomes what OpenMP gives
+    /// ([`native::fit_threads`]), and from then on large CPU tensors come from a pool
+    /// ([`native::use_memory_pool`]).
+    ///
     /// Returns an error if `dir` has several readable weight files with different tensors.
     pub fn read(dir: &Path, named: Option<&str>, device: Device) -> Result<Self> {
         Self::read_among(&ARCHITECTURES, dir, named, device)
@@ -76,6 +80,7 @@ impl Base {
         }
         let weights = read_weights(dir, named, &config)?;
         if !device.is_cuda() {
+            native::check_cache_capacity()?;
             native::check_product(Kind::Float)?;
         }
         let info = BaseInfo {
@@ -104,7 +109,7 @@ impl Base {
         // Hashing read every page of the files. Drop these pages: training needs only some rows of
         // the embeddings.
         weights.sources.iter().for_each(|source| native::forget(&source.bytes));
-        native::pool_memory();
+        native::use_memory_pool();
         Ok(Self { info: Arc::new(info), weights, device, tensors })
     }
 

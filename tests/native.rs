@@ -1,7 +1,10 @@
-//! The C++ side against plain twins.
+//! The C++ side against plain operations of libtorch.
 
+use crate::common::root;
 use bitfit::nn::{Activation, Attention, Dropout, PackedRows, Projected};
 use bitfit::{native, process};
+use regex::Regex;
+use std::collections::BTreeMap;
 use std::io::Write;
 use tch::{Device, Kind, Tensor};
 
@@ -43,13 +46,13 @@ fn dropout_is_a_function_of_key_site_and_place() {
 }
 
 #[test]
-fn dropouts_fast_path_and_its_tensor_twin_have_one_mask() {
+fn dropouts_kernel_and_its_tensor_operations_have_one_mask() {
     let x = Tensor::randn([3, 17, 33], FLOAT);
     for probability in [0.0, 0.1, 0.5, 0.9] {
-        let fast = native::dropout(&x, &keys(17), 8, probability).unwrap();
-        // Only fp32 on the CPU has the fast path; fp64 goes the way that other devices go.
+        let ours = native::dropout(&x, &keys(17), 8, probability).unwrap();
+        // fp64 has no kernel, and takes the way of other devices.
         let plain = native::dropout(&x.to_kind(Kind::Double), &keys(17), 8, probability).unwrap();
-        assert!((fast - plain).abs().max().double_value(&[]) < 1e-5);
+        assert!((ours - plain).abs().max().double_value(&[]) < 1e-5);
     }
 }
 
@@ -66,7 +69,7 @@ fn dropouts_backward_has_the_mask_of_its_forward() {
 fn dropout_refuses_what_does_not_fit() {
     let x = Tensor::ones([2, 16, 48], FLOAT);
     let error = native::dropout(&x, &keys(15), 3, 0.3).unwrap_err().to_string();
-    assert!(error.contains("one int64 key a row"), "{error}");
+    assert!(error.contains("one int64 key for each row"), "{error}");
     assert!(native::dropout(&x, &keys(16), 3, 1.0).is_err());
 }
 
@@ -74,13 +77,13 @@ fn largest(x: &Tensor) -> f64 {
     x.abs().max().double_value(&[])
 }
 
-/// The largest difference, and both must be as large as each other in it.
+/// The largest difference between the entries of `a` and `b`, which have one shape.
 fn apart(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     largest(&(a.to_kind(Kind::Double) - b.to_kind(Kind::Double)))
 }
 
-/// The gradients of the sum of `y * weights` with respect to `inputs`, which have none afterwards.
+/// The gradients of the sum of `y * weights` with respect to `inputs`. Clears those of `inputs`.
 fn gradients(y: &Tensor, weights: &Tensor, inputs: &mut [&mut Tensor]) -> Vec<Tensor> {
     (y * weights).sum(y.kind()).backward();
     let copied = inputs.iter().map(|x| x.grad().copy()).collect();
@@ -114,9 +117,9 @@ fn textbook_attention(
     Tensor::cat(&parts, 0)
 }
 
-/// Packed attention against the textbook's, forward and gradients: sequences of one token, of more
-/// than a block, with and without dropout, for all rows and for the first ones alone (of the last
-/// none), on the fast path (fp32) and on the one of other devices (fp64).
+/// Packed attention against the textbook's, forward and gradients. Sequences have from one token to
+/// more than a block. Queries are all rows, or the first of each sequence but the last. fp32 has
+/// kernels on the CPU; fp64 takes the way of other devices.
 #[test]
 fn packed_attention_agrees_with_the_textbooks() {
     let tokens = [0i64, 5, 6, 18, 18 + 131];
@@ -163,7 +166,7 @@ fn packed_attention_agrees_with_the_textbooks() {
                 let off = apart(ours, plain) / largest(plain).max(1.0);
                 assert!(off < 1e-5, "{name} {heads} x {size}, {probability}, {kind:?}: {off}");
             }
-            // Without a gradient it goes another way.
+            // Without gradients, another branch computes it.
             let quiet = tch::no_grad(|| attention.forward(&projected, &asked, &tokens).unwrap());
             assert_eq!(quiet, ours);
         }
@@ -188,8 +191,7 @@ fn attention_refuses_what_does_not_fit() {
     }
 }
 
-/// What activates a product in one pass against the operations it stands for, over all that a float
-/// is likely to be.
+/// Bias and activation in one pass against plain operations, over the whole range of floats.
 #[test]
 fn bias_and_activation_agree_with_plain_operations() {
     for (name, activation) in Activation::NAMES {
@@ -239,8 +241,8 @@ fn bias_and_activation_agree_with_plain_operations() {
     }
 }
 
-/// Bias, dropout, residual and LayerNorm in one pass against the operations, one after the other;
-/// with a weight that trains, too.
+/// Bias, dropout, residual and LayerNorm in one pass against plain operations, with and without a
+/// weight that trains.
 #[test]
 fn residual_and_layer_norm_agree_with_plain_operations() {
     for (rows, columns) in [(1, 8), (5, 33), (250, 384)] {
@@ -284,6 +286,66 @@ fn the_process_knows_its_age_and_its_memory() {
     assert!(process::process_age().as_secs_f64() > 0.0);
     assert!(process::peak_rss_mib() > 10);
     assert_eq!(native::peak_gpu_mib(Device::Cpu).unwrap(), None);
+}
+
+/// The structs (name, and type and name of each field) and functions (name, and type and name of
+/// each parameter) that a text declares, with types as Rust spells them.
+fn declared(text: &str, rust: bool) -> BTreeMap<String, Vec<(String, String)>> {
+    let plain = Regex::new(r"//[^\n]*").unwrap().replace_all(text, "");
+    let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    let body = Regex::new(r"struct (\w+) \{([^}]*)\}|\b(bitfit_\w+)\(([^)]*)\)").unwrap();
+    let mut all = BTreeMap::new();
+    for found in body.captures_iter(&plain) {
+        let part = |i: usize| found.get(i).map(|part| part.as_str());
+        let name = part(1).or(part(3)).unwrap();
+        let separator = if rust || part(3).is_some() { ',' } else { ';' };
+        let members = part(2).or(part(4)).unwrap().split(separator).map(str::trim);
+        let members = members.filter(|member| !member.is_empty()).map(|member| {
+            if rust {
+                let (name, kind) = member.split_once(": ").unwrap();
+                return (name.trim_start_matches("pub ").to_owned(), kind.to_owned());
+            }
+            let start = member.rfind(|c: char| c != '_' && !c.is_alphanumeric()).unwrap() + 1;
+            (member[start..].to_owned(), as_rust(member[..start].trim()))
+        });
+        all.insert(name.to_owned(), members.collect());
+    }
+    all
+}
+
+/// A type of native.h, as ffi.rs spells it.
+fn as_rust(cpp: &str) -> String {
+    match cpp {
+        "bitfit_tensor" | "void *" | "bitfit::Flag *" => "*mut c_void",
+        "bitfit_tensor *" | "bitfit::Flag **" => "*mut *mut c_void",
+        "int64_t" => "i64",
+        "int64_t *" => "*mut i64",
+        "const int64_t *" => "*const i64",
+        "const float *const *" => "*const *const f32",
+        "double" => "f64",
+        "bool" => "bool",
+        "bool *" => "*mut bool",
+        "const char **" => "*mut *const c_char",
+        other => {
+            let name = other.trim_start_matches("const ").trim_end_matches(" *");
+            let name = name.trim_start_matches("bitfit::");
+            let pointer = match (other.starts_with("const "), other.ends_with('*')) {
+                (true, true) => "*const ",
+                (false, true) => "*mut ",
+                _ => "",
+            };
+            return format!("{pointer}{name}");
+        }
+    }
+    .to_owned()
+}
+
+#[test]
+fn both_sides_declare_the_same() {
+    let read = |name: &str| std::fs::read_to_string(root().join("src/native").join(name)).unwrap();
+    let (header, ffi) = (declared(&read("native.h"), false), declared(&read("ffi.rs"), true));
+    assert!(header.len() > 30 && header["MaskArgs"].len() == 3, "{header:?}");
+    assert_eq!(header, ffi);
 }
 
 #[test]

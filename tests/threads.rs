@@ -1,5 +1,5 @@
-//! The same numbers however many threads OpenMP gives, with the real model: only products of its
-//! size are shared out.
+//! The same numbers with any number of threads that OpenMP gives, with the real model: smaller
+//! products run on one thread.
 
 use crate::common::{Scratch, refused, root, succeeded};
 use bitfit::native;

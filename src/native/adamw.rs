@@ -28,20 +28,19 @@ pub struct AdamWState {
 
 /// Returns the state of `optimizer`, an AdamW, for `parameter`; `None` before the first step.
 pub fn adamw_state(optimizer: &COptimizer, parameter: &Tensor) -> Result<Option<AdamWState>> {
-    let (mut step, mut mean, mut square) = (0, std::ptr::null_mut(), std::ptr::null_mut());
-    let optimizer = raw_optimizer(optimizer);
-    // SAFETY: the tensors outlive the call; on success the moments are new handles that the caller
-    // owns, or both are null.
-    let code = unsafe {
-        ffi::bitfit_adamw_get(optimizer, raw(parameter), &mut step, &mut mean, &mut square)
-    };
+    let null = std::ptr::null_mut();
+    let mut args = ffi::AdamwArgs { step: 0, exp_avg: null, exp_avg_sq: null };
+    // SAFETY: optimizer and parameter outlive the call, and C++ writes to `args` only during it.
+    let code =
+        unsafe { ffi::bitfit_adamw_get(raw_optimizer(optimizer), raw(parameter), &mut args) };
     check(code, "reading AdamW's moments")?;
-    if mean.is_null() || square.is_null() {
+    let ffi::AdamwArgs { step, exp_avg, exp_avg_sq } = args;
+    if exp_avg.is_null() || exp_avg_sq.is_null() {
         return Ok(None);
     }
-    // SAFETY: as above.
+    // SAFETY: both are new handles that the caller owns.
     let (exp_avg, exp_avg_sq) =
-        unsafe { (Tensor::from_ptr(mean.cast()), Tensor::from_ptr(square.cast())) };
+        unsafe { (Tensor::from_ptr(exp_avg.cast()), Tensor::from_ptr(exp_avg_sq.cast())) };
     Ok(Some(AdamWState { step, exp_avg, exp_avg_sq }))
 }
 
@@ -54,11 +53,9 @@ pub fn set_adamw_state(
     state: &AdamWState,
 ) -> Result<()> {
     let AdamWState { step, exp_avg, exp_avg_sq } = state;
-    let optimizer = raw_optimizer(optimizer);
-    // SAFETY: the tensors outlive the call; C++ keeps tensors of its own and checks their shapes.
-    let code = unsafe {
-        ffi::bitfit_adamw_set(optimizer, raw(parameter), *step, raw(exp_avg), raw(exp_avg_sq))
-    };
+    let args = ffi::AdamwArgs { step: *step, exp_avg: raw(exp_avg), exp_avg_sq: raw(exp_avg_sq) };
+    // SAFETY: the tensors outlive the call; C++ keeps handles of its own and checks their shapes.
+    let code = unsafe { ffi::bitfit_adamw_set(raw_optimizer(optimizer), raw(parameter), &args) };
     check(code, "setting AdamW's moments")
 }
 

@@ -1,4 +1,4 @@
-// Helpers that the C++ files share.
+// Helpers that the files with libtorch share.
 #pragma once
 #include "native.h"
 
@@ -18,7 +18,7 @@ extern thread_local std::string last_error;
 inline at::Tensor &ref(bitfit_tensor t) { return *static_cast<at::Tensor *>(t); }
 
 // The tensor, or an undefined tensor for null.
-inline at::Tensor maybe(bitfit_tensor t) { return t ? ref(t) : at::Tensor(); }
+inline at::Tensor ref_or_undefined(bitfit_tensor t) { return t ? ref(t) : at::Tensor(); }
 
 template <typename Body>
 int guarded(Body body) {
@@ -35,6 +35,12 @@ int guarded(Body body) {
   return 1;
 }
 
+// Like `guarded`, for a body that returns a tensor. Stores a handle to it, which the caller owns.
+template <typename Body>
+int guarded_tensor(bitfit_tensor *out, Body body) {
+  return guarded([&] { *out = new at::Tensor(body()); });
+}
+
 // The number of threads that libtorch counted on for the calling thread, and the number that OpenMP
 // gives it.
 struct Threads {
@@ -45,31 +51,24 @@ struct Threads {
 // Repeated calls take a few nanoseconds.
 Threads fit_threads();
 
-// Whether our loops for the CPU handle this tensor (fp32 on the CPU). Other devices and kinds use
-// tensor operations.
-inline bool fast(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+// Whether our loops for the CPU handle this tensor. Other devices and kinds use tensor operations.
+inline bool is_cpu_fp32(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 
 // Whether any input requires a gradient. Call it outside a Function's forward, where gradients are
 // disabled.
-inline bool learns(std::initializer_list<at::Tensor> inputs) {
-  return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const at::Tensor &t) { return t.defined() && t.requires_grad(); });
+inline bool any_requires_grad(std::initializer_list<at::Tensor> inputs) {
+  const auto requires_grad = [](const at::Tensor &t) { return t.defined() && t.requires_grad(); };
+  return at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), requires_grad);
 }
 
 // Whether this is the only reference to the tensor and to its storage, so that its memory may be
 // reused.
-inline bool alone(const at::Tensor &t) { return t.use_count() == 1 && t.storage().use_count() == 1; }
+inline bool is_sole_owner(const at::Tensor &t) {
+  return t.use_count() == 1 && t.storage().use_count() == 1;
+}
 
 // Marks the rest of the scope as one operation in the profile. `name` is evaluated only while a
 // profile runs.
-#define BITFIT_PART(name) RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{})
-
-// Compiles a function for several x86-64 levels. The loader picks one.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define BITFIT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define BITFIT_CLONES
-#endif
-// Inlines a function into each of these clones.
-#define BITFIT_INLINE static inline __attribute__((always_inline))
+#define BITFIT_PROFILED(name) RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{})
 
 }  // namespace bitfit

@@ -16,14 +16,23 @@ pub struct Dropped<'a> {
     pub probability: f64,
 }
 
+impl Dropped<'_> {
+    fn mask(&self) -> ffi::MaskArgs {
+        let Self { keys, site, probability } = *self;
+        ffi::MaskArgs { keys: raw_or_null(keys), site, probability }
+    }
+}
+
 /// Applies dropout to `x [.., R, C]`. The mask is a pure function of `keys [R]` (int64, one for
 /// each row), `site`, the leading index and the column.
 ///
 /// Kept entries are scaled by `1 / (1 - probability)`. The result is differentiable. Backward
 /// computes the mask again, so that no mask is stored.
 pub fn dropout(x: &Tensor, keys: &Tensor, site: i64, probability: f64) -> Result<Tensor> {
+    let mask = Dropped { keys: Some(keys), site, probability }.mask();
+    let args = ffi::DropoutArgs { x: raw(x), mask };
     // SAFETY: the tensors outlive the call, and C++ checks their shapes.
-    made("dropout", |out| unsafe { ffi::bitfit_dropout(out, raw(x), raw(keys), site, probability) })
+    unsafe { made("dropout", ffi::bitfit_dropout, &args) }
 }
 
 /// Scaled dot-product attention with `heads` heads, inside each sequence of a packed batch. Returns
@@ -51,25 +60,19 @@ pub fn attention(
             "attention over {rows} starts of rows, {tokens} of tokens"
         )));
     }
-    let sequences = rows.len() as i64 - 1;
-    let (queries, keys) = (raw_or_null(queries), raw_or_null(dropped.keys));
-    let (rows, tokens) = (rows.as_ptr(), tokens.as_ptr());
-    // SAFETY: the tensors outlive the call; both slices have `sequences + 1` elements.
-    made("attention", |out| unsafe {
-        ffi::bitfit_attention(
-            out,
-            queries,
-            raw(rest),
-            rows,
-            tokens,
-            sequences,
-            heads,
-            keys,
-            seed,
-            dropped.site,
-            dropped.probability,
-        )
-    })
+    let args = ffi::AttentionArgs {
+        queries: raw_or_null(queries),
+        rest: raw(rest),
+        rows: rows.as_ptr(),
+        tokens: tokens.as_ptr(),
+        sequences: rows.len() as i64 - 1,
+        heads,
+        seed,
+        mask: dropped.mask(),
+    };
+    // SAFETY: tensors and slices outlive the call; both slices have `sequences + 1` elements. C++
+    // checks the shapes.
+    unsafe { made("attention", ffi::bitfit_attention, &args) }
 }
 
 /// Applies the activation `kind` to `x [R, C] + bias [C]`. `kind` is the number of a
@@ -77,10 +80,9 @@ pub fn attention(
 ///
 /// If no input requires a gradient, the result may overwrite `x`.
 pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
+    let args = ffi::BiasActivationArgs { x: raw(x), bias: raw(bias), kind };
     // SAFETY: the tensors outlive the call, and C++ checks their shapes.
-    made("bias and activation", |out| unsafe {
-        ffi::bitfit_bias_activation(out, raw(x), raw(bias), kind)
-    })
+    unsafe { made("bias and activation", ffi::bitfit_bias_activation, &args) }
 }
 
 /// Computes the LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`. `x` and
@@ -94,19 +96,15 @@ pub fn residual_norm(
     eps: f64,
     dropped: Dropped<'_>,
 ) -> Result<Tensor> {
+    let args = ffi::ResidualNormArgs {
+        x: raw(x),
+        bias: raw(bias),
+        residual: raw(residual),
+        weight: raw(weight),
+        shift: raw(shift),
+        eps,
+        mask: dropped.mask(),
+    };
     // SAFETY: the tensors outlive the call, and C++ checks their shapes.
-    made("residual and LayerNorm", |out| unsafe {
-        ffi::bitfit_residual_norm(
-            out,
-            raw(x),
-            raw(bias),
-            raw(residual),
-            raw(weight),
-            raw(shift),
-            raw_or_null(dropped.keys),
-            dropped.site,
-            dropped.probability,
-            eps,
-        )
-    })
+    unsafe { made("residual and LayerNorm", ffi::bitfit_residual_norm, &args) }
 }

@@ -68,8 +68,8 @@ extern "C" fn on_bus_error(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void)
 /// Returns the record's place, for [`forget_mapped`]; `None` before [`report_bus_errors`].
 pub fn name_mapped(whole: &Tensor, path: &Path) -> Option<usize> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let problem = "it was cut short, or its disk failed, while it was in use; bring it back as it was, and start the same command again (a training \
-                   with --resume)";
+    let problem = "it was cut short, or its disk failed, while it was in use; bring it back as it \
+                   was, and start the same command again (a training with --resume)";
     let shown: String = crate::escape::line(path.display());
     let line = match REPORTS.load(Ordering::SeqCst) {
         0 => return None,

@@ -42,7 +42,9 @@ class Pool final : public c10::Allocator {
 
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
 
-  void copy_data(void *to, const void *from, std::size_t count) const override { default_copy_data(to, from, count); }
+  void copy_data(void *to, const void *from, std::size_t count) const override {
+    default_copy_data(to, from, count);
+  }
 
   // Returns the free blocks to the system.
   void empty() {
@@ -74,7 +76,8 @@ class Pool final : public c10::Allocator {
         free.erase(found);
         return block;
       }
-      if (found != free.begin() && std::prev(found)->first >= size - size / 4) drop(std::prev(found));
+      if (found != free.begin() && std::prev(found)->first >= size - size / 4)
+        drop(std::prev(found));
     }
     void *block = fresh(size);
     if (!block) {
@@ -82,7 +85,8 @@ class Pool final : public c10::Allocator {
       block = fresh(size);
     }
     // libtorch's own message: callers recognise out-of-memory errors by it.
-    TORCH_CHECK(block, "DefaultCPUAllocator: can't allocate memory: you tried to allocate ", size, " bytes.");
+    TORCH_CHECK(block, "DefaultCPUAllocator: can't allocate memory: you tried to allocate ", size,
+                " bytes.");
     const std::lock_guard<std::mutex> guard(lock);
     sizes[block] = size;
     return block;

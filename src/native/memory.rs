@@ -4,9 +4,10 @@ use super::{check, ffi};
 use crate::error::{Error, Result};
 use tch::{Device, Tensor};
 
-/// Makes large CPU tensors come from a pool from now on. The pool reuses a freed block for the next
-/// tensor of about its size.
-pub fn pool_memory() {
+/// Replaces libtorch's CPU allocator, in the whole process. From now on large tensors come
+/// from a pool, which reuses a freed block for the next tensor of about its size. Further calls do
+/// nothing.
+pub fn use_memory_pool() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     // SAFETY: each tensor keeps the deleter of the allocator that it came from.
     ONCE.call_once(|| unsafe { ffi::bitfit_pool_use() });

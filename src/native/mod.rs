@@ -22,10 +22,12 @@ pub use flag::Flag;
 pub use flat::{bind, set_gradient};
 pub use kernels::{Dropped, attention, bias_activation, dropout, residual_norm};
 pub use mapped::{forget_mapped, name_mapped, report_bus_errors};
-pub use memory::{fewer_at_once, forget, peak_gpu_mib, pool_memory, release_free_memory};
-pub use product::{allow_tf32, check_product, check_product_by, multiplies_bfloat16, product};
+pub use memory::{fewer_at_once, forget, peak_gpu_mib, release_free_memory, use_memory_pool};
+pub use product::{
+    allow_tf32, check_cache_capacity, check_product, check_product_by, multiplies_bfloat16, product,
+};
 pub use profile::{profile_report, profile_start, profile_stop};
-pub use routed::{Routed, routed_activation, routed_add, routed_norm};
+pub use routed::{Routed, RowSpan, routed_activation, routed_add, routed_norm};
 pub use signals::{
     exit_now, explain_segmentation_faults, hold_signals, ignore_file_size_signal, ignores,
     kill_this_process, stop_this_process,
@@ -54,10 +56,21 @@ fn check(code: c_int, action: &str) -> Result<()> {
     Err(Error::torch(action, &message))
 }
 
-/// Calls `function` with an output pointer and returns the tensor that `function` stores there.
-fn made(action: &str, function: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<Tensor> {
+/// Calls `kernel` and returns the tensor that it makes.
+///
+/// # Safety
+///
+/// The pointers in `args` must be valid, as native.h describes them.
+unsafe fn made<A>(
+    action: &str,
+    kernel: unsafe extern "C" fn(*mut *mut c_void, *const A) -> c_int,
+    args: &A,
+) -> Result<Tensor> {
     let mut out = std::ptr::null_mut();
-    check(function(&mut out), action)?;
-    // SAFETY: on success `out` points to a new tensor that the caller owns.
-    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    // SAFETY: the caller vouches for the arguments. On success `out` points to a new tensor that
+    // the caller owns.
+    unsafe {
+        check(kernel(&mut out, args), action)?;
+        Ok(Tensor::from_ptr(out.cast()))
+    }
 }

@@ -9,10 +9,21 @@ use tch::{Kind, Tensor};
 /// On the CPU, a half-precision weight makes a half-precision product: `x` and the product are
 /// rounded to the weight's kind, and the bias is added in `x`'s kind.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let args = ffi::ProductArgs { x: raw(x), weight: raw(weight), bias: raw_or_null(bias) };
     // SAFETY: the tensors outlive the call, and C++ checks their shapes.
-    made("product", |out| unsafe {
-        ffi::bitfit_product(out, raw(x), raw(weight), raw_or_null(bias))
-    })
+    unsafe { made("product", ffi::bitfit_product, &args) }
+}
+
+/// Checks the environment variable `LRU_CACHE_CAPACITY`, the number of entries in libtorch's cache
+/// of oneDNN's compiled code. libtorch crashes unless it is a number other than 0.
+pub fn check_cache_capacity() -> Result<()> {
+    let Ok(capacity) = std::env::var("LRU_CACHE_CAPACITY") else { return Ok(()) };
+    if capacity.trim().parse::<i64>().is_ok_and(|entries| entries != 0) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "LRU_CACHE_CAPACITY: found {capacity:?}, expected a whole number other than 0, or no such variable"
+    )))
 }
 
 /// Checks a small [`product`] on the CPU, with a weight of `kind`, against a plain loop.
@@ -29,16 +40,6 @@ pub fn check_product_by(
     kind: Kind,
     product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<()> {
-    // The variable sets the number of entries in libtorch's cache of oneDNN's compiled code.
-    // libtorch does not check that the number is positive.
-    if let Ok(capacity) = std::env::var("LRU_CACHE_CAPACITY")
-        && !capacity.trim().parse::<i64>().is_ok_and(|entries| entries != 0)
-    {
-        let problem = format!(
-            "LRU_CACHE_CAPACITY: found {capacity:?}, expected a whole number other than 0, or no such variable"
-        );
-        return Err(Error::Usage(problem));
-    }
     const SHAPE: [usize; 3] = [24, 192, 160];
     let [rows, inputs, outputs] = SHAPE;
     // Multiples of 1/4 from -2 to 2: half precision holds them exactly, and fp32 holds the sums of

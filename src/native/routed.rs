@@ -5,104 +5,112 @@ use crate::error::{Error, Result};
 use std::sync::Arc;
 use tch::Tensor;
 
+/// Where a vector lies in the values of a task, and its size.
+pub type RowSpan = (usize, usize);
+
 /// The task's values of each sequence of a batch, and where the sequence's rows begin.
 #[derive(Debug, Clone, Copy)]
 pub struct Routed<'a> {
     /// The values of each sequence's task.
-    pub rows: &'a [Arc<[f32]>],
+    pub values: &'a [Arc<[f32]>],
     /// The first row of each sequence, ascending, and the number of rows.
     pub starts: &'a [i64],
 }
 
 impl Routed<'_> {
-    /// The address of each sequence's values, and the number of sequences. Errs if a vector of
-    /// `places` (offset and size) lies outside a task's values.
-    fn addresses(&self, places: &[(usize, usize)]) -> Result<(Vec<*const f32>, i64)> {
+    /// The address of each sequence's values. Errs if a vector of `places` lies outside them.
+    fn addresses(&self, places: &[RowSpan]) -> Result<Vec<*const f32>> {
         let ends = places.iter().map(|(offset, size)| offset.saturating_add(*size));
         let end = ends.max().unwrap_or(0);
         let in_order = self.starts.windows(2).all(|pair| matches!(pair, [a, b] if a <= b));
-        if self.rows.iter().any(|row| row.len() < end)
-            || self.starts.len() != self.rows.len() + 1
+        if self.values.iter().any(|values| values.len() < end)
+            || self.starts.len() != self.values.len() + 1
             || !in_order
         {
-            let (rows, starts) = (self.rows.len(), self.starts.len());
-            let problem = format!("{rows} sequences for {starts} starts, or a row below {end}");
+            let (sequences, starts) = (self.values.len(), self.starts.len());
+            let problem = format!(
+                "{sequences} sequences, {starts} starts in order: {in_order}; or fewer than {end} values of a task"
+            );
             return Err(Error::Bug(problem));
         }
-        let addresses = self.rows.iter().map(|row| row.as_ptr()).collect();
-        Ok((addresses, i64::try_from(self.rows.len()).unwrap_or(i64::MAX)))
+        Ok(self.values.iter().map(|values| values.as_ptr()).collect())
+    }
+
+    /// The route as C++ takes it. Its pointers are valid as long as `self` and `addresses`.
+    fn args(&self, addresses: &[*const f32]) -> ffi::RouteArgs {
+        let count = i64::try_from(addresses.len()).unwrap_or(i64::MAX);
+        ffi::RouteArgs { values: addresses.as_ptr(), starts: self.starts.as_ptr(), count }
     }
 }
 
-/// Adds the vectors at `places` (offset and size) to `x [R, E]`, where they lie side by side.
-/// Overwrites `x`.
-pub fn routed_add(x: &Tensor, places: &[(usize, usize)], routed: &Routed<'_>) -> Result<Tensor> {
-    let (rows, count) = routed.addresses(places)?;
+/// Adds the vectors at `places` to `x [R, E]`, where they lie side by side. Overwrites `x`.
+pub fn routed_add(x: &Tensor, places: &[RowSpan], routed: &Routed<'_>) -> Result<Tensor> {
+    let addresses = routed.addresses(places)?;
     let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset as i64).collect();
-    let sizes = |size: usize| places.iter().all(|place| place.1 == size);
     let columns = x.size().last().copied().unwrap_or(0) as usize;
-    if places.is_empty() || !sizes(columns / places.len()) || !columns.is_multiple_of(places.len())
-    {
+    let pieces = places.len();
+    if pieces == 0 || places.iter().any(|(_, size)| size * pieces != columns) {
         return Err(Error::Bug(format!("{columns} columns for vectors {places:?}")));
     }
-    let pieces = offsets.len() as i64;
-    // SAFETY: the tensors outlive the call; each row has the vectors, and there is a start for each
-    // and one more.
-    made("routed bias", |out| unsafe {
-        let (starts, offsets) = (routed.starts.as_ptr(), offsets.as_ptr());
-        ffi::bitfit_routed_add(out, raw(x), rows.as_ptr(), starts, count, offsets, pieces)
-    })
+    let args = ffi::RoutedAddArgs {
+        x: raw(x),
+        route: routed.args(&addresses),
+        offsets: offsets.as_ptr(),
+        pieces: pieces as i64,
+    };
+    // SAFETY: tensors and slices outlive the call. Each task's values contain the vectors, there is
+    // a start for each sequence and one more, and C++ checks the last.
+    unsafe { made("routed bias", ffi::bitfit_routed_add, &args) }
 }
 
-/// The activation `kind` of `x [R, C]` plus the vector at `place`. Overwrites `x`.
+/// Applies the activation `kind` to `x [R, C]` plus the vector at `place`. Overwrites `x`.
 pub fn routed_activation(
     x: &Tensor,
-    place: (usize, usize),
+    place: RowSpan,
     kind: i64,
     routed: &Routed<'_>,
 ) -> Result<Tensor> {
-    let (rows, count) = routed.addresses(&[place])?;
-    fits(x, &[place])?;
+    let addresses = routed.addresses(&[place])?;
+    check_columns(x, &[place])?;
+    let args = ffi::RoutedActivationArgs {
+        x: raw(x),
+        route: routed.args(&addresses),
+        offset: place.0 as i64,
+        kind,
+    };
     // SAFETY: as in `routed_add`.
-    made("routed bias and activation", |out| unsafe {
-        let (rows, starts) = (rows.as_ptr(), routed.starts.as_ptr());
-        ffi::bitfit_routed_activation(out, raw(x), rows, starts, count, place.0 as i64, kind)
-    })
+    unsafe { made("routed bias and activation", ffi::bitfit_routed_activation, &args) }
 }
 
-/// LayerNorm, with the vectors at `weight` and `shift`, of `x [R, C]` plus `residual` and the
-/// vector at `bias`, where they are given.
+/// Computes the LayerNorm, with the vectors at `weight` and `shift`, of `x [R, C]` plus `residual`
+/// and the vector at `bias`, where they are given.
 pub fn routed_norm(
     x: &Tensor,
-    bias: Option<(usize, usize)>,
+    bias: Option<RowSpan>,
     residual: Option<&Tensor>,
-    weight: (usize, usize),
-    shift: (usize, usize),
+    weight: RowSpan,
+    shift: RowSpan,
     eps: f64,
     routed: &Routed<'_>,
 ) -> Result<Tensor> {
     let places: Vec<_> = bias.into_iter().chain([weight, shift]).collect();
-    let (rows, count) = routed.addresses(&places)?;
-    fits(x, &places)?;
-    let offsets = [bias.map_or(-1, |bias| bias.0 as i64), weight.0 as i64, shift.0 as i64];
+    let addresses = routed.addresses(&places)?;
+    check_columns(x, &places)?;
+    let args = ffi::RoutedNormArgs {
+        x: raw(x),
+        residual: raw_or_null(residual),
+        route: routed.args(&addresses),
+        bias: bias.map_or(-1, |bias| bias.0 as i64),
+        weight: weight.0 as i64,
+        shift: shift.0 as i64,
+        eps,
+    };
     // SAFETY: as in `routed_add`.
-    made("routed LayerNorm", |out| unsafe {
-        let (rows, starts) = (rows.as_ptr(), routed.starts.as_ptr());
-        ffi::bitfit_routed_norm(
-            out,
-            raw(x),
-            raw_or_null(residual),
-            rows,
-            starts,
-            count,
-            offsets.as_ptr(),
-            eps,
-        )
-    })
+    unsafe { made("routed LayerNorm", ffi::bitfit_routed_norm, &args) }
 }
 
 /// Checks that vectors are as long as the rows of `x`.
-fn fits(x: &Tensor, places: &[(usize, usize)]) -> Result<()> {
+fn check_columns(x: &Tensor, places: &[RowSpan]) -> Result<()> {
     let columns = x.size().last().copied().unwrap_or(0);
     if places.iter().all(|place| place.1 as i64 == columns) {
         return Ok(());

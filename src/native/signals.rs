@@ -13,8 +13,9 @@ pub fn ignore_file_size_signal() {
 /// likely cause: oneDNN does not check whether its allocations succeed.
 pub fn explain_segmentation_faults() {
     extern "C" fn explain(_: c_int) {
-        const WHY: &str = "error: segmentation fault: the memory is limited (ulimit -v or -d), and oneDNN does not check whether it got memory; \
-                           raise that limit, or limit memory by a control group\n";
+        const WHY: &str = "error: segmentation fault: the memory is limited (ulimit -v or -d), \
+                           and oneDNN does not check whether it got memory; raise that limit, or \
+                           limit memory by a control group\n";
         // SAFETY: both calls are async-signal-safe, and the text is static.
         unsafe {
             libc::write(libc::STDERR_FILENO, WHY.as_ptr().cast(), WHY.len());

@@ -18,7 +18,8 @@ void check_working_directory(int, char **, char **) {
   char path[PATH_MAX];
   if (getcwd(path, sizeof path) || errno != ENOENT) return;
   const ssize_t length = readlink("/proc/self/cwd", path, sizeof path);
-  const char before[] = "error: the working directory, ", after[] = ", is gone; change to another\n";
+  const char before[] = "error: the working directory, ",
+             after[] = ", is gone; change to another\n";
   say(before, sizeof before - 1);
   for (ssize_t i = 0; i < length; ++i) {
     // Replace control characters, which a terminal would interpret.
@@ -32,4 +33,5 @@ void check_working_directory(int, char **, char **) {
 }  // namespace
 
 // The loader calls functions of .preinit_array before the initialisers of any library.
-__attribute__((section(".preinit_array"), used)) static void (*const first)(int, char **, char **) = check_working_directory;
+__attribute__((section(".preinit_array"),
+               used)) static void (*const first)(int, char **, char **) = check_working_directory;

@@ -24,7 +24,8 @@ int startable(int wanted) {
   std::promise<void> begun;
   const auto all = begun.get_future().share();
   try {
-    while (static_cast<int>(threads.size()) < wanted - 1 + spare) threads.emplace_back([all] { all.wait(); });
+    while (static_cast<int>(threads.size()) < wanted - 1 + spare)
+      threads.emplace_back([all] { all.wait(); });
   } catch (const std::system_error &) {
   }
   begun.set_value();

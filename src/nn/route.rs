@@ -5,11 +5,8 @@
 
 use super::{Activation, Bias, PackedRows};
 use crate::error::{Error, Result};
-use crate::native::{self, Routed};
+use crate::native::{self, Routed, RowSpan};
 use tch::{Device, Kind, Tensor};
-
-/// Where a vector lies in a task's row, and its size.
-pub type RowSpan = (usize, usize);
 
 fn is_fast(x: &Tensor) -> bool {
     x.device() == Device::Cpu && x.kind() == Kind::Float
@@ -19,7 +16,7 @@ fn routed<'a>(rows: &'a PackedRows<'_>) -> Result<Routed<'a>> {
     if rows.keys.is_some() {
         return Err(Error::Bug("tasks of a mixed batch do not train".into()));
     }
-    Ok(Routed { rows: rows.task_rows, starts: &rows.cu_seqlens })
+    Ok(Routed { values: rows.task_rows, starts: &rows.cu_seqlens })
 }
 
 /// Adds vectors that lie side by side in `x [R, E]`, which is used up.
@@ -83,7 +80,7 @@ pub fn normalize(
 /// A vector for each row of the batch, `[R, E]`, on the device of `like` and in its kind.
 fn gathered((offset, size): RowSpan, routed: &Routed<'_>, like: &Tensor) -> Result<Tensor> {
     let (mut values, mut index) = (vec![], vec![]);
-    for (i, (row, ends)) in routed.rows.iter().zip(routed.starts.windows(2)).enumerate() {
+    for (i, (row, ends)) in routed.values.iter().zip(routed.starts.windows(2)).enumerate() {
         let vector = row.get(offset..offset + size);
         values
             .extend_from_slice(vector.ok_or_else(|| Error::Bug("a row that is too short".into()))?);

@@ -1,8 +1,9 @@
 // Elementary functions that vectorise, accurate to about 2 units in the last place.
 #pragma once
-#include "common.h"
+#include "simd.h"
 
 #include <bit>
+#include <cstdint>
 
 namespace bitfit {
 
@@ -20,7 +21,8 @@ BITFIT_INLINE float exp_(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23));
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) +
+                              (std::bit_cast<uint32_t>(shifted) << 23));
 }
 
 // The error function: a rational approximation, as in Eigen and XLA.
