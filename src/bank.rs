@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::methods::Method;
 use crate::models::Task;
 use crate::native;
-use crate::nn::{Packed, Precision, TaskRow, to_rows};
+use crate::nn::{Packed, Precision, TaskRow, TaskRows, to_rows};
 use crate::task_model::TaskModel;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -171,9 +171,10 @@ impl Bank {
 
     /// The scores of a batch of any tasks.
     fn scores_of_several(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
-        batch.task_rows = tasks.iter().map(|task| task.row.clone()).collect();
+        let mut rows: Vec<TaskRow> = tasks.iter().map(|task| task.row.clone()).collect();
         // The dummy sequence that pads the batch is of no task.
-        batch.task_rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.own.clone());
+        rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.own.clone());
+        batch.tasks = Some(TaskRows::new(rows));
         let (rows, head) = (batch.first_rows()?, self.model.classifier.head());
         let mut first = self.model.classifier.encode(&batch, &rows)?;
         if self.has_pooler {

@@ -1,7 +1,7 @@
 //! The C++ side against plain operations of libtorch.
 
-use crate::common::root;
-use bitfit::nn::{Activation, Attention, Dropout, PackedRows, Projected};
+use crate::common::{device, root};
+use bitfit::nn::{Activation, Attention, Bias, Dropout, PackedRows, Projected, TaskRow, TaskRows};
 use bitfit::{native, process};
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -143,12 +143,7 @@ fn packed_attention_agrees_with_the_textbooks() {
                 (input(count, hidden), input(149, hidden), input(149, hidden));
             let keys = keys(count);
             let attention = Attention { heads, dropout: Dropout { probability, site: 2 } };
-            let asked = PackedRows {
-                keys: Some(keys.shallow_clone()),
-                seed: 0,
-                cu_seqlens: rows.into(),
-                task_rows: &[],
-            };
+            let asked = PackedRows::new(Some(keys.shallow_clone()), 0, rows, None);
             let projected = if some {
                 let rest = Tensor::cat(&[&k, &v], 1);
                 Projected::Some { queries: q.shallow_clone(), rest }
@@ -185,8 +180,7 @@ fn attention_refuses_what_does_not_fit() {
         (24, &[]),
         (23, &[0, 6]),
     ] {
-        let rows =
-            PackedRows { keys: None, seed: 0, cu_seqlens: cu_seqlens.into(), task_rows: &[] };
+        let rows = PackedRows::new(None, 0, cu_seqlens, None);
         attention.forward(&all(columns), &rows, cu_seqlens).unwrap_err();
     }
 }
@@ -348,6 +342,105 @@ fn both_sides_declare_the_same() {
     assert_eq!(header, ffi);
 }
 
+/// Layers over a batch of four sequences, one of them without rows, of three tasks.
+struct RoutedBatch {
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    starts: [i64; 5],
+    tasks: [TaskRow; 4],
+}
+
+/// The columns of [`RoutedBatch`], and the size of each of a task's vectors.
+const COLUMNS: i64 = 21;
+
+impl RoutedBatch {
+    fn new() -> Self {
+        let wide = |size: [i64; 2]| Tensor::randn(size, (Kind::Double, Device::Cpu));
+        let row = || -> TaskRow {
+            Vec::<f32>::try_from(Tensor::randn([3 * COLUMNS], FLOAT)).unwrap().into()
+        };
+        let (a, b, c) = (row(), row(), row());
+        Self {
+            x: wide([11, COLUMNS]),
+            residual: wide([11, COLUMNS]),
+            weight: wide([2 * COLUMNS, COLUMNS]),
+            starts: [0, 3, 3, 4, 11],
+            tasks: [a.clone(), b, c, a],
+        }
+    }
+
+    /// What the routed layers give in `kind`, if sequence `i` is of task `i + shift`.
+    fn ours(&self, kind: Kind, shift: usize) -> Vec<(&'static str, Tensor)> {
+        let mut tasks = self.tasks.to_vec();
+        tasks.rotate_left(shift);
+        let tasks = TaskRows::new(tasks);
+        let rows = PackedRows::new(None, 0, &self.starts[..], Some(&tasks));
+        let at = |x: &Tensor| x.to_device(device()).to_kind(kind);
+        let (x, residual, weight) = (at(&self.x), at(&self.residual), at(&self.weight));
+        let size = COLUMNS as usize;
+        let [a, b, c] = [0, 1, 2].map(|i| Bias::Routed { offset: i * size, size });
+        let upper = weight.narrow(0, 0, COLUMNS);
+        let none = native::Dropped { keys: None, site: 0, probability: 0.0 };
+        let kernels = [
+            ("linear", a.linear(&x, &upper, &rows)),
+            ("joined", Bias::joined_linear(&[&a, &b], &x, &weight, &rows)),
+            ("activation", b.activate(&x.copy(), Activation::Gelu, &rows)),
+            ("norm", c.layer_norm(&x, &a, 1e-6, &rows)),
+            ("residual norm", a.residual_norm(&x, &residual, &b, &c, 1e-6, none, &rows)),
+        ];
+        kernels.map(|(name, y)| (name, y.unwrap().to_device(Device::Cpu))).into()
+    }
+
+    /// The same by plain operations in fp64, each sequence with its task's vectors.
+    fn plain(&self) -> Vec<Tensor> {
+        let mut parts: [Vec<Tensor>; 5] = Default::default();
+        for (task, ends) in self.tasks.iter().zip(self.starts.windows(2)) {
+            let of = |x: &Tensor| x.narrow(0, ends[0], ends[1] - ends[0]);
+            let vectors = Tensor::from_slice(task).to_kind(Kind::Double).view([3, COLUMNS]);
+            let [a, b, c] = [0, 1, 2].map(|i| vectors.get(i));
+            let norm = |x: Tensor, weight: &Tensor, shift: &Tensor| {
+                x.layer_norm([COLUMNS], Some(weight), Some(shift), 1e-6, false)
+            };
+            let product = of(&self.x).matmul(&self.weight.tr());
+            let both = Tensor::cat(&[&a, &b], 0);
+            parts[0].push(product.narrow(1, 0, COLUMNS) + &a);
+            parts[1].push(product + both);
+            parts[2].push((of(&self.x) + &b).gelu("none"));
+            parts[3].push(norm(of(&self.x), &a, &c));
+            parts[4].push(norm(of(&self.x) + &a + of(&self.residual), &b, &c));
+        }
+        parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
+    }
+}
+
+/// Layers of several tasks against plain operations. fp32 has kernels on the CPU; fp64 takes the
+/// way of other devices.
+#[test]
+fn routed_layers_agree_with_plain_operations_in_each_kind() {
+    let batch = RoutedBatch::new();
+    let plain = batch.plain();
+    for (kind, most) in [(Kind::Float, 1e-5), (Kind::Double, 1e-12)] {
+        let (right, wrong) = (batch.ours(kind, 0), batch.ours(kind, 1));
+        for (((name, ours), (_, wrong)), plain) in right.iter().zip(&wrong).zip(&plain) {
+            assert_eq!(ours.kind(), kind);
+            let off = apart(ours, plain) / largest(plain);
+            assert!(off < most, "{name} {kind:?}: {off}");
+            assert!(apart(wrong, plain) > 0.1, "{name} {kind:?}: another task is another function");
+        }
+    }
+    let tasks = TaskRows::new(batch.tasks[..2].to_vec());
+    let rows = PackedRows::new(None, 0, &batch.starts[..], Some(&tasks));
+    for kind in [Kind::Float, Kind::Double] {
+        let x = batch.x.to_kind(kind);
+        let bias = Bias::Routed { offset: 0, size: COLUMNS as usize };
+        let error = bias.activate(&x, Activation::Gelu, &rows).unwrap_err().to_string();
+        assert!(error.contains("2 sequences") && error.contains("5 starts"), "{error}");
+        let bias = Bias::Routed { offset: 3 * COLUMNS as usize, size: COLUMNS as usize };
+        bias.activate(&x, Activation::Gelu, &rows).unwrap_err();
+    }
+}
+
 #[test]
 fn cuda_is_used_where_there_is_a_device() {
     if tch::Cuda::device_count() == 0 {
@@ -370,12 +463,7 @@ fn cuda_is_used_where_there_is_a_device() {
     for device in [Device::Cpu, device] {
         let rest = Tensor::arange(60 * 96, FLOAT).sin().view([60, 96]).to_device(device);
         let rest = rest.set_requires_grad(true);
-        let rows = PackedRows {
-            keys: None,
-            seed: 0,
-            cu_seqlens: vec![0, 17, 18, 60].into(),
-            task_rows: &[],
-        };
+        let rows = PackedRows::new(None, 0, vec![0, 17, 18, 60], None);
         let attention = Attention { heads: 2, dropout: Dropout { probability: 0.0, site: 1 } };
         let starts = rows.cu_seqlens.to_vec();
         let projected = Projected::All(rest.shallow_clone());

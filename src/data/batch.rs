@@ -137,7 +137,7 @@ impl Batch {
             seed: self.dropout_keys.first().copied().unwrap_or(0),
             cu_seqlens,
             first: piece(starts.len())?,
-            task_rows: vec![],
+            tasks: None,
         };
         let targets = if self.values.is_empty() {
             piece(self.classes.len())?

@@ -26,8 +26,11 @@ pub use layer_norm::LayerNorm;
 pub use linear::{Joined, Linear};
 pub use lora::{Lora, LoraShape};
 pub use precision::Precision;
+pub use route::TaskRows;
 
 use crate::error::Result;
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor, nn};
 
@@ -66,9 +69,9 @@ pub struct Packed {
     pub dropout_keys: Option<Tensor>,
     /// The dropout key of the whole batch, on the host.
     pub seed: i64,
-    /// The task values of each sequence, the dummy sequence included. Empty if all sequences are of
-    /// one task.
-    pub task_rows: Vec<TaskRow>,
+    /// The task values of each sequence, the dummy sequence included. `None` if all sequences are
+    /// of one task.
+    pub tasks: Option<TaskRows>,
 }
 
 /// A task's vectors, one after the other.
@@ -82,9 +85,22 @@ pub struct PackedRows<'a> {
     pub seed: i64,
     /// The index where each sequence's rows begin, and the end `R`, for the sequences of
     /// [`Packed::cu_seqlens`].
-    pub cu_seqlens: std::borrow::Cow<'a, [i64]>,
-    /// As [`Packed::task_rows`].
-    pub task_rows: &'a [TaskRow],
+    pub cu_seqlens: Cow<'a, [i64]>,
+    tasks: Option<&'a TaskRows>,
+    /// The row of [`TaskRows`]'s table that each row's vectors come from, int64 `[R]`.
+    task_index: OnceCell<Tensor>,
+}
+
+impl<'a> PackedRows<'a> {
+    /// Takes the dropout keys, the batch's dropout key, the starts, and the tasks of a mixed batch.
+    pub fn new(
+        keys: Option<Tensor>,
+        seed: i64,
+        cu_seqlens: impl Into<Cow<'a, [i64]>>,
+        tasks: Option<&'a TaskRows>,
+    ) -> Self {
+        Self { keys, seed, cu_seqlens: cu_seqlens.into(), tasks, task_index: OnceCell::new() }
+    }
 }
 
 impl Packed {
@@ -95,12 +111,8 @@ impl Packed {
 
     /// All tokens as rows.
     pub fn all_rows(&self) -> PackedRows<'_> {
-        PackedRows {
-            keys: self.dropout_keys.as_ref().map(Tensor::shallow_clone),
-            seed: self.seed,
-            cu_seqlens: std::borrow::Cow::Borrowed(&self.cu_seqlens),
-            task_rows: &self.task_rows,
-        }
+        let keys = self.dropout_keys.as_ref().map(Tensor::shallow_clone);
+        PackedRows::new(keys, self.seed, &self.cu_seqlens, self.tasks.as_ref())
     }
 
     /// The first tokens as rows.
@@ -113,11 +125,7 @@ impl Packed {
         let count = self.sequences() as i64;
         // The dummy sequence that pads the batch has no row.
         let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
-        Ok(PackedRows {
-            keys,
-            seed: self.seed,
-            cu_seqlens: starts.collect(),
-            task_rows: &self.task_rows,
-        })
+        let starts: Vec<i64> = starts.collect();
+        Ok(PackedRows::new(keys, self.seed, starts, self.tasks.as_ref()))
     }
 }

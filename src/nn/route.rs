@@ -3,44 +3,91 @@
 //! In fp32 on the CPU one pass does what it does for a shared vector. Elsewhere the vectors are
 //! gathered, one for each row of the batch, and plain operations do the rest.
 
-use super::{Activation, Bias, PackedRows};
+use super::{Activation, Bias, PackedRows, TaskRow};
 use crate::error::{Error, Result};
 use crate::native::{self, Routed, RowSpan};
+use std::cell::OnceCell;
 use tch::{Device, Kind, Tensor};
 
-fn is_fast(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && x.kind() == Kind::Float
+/// The values of each sequence's task, for a batch whose sequences are of several tasks.
+#[derive(Debug)]
+pub struct TaskRows {
+    rows: Vec<TaskRow>,
+    /// The same on the device of a layer that asked for them.
+    table: OnceCell<Table>,
 }
 
-fn routed<'a>(rows: &'a PackedRows<'_>) -> Result<Routed<'a>> {
+/// The values of the tasks of a batch, on a device.
+#[derive(Debug)]
+struct Table {
+    /// A row for each task, `[K, P]`.
+    values: Tensor,
+    /// The row of each sequence's task.
+    of_sequence: Vec<i64>,
+}
+
+impl TaskRows {
+    /// Takes the values of each sequence's task, in the order of the sequences.
+    pub fn new(rows: Vec<TaskRow>) -> Self {
+        Self { rows, table: OnceCell::new() }
+    }
+
+    /// Sends the values of each task to `device`, once for all layers.
+    fn table(&self, device: Device) -> Result<&Table> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let (mut tasks, mut of_sequence): (Vec<&TaskRow>, Vec<i64>) = (vec![], vec![]);
+        for row in &self.rows {
+            let known = tasks.iter().position(|task| task.as_ptr() == row.as_ptr());
+            of_sequence.push(known.unwrap_or(tasks.len()) as i64);
+            if known.is_none() {
+                tasks.push(row);
+            }
+        }
+        let values: Vec<f32> = tasks.iter().flat_map(|task| task.iter().copied()).collect();
+        let values = Tensor::f_from_slice(&values)?.f_view([tasks.len() as i64, -1])?;
+        let values = values.f_to_device(device)?;
+        Ok(self.table.get_or_init(|| Table { values, of_sequence }))
+    }
+}
+
+/// The rows of a batch whose sequences are of several tasks.
+fn task_rows<'a>(rows: &PackedRows<'a>) -> Result<&'a TaskRows> {
     if rows.keys.is_some() {
         return Err(Error::Bug("tasks of a mixed batch do not train".into()));
     }
-    Ok(Routed { values: rows.task_rows, starts: &rows.cu_seqlens })
+    rows.tasks.ok_or_else(|| Error::Bug("routed vectors without tasks".into()))
 }
 
-/// Adds vectors that lie side by side in `x [R, E]`, which is used up.
+fn routed<'a>(rows: &'a PackedRows<'_>) -> Result<Routed<'a>> {
+    Ok(Routed { values: &task_rows(rows)?.rows, starts: &rows.cu_seqlens })
+}
+
+fn has_kernels(x: &Tensor) -> bool {
+    x.device() == Device::Cpu && x.kind() == Kind::Float
+}
+
+/// Adds vectors that lie side by side to `x [R, E]`, which may be overwritten.
 pub fn add(x: &Tensor, places: &[RowSpan], rows: &PackedRows<'_>) -> Result<Tensor> {
-    let routed = routed(rows)?;
-    if is_fast(x) {
-        return native::routed_add(x, places, &routed);
+    if has_kernels(x) {
+        return native::routed_add(x, places, &routed(rows)?);
     }
-    let vectors = places.iter().map(|place| gathered(*place, &routed, x));
+    let vectors = places.iter().map(|place| gathered(*place, rows, x));
     Ok(x.f_add(&Tensor::f_cat(&vectors.collect::<Result<Vec<_>>>()?, 1)?)?)
 }
 
-/// The activation of `x [R, E]` plus a vector.
+/// Applies `activation` to `x [R, E]` plus a vector; `x` may be overwritten.
 pub fn activate(
     x: &Tensor,
     place: RowSpan,
     activation: Activation,
     rows: &PackedRows<'_>,
 ) -> Result<Tensor> {
-    let routed = routed(rows)?;
-    if is_fast(x) {
-        return native::routed_activation(x, place, activation as i64, &routed);
+    if has_kernels(x) {
+        return native::routed_activation(x, place, activation as i64, &routed(rows)?);
     }
-    let sum = x.f_add(&gathered(place, &routed, x)?)?;
+    let sum = x.f_add(&gathered(place, rows, x)?)?;
     let zero = Tensor::f_zeros([place.1 as i64], (sum.kind(), sum.device()))?;
     native::bias_activation(&sum, &zero, activation as i64)
 }
@@ -56,38 +103,46 @@ pub fn normalize(
     eps: f64,
     rows: &PackedRows<'_>,
 ) -> Result<Tensor> {
-    let routed = routed(rows)?;
     let place = |bias: &Bias| match bias {
         Bias::Routed { offset, size } => Ok((*offset, *size)),
-        Bias::Shared(_) => Err(Error::Bug("a shared vector next to routed ones".into())),
+        Bias::Shared(_) => Err(Error::Bug("a shared vector beside routed ones".into())),
     };
     let (bias, weight, shift) = (bias.map(place).transpose()?, place(weight)?, place(shift)?);
-    if is_fast(x) {
-        return native::routed_norm(x, bias, residual, weight, shift, eps, &routed);
+    if has_kernels(x) {
+        return native::routed_norm(x, bias, residual, weight, shift, eps, &routed(rows)?);
     }
     let mut sum = x.shallow_clone();
     if let Some(bias) = bias {
-        sum = sum.f_add(&gathered(bias, &routed, x)?)?;
+        sum = sum.f_add(&gathered(bias, rows, x)?)?;
     }
     if let Some(residual) = residual {
         sum = sum.f_add(residual)?;
     }
     let none = None::<&Tensor>;
-    let hat = sum.f_layer_norm([weight.1 as i64], none, none, eps, false)?;
-    Ok(hat.f_mul(&gathered(weight, &routed, x)?)?.f_add(&gathered(shift, &routed, x)?)?)
+    let normalized = sum.f_layer_norm([weight.1 as i64], none, none, eps, false)?;
+    Ok(normalized.f_mul(&gathered(weight, rows, x)?)?.f_add(&gathered(shift, rows, x)?)?)
 }
 
-/// A vector for each row of the batch, `[R, E]`, on the device of `like` and in its kind.
-fn gathered((offset, size): RowSpan, routed: &Routed<'_>, like: &Tensor) -> Result<Tensor> {
-    let (mut values, mut index) = (vec![], vec![]);
-    for (i, (row, ends)) in routed.values.iter().zip(routed.starts.windows(2)).enumerate() {
-        let vector = row.get(offset..offset + size);
-        values
-            .extend_from_slice(vector.ok_or_else(|| Error::Bug("a row that is too short".into()))?);
-        let &[start, end] = ends else { continue };
-        index.resize(index.len() + usize::try_from(end - start).unwrap_or(0), i as i64);
+/// The vector at `place` for each row of the batch, `[R, E]`, on the device of `like` and in its
+/// kind.
+fn gathered((offset, size): RowSpan, rows: &PackedRows<'_>, like: &Tensor) -> Result<Tensor> {
+    let table = task_rows(rows)?.table(like.device())?;
+    if rows.cu_seqlens.len() != table.of_sequence.len() + 1 {
+        let (sequences, starts) = (table.of_sequence.len(), rows.cu_seqlens.len());
+        return Err(Error::Bug(format!("{sequences} sequences for {starts} starts")));
     }
-    let vectors = Tensor::f_from_slice(&values)?.f_view([-1, size as i64])?;
-    let vectors = vectors.f_to_device(like.device())?.f_to_kind(like.kind())?;
-    Ok(vectors.f_index_select(0, &Tensor::f_from_slice(&index)?.f_to_device(like.device())?)?)
+    let index = match rows.task_index.get() {
+        Some(index) => index,
+        None => {
+            let mut index = vec![];
+            for (task, ends) in table.of_sequence.iter().zip(rows.cu_seqlens.windows(2)) {
+                let &[start, end] = ends else { continue };
+                index.resize(index.len() + usize::try_from(end - start).unwrap_or(0), *task);
+            }
+            let index = Tensor::f_from_slice(&index)?.f_to_device(like.device())?;
+            rows.task_index.get_or_init(|| index)
+        }
+    };
+    let vectors = table.values.f_narrow(1, offset as i64, size as i64)?;
+    Ok(vectors.f_index_select(0, index)?.f_to_kind(like.kind())?)
 }
