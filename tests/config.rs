@@ -183,68 +183,69 @@ fn shipped_configurations_are_right() {
     assert_eq!(count, 11);
 }
 
+/// The header of MNLI.
+const NLI: &str = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label";
+
+/// Each GLUE task: its header, two rows, whether it has pairs, and the labels.
+type GlueTask = (&'static str, &'static str, [&'static str; 2], bool, &'static [&'static str]);
+
+const GLUE: [GlueTask; 9] = [
+    ("cola", "", ["s\t1\t\tA", "s\t0\t*\tA"], false, &["0", "1"]),
+    ("sst2", "sentence\tlabel", ["A\t1", "A\t0"], false, &["0", "1"]),
+    (
+        "mrpc",
+        "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+        ["1\t7\t8\tA\tB", "0\t7\t8\tA\tB"],
+        true,
+        &["0", "1"],
+    ),
+    (
+        "stsb",
+        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+        ["0\tg\tf\ty\t1\tnone\tnone\tA\tB\t5.000", "1\tg\tf\ty\t1\tnone\tnone\tA\tB\t0.250"],
+        true,
+        &[],
+    ),
+    (
+        "qqp",
+        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
+        ["1\t2\t3\tA\tB\t0", "1\t2\t3\tA\tB\t1"],
+        true,
+        &["0", "1"],
+    ),
+    (
+        "mnli",
+        NLI,
+        [
+            "0\tp\tq\tg\t(\t(\t(\t(\tA\tB\tneutral\tneutral",
+            "0\tp\tq\tg\t(\t(\t(\t(\tA\tB\tx\tcontradiction",
+        ],
+        true,
+        &["entailment", "neutral", "contradiction"],
+    ),
+    (
+        "qnli",
+        "index\tquestion\tsentence\tlabel",
+        ["0\tA\tB\tentailment", "1\tA\tB\tnot_entailment"],
+        true,
+        &["entailment", "not_entailment"],
+    ),
+    (
+        "rte",
+        "index\tsentence1\tsentence2\tlabel",
+        ["0\tA\tB\tnot_entailment", "1\tA\tB\tentailment"],
+        true,
+        &["entailment", "not_entailment"],
+    ),
+    ("wnli", "index\tsentence1\tsentence2\tlabel", ["0\tA\tB\t1", "1\tA\tB\t0"], true, &["0", "1"]),
+];
+
 /// Files with the official headers, two rows each: every configuration finds the texts and the
 /// labels in them.
 #[test]
 fn glues_configurations_find_glues_columns() {
-    let nli = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse\tsentence1\tsentence2\tlabel1\tgold_label";
     let scratch = Scratch::new();
-    for (task, header, rows, pairs, labels) in [
-        ("cola", "", ["s\t1\t\tA", "s\t0\t*\tA"], false, ["0", "1"].to_vec()),
-        ("sst2", "sentence\tlabel", ["A\t1", "A\t0"], false, vec!["0", "1"]),
-        (
-            "mrpc",
-            "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-            ["1\t7\t8\tA\tB", "0\t7\t8\tA\tB"],
-            true,
-            vec!["0", "1"],
-        ),
-        (
-            "stsb",
-            "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
-            ["0\tg\tf\ty\t1\tnone\tnone\tA\tB\t5.000", "1\tg\tf\ty\t1\tnone\tnone\tA\tB\t0.250"],
-            true,
-            vec![],
-        ),
-        (
-            "qqp",
-            "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",
-            ["1\t2\t3\tA\tB\t0", "1\t2\t3\tA\tB\t1"],
-            true,
-            vec!["0", "1"],
-        ),
-        (
-            "mnli",
-            nli,
-            [
-                "0\tp\tq\tg\t(\t(\t(\t(\tA\tB\tneutral\tneutral",
-                "0\tp\tq\tg\t(\t(\t(\t(\tA\tB\tx\tcontradiction",
-            ],
-            true,
-            vec!["entailment", "neutral", "contradiction"],
-        ),
-        (
-            "qnli",
-            "index\tquestion\tsentence\tlabel",
-            ["0\tA\tB\tentailment", "1\tA\tB\tnot_entailment"],
-            true,
-            vec!["entailment", "not_entailment"],
-        ),
-        (
-            "rte",
-            "index\tsentence1\tsentence2\tlabel",
-            ["0\tA\tB\tnot_entailment", "1\tA\tB\tentailment"],
-            true,
-            vec!["entailment", "not_entailment"],
-        ),
-        (
-            "wnli",
-            "index\tsentence1\tsentence2\tlabel",
-            ["0\tA\tB\t1", "1\tA\tB\t0"],
-            true,
-            vec!["0", "1"],
-        ),
-    ] {
+    for (task, header, rows, pairs, labels) in GLUE {
         let lines: Vec<&str> =
             [header].into_iter().chain(rows).filter(|line| !line.is_empty()).collect();
         let data = scratch.write("glue.tsv", lines.join("\n"));

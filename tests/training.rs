@@ -61,7 +61,14 @@ fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
     );
     assert!(summary["trainable"].as_u64().unwrap() < summary["all"].as_u64().unwrap() / 10);
 
-    // 36 steps, a line every 6; an evaluation every 12.
+    logs_and_saves_when_asked(&scratch);
+    evaluates_as_the_training_did(&scratch, &summary);
+    predicts_the_same_from_everywhere(&scratch);
+    inspect_counts_what_trained(&scratch, &summary);
+}
+
+/// 36 steps, a line every 6; an evaluation every 12.
+fn logs_and_saves_when_asked(scratch: &Scratch) {
     let lines: Vec<Value> = std::fs::read_to_string(scratch.path("run/metrics.jsonl"))
         .unwrap()
         .lines()
@@ -76,8 +83,10 @@ fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
         .map(|step| scratch.path(&format!("run/checkpoints/{step}/delta.safetensors")).exists())
         .into();
     assert_eq!(saved, [false, true, true], "the newest two are kept");
+}
 
-    // The delta and the base give the very evaluation that chose the delta.
+/// The delta and the base give the very evaluation that chose the delta.
+fn evaluates_as_the_training_did(scratch: &Scratch, summary: &Value) {
     let eval = scratch.bitfit(&["eval", "--run", "run", "--json"]);
     succeeded(&eval);
     let metrics = json(&stdout(&eval));
@@ -94,8 +103,10 @@ fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
         "--json",
     ];
     assert_eq!(stdout(&scratch.bitfit(&same)), stdout(&eval));
+}
 
-    // Predictions from arguments, a file, a table and standard input are the same.
+/// Predictions from arguments, a file, a table and standard input are the same.
+fn predicts_the_same_from_everywhere(scratch: &Scratch) {
     let texts = ["the film was very good and it was great", "the plot was awful and it was hated"];
     let predict = scratch.bitfit(&["predict", "--run", "run", texts[0], texts[1]]);
     succeeded(&predict);
@@ -137,8 +148,10 @@ fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
         "out.jsonl",
     ]));
     assert_eq!(std::fs::read_to_string(scratch.path("out.jsonl")).unwrap(), stdout(&predict));
+}
 
-    // What `inspect` says of each.
+/// Configuration, model and delta have the counts of the summary.
+fn inspect_counts_what_trained(scratch: &Scratch, summary: &Value) {
     let said = |args: &[&str]| json(&stdout(&scratch.bitfit(args)));
     let trainable = &summary["trainable"];
     assert_eq!(
@@ -789,7 +802,12 @@ fn a_run_that_cannot_be_used_says_why() {
         2,
         &["--output", ".ot"],
     );
+}
 
+#[test]
+fn a_task_of_another_base_or_vocabulary_is_refused() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
     // Another base: one bias moved by a hair.
     let path = scratch.path("base/model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
