@@ -75,8 +75,8 @@ fn description(files: &Files) -> Option<Description> {
     };
     let flag = |key: &str| settings.given(key).and_then(Value::as_bool);
     let (path, vocab, kind, pipeline) = vocabulary(files, flag)?;
-    let roberta = matches!(kind, TokenizerModel::Bpe { .. });
-    let names = settings.special_tokens(roberta);
+    let is_bpe = matches!(kind, TokenizerModel::Bpe { .. });
+    let names = settings.special_tokens(is_bpe);
     let added = settings.added_tokens(&names, &vocab)?;
     let id = |token: &AddedToken| {
         let added = added.iter().find(|added| added.content == token.content);
@@ -85,7 +85,7 @@ fn description(files: &Files) -> Option<Description> {
     let (cls, sep, unk) = match pipeline {
         Some(pipeline) => (pipeline.cls, pipeline.sep, pipeline.unk),
         None => {
-            let unk = names.get(2).filter(|_| !roberta).map(|token| token.content.clone());
+            let unk = names.get(2).filter(|_| !is_bpe).map(|token| token.content.clone());
             (id(names.first()?)?, id(names.get(1)?)?, unk)
         }
     };
@@ -99,7 +99,7 @@ fn description(files: &Files) -> Option<Description> {
         added,
         left: false,
         split_special: false,
-        segments: !roberta,
+        segments: !is_bpe,
         unsegmented: false,
         notes: vec![],
     })
@@ -125,8 +125,8 @@ impl<'a> LegacySettings<'a> {
     }
 
     /// The special tokens, first those of `cls_token`, `sep_token` and `unk_token`.
-    fn special_tokens(&self, roberta: bool) -> Vec<AddedToken> {
-        let names = if roberta {
+    fn special_tokens(&self, is_bpe: bool) -> Vec<AddedToken> {
+        let names = if is_bpe {
             ["<s>", "</s>", "<unk>", "<pad>", "<mask>"]
         } else {
             ["[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"]
@@ -138,7 +138,7 @@ impl<'a> LegacySettings<'a> {
             let token = self.special(key);
             let mut token = token.unwrap_or_else(|| AddedToken::new(name.into(), true));
             if key == "mask_token" && !in_files(key).is_some_and(Value::is_object) {
-                token.lstrip = roberta;
+                token.lstrip = is_bpe;
             }
             tokens.push(token);
         }

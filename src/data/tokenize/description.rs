@@ -4,11 +4,13 @@
 
 use super::added::{Added, AddedToken};
 use super::files::{Files, JsonObject, TokenizerClass, Vocabulary, cut, short};
+use super::form::TokenizerForm;
 use super::pipeline::{self, Pipeline};
 use super::wordpiece::{BertOptions, LONGEST};
 use super::{bpe, settings};
 use crate::error::{Error, Result};
 use crate::files::hex;
+use crate::models::TokenAlgorithm;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -85,8 +87,11 @@ impl Description {
             let problem = format!("{} tokens, expected at most {MAX_TOKENS}", vocab.len());
             return Err(Error::file(&vocab_file, problem));
         }
-        let roberta = merges.is_some();
-        DescriptionBuilder { dir, files: &files, pipeline, vocab_file, vocab, roberta, notes }
+        let algorithm = match merges {
+            Some(_) => TokenAlgorithm::ByteLevelBpe,
+            None => TokenAlgorithm::WordPiece,
+        };
+        DescriptionBuilder { dir, files: &files, pipeline, vocab_file, vocab, algorithm, notes }
             .describe(merges)
     }
 
@@ -148,15 +153,14 @@ struct DescriptionBuilder<'a> {
     pipeline: Option<Pipeline>,
     vocab_file: PathBuf,
     vocab: HashMap<String, u32>,
-    /// Whether the tokenizer is of RoBERTa's kind.
-    roberta: bool,
+    algorithm: TokenAlgorithm,
     notes: Vec<String>,
 }
 
 impl DescriptionBuilder<'_> {
     fn describe(mut self, merges: Option<Vec<(String, String)>>) -> Result<Description> {
         let said = Said { path: self.dir.join("tokenizer_config.json"), files: self.files };
-        let specials = said.specials(self.dir, self.roberta, self.pipeline.as_ref())?;
+        let specials = said.specials(self.dir, self.algorithm, self.pipeline.as_ref())?;
         let added = self.added(&said, &specials)?;
         // An empty line takes an id, but is not a token.
         if matches!(self.files.vocabulary, Vocabulary::Lines(..)) {
@@ -177,7 +181,7 @@ impl DescriptionBuilder<'_> {
         };
         let segments = match self.files.said("model_input_names") {
             None => {
-                if self.is_whole() && !self.roberta {
+                if self.is_whole() && self.algorithm == TokenAlgorithm::WordPiece {
                     let note = "without token_type_ids, both texts of a pair are in segment 0";
                     self.notes.push(note.into());
                 }
@@ -193,6 +197,7 @@ impl DescriptionBuilder<'_> {
             TokenizerClass::DistilBert => self.files.segments,
             TokenizerClass::Roberta | TokenizerClass::Whole => false,
         };
+        let may_have_segments = TokenizerForm::of(self.algorithm).second_type == 1;
         Ok(Description {
             kind,
             unk,
@@ -201,8 +206,8 @@ impl DescriptionBuilder<'_> {
             added: added.into_tokens(),
             left,
             split_special: said.flag("split_special_tokens", false)?,
-            unsegmented: has_segments && !segments && !self.roberta,
-            segments: segments && !self.roberta,
+            unsegmented: has_segments && !segments && may_have_segments,
+            segments: segments && may_have_segments,
             vocab_file: self.vocab_file,
             vocab: self.vocab,
             notes: self.notes,
@@ -253,7 +258,8 @@ impl DescriptionBuilder<'_> {
         let mask = specials.names.get("mask_token").and_then(Option::as_deref);
         let mask = mask.and_then(|mask| added.get(mask)).filter(|mask| !mask.lstrip);
         let said_whole = self.files.said("mask_token").is_some_and(Value::is_object);
-        if let Some(mask) = mask.filter(|_| self.roberta && !self.is_whole() && !said_whole) {
+        let is_bpe = self.algorithm == TokenAlgorithm::ByteLevelBpe;
+        if let Some(mask) = mask.filter(|_| is_bpe && !self.is_whole() && !said_whole) {
             let mask = cut(&mask.content);
             self.notes.push(format!("{mask} does not include the space before it"));
         }
@@ -292,7 +298,7 @@ impl DescriptionBuilder<'_> {
             self.notes
                 .push("cls_token and sep_token replace tokenizer.json's post_processor".into());
         }
-        if self.roberta {
+        if self.algorithm == TokenAlgorithm::ByteLevelBpe {
             // A byte-level vocabulary has every byte, and needs no unknown token. In one that does
             // not, bytes that it lacks are left out.
             let known = |unk: &String| self.vocab.contains_key(unk) && bpe::has_bytes(&self.vocab);
@@ -522,7 +528,12 @@ impl Said<'_> {
     }
 
     /// All special tokens, in the order in which transformers adds them.
-    fn specials(&self, dir: &Path, roberta: bool, pipeline: Option<&Pipeline>) -> Result<Specials> {
+    fn specials(
+        &self,
+        dir: &Path,
+        algorithm: TokenAlgorithm,
+        pipeline: Option<&Pipeline>,
+    ) -> Result<Specials> {
         let map = self.older(&self.files.specials);
         let of_map = Said { path: dir.join("special_tokens_map.json"), files: self.files };
         let value = |key: &str| match map.and_then(|map| map.get(key)) {
@@ -536,7 +547,7 @@ impl Said<'_> {
                     pipeline.and_then(|p| p.pad.as_deref())
                 }
                 TokenizerClass::Whole => None,
-                _ if roberta => Some(default),
+                _ if algorithm == TokenAlgorithm::ByteLevelBpe => Some(default),
                 _ => bert,
             };
             let token = match value(key) {

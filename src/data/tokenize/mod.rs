@@ -1,15 +1,17 @@
 //! Texts to token ids, as Hugging Face's tokenizers make them. Special tokens and truncation are
 //! here, words in `wordpiece.rs` and `bpe.rs`. `files.rs` reads a directory's files, `settings.rs`
-//! judges each setting, and `description.rs` derives the tokenizer.
+//! judges each setting, `form.rs` says what BERT's and RoBERTa's tokenizers have, and
+//! `description.rs` derives the tokenizer.
 //!
 //! The files in reading order; each imports only from those before it: `files`, `settings`,
-//! `added`, `wordpiece`, `bpe`, `pipeline`, `description`, `before`.
+//! `form`, `added`, `wordpiece`, `bpe`, `pipeline`, `description`, `before`.
 
 mod added;
 mod before;
 mod bpe;
 mod description;
 mod files;
+mod form;
 mod pipeline;
 pub mod settings;
 mod wordpiece;
@@ -18,11 +20,13 @@ pub use files::FILES as TOKENIZER_FILES;
 
 use crate::error::{Error, Result};
 use crate::files::{is_there, read_small};
+use crate::models::TokenAlgorithm;
 use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
 use description::{Description, TokenizerModel};
 use files::{FILES, Files, MAX_BYTES, TokenizerClass};
+use form::TokenizerForm;
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
 
@@ -43,6 +47,15 @@ pub const MIN_LENGTH: usize = 4;
 enum Words {
     WordPiece(Box<WordPiece>),
     Bpe(Box<Bpe>),
+}
+
+impl Words {
+    fn algorithm(&self) -> TokenAlgorithm {
+        match self {
+            Self::WordPiece(_) => TokenAlgorithm::WordPiece,
+            Self::Bpe(_) => TokenAlgorithm::ByteLevelBpe,
+        }
+    }
 }
 
 /// The tokenizer of a base model.
@@ -171,7 +184,7 @@ impl Tokenizer {
             let ids: Vec<u32> = [self.cls].into_iter().chain(first).chain([self.sep]).collect();
             return Encoding { first: ids.len(), ids };
         };
-        let between = if matches!(self.words, Words::Bpe(_)) { 2 } else { 1 };
+        let between = TokenizerForm::of(self.words.algorithm()).separators;
         let most = max_length.saturating_sub(2 + between);
         let (mut first, mut second) = (self.kept(text, most), self.kept(pair, most));
         // The full lengths matter only if both texts reach `most`: then an odd token goes to the

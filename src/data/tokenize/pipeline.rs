@@ -2,9 +2,11 @@
 //! what is different.
 
 use super::files::{JsonObject, TokenizerClass, cut, short};
-use super::settings::{BPE, SettingRules, WORD_PIECE, check_part};
+use super::form::TokenizerForm;
+use super::settings::check_part;
 use super::wordpiece::{BertOptions, LONGEST};
 use crate::error::{Error, Result};
+use crate::models::TokenAlgorithm;
 use serde_json::Value;
 use std::path::Path;
 
@@ -68,8 +70,7 @@ struct Components<'a> {
     post: Component<'a>,
     truncation: Option<Component<'a>>,
     padding: Option<Component<'a>>,
-    /// Whether the tokenizer is of RoBERTa's kind.
-    roberta: bool,
+    form: &'static TokenizerForm,
 }
 
 impl<'a> Components<'a> {
@@ -82,55 +83,52 @@ impl<'a> Components<'a> {
                 format!("unsupported tokenizer: {name}: found {found}, expected {expected}");
             Error::file(path, problem)
         };
-        let (pieces, pairs) = ("WordPiece", "BPE");
+        let pieces = TokenizerForm::of(TokenAlgorithm::WordPiece);
+        let pairs = TokenizerForm::of(TokenAlgorithm::ByteLevelBpe);
         let expected = match class {
-            TokenizerClass::Bert | TokenizerClass::DistilBert => pieces,
-            TokenizerClass::Roberta => pairs,
+            TokenizerClass::Bert | TokenizerClass::DistilBert => pieces.model,
+            TokenizerClass::Roberta => pairs.model,
             TokenizerClass::Whole => "WordPiece or BPE",
         };
         let Some(model) = part("model")? else {
             return Err(other_kind("model", "none", expected));
         };
         // The first versions of `tokenizers` did not write the type.
-        let guess = if model.value.contains_key("merges") { pairs } else { pieces };
+        let guess = if model.value.contains_key("merges") { pairs.model } else { pieces.model };
         let model_type = model.value.get("type").map_or(Some(guess), Value::as_str);
         let model_type = model_type.unwrap_or("none");
         if expected != model_type
-            && (class != TokenizerClass::Whole || ![pieces, pairs].contains(&model_type))
+            && (class != TokenizerClass::Whole
+                || ![pieces.model, pairs.model].contains(&model_type))
         {
             return Err(other_kind("model", model_type, expected));
         }
-        let roberta = model_type == pairs;
+        let form = if model_type == pairs.model { pairs } else { pieces };
         let (pre, normalizer) = (part("pre_tokenizer")?, part("normalizer")?);
-        let (pre_type, usual) = (
-            pre.as_ref().map_or("none", Component::kind),
-            if roberta { "ByteLevel" } else { "BertPreTokenizer" },
-        );
-        if pre_type != usual {
-            return Err(other_kind("pre_tokenizer", pre_type, usual));
+        let pre_type = pre.as_ref().map_or("none", Component::kind);
+        if pre_type != form.pre_tokenizer {
+            return Err(other_kind("pre_tokenizer", pre_type, form.pre_tokenizer));
         }
         let normalizer_type = normalizer.as_ref().map_or("none", Component::kind);
-        if normalizer_type != "none" && (roberta || normalizer_type != "BertNormalizer") {
-            let expected = if roberta { "none" } else { "BertNormalizer" };
-            return Err(other_kind("normalizer", normalizer_type, expected));
+        if ![form.normalizer, "none"].contains(&normalizer_type) {
+            return Err(other_kind("normalizer", normalizer_type, form.normalizer));
         }
         let Some(post) = part("post_processor")? else {
             return Err(other_kind("post_processor", "none", PROCESSORS));
         };
         let (truncation, padding) = (part("truncation")?, part("padding")?);
-        Ok(Self { model, pre, normalizer, post, truncation, padding, roberta })
+        Ok(Self { model, pre, normalizer, post, truncation, padding, form })
     }
 
     /// Errs if a part has a setting that is unknown or cannot be obeyed.
     fn check(&self, path: &Path) -> Result<()> {
-        let own: SettingRules = if self.roberta { BPE } else { WORD_PIECE };
         let post = &self.post;
         if !post.kind().contains("Processing") {
             return Err(post.bad("type", post.value.get("type"), PROCESSORS));
         }
         let parts = [&self.truncation, &self.padding, &self.normalizer, &self.pre];
         let mut parts = parts.into_iter().flatten().chain([post, &self.model]);
-        parts.try_for_each(|part| check_part(path, part.name, part.value, own))
+        parts.try_for_each(|part| check_part(path, part.name, part.value, self.form.settings))
     }
 }
 
@@ -140,13 +138,13 @@ impl Pipeline {
     pub fn read(path: &Path, whole: &JsonObject, class: TokenizerClass) -> Result<Self> {
         let parts = Components::find(path, whole, class)?;
         parts.check(path)?;
-        let Components { model, pre, normalizer, post, truncation, padding, roberta } = parts;
+        let Components { model, pre, normalizer, post, truncation, padding, form } = parts;
         let unk = match model.value.get("unk_token") {
             Some(Value::String(unk)) => Some(unk.clone()),
-            None | Some(Value::Null) if roberta => None,
+            None | Some(Value::Null) if !form.needs_unk => None,
             found => return Err(model.bad("unk_token", found, "a token of the vocabulary")),
         };
-        let (cls, sep) = ends(&post, roberta)?;
+        let (cls, sep) = ends(&post, form)?;
         let left = match truncation.as_ref().map(|part| (part, part.value.get("direction"))) {
             None | Some((_, None)) => false,
             Some((_, Some(Value::String(side)))) if side == "Left" => true,
@@ -158,7 +156,7 @@ impl Pipeline {
         let pad = padding.as_ref().and_then(|part| part.value.get("pad_token")?.as_str());
         let add_prefix_space = pre.as_ref().map(|pre| pre.flag("add_prefix_space")).transpose()?;
         Ok(Self {
-            options: options(&model, normalizer.as_ref(), class, roberta)?,
+            options: options(&model, normalizer.as_ref(), class, form)?,
             add_prefix_space: add_prefix_space.flatten().unwrap_or(true),
             unk,
             cls,
@@ -181,7 +179,7 @@ fn options(
     model: &Component<'_>,
     normalizer: Option<&Component<'_>>,
     class: TokenizerClass,
-    roberta: bool,
+    form: &TokenizerForm,
 ) -> Result<BertOptions> {
     let flag = |key: &str| match normalizer {
         Some(part) => part.flag(key).map(|flag| flag.unwrap_or(true)),
@@ -189,7 +187,8 @@ fn options(
         None => Ok(class != TokenizerClass::Whole),
     };
     let key = "max_input_chars_per_word";
-    let longest = match model.value.get(key).filter(|_| !roberta) {
+    let is_own = form.algorithm == TokenAlgorithm::WordPiece;
+    let longest = match model.value.get(key).filter(|_| is_own) {
         None | Some(Value::Null) => LONGEST,
         Some(value) => {
             let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
@@ -237,7 +236,7 @@ const PROCESSORS: &str = "TemplateProcessing, BertProcessing or RobertaProcessin
 
 /// The ids of the tokens before and after a text. Errs unless a pair is encoded as
 /// `cls a sep b sep`, or for RoBERTa as `cls a sep sep b sep`.
-fn ends(post: &Component<'_>, roberta: bool) -> Result<(u32, u32)> {
+fn ends(post: &Component<'_>, form: &TokenizerForm) -> Result<(u32, u32)> {
     match post.kind() {
         "BertProcessing" | "RobertaProcessing" => {
             let token = |key: &str| {
@@ -245,13 +244,12 @@ fn ends(post: &Component<'_>, roberta: bool) -> Result<(u32, u32)> {
                 let bad = || post.bad(key, pair, "a token and its id");
                 as_id(pair.and_then(|pair| pair.get(1))).ok_or_else(bad)
             };
-            let expected = if roberta { "RobertaProcessing" } else { "BertProcessing" };
-            if post.kind() != expected {
-                return Err(post.bad("type", post.value.get("type"), expected));
+            if post.kind() != form.post_processor {
+                return Err(post.bad("type", post.value.get("type"), form.post_processor));
             }
             Ok((token("cls")?, token("sep")?))
         }
-        "TemplateProcessing" => ends_of_template(post, roberta),
+        "TemplateProcessing" => ends_of_template(post, form),
         _ => Err(post.bad("type", post.value.get("type"), PROCESSORS)),
     }
 }
@@ -261,7 +259,7 @@ fn as_id(value: Option<&Value>) -> Option<u32> {
 }
 
 /// [`ends`] of a `TemplateProcessing`.
-fn ends_of_template(post: &Component<'_>, roberta: bool) -> Result<(u32, u32)> {
+fn ends_of_template(post: &Component<'_>, form: &TokenizerForm) -> Result<(u32, u32)> {
     let pieces = |key: &str| {
         let piece = |value: &Value| {
             let (kind, piece) = value.as_object()?.iter().next()?;
@@ -274,21 +272,14 @@ fn ends_of_template(post: &Component<'_>, roberta: bool) -> Result<(u32, u32)> {
     let (single, pair) = (pieces("single"), pieces("pair"));
     let token = |i: usize| single.get(i).map_or("", |piece| piece.1.as_str());
     let (cls, sep) = (token(0), token(2));
-    let (s, t, second) = ("SpecialToken", "Sequence", u64::from(!roberta));
+    let (s, t, second) = ("SpecialToken", "Sequence", form.second_type);
     let one = vec![(s, cls, 0), (t, "A", 0), (s, sep, 0)];
     let mut two = one.clone();
-    if roberta {
-        two.push((s, sep, 0));
-    }
+    two.extend(vec![(s, sep, 0); form.separators - 1]);
     two.extend([(t, "B", second), (s, sep, second)]);
     for (key, found, expected) in [("single", &single, one), ("pair", &pair, two)] {
         if !found.iter().map(|p| (p.0.as_str(), p.1.as_str(), p.2)).eq(expected) {
-            let shape = if roberta {
-                "<s> A </s>, and <s> A </s> </s> B </s> of type 0"
-            } else {
-                "[CLS] A [SEP], and [CLS] A [SEP] of type 0, B [SEP] of type 1"
-            };
-            return Err(post.bad(key, post.value.get(key), shape));
+            return Err(post.bad(key, post.value.get(key), form.texts));
         }
     }
     let all = post.value.get("special_tokens");
