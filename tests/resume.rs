@@ -200,7 +200,7 @@ fn only_the_same_run_goes_on() {
     let longer = resume(&["data.train=moved.tsv", "training.max_steps=9"]);
     succeeded(&longer);
     assert!(stderr(&longer).contains("resuming after step 6 of 9"), "{}", stderr(&longer));
-    let warning = "the run was of 6 steps and is now of 9: the rate of step";
+    let warning = "the run had 6 steps and now has 9: step";
     assert!(stderr(&longer).contains(warning), "{}", stderr(&longer));
     // Nothing to go on with: it begins.
     let fresh =

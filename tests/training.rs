@@ -167,7 +167,8 @@ fn inspect_counts_what_trained(scratch: &Scratch, summary: &Value) {
     assert_eq!(count, trainable.as_u64().unwrap());
 }
 
-/// `--dry-run` and `inspect` end with the plan: what trains still lies in the base, without gradient.
+/// `--dry-run` and `inspect` end with the plan: parameters that train are still the base's, without
+/// gradient.
 #[test]
 fn a_plan_has_no_optimizer_and_a_session_has() {
     let scratch = Scratch::new();
