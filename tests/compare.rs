@@ -631,7 +631,7 @@ fn what_is_no_report_is_named(scratch: &Scratch, text: &str) {
     }
     refused(&scratch.bitfit(&["compare"]), 2, &["--config"]);
     refused(&compare(scratch, &["--render", "copy.json"]), 2, &["--render", "--config"]);
-    refused(&compare(scratch, &["--output", "no"]), 2, &["--render"]);
+    refused(&compare(scratch, &["--output", "no"]), 2, &["--output", "--config"]);
 }
 
 #[test]

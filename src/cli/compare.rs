@@ -83,7 +83,7 @@ pub struct Compare {
     #[arg(long, value_name = "REPORT.json", conflicts_with_all = ["config", "overrides", "dry_run"])]
     render: Option<PathBuf>,
     /// The directory for the files of --render [default: that of the report.json].
-    #[arg(long, value_name = "DIR", requires = "render")]
+    #[arg(long, value_name = "DIR", requires = "render", conflicts_with = "config")]
     output: Option<PathBuf>,
     /// Write events to stdout as JSON lines; the last one says where the report is.
     #[arg(long)]
