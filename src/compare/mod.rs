@@ -278,7 +278,7 @@ struct RunListener<'a> {
     pace: &'a mut Pace,
     run: &'a Run,
     /// Listeners that write into the run's directory.
-    files: Listeners,
+    files: Listeners<'a>,
     /// The run's name.
     name: &'a str,
     /// The facts of the run, set once the run is prepared.

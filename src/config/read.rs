@@ -42,6 +42,13 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// Makes relative paths absolute from the working directory, ids of the Hub excepted.
+    pub(super) fn make_absolute(&mut self) -> Result<()> {
+        let here = std::env::current_dir().map_err(Error::io("find", Path::new(".")))?;
+        self.for_each_path(|key, value| resolve(key, value, &here));
+        Ok(())
+    }
+
     /// Calls `change` with each path that is given, and its key.
     fn for_each_path(&mut self, mut change: impl FnMut(&'static str, &mut PathBuf)) {
         let paths = [

@@ -43,6 +43,13 @@ impl Run {
         Self::new(RunConfig::read(path, overrides)?, path, overrides)
     }
 
+    /// Checks `config`, which a program made. Relative paths start from the working directory,
+    /// unless they are ids of the Hub.
+    pub fn in_code(mut config: RunConfig) -> Result<Self> {
+        config.make_absolute()?;
+        Self::new(config, Path::new("RunConfig"), &[])
+    }
+
     /// Checks `config`, which came from `path` and `overrides`.
     pub fn new(config: RunConfig, path: &Path, overrides: &[String]) -> Result<Self> {
         let origin = Origin { path: path.to_owned(), overrides: overrides.to_vec() };

@@ -35,6 +35,24 @@ pub struct RunConfig {
     pub training: TrainingSection,
 }
 
+impl RunConfig {
+    /// The configuration of a training of the base `model_name_or_path` on the labelled texts
+    /// `train`, into the run directory `output_dir`. Every other key has its default.
+    ///
+    /// A base and texts may be ids on the Hub, as in a configuration file.
+    pub fn new(
+        model_name_or_path: impl Into<PathBuf>,
+        train: impl Into<PathBuf>,
+        output_dir: impl Into<PathBuf>,
+    ) -> Self {
+        let mut config = Self::default();
+        config.model.model_name_or_path = model_name_or_path.into();
+        config.data.train = train.into();
+        config.training.output_dir = output_dir.into();
+        config
+    }
+}
+
 /// `[model]`: the base model, and the task to learn.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

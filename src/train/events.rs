@@ -113,16 +113,22 @@ fn prefixed<S: serde::Serializer>(
     serializer.collect_map(metrics.iter().map(|(name, value)| (format!("eval_{name}"), value)))
 }
 
-/// A listener to the events of a run.
+/// A listener to the events of a run, such as a function of one.
 pub trait Listener {
     /// Handles `event`. An error ends the run.
     fn on_event(&mut self, event: &Event<'_>) -> Result<()>;
 }
 
-/// Several listeners as one, called in their order.
-pub struct Listeners(pub Vec<Box<dyn Listener>>);
+impl<F: FnMut(&Event<'_>) -> Result<()>> Listener for F {
+    fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
+        self(event)
+    }
+}
 
-impl Listener for Listeners {
+/// Several listeners as one, called in their order.
+pub struct Listeners<'a>(pub Vec<Box<dyn Listener + 'a>>);
+
+impl Listener for Listeners<'_> {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         self.0.iter_mut().try_for_each(|listener| listener.on_event(event))
     }

@@ -15,6 +15,7 @@ pub mod session;
 mod step;
 mod summary;
 mod tensorboard;
+mod trainer;
 pub mod watch;
 
 pub use data::{RawRows, RunData};
@@ -29,6 +30,7 @@ pub use run_dir::{Evaluated, RunDir};
 pub use session::Session;
 pub use summary::Summary;
 pub use tensorboard::TensorBoard;
+pub use trainer::Trainer;
 
 use crate::checkpoint::{Checkpoint, TrainerState};
 use crate::config::{Interval, Run};
