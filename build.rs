@@ -119,7 +119,7 @@ fn link(lib: &Path) {
     // Nothing refers to libtorch_cuda.so by symbol, so the linker would drop the library, and no
     // GPU would be found.
     if lib.join("libc10_cuda.so").exists() {
-        for target in ["bin=bitfit", "tests"] {
+        for target in ["bin=bitfit", "tests", "examples"] {
             println!("cargo:rustc-link-arg-{target}=-Wl,--no-as-needed");
             println!("cargo:rustc-link-arg-{target}=-ltorch_cuda");
         }

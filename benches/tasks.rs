@@ -10,13 +10,13 @@
     clippy::print_stdout
 )]
 
-use bitfit::base::Base;
-use bitfit::data::Tokenizer;
-use bitfit::delta::{Delta, Meta};
-use bitfit::methods::Method;
-use bitfit::models::{Task, TaskType};
-use bitfit::task_model::TaskModel;
-use bitfit::tasks::Tasks;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::Tokenizer;
+use bitfit::internal::delta::{Delta, Meta};
+use bitfit::internal::methods::Method;
+use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::task_model::TaskModel;
+use bitfit::internal::tasks::Tasks;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;

@@ -10,5 +10,5 @@ cd -- "$root"
 case ${1:-} in -h | --help) usage "${BASH_SOURCE[0]}"; exit ;; esac
 set_up
 export OMP_WAIT_POLICY=passive
-cargo test --release --locked -- --ignored --exact \
+cargo test --release --locked --test tests -- --ignored --exact \
     tasks::sixty_four_tasks_predict_two_hundred_texts_as_each_alone

@@ -26,7 +26,8 @@ say "clippy"
 # Everything uses the release profile, so that torch-sys, which takes 5 minutes, is compiled once.
 cargo clippy --release --locked --all-targets --quiet -- -D warnings
 say "tests"
-cargo test --release --locked
+cargo test --release --locked --test tests
+cargo test --release --locked --doc
 say "the library without its features, and with each alone"
 cargo test --release --locked --no-default-features --test lean
 # doc-only: checking needs no libtorch and none of the C++ side.

@@ -201,24 +201,28 @@ fn moved(now: Option<&Path>) -> String {
 
 impl Error {
     /// Makes a function for `map_err` that returns an [`Error::Io`] for `path`.
-    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { action, path: path.to_owned(), source }
     }
 
     /// An [`Error::File`] for `path`.
-    pub fn file(path: &Path, problem: impl Into<String>) -> Error {
+    pub(crate) fn file(path: &Path, problem: impl Into<String>) -> Error {
         Error::File { path: path.to_owned(), problem: problem.into() }
     }
 
     /// An [`Error::Data`] for `path`, at `line` if it is known.
-    pub fn data(path: &Path, line: impl Into<Option<usize>>, problem: impl Into<String>) -> Error {
+    pub(crate) fn data(
+        path: &Path,
+        line: impl Into<Option<usize>>,
+        problem: impl Into<String>,
+    ) -> Error {
         Error::Data { path: path.to_owned(), line: line.into(), problem: problem.into() }
     }
 
     /// An [`Error::OutOfMemory`] or an [`Error::Torch`] from libtorch's `message` about `action`.
     ///
     /// Only the first line of `message` is kept, because some 25 lines of C++ backtrace follow it.
-    pub fn torch(action: &str, message: &str) -> Error {
+    pub(crate) fn torch(action: &str, message: &str) -> Error {
         let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
         // In this order: CUDA's allocator, the CPU's allocator (two), C++'s `new`, and oneDNN when
         // it cannot allocate memory for its code.
@@ -236,7 +240,7 @@ impl Error {
     }
 
     /// An [`Error::Bug`] for an error that cannot happen.
-    pub fn bug(error: impl Display) -> Error {
+    pub(crate) fn bug(error: impl Display) -> Error {
         Error::Bug(error.to_string())
     }
 

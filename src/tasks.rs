@@ -1,5 +1,7 @@
 //! Tasks by name over one base, which predict together in mixed batches.
 
+#![deny(clippy::missing_errors_doc)]
+
 use crate::bank::{Bank, BankTask};
 use crate::base::Base;
 use crate::config::DeviceName;
@@ -32,6 +34,28 @@ const READ_AT_ONCE: usize = 64;
 /// its texts at once, each with the biases of its own task.
 ///
 /// Tasks of the methods bitfit, head and layer_norm fit in; the others change more than vectors.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let texts = folder.path().join("texts.csv");
+/// # std::fs::write(&texts, "text,label\n".to_owned() + &"Good.,yes\nBad.,no\n".repeat(8))?;
+/// # for name in ["spam", "topic"] {
+/// #     let run = folder.path().join("tasks").join(name);
+/// #     let mut config = bitfit::RunConfig::new("tests/golden/tiny-bert", &texts, &run);
+/// #     config.data.max_length = 32_u64.try_into()?;
+/// #     bitfit::Trainer::new(config)?.run()?;
+/// # }
+/// # let dir = folder.path().join("tasks");
+/// use bitfit::Tasks;
+///
+/// let mut tasks = Tasks::open("tests/golden/tiny-bert")?;
+/// let refused = tasks.load_dir(&dir)?; // dir/spam/delta.safetensors, dir/topic.safetensors, ...
+/// assert!(refused.is_empty());
+///
+/// let predictions = tasks.predict([("spam", "Buy now"), ("topic", "Goal!"), ("spam", "Hello")])?;
+/// assert_eq!(predictions.len(), 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Tasks {
     bank: Bank,
     tokenizer: Tokenizer,
@@ -93,6 +117,10 @@ impl TasksBuilder {
     }
 
     /// Reads the base and its tokenizer, and downloads them if the base is on the Hub.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or damaged, and a device that is not there.
     pub fn open(self) -> Result<Tasks> {
         let (revision, weights) = (self.revision.as_deref(), self.weights.as_deref());
         let model = Model::locate(&self.base, revision, weights, &mut |_, _, _| Ok(()))?;
@@ -100,7 +128,7 @@ impl TasksBuilder {
     }
 
     /// Like [`TasksBuilder::open`], of a base that was found.
-    pub fn open_model(self, model: &Model) -> Result<Tasks> {
+    pub(crate) fn open_model(self, model: &Model) -> Result<Tasks> {
         let device = match self.device {
             Some(device) => device,
             None => DeviceName::Auto.find()?,
@@ -116,6 +144,10 @@ impl TasksBuilder {
 
 impl Tasks {
     /// Opens the base in a directory, or on the Hub, without tasks.
+    ///
+    /// # Errors
+    ///
+    /// A file of the base that is missing or damaged.
     pub fn open(base: impl Into<PathBuf>) -> Result<Self> {
         Self::builder(base).open()
     }
@@ -136,13 +168,17 @@ impl Tasks {
     /// has it. Hidden files and other names are left alone.
     ///
     /// Returns the tasks that were refused; the others are there.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read, or that has no tasks.
     pub fn load_dir(&mut self, dir: impl AsRef<Path>) -> Result<Vec<RefusedTask>> {
         self.load_of_dir(dir.as_ref(), &[], &mut |_, _| Ok(()))
     }
 
     /// Like [`Tasks::load_dir`], with `names` alone unless there are none, and with `progress`,
     /// which is told the number of files done and of all.
-    pub fn load_of_dir(
+    pub(crate) fn load_of_dir(
         &mut self,
         dir: &Path,
         names: &[String],
@@ -174,8 +210,12 @@ impl Tasks {
         Ok(refused)
     }
 
-    /// Loads the task file `path` as the task `name`, which replaces a task of this name. Errs if
-    /// it is no task of the base that can share a batch.
+    /// Loads the task file `path` as the task `name`, which replaces a task of this name.
+    ///
+    /// # Errors
+    ///
+    /// A name that cannot be a task's, a file that is damaged, and a task that is not the base's or
+    /// cannot share a batch.
     pub fn load(&mut self, name: &str, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         if !is_name(name) {
@@ -211,13 +251,13 @@ impl Tasks {
     }
 
     /// The directory of the base.
-    pub fn base_dir(&self) -> &Path {
+    pub(crate) fn base_dir(&self) -> &Path {
         &self.bank.base().info.dir
     }
 
     /// Checks that the task `name` is there, and takes `input`: a text or a pair. The error is the
     /// problem.
-    pub fn check(&self, name: &str, input: &Input) -> std::result::Result<(), String> {
+    pub(crate) fn check(&self, name: &str, input: &Input) -> std::result::Result<(), String> {
         let Some(task) = self.tasks.get(name) else {
             return Err(match self.refused.get(name) {
                 Some(why) => format!("task {name:?} was refused: {why}"),
@@ -229,6 +269,11 @@ impl Tasks {
     }
 
     /// Predicts each input by the task that is named beside it, in order.
+    ///
+    /// # Errors
+    ///
+    /// A name without a task; a pair where the task is about single texts, or the other way round;
+    /// scores that are NaN or infinite.
     pub fn predict<N: AsRef<str>, T: Into<Input>>(
         &self,
         rows: impl IntoIterator<Item = (N, T)>,
@@ -250,6 +295,10 @@ impl Tasks {
 
     /// Predicts each input by each of the tasks `names`. Returns for each input a prediction for
     /// each name, in order. A text is tokenized once for all tasks that cut it alike.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tasks::predict`].
     pub fn predict_by_each<T: Into<Input>>(
         &self,
         names: &[&str],

@@ -3,13 +3,13 @@
 
 use crate::common::{TINY, golden_dir};
 use crate::made;
-use bitfit::bank::{Bank, BankTask};
-use bitfit::base::Base;
-use bitfit::data::{Batch, Encoding};
-use bitfit::delta::Delta;
-use bitfit::methods::Method;
-use bitfit::nn::{Precision, to_rows};
-use bitfit::task_model::TaskModel;
+use bitfit::internal::bank::{Bank, BankTask};
+use bitfit::internal::base::Base;
+use bitfit::internal::data::{Batch, Encoding};
+use bitfit::internal::delta::Delta;
+use bitfit::internal::methods::Method;
+use bitfit::internal::nn::{Precision, to_rows};
+use bitfit::internal::task_model::TaskModel;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 

@@ -1,9 +1,9 @@
 //! What the tests share: golden files, small data, the binaries.
 
-use bitfit::base::Base;
-use bitfit::data::Encoding;
-use bitfit::models::{Architecture, Dropouts, by_model_type};
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::Encoding;
+use bitfit::internal::models::{Architecture, Dropouts, by_model_type};
+use bitfit::internal::task_model::TaskModel;
 use parquet::data_type::{ByteArrayType, DataType};
 use parquet::file::metadata::KeyValue;
 use parquet::file::writer::SerializedFileWriter;

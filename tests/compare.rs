@@ -2,10 +2,10 @@
 //! the report.
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, stdout, succeeded, tiny_base};
-use bitfit::compare::stats::{Discordant, Spread, holm, paired_t};
-use bitfit::compare::{CompareOptions, Grid, left, render};
-use bitfit::config::RunConfig;
-use bitfit::freeze::{FreezePlan, Switches};
+use bitfit::internal::compare::stats::{Discordant, Spread, holm, paired_t};
+use bitfit::internal::compare::{CompareOptions, Grid, left, render};
+use bitfit::internal::config::RunConfig;
+use bitfit::internal::freeze::{FreezePlan, Switches};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -344,7 +344,7 @@ fn asked_to_end_it_reports_all_that_is_done() {
     let grid = Grid::read(&scratch.path("grid.toml"), &[]).unwrap();
     let stop = AtomicBool::new(true);
     let options = CompareOptions { one_run: true, ..CompareOptions::default() };
-    let ended = bitfit::compare::compare(&grid, options, &mut |_| Ok(()), &stop);
+    let ended = bitfit::internal::compare::compare(&grid, options, &mut |_| Ok(()), &stop);
     let message = ended.err().unwrap().to_string();
     assert!(message.contains("of 5 runs are done"), "{message}");
     let found = report(&scratch, "out");
@@ -607,7 +607,7 @@ fn a_report_is_rendered_again_from_its_json_alone() {
     succeeded(&scratch.bitfit(&[&other[..], &["--overwrite"]].concat()));
     assert_eq!(report(&scratch, "new")["title"], "other");
     // A comparison that is writing there keeps its directory to itself.
-    let lock = bitfit::lock::Lock::take(&scratch.path("out"), "").unwrap();
+    let lock = bitfit::internal::lock::Lock::take(&scratch.path("out"), "").unwrap();
     let own = ["compare", "--render", "out/report.json"];
     refused(&scratch.bitfit(&own), 2, &["a comparison is writing to out"]);
     drop(lock);

@@ -1,10 +1,10 @@
 //! The configuration: what is refused and how; what is shipped.
 
 use crate::common::{Scratch, refused, root, stderr, succeeded};
-use bitfit::bounds::Positive;
-use bitfit::config::{Run, RunConfig};
-use bitfit::sources::Sources;
-use bitfit::train::RawRows;
+use bitfit::internal::bounds::Positive;
+use bitfit::internal::config::{Run, RunConfig};
+use bitfit::internal::sources::Sources;
+use bitfit::internal::train::RawRows;
 
 #[test]
 fn wrong_values_name_file_key_found_and_allowed() {
@@ -54,7 +54,7 @@ fn a_value_out_of_bounds_is_shown_in_its_line_with_its_key() {
 #[test]
 fn bounds_of_the_schema_are_the_readers() {
     let mut checked = 0;
-    let schema = bitfit::config::schema();
+    let schema = bitfit::internal::config::schema();
     for (section, part) in schema["properties"].as_object().unwrap() {
         for (key, property) in part["properties"].as_object().unwrap() {
             let whole = property["type"] == "integer";

@@ -3,11 +3,11 @@
 use crate::common::{
     Scratch, golden_dir, refused, reviews, stderr, stdout, succeeded, write_parquet,
 };
-use bitfit::data::{
+use bitfit::internal::data::{
     self, Batch, Columns, Encoding, LabelColumns, Labels, Row, Target, Tokenizer, draw,
     epoch_order, split_by_class,
 };
-use bitfit::models::TaskType;
+use bitfit::internal::models::TaskType;
 use parquet::data_type::{
     BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FixedLenByteArrayType, FloatType,
     Int32Type, Int64Type,
@@ -15,7 +15,7 @@ use parquet::data_type::{
 use std::path::Path;
 
 /// The rows alone.
-fn read(path: &Path, columns: &Columns) -> bitfit::error::Result<Vec<Row>> {
+fn read(path: &Path, columns: &Columns) -> bitfit::internal::error::Result<Vec<Row>> {
     Ok(data::read(path, columns)?.rows)
 }
 
@@ -40,7 +40,7 @@ fn texts(rows: &[Row]) -> Vec<(&str, &str)> {
 }
 
 /// The labels of rows whose file says no names.
-fn of(task: TaskType, path: &Path, rows: &[Row]) -> bitfit::error::Result<Labels> {
+fn of(task: TaskType, path: &Path, rows: &[Row]) -> bitfit::internal::error::Result<Labels> {
     Labels::of(task, path, &data::Dataset { rows: rows.to_vec(), classes: None }, false)
 }
 
@@ -1218,7 +1218,7 @@ fn the_fingerprint_of_several_labels_is_that_of_truth_values() {
             hash.update(flags.map(|flag: u8| flag));
         }
     }
-    assert_eq!(manifest["data_fingerprint"], bitfit::files::hex(&hash.finalize()));
+    assert_eq!(manifest["data_fingerprint"], bitfit::internal::files::hex(&hash.finalize()));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The task file.
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, succeeded, tiny_base};
-use bitfit::base::Base;
-use bitfit::data::Tokenizer;
-use bitfit::delta::{Delta, Meta, start_from};
-use bitfit::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
-use bitfit::models::{Task, TaskType};
-use bitfit::sealed;
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::Tokenizer;
+use bitfit::internal::delta::{Delta, Meta, start_from};
+use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
+use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::sealed;
+use bitfit::internal::task_model::TaskModel;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -206,7 +206,7 @@ fn sparse(path: &Path, delta: &Delta, name: &str, bytes: usize) {
     let mut hash = Sha256::new_with_prefix(whole(&header));
     let piece = vec![0; 1 << 20];
     (0..bytes >> 20).for_each(|_| hash.update(&piece));
-    let start = whole(&header.replacen(&zeros, &bitfit::files::hex(&hash.finalize()), 1));
+    let start = whole(&header.replacen(&zeros, &bitfit::internal::files::hex(&hash.finalize()), 1));
     let file = std::fs::File::create(path).unwrap();
     file.write_all_at(&start, 0).unwrap();
     file.set_len((start.len() + bytes) as u64).unwrap();
@@ -396,7 +396,7 @@ fn metadata_of_a_wrong_type_is_named() {
     let place = delta.windows(10).position(|w| w == b"\"sha256\":\"").unwrap() + 10;
     delta[place..place + 64].fill(b'0');
     let mut whole = [&bytes[..8], &delta[..], &bytes[8 + header..]].concat();
-    let digest = bitfit::files::hex(&sha2::Sha256::digest(&whole));
+    let digest = bitfit::internal::files::hex(&sha2::Sha256::digest(&whole));
     whole[8 + place..8 + place + 64].copy_from_slice(digest.as_bytes());
     std::fs::write(scratch.path("run/delta.safetensors"), whole).unwrap();
     let output = scratch.bitfit(&["predict", "--run", "run", "a film"]);

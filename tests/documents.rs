@@ -2,7 +2,7 @@
 //! and completions; and the help.
 
 use crate::common::{Scratch, refused, root, stdout, succeeded};
-use bitfit::config::{self, Run};
+use bitfit::internal::config::{self, Run};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

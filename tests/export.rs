@@ -2,7 +2,7 @@
 //! show.
 
 use crate::common::{Scratch, TINY, refused, succeeded};
-use bitfit::delta::Delta;
+use bitfit::internal::delta::Delta;
 use std::collections::HashMap;
 use std::path::Path;
 use tch::Tensor;

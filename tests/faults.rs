@@ -3,7 +3,7 @@
 
 use crate::common::{Scratch, refused, reviews, stderr, succeeded};
 use crate::{resume, tracking};
-use bitfit::checkpoint::{self, Checkpoint};
+use bitfit::internal::checkpoint::{self, Checkpoint};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;

@@ -1,7 +1,7 @@
 //! Files of rows: which there are, what is refused, and how much may come out of one.
 
 use crate::common::{Scratch, golden_dir, measured, refused, stderr, stdout, succeeded};
-use bitfit::data::{self, Columns, LabelColumns, Row};
+use bitfit::internal::data::{self, Columns, LabelColumns, Row};
 use parquet::basic::{Compression, Encoding, GzipLevel, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};

@@ -1,10 +1,12 @@
 //! Bias groups, the plan, the counts.
 
 use crate::common::tiny_base;
-use bitfit::error::Result;
-use bitfit::freeze::{FreezePlan, Group, Layers, Layout, Parameter, Places, StepCost, Switches};
-use bitfit::models::{Classifier, ModelConfig, Term};
-use bitfit::numbers::thousands;
+use bitfit::internal::error::Result;
+use bitfit::internal::freeze::{
+    FreezePlan, Group, Layers, Layout, Parameter, Places, StepCost, Switches,
+};
+use bitfit::internal::models::{Classifier, ModelConfig, Term};
+use bitfit::internal::numbers::thousands;
 use std::collections::BTreeMap;
 use tch::{Device, nn};
 

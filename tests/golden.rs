@@ -3,14 +3,14 @@
 use crate::common::{
     NO_DROPOUT, Scratch, TINY, device, golden, golden_dir, root, sequences, tiny, tiny_base,
 };
-use bitfit::base::Base;
-use bitfit::data::{Batch, Encoding, Example, Target, Tokenizer};
-use bitfit::freeze::{FreezePlan, Group, Switches};
-use bitfit::models::{Shaping, TaskType};
-use bitfit::native;
-use bitfit::nn::Activation;
-use bitfit::optim::{AdamW, AdamWSettings};
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::{Batch, Encoding, Example, Target, Tokenizer};
+use bitfit::internal::freeze::{FreezePlan, Group, Switches};
+use bitfit::internal::models::{Shaping, TaskType};
+use bitfit::internal::native;
+use bitfit::internal::nn::Activation;
+use bitfit::internal::optim::{AdamW, AdamWSettings};
+use bitfit::internal::task_model::TaskModel;
 use tch::{Kind, Tensor};
 
 fn largest(tensor: &Tensor) -> f64 {
@@ -211,7 +211,7 @@ fn dropout_does_not_depend_on_the_batch() {
         .collect();
     let _guard = tch::no_grad_guard();
     let logits = |rows: &[usize], seed, epoch| {
-        let keys = bitfit::data::DropoutKeys { seed, epoch };
+        let keys = bitfit::internal::data::DropoutKeys { seed, epoch };
         let (packed, _) =
             Batch::from_examples(&examples, rows, Some(keys)).to_device(device()).unwrap();
         base.classifier.forward(&packed).unwrap()

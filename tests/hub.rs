@@ -591,9 +591,15 @@ fn a_revision_leads_nowhere_but_into_the_cache() {
             assert_eq!(output.status.code(), Some(2), "{revision}: {message}");
             assert!(message.contains(&format!("{set}: found {revision}, expected")), "{message}");
         }
-        let repo = bitfit::hub::Repo::new(bitfit::hub::RepoType::Model, "o/m", Some(revision));
+        let repo = bitfit::internal::hub::Repo::new(
+            bitfit::internal::hub::RepoType::Model,
+            "o/m",
+            Some(revision),
+        );
         let fetched =
-            bitfit::hub::Hub::from_env().unwrap().model(&repo, None, &mut |_, _, _| Ok(()));
+            bitfit::internal::hub::Hub::from_env()
+                .unwrap()
+                .model(&repo, None, &mut |_, _, _| Ok(()));
         assert!(fetched.unwrap_err().to_string().contains("expected the name of a branch"));
     }
     assert_eq!(asked(&hub), [""; 0], "nobody is asked for them");

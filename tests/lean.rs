@@ -3,12 +3,8 @@
 #![cfg(not(any(feature = "cli", feature = "compare", feature = "hub", feature = "parquet")))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
-use bitfit::config::{Run, RunConfig};
-use bitfit::predict::Predictor;
-use bitfit::train::{Listeners, Start, train};
+use bitfit::internal::{Predictor, Result, RunConfig, Trainer};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use tch::Device;
 
 fn tiny_bert() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-bert")
@@ -18,29 +14,22 @@ fn tiny_bert() -> PathBuf {
 fn config(folder: &Path) -> RunConfig {
     let rows = "good,yes\nbad,no\nfine,yes\nawful,no\n".repeat(4);
     std::fs::write(folder.join("train.csv"), format!("text,label\n{rows}")).unwrap();
-    let mut config = RunConfig::default();
-    config.model.model_name_or_path = tiny_bert();
-    config.data.train = folder.join("train.csv");
-    config.training.output_dir = folder.join("run");
-    config.data.max_length = 32;
+    let mut config = RunConfig::new(tiny_bert(), folder.join("train.csv"), folder.join("run"));
+    config.data.max_length = 32_u64.try_into().unwrap();
     config.training.max_steps = 2;
-    config.training.device = "cpu".into();
     config
 }
 
-fn trained(config: RunConfig) -> bitfit::error::Result<()> {
-    let run = Run::new(config, Path::new("lean"), &[])?;
-    train(&run, Start::Fresh, &mut Listeners(vec![]), &AtomicBool::new(false)).map(drop)
+fn trained(config: RunConfig) -> Result<()> {
+    Trainer::new(config)?.run().map(drop)
 }
 
 #[test]
 fn a_task_is_trained_and_predicted_with() {
     let folder = tempfile::tempdir().unwrap();
     trained(config(folder.path())).unwrap();
-    let run = folder.path().join("run");
-    let delta = run.join("delta.safetensors");
-    let predictor = Predictor::load(&tiny_bert(), None, Some(&delta), &run, Device::Cpu).unwrap();
-    let predictions = predictor.predict(&[("good".into(), None)], 8).unwrap();
+    let predictor = Predictor::open(folder.path().join("run")).unwrap();
+    let predictions = predictor.predict(["good"]).unwrap();
     assert!(["yes", "no"].contains(&predictions[0].label.as_deref().unwrap()));
 }
 

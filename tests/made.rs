@@ -1,10 +1,10 @@
 //! Tasks that a seed makes, far from their base and from each other.
 
-use bitfit::base::Base;
-use bitfit::delta::{Delta, Meta};
-use bitfit::methods::Method;
-use bitfit::models::{Task, TaskType};
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::delta::{Delta, Meta};
+use bitfit::internal::methods::Method;
+use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::task_model::TaskModel;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;

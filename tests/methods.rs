@@ -4,13 +4,13 @@
 use crate::common::{
     Scratch, TINY, device, golden, refused, root, sequences, stdout, succeeded, tiny,
 };
-use bitfit::base::Base;
-use bitfit::data::Batch;
-use bitfit::freeze::{FreezePlan, StepCost, Switches};
-use bitfit::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
-use bitfit::models::{Shaping, TaskType};
-use bitfit::nn::NonLinearity;
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::Batch;
+use bitfit::internal::freeze::{FreezePlan, StepCost, Switches};
+use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
+use bitfit::internal::models::{Shaping, TaskType};
+use bitfit::internal::nn::NonLinearity;
+use bitfit::internal::task_model::TaskModel;
 use std::collections::BTreeSet;
 use std::path::Path;
 use tch::Tensor;
@@ -432,7 +432,7 @@ fn a_seed_draws_the_same_head_for_every_method() {
 /// own.
 #[test]
 fn loras_dropout_belongs_to_the_row() {
-    use bitfit::data::{DropoutKeys, Example, Target};
+    use bitfit::internal::data::{DropoutKeys, Example, Target};
     let dropped = |probability| {
         let Method::Lora(shape) = lora(3, 5.0, wide("tiny-bert")) else { unreachable!() };
         let method = Method::Lora(LoraConfig { lora_dropout: probability, ..shape });

@@ -1,7 +1,9 @@
 //! Metrics and reports against scikit-learn and SciPy.
 
 use crate::common::golden_dir;
-use bitfit::eval::{ClassificationReport, MATRIX, MultiLabel, classification, regression};
+use bitfit::internal::eval::{
+    ClassificationReport, MATRIX, MultiLabel, classification, regression,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

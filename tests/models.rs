@@ -5,17 +5,17 @@ use crate::common::{
     NO_DROPOUT, Scratch, TINY, architecture, device, golden, golden_dir, refused, sequences,
     stderr, stdout, succeeded, tiny_base,
 };
-use bitfit::bank::Bank;
-use bitfit::base::Base;
-use bitfit::data::Batch;
-use bitfit::freeze::{Places, StepCost, Switches};
-use bitfit::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
-use bitfit::models::{
+use bitfit::internal::bank::Bank;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::Batch;
+use bitfit::internal::freeze::{Places, StepCost, Switches};
+use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
+use bitfit::internal::models::{
     ARCHITECTURES, Architecture, ConfigKeys, EmbeddingNames, HeadSpec, KeyVerdict, LayerNames,
     ModelConfig, Shaping, Spec, Task, TaskType,
 };
-use bitfit::nn::Precision;
-use bitfit::task_model::TaskModel;
+use bitfit::internal::nn::Precision;
+use bitfit::internal::task_model::TaskModel;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,8 +1,10 @@
 //! The C++ side against plain operations of libtorch.
 
 use crate::common::{device, root};
-use bitfit::nn::{Activation, Attention, Bias, Dropout, PackedRows, Projected, TaskRow, TaskRows};
-use bitfit::{native, process};
+use bitfit::internal::nn::{
+    Activation, Attention, Bias, Dropout, PackedRows, Projected, TaskRow, TaskRows,
+};
+use bitfit::internal::{native, process};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::io::Write;

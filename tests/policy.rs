@@ -1,9 +1,9 @@
 //! When a run logs, evaluates and saves.
 
-use bitfit::bounds::Count;
-use bitfit::config::{Interval, TrainingSection};
-use bitfit::data::Sampler;
-use bitfit::train::{Actions, Policy};
+use bitfit::internal::bounds::Count;
+use bitfit::internal::config::{Interval, TrainingSection};
+use bitfit::internal::data::Sampler;
+use bitfit::internal::train::{Actions, Policy};
 
 fn count(number: u64) -> Count {
     number.try_into().unwrap()

@@ -1,14 +1,16 @@
 //! What holds for any input.
 
 use crate::common::Scratch;
-use bitfit::bounds::Count;
-use bitfit::config::{RunConfig, TrainingSection};
-use bitfit::data::{self, Columns, Dataset, LabelColumns, Labels, Sampler, Target, epoch_order};
-use bitfit::freeze::Layers;
-use bitfit::models::TaskType;
-use bitfit::optim::{LrSchedule, Schedule};
-use bitfit::sealed;
-use bitfit::train::Policy;
+use bitfit::internal::bounds::Count;
+use bitfit::internal::config::{RunConfig, TrainingSection};
+use bitfit::internal::data::{
+    self, Columns, Dataset, LabelColumns, Labels, Sampler, Target, epoch_order,
+};
+use bitfit::internal::freeze::Layers;
+use bitfit::internal::models::TaskType;
+use bitfit::internal::optim::{LrSchedule, Schedule};
+use bitfit::internal::sealed;
+use bitfit::internal::train::Policy;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;

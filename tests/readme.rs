@@ -2,8 +2,8 @@
 
 use crate::common::{reviews, root};
 use crate::standin::{Hub, long_bert};
-use bitfit::compare;
-use bitfit::config::{self, RunConfig};
+use bitfit::internal::compare;
+use bitfit::internal::config::{self, RunConfig};
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeSet;

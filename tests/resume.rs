@@ -1,12 +1,12 @@
 //! Runs that end early, and go on as if they had not.
 
 use crate::common::{Scratch, golden, golden_dir, refused, reviews, stderr, succeeded, tiny_base};
-use bitfit::checkpoint::{self, Checkpoint};
-use bitfit::config::{Run, RunConfig};
-use bitfit::delta::Delta;
-use bitfit::models::{Shaping, TaskType};
-use bitfit::optim::{AdamW, LrSchedule, Schedule};
-use bitfit::train::watch::{NonFinite, Watch};
+use bitfit::internal::checkpoint::{self, Checkpoint};
+use bitfit::internal::config::{Run, RunConfig};
+use bitfit::internal::delta::Delta;
+use bitfit::internal::models::{Shaping, TaskType};
+use bitfit::internal::optim::{AdamW, LrSchedule, Schedule};
+use bitfit::internal::train::watch::{NonFinite, Watch};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -275,7 +275,7 @@ fn damaged_files_are_never_taken_for_whole() {
 }
 
 /// All that a checkpoint says.
-fn content(folder: &Path) -> bitfit::error::Result<String> {
+fn content(folder: &Path) -> bitfit::internal::error::Result<String> {
     let Checkpoint { state, delta, moments } = Checkpoint::read(folder)?;
     let again = Delta::read(&folder.join("delta.safetensors"))?;
     let numbers = |tensor: &Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();

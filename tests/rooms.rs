@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 /// The rooms in reading order, as the head of src/lib.rs lists them.
 fn rooms() -> Vec<String> {
     let text = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let head: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("//! ")).collect();
-    let head = head.join(" ");
-    let list = head.split_once("in reading order").unwrap().1;
+    let head = text.lines().skip_while(|line| !line.contains("in reading order"));
+    let lines = head.map_while(|line| line.strip_prefix("// "));
+    let list = lines.collect::<Vec<_>>().join(" ");
     list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
@@ -237,7 +237,7 @@ fn lines_are_short() {
 #[test]
 fn a_file_imports_only_from_rooms_before_its_own() {
     let rooms = rooms();
-    assert!(rooms.len() > 20 && rooms.last().is_some_and(|last| last == "cli"), "{rooms:?}");
+    assert!(rooms.len() > 20 && rooms.last().is_some_and(|last| last == "internal"), "{rooms:?}");
     let mut wrong = vec![];
     visit(&root().join("src"), None, &rooms, &mut wrong);
     assert_eq!(wrong, Vec::<String>::new());

@@ -2,10 +2,10 @@
 //! products in half precision.
 
 use crate::common::{Scratch, refused, reviews, stderr, stdout, succeeded};
-use bitfit::error::Error;
-use bitfit::eval::in_batches;
-use bitfit::native;
-use bitfit::optim::LossScale;
+use bitfit::internal::error::Error;
+use bitfit::internal::eval::in_batches;
+use bitfit::internal::native;
+use bitfit::internal::optim::LossScale;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};

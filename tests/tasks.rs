@@ -2,12 +2,12 @@
 
 use crate::common::{Scratch, TINY, golden_dir, refused, root, stderr, stdout, succeeded};
 use crate::made;
-use bitfit::base::Base;
-use bitfit::data::Tokenizer;
-use bitfit::methods::Method;
-use bitfit::models::TaskType;
-use bitfit::predict::{Input, Prediction, Predictor};
-use bitfit::tasks::Tasks;
+use bitfit::internal::base::Base;
+use bitfit::internal::data::Tokenizer;
+use bitfit::internal::methods::Method;
+use bitfit::internal::models::TaskType;
+use bitfit::internal::predict::{Input, Prediction, Predictor};
+use bitfit::internal::tasks::Tasks;
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::Device;
@@ -51,7 +51,7 @@ fn mixed_batches_predict_as_each_task_alone(base: &Path, words: &[String], tasks
         let rows: Vec<(usize, Input)> = (0..left.min(100))
             .map(|_| {
                 let of = made::below(&mut random, tasks as usize);
-                let pairs = alone[of].meta.task.pairs == Some(true);
+                let pairs = alone[of].task().pairs == Some(true);
                 let text_pair = pairs.then(|| text(&mut random, words));
                 (of, Input { text: text(&mut random, words), text_pair })
             })
@@ -68,7 +68,7 @@ fn mixed_batches_predict_as_each_task_alone(base: &Path, words: &[String], tasks
             assert!(difference < 1e-5, "task {of}: {difference} for {expected:?}");
         }
         // A route that is off by one is noticed.
-        let other = |number: usize| alone[number].meta.task.pairs == Some(true);
+        let other = |number: usize| alone[number].task().pairs == Some(true);
         for ((of, input), (name, _)) in rows.iter().zip(named(1)) {
             let next = (of + 1) % tasks as usize;
             if other(next) == other(*of) {
@@ -234,7 +234,7 @@ fn a_task_that_does_not_fit_is_refused_and_the_others_go_on() {
     std::fs::remove_file(scratch.path("tasks/pair.safetensors")).unwrap();
     let base = Base::read(&scratch.path("base"), None, Device::Cpu).unwrap();
     let fingerprint = Tokenizer::read(&scratch.path("base")).unwrap().fingerprint;
-    let made = |name: &str, change: &dyn Fn(&mut bitfit::delta::Delta)| {
+    let made = |name: &str, change: &dyn Fn(&mut bitfit::internal::delta::Delta)| {
         let mut delta = made::task(&base, &fingerprint, 3);
         change(&mut delta);
         delta.write(&scratch.path(&format!("tasks/{name}.safetensors"))).unwrap();

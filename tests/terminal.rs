@@ -3,8 +3,8 @@
 
 use crate::common::{Scratch, refused, reviews, root, stderr, stdout, succeeded};
 use crate::standin::{Hub, distilbert};
-use bitfit::delta::Delta;
-use bitfit::escape;
+use bitfit::internal::delta::Delta;
+use bitfit::internal::escape;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs::File;

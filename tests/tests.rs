@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod delta;
 mod documents;
+mod examples;
 mod export;
 mod faults;
 mod formats;

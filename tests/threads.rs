@@ -2,8 +2,8 @@
 //! products run on one thread.
 
 use crate::common::{Scratch, refused, root, succeeded};
-use bitfit::native;
-use bitfit::predict::Predictor;
+use bitfit::internal::native;
+use bitfit::internal::predict::Predictor;
 use serde_json::Value;
 use std::process::{Command, Output};
 use tch::{Device, Kind};

@@ -2,8 +2,8 @@
 //! generated and adversarial text.
 
 use crate::common::{Scratch, golden_dir, root};
-use bitfit::data::settings::{self, SettingRule};
-use bitfit::data::{Encoding, Tokenizer};
+use bitfit::internal::data::settings::{self, SettingRule};
+use bitfit::internal::data::{Encoding, Tokenizer};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -969,10 +969,11 @@ fn a_special_token_that_the_vocabulary_lacks_is_refused_where_a_text_has_it() {
     let mut config: Value = serde_json::from_str(&config).unwrap();
     config["vocab_size"] = entries.into();
     scratch.write("base/config.json", config.to_string());
-    let base = bitfit::models::ModelConfig::read(&scratch.path("base"), || Ok(vec![])).unwrap();
+    let base =
+        bitfit::internal::models::ModelConfig::read(&scratch.path("base"), || Ok(vec![])).unwrap();
     let check = |text: &str| {
         let tokens = [tokenizer.encode(text, None, 9)];
-        bitfit::data::has_embeddings(&scratch.path("base"), &base, &tokens)
+        bitfit::internal::data::has_embeddings(&scratch.path("base"), &base, &tokens)
     };
     check("the film").unwrap();
     let error = check("the [MASK] film").unwrap_err().to_string();

@@ -1,8 +1,8 @@
 //! What a run leaves for those who follow it: TensorBoard's event files, the manifest.
 
 use crate::common::{Scratch, stderr, succeeded};
-use bitfit::delta::Delta;
-use bitfit::train::{Event, Listener, Manifest, MetricsRecord, TensorBoard};
+use bitfit::internal::delta::Delta;
+use bitfit::internal::train::{Event, Listener, Manifest, MetricsRecord, TensorBoard};
 use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -276,7 +276,7 @@ fn a_run_that_goes_on_has_no_step_twice() {
     let last = files(&run).pop().unwrap();
     let bytes = std::fs::read(&last).unwrap();
     std::fs::write(&last, &bytes[..bytes.len() - 3]).unwrap();
-    let newest = bitfit::checkpoint::steps(&run).unwrap().pop().unwrap().1;
+    let newest = bitfit::internal::checkpoint::steps(&run).unwrap().pop().unwrap().1;
     std::fs::remove_dir_all(newest).unwrap();
     succeeded(&scratch.train(&["--resume"]));
     same_as_metrics(&run);

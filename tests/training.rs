@@ -1,10 +1,10 @@
 //! Whole runs of the binaries on a tiny model.
 
 use crate::common::{Scratch, TINY, refused, reviews, stderr, stdout, succeeded};
-use bitfit::config::Run;
-use bitfit::delta::Delta;
-use bitfit::sources::Sources;
-use bitfit::train::{ModelPlan, Session};
+use bitfit::internal::config::Run;
+use bitfit::internal::delta::Delta;
+use bitfit::internal::sources::Sources;
+use bitfit::internal::train::{ModelPlan, Session};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -236,7 +236,7 @@ fn a_run_is_not_written_over_by_accident() {
     assert_eq!(before, std::fs::read(scratch.path("run/delta.safetensors")).unwrap());
     succeeded(&scratch.train(&["--overwrite", "--set", "training.max_steps=4"]));
     assert_eq!(summary(&scratch, "run")["steps"], 4);
-    let steps = bitfit::checkpoint::steps(&scratch.path("run")).unwrap();
+    let steps = bitfit::internal::checkpoint::steps(&scratch.path("run")).unwrap();
     assert_eq!(
         steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
         [4],

@@ -1,10 +1,10 @@
 //! Weight files: every format, every way to be wrong.
 
 use crate::common::{Scratch, architecture, golden_dir, refused, stderr, succeeded};
-use bitfit::base::Base;
-use bitfit::models::{ModelConfig, Name, classify};
-use bitfit::task_model::TaskModel;
-use bitfit::weights::Weights;
+use bitfit::internal::base::Base;
+use bitfit::internal::models::{ModelConfig, Name, classify};
+use bitfit::internal::task_model::TaskModel;
+use bitfit::internal::weights::Weights;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, nn};
 
 /// The random BERT's weights, from a file of them.
-fn tiny(path: &Path) -> bitfit::error::Result<Weights> {
+fn tiny(path: &Path) -> bitfit::internal::error::Result<Weights> {
     Weights::read(&ModelConfig::read(&golden_dir().join("tiny-bert"), || Ok(vec![]))?, path)
 }
 
@@ -22,7 +22,7 @@ fn form(name: &str) -> PathBuf {
 }
 
 /// The small BERT's weights, from a file of them.
-fn small(path: &Path) -> bitfit::error::Result<Weights> {
+fn small(path: &Path) -> bitfit::internal::error::Result<Weights> {
     Weights::read(&ModelConfig::read(&golden_dir().join("weights"), || Ok(vec![]))?, path)
 }
 
@@ -369,7 +369,8 @@ fn a_base_without_a_pooler_gets_a_new_one() {
     assert_eq!(base.new, expected);
     // It trains whole and travels with the task.
     succeeded(&scratch.train(&[]));
-    let delta = bitfit::delta::Delta::read(&scratch.path("run/delta.safetensors")).unwrap();
+    let delta =
+        bitfit::internal::delta::Delta::read(&scratch.path("run/delta.safetensors")).unwrap();
     assert!(expected.iter().all(|name| delta.tensors.contains_key(*name)));
     succeeded(&scratch.bitfit(&["eval", "--run", "run"]));
 }

@@ -1,7 +1,7 @@
 //! The training state of a checkpoint, beside the delta that it names.
 #![no_main]
 
-use bitfit::checkpoint::Checkpoint;
+use bitfit::internal::checkpoint::Checkpoint;
 use bitfit_fuzz::{file, folder, sealed};
 use libfuzzer_sys::fuzz_target;
 

@@ -2,11 +2,11 @@
 //! not allow.
 #![no_main]
 
-use bitfit::base::Base;
-use bitfit::config::{Run, RunConfig};
-use bitfit::freeze::FreezePlan;
-use bitfit::models::Architecture;
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::config::{Run, RunConfig};
+use bitfit::internal::freeze::FreezePlan;
+use bitfit::internal::models::Architecture;
+use bitfit::internal::task_model::TaskModel;
 use bitfit_fuzz::{file, golden};
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! `config.json`, read with the weights of the small model of its architecture.
 #![no_main]
 
-use bitfit::base::Base;
-use bitfit::models::{ModelConfig, Task};
-use bitfit::task_model::TaskModel;
+use bitfit::internal::base::Base;
+use bitfit::internal::models::{ModelConfig, Task};
+use bitfit::internal::task_model::TaskModel;
 use bitfit_fuzz::{file, folder, golden};
 use libfuzzer_sys::fuzz_target;
 

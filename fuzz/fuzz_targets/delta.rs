@@ -1,8 +1,8 @@
 //! A safetensors file, read as a delta and as weights.
 #![no_main]
 
-use bitfit::delta::Delta;
-use bitfit::weights::Weights;
+use bitfit::internal::delta::Delta;
+use bitfit::internal::weights::Weights;
 use bitfit_fuzz::{LEAST, file, sealed};
 use libfuzzer_sys::fuzz_target;
 

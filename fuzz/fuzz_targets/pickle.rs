@@ -2,7 +2,7 @@
 //! checksum in the archive would reject every change.
 #![no_main]
 
-use bitfit::weights::Weights;
+use bitfit::internal::weights::Weights;
 use bitfit_fuzz::{LEAST, file};
 use libfuzzer_sys::fuzz_target;
 use std::io::{Cursor, Write};

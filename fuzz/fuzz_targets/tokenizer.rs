@@ -2,7 +2,7 @@
 //! the maximum length.
 #![no_main]
 
-use bitfit::data::{MIN_LENGTH, Tokenizer};
+use bitfit::internal::data::{MIN_LENGTH, Tokenizer};
 use bitfit_fuzz::{encode, golden};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;

@@ -2,7 +2,7 @@
 //! means that the file is absent. The text to encode is the whole input.
 #![no_main]
 
-use bitfit::data::{MIN_LENGTH, TOKENIZER_FILES, Tokenizer};
+use bitfit::internal::data::{MIN_LENGTH, TOKENIZER_FILES, Tokenizer};
 use bitfit_fuzz::{encode, file, folder};
 use libfuzzer_sys::fuzz_target;
 

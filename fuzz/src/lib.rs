@@ -1,7 +1,7 @@
 //! Helpers of the fuzz targets. They write inputs to files, because bitfit's readers read files.
 
-use bitfit::data::{Columns, LabelColumns, Labels, Tokenizer};
-use bitfit::models::{ModelConfig, TaskType};
+use bitfit::internal::data::{Columns, LabelColumns, Labels, Tokenizer};
+use bitfit::internal::models::{ModelConfig, TaskType};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -36,11 +36,11 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
 /// a wrong checksum.
 pub fn sealed(input: &[u8]) -> Vec<u8> {
     let mut bytes = input.to_vec();
-    if let Some(checksum) = bitfit::sealed::checksum(input) {
+    if let Some(checksum) = bitfit::internal::sealed::checksum(input) {
         let start = checksum.as_ptr() as usize - input.as_ptr() as usize;
         let place = start..start + checksum.len();
         bytes[place.clone()].fill(b'0');
-        let digest = bitfit::files::hex(&Sha256::digest(&bytes));
+        let digest = bitfit::internal::files::hex(&Sha256::digest(&bytes));
         bytes[place].copy_from_slice(digest.as_bytes());
     }
     bytes
@@ -77,8 +77,8 @@ pub fn columns(how: u8) -> Columns {
 pub fn read_rows(path: &Path, columns: &Columns) {
     // libFuzzer's own hook would end the process at a panic of the Parquet library.
     static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(bitfit::data::silence_parquet_panics);
-    let Ok(table) = bitfit::data::read(path, columns) else { return };
+    ONCE.call_once(bitfit::internal::data::silence_parquet_panics);
+    let Ok(table) = bitfit::internal::data::read(path, columns) else { return };
     assert!(!table.rows.is_empty());
     for task in [TaskType::Classification, TaskType::MultiLabel, TaskType::Regression] {
         if let Ok(labels) = Labels::of(task, path, &table, columns.skip_bad_rows) {

@@ -327,7 +327,7 @@ impl GridSource<'_> {
         let read = |task: TaskSection| {
             let layer = KeyLayer::new(Owner::Task(task.name.clone()), task.set);
             let layer = layer.checked(self.path)?;
-            let base = task.base.map(|base| RunConfig::read(&self.folder.join(base), &[]));
+            let base = task.base.map(|base| RunConfig::read(self.folder.join(base), &[]));
             Ok((task.name, TaskLayer { base: base.transpose()?, layer }))
         };
         tasks.into_iter().map(read).collect()

@@ -23,7 +23,7 @@ mod tables;
 
 pub use events::CompareEvent;
 pub use format::rate_name;
-pub use grid::{Arm, Grid, GridCell};
+pub use grid::{Grid, GridCell};
 pub use grid_file::schema;
 pub use pace::{Pace, left};
 pub use render::render;

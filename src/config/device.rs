@@ -23,7 +23,7 @@ pub enum DeviceName {
 
 impl DeviceName {
     /// The device of this name. Errs if libtorch does not see it.
-    pub fn find(self) -> Result<Device, OutOfBounds> {
+    pub(crate) fn find(self) -> Result<Device, OutOfBounds> {
         let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
         let index = match self {
             Self::Cpu => return Ok(Device::Cpu),

@@ -1,5 +1,7 @@
 //! Reads a [`RunConfig`] from a TOML file and overrides.
 
+#![deny(clippy::missing_errors_doc)]
+
 use super::{RunConfig, reference};
 use crate::error::{Error, Result};
 use crate::{data, files, hub};
@@ -9,9 +11,14 @@ impl RunConfig {
     /// Reads the TOML file `path`, then applies the overrides `SECTION.KEY=VALUE`.
     ///
     /// Relative paths start from the file's directory, in overrides from the working directory;
-    /// both become absolute. A path that stays relative is an id of the Hub: see
-    /// [`RunConfig::is_id`].
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+    /// both become absolute. A path that stays relative is an id of the Hub.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong in the file, with its line, or with an override: a key that is unknown, or a
+    /// value that is not allowed.
+    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        let path = path.as_ref();
         let mut config: RunConfig = read_toml(path)?;
         let folder = start_of_paths(path)?;
         config.for_each_path(|key, value| resolve(key, value, &folder));
@@ -19,7 +26,7 @@ impl RunConfig {
     }
 
     /// Applies the overrides `SECTION.KEY=VALUE` to the configuration, which was read from `path`.
-    pub fn with(self, overrides: &[String], path: &Path) -> Result<Self> {
+    pub(crate) fn with(self, overrides: &[String], path: &Path) -> Result<Self> {
         let mut config = self;
         if overrides.is_empty() {
             return Ok(config);
@@ -67,7 +74,7 @@ impl RunConfig {
 
     /// Sets `key`, written `SECTION.KEY`, to `value`; a relative path starts from `folder`. The
     /// error states the problem without naming the key.
-    pub fn set(
+    pub(crate) fn set(
         &mut self,
         key: &str,
         value: &toml::Value,
@@ -90,11 +97,15 @@ impl RunConfig {
 
     /// Whether `path`, in a configuration that was read, is an id of the Hub. [`RunConfig::read`]
     /// makes the paths of existing files absolute, so a relative path is an id.
-    pub fn is_id(path: &Path) -> bool {
+    pub(crate) fn is_id(path: &Path) -> bool {
         path.is_relative() && !path.as_os_str().is_empty()
     }
 
-    /// The configuration as TOML, defaults included. Errs where a path is not UTF-8.
+    /// The configuration as TOML, defaults included.
+    ///
+    /// # Errors
+    ///
+    /// A path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Error::Usage(format!("the configuration cannot be written down: {e}")))

@@ -40,6 +40,21 @@ impl RunConfig {
     /// `train`, into the run directory `output_dir`. Every other key has its default.
     ///
     /// A base and texts may be ids on the Hub, as in a configuration file.
+    ///
+    /// ```
+    /// use bitfit::RunConfig;
+    /// use bitfit::settings::{Interval, MethodName, Positive};
+    ///
+    /// let mut config = RunConfig::new("models/all-MiniLM-L6-v2", "texts.csv", "runs/lora");
+    /// config.method.name = MethodName::Lora;
+    /// config.method.r = Some(4_u64.try_into()?);
+    /// config.training.eval_strategy = Interval::Epoch;
+    /// config.training.learning_rate = Some(4e-4.try_into()?);
+    ///
+    /// // Numbers that are not allowed are refused at once.
+    /// assert!(Positive::try_from(-1.0).is_err());
+    /// # Ok::<(), bitfit::Error>(())
+    /// ```
     pub fn new(
         model_name_or_path: impl Into<PathBuf>,
         train: impl Into<PathBuf>,
@@ -337,12 +352,12 @@ impl Metric {
     }
 
     /// Whether a lower value of the metric is better.
-    pub fn is_error(self) -> bool {
+    pub(crate) fn is_error(self) -> bool {
         matches!(self, Metric::Loss | Metric::Mse | Metric::Mae)
     }
 
     /// The metrics of a task, its default first.
-    pub fn of(task: TaskType) -> &'static [Metric] {
+    pub(crate) fn of(task: TaskType) -> &'static [Metric] {
         use Metric::*;
         match task {
             TaskType::Classification => &[Accuracy, F1, F1Micro, F1Macro, Matthews, Loss],
@@ -485,6 +500,7 @@ pub struct TrainingSection {
 
 impl TrainingSection {
     /// The size of a training batch: in tokens if `max_tokens_per_batch` is set, otherwise in rows.
+    #[doc(hidden)]
     pub fn batch_size(&self) -> BatchSize {
         let rows = BatchSize::Rows(self.per_device_train_batch_size.size());
         self.max_tokens_per_batch.map_or(rows, |most| BatchSize::Tokens(most.size()))

@@ -6,7 +6,7 @@ mod metrics;
 mod report;
 
 pub use metrics::{MultiLabel, classification, regression};
-pub use report::{Average, ClassReport, ClassificationReport, MATRIX};
+pub use report::{ClassificationReport, MATRIX};
 
 use crate::data::{Batch, Example, Labels, Target, texts_per_batch};
 use crate::error::Result;

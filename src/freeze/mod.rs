@@ -8,7 +8,6 @@ mod layers;
 mod layout;
 
 pub use cost::StepCost;
-pub use counts::{GroupCounts, ParameterCounts};
 pub use groups::{Group, ParameterPlace, Places};
 pub use layers::Layers;
 pub use layout::Layout;

@@ -25,5 +25,5 @@ mod snapshot;
 pub use absent::Hub;
 #[cfg(feature = "hub")]
 pub use client::Hub;
-pub use repo::{MAIN, REVISION, Repo, RepoType, is_id, is_revision};
-pub use snapshot::{DatasetSplit, DownloadProgress, HubSnapshot};
+pub use repo::{REVISION, Repo, RepoType, is_id, is_revision};
+pub use snapshot::DownloadProgress;

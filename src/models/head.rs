@@ -128,6 +128,7 @@ impl TaskType {
     }
 
     /// The number of outputs `L` for `labels` labels.
+    #[doc(hidden)]
     pub fn outputs(self, labels: usize) -> usize {
         if self == Self::Regression { 1 } else { labels }
     }
@@ -144,6 +145,7 @@ impl TaskType {
     /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by
     /// `total`. `total` is the number of rows of the whole batch, of which these rows may be a
     /// part. With class weights, `total` is the sum of the rows' weights.
+    #[doc(hidden)]
     pub fn loss(
         self,
         logits: &Tensor,

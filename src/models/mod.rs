@@ -15,12 +15,11 @@ mod term;
 
 pub use architectures::{ARCHITECTURES, by_class, by_model_type};
 pub use config::{Dropouts, ModelConfig};
-pub use head::{Head, MOST_LABELS, Shaping, TaskType, check_labels};
+pub use head::{Head, Shaping, TaskType, check_labels};
 pub use keys::KeyVerdict;
 pub use names::{Name, canonical, classify};
 pub use spec::{
-    Architecture, ConfigDefaults, ConfigKeys, EmbeddingNames, HeadSpec, LayerNames, Spec,
-    TokenAlgorithm, TokenSpec,
+    Architecture, ConfigKeys, EmbeddingNames, HeadSpec, LayerNames, Spec, TokenAlgorithm,
 };
 pub use task::Task;
 pub use term::Term;

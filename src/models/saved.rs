@@ -23,6 +23,7 @@ impl Task {
     /// classifier. If the file names no `architectures`, the model is a classifier if its weights
     /// have a head (`has_head`). `longest` is the `max_length` of a file that says none, and of one
     /// that says more.
+    #[doc(hidden)]
     pub fn saved(
         path: &Path,
         architecture: Architecture,
@@ -84,6 +85,7 @@ impl Task {
 
     /// The text of the base's `config.json` at `path`, changed to that of a classifier with this
     /// task.
+    #[doc(hidden)]
     pub fn config(&self, path: &Path, architecture: Architecture) -> Result<String> {
         let mut config = read_object(path)?;
         // A label count could contradict the label names, and the code of the base is not copied

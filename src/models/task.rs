@@ -20,6 +20,7 @@ pub struct Task {
 
 impl Task {
     /// The number of outputs of the head, `L`.
+    #[doc(hidden)]
     pub fn outputs(&self) -> usize {
         self.task_type.outputs(self.labels.len())
     }

@@ -1,5 +1,7 @@
 //! Predicts labels and scores of texts, with a base and a task's delta.
 
+#![deny(clippy::missing_errors_doc)]
+
 mod open;
 
 pub use open::{PredictorBuilder, ResolvedTask, TaskSource};
@@ -43,6 +45,12 @@ impl From<&str> for Input {
 impl From<String> for Input {
     fn from(text: String) -> Self {
         Self { text, text_pair: None }
+    }
+}
+
+impl From<&String> for Input {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
     }
 }
 
@@ -92,7 +100,7 @@ fn as_map<S: serde::Serializer>(
 impl Prediction {
     /// Makes the prediction of `task` from its scores: a probability for each label, or the number
     /// of a regression.
-    pub fn new(task: &Task, scores: &[f32]) -> Self {
+    pub(crate) fn new(task: &Task, scores: &[f32]) -> Self {
         let named = || task.labels.iter().cloned().zip(scores.iter().copied());
         let best = named().nth(eval::best(scores));
         let (label, labels, score) = match task.task_type {
@@ -122,17 +130,46 @@ pub fn check_pairs(task: &Task, is_pair: bool) -> std::result::Result<(), &'stat
     }
 }
 
-/// A model with a task applied.
+/// A base with a task, which predicts.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let texts = folder.path().join("texts.csv");
+/// # std::fs::write(&texts, "text,label\n".to_owned() + &"Good.,yes\nBad.,no\n".repeat(8))?;
+/// # let run = folder.path().join("run");
+/// # let mut config = bitfit::RunConfig::new("tests/golden/tiny-bert", &texts, &run);
+/// # config.data.max_length = 32_u64.try_into()?;
+/// # bitfit::Trainer::new(config)?.run()?;
+/// use bitfit::{Device, Predictor};
+///
+/// let predictor = Predictor::open(&run)?;
+/// let predictions = predictor.predict(["It never arrived.", "Thank you!"])?;
+/// assert!(predictions.iter().all(|one| one.label == Some("yes".into()) || one.label == Some("no".into())));
+///
+/// // Or from its two parts, on a device of choice.
+/// let predictor = Predictor::builder()
+///     .base("tests/golden/tiny-bert")
+///     .delta(run.join("delta.safetensors"))
+///     .device(Device::Cpu)
+///     .open()?;
+/// assert_eq!(predictor.predict(["It never arrived."])?, predictions[..1]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Predictor {
     model: TaskModel,
     tokenizer: Tokenizer,
     /// The metadata of the task's delta, or of the saved classifier.
-    pub meta: Meta,
+    pub(crate) meta: Meta,
     batch_size: usize,
 }
 
 impl Predictor {
     /// Opens the task of a run directory.
+    ///
+    /// # Errors
+    ///
+    /// A file of the run or of its base that is missing or damaged, and a base or a tokenizer that
+    /// is not the task's.
     pub fn open(run: impl Into<PathBuf>) -> Result<Self> {
         Self::builder().run(run).open()
     }
@@ -147,6 +184,7 @@ impl Predictor {
     /// be the one that the task was trained with.
     ///
     /// Without a delta, the model must be a classifier that was saved with its head.
+    #[doc(hidden)]
     pub fn load(
         model: &Path,
         weights: Option<&str>,
@@ -191,19 +229,28 @@ impl Predictor {
     }
 
     /// Returns the predictor with matrix products in `precision`.
-    pub fn with_precision(mut self, precision: Precision) -> Result<Self> {
+    pub(crate) fn with_precision(mut self, precision: Precision) -> Result<Self> {
         self.model.set_precision(precision.kind())?;
         Ok(self)
     }
 
     /// Returns the predictor with `texts` in a batch, or more if they are short.
-    pub fn with_batch_size(mut self, texts: usize) -> Self {
+    pub(crate) fn with_batch_size(mut self, texts: usize) -> Self {
         self.batch_size = texts.max(1);
         self
     }
 
-    /// Predicts inputs in order. Errs if a score is NaN or infinite, or if an input is a pair and
-    /// the task is not about pairs, or the other way round.
+    /// The task: its type, its labels, and what its inputs are.
+    pub fn task(&self) -> &Task {
+        &self.meta.task
+    }
+
+    /// Predicts inputs in order: texts, or pairs of texts.
+    ///
+    /// # Errors
+    ///
+    /// A pair where the task is about single texts, or the other way round; scores that are NaN or
+    /// infinite; a device that runs out of memory.
     pub fn predict<T: Into<Input>>(
         &self,
         inputs: impl IntoIterator<Item = T>,
@@ -237,7 +284,7 @@ impl Predictor {
     }
 
     /// Checks that `input` is what the task is about: a text or a pair. The error is the problem.
-    pub fn check(&self, input: &Input) -> std::result::Result<(), &'static str> {
+    pub(crate) fn check(&self, input: &Input) -> std::result::Result<(), &'static str> {
         check_pairs(&self.meta.task, input.text_pair.is_some())
     }
 
@@ -268,7 +315,7 @@ impl Predictor {
 
     /// Evaluates on labelled rows, and calls `progress` with the number of rows done. Errs if the
     /// loss is NaN or infinite.
-    pub fn evaluate(
+    pub(crate) fn evaluate(
         &self,
         rows: &[Row],
         progress: &mut dyn FnMut(usize) -> Result<()>,
@@ -296,18 +343,18 @@ impl Predictor {
 
     /// Returns how many rows to predict at once. A prediction has a score for each label, so more
     /// labels allow fewer rows.
-    pub fn rows_at_once(&self) -> usize {
+    pub(crate) fn rows_at_once(&self) -> usize {
         const SCORES: usize = 1 << 21;
         (SCORES / self.meta.task.labels.len().max(1)).max(1)
     }
 
     /// The base's directory.
-    pub fn base_dir(&self) -> &Path {
+    pub(crate) fn base_dir(&self) -> &Path {
         &self.model.base.dir
     }
 
     /// The task's labels.
-    pub fn labels(&self) -> Labels {
+    pub(crate) fn labels(&self) -> Labels {
         Labels { names: self.meta.task.labels.clone(), declared: self.meta.task.labels_declared }
     }
 }

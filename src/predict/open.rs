@@ -1,5 +1,7 @@
 //! Finds the base, the task and the tokenizer that predict together.
 
+#![deny(clippy::missing_errors_doc)]
+
 use super::Predictor;
 use crate::config::{DeviceName, Run, RunConfig, config_of};
 use crate::error::{Error, Result};
@@ -154,6 +156,11 @@ impl PredictorBuilder {
     }
 
     /// Reads the base and the task, and downloads the base if it is on the Hub.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or damaged, parts that do not fit together, and a device that is not
+    /// there.
     pub fn open(self) -> Result<Predictor> {
         let found = self.source.resolve(&mut |_, _, _| Ok(()))?;
         let device = match self.device {

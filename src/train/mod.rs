@@ -18,14 +18,14 @@ mod tensorboard;
 mod trainer;
 pub mod watch;
 
-pub use data::{RawRows, RunData};
+pub use data::RawRows;
 pub use events::{Event, Listener, Listeners, MetricsRecord};
 pub use manifest::Manifest;
 pub use metrics_file::MetricsFile;
 pub use output::Start;
 pub use plan::ModelPlan;
 pub use policy::{Actions, Policy};
-pub use profile::{Profile, Profiler};
+pub use profile::Profiler;
 pub use run_dir::{Evaluated, RunDir};
 pub use session::Session;
 pub use summary::Summary;

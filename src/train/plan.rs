@@ -23,16 +23,22 @@ use tch::{Kind, Tensor};
 /// no optimizer.
 pub struct ModelPlan {
     /// The data.
+    #[doc(hidden)]
     pub data: RunData,
     /// The source of the base.
+    #[doc(hidden)]
     pub source: Model,
     /// The model, frozen except for the parameters that train.
+    #[doc(hidden)]
     pub model: TaskModel,
     /// The decision for each parameter whether it trains.
+    #[doc(hidden)]
     pub freeze: FreezePlan,
     /// The state that the training starts from.
+    #[doc(hidden)]
     pub initial: InitialState,
     /// The task, for deltas. The metrics are empty.
+    #[doc(hidden)]
     pub meta: Meta,
     /// The resolved configuration, with every key.
     pub resolved: RunConfig,
@@ -50,6 +56,7 @@ pub struct InitialState {
 
 impl ModelPlan {
     /// Reads the base and the data in parallel, builds the model and freezes it.
+    #[doc(hidden)]
     pub fn read(run: &Run, sources: &Sources) -> Result<Self> {
         let Model { dir, weights, .. } = &sources.model;
         let (base, data) = threads::both(
@@ -101,12 +108,12 @@ impl ModelPlan {
     }
 
     /// The method that the run trains with.
-    pub fn method(&self) -> &Method {
+    pub(crate) fn method(&self) -> &Method {
         &self.meta.method
     }
 
     /// The weight of each class in the loss; `None` without `training.class_weights`.
-    pub fn class_weights(&self) -> Option<&[f64]> {
+    pub(crate) fn class_weights(&self) -> Option<&[f64]> {
         match &self.resolved.training.class_weights {
             Some(ClassWeights::List(weights)) => Some(weights),
             _ => None,
@@ -114,7 +121,7 @@ impl ModelPlan {
     }
 
     /// Returns the cost of a step for texts of the training rows' mean length.
-    pub fn cost(&self) -> StepCost {
+    pub(crate) fn cost(&self) -> StepCost {
         StepCost::of(&self.freeze, &self.model.config, self.data.mean_length())
     }
 }

@@ -1,5 +1,7 @@
 //! `summary.json`: the result and the cost of a run.
 
+#![deny(clippy::missing_errors_doc)]
+
 use crate::error::{Error, Result};
 use crate::files;
 use serde::{Deserialize, Serialize};
@@ -48,7 +50,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Reads `summary.json` in `dir`; `None` if there is no such file.
+    /// Reads `summary.json` in the run directory `dir`; `None` if there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or that is no summary.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
         if !files::is_there(&path)? {
@@ -60,7 +66,7 @@ impl Summary {
     }
 
     /// Writes `summary.json` into `dir`.
-    pub fn write(&self, dir: &Path) -> Result<()> {
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(Error::bug)?;
         files::replace_with(&dir.join(FILE), (text + "\n").as_bytes())
     }

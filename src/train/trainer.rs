@@ -1,5 +1,7 @@
 //! The trainer: a run of a configuration that a program makes.
 
+#![deny(clippy::missing_errors_doc)]
+
 use super::events::{Event, Listener, Listeners};
 use super::{MetricsFile, Start, Summary, TensorBoard, train};
 use crate::config::{Run, RunConfig};

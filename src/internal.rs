@@ -1,0 +1,124 @@
+//! What the tests, the fuzz targets and the programs need of the private modules. No part of the
+//! library's face: it changes without notice.
+
+#![allow(missing_docs)]
+
+pub mod bank {
+    pub use crate::bank::{Bank, BankTask};
+}
+pub mod base {
+    pub use crate::base::Base;
+}
+pub mod bounds {
+    pub use crate::bounds::{Count, Positive};
+}
+pub mod checkpoint {
+    pub use crate::checkpoint::{Checkpoint, steps};
+}
+#[cfg(feature = "cli")]
+pub mod cli {
+    pub use crate::cli::main;
+}
+#[cfg(feature = "compare")]
+pub mod compare {
+    pub use crate::compare::{CompareOptions, Grid, compare, left, render, schema};
+    pub mod stats {
+        pub use crate::compare::stats::{Discordant, Spread, holm, paired_t};
+    }
+}
+pub mod config {
+    pub use crate::config::{Interval, Run, RunConfig, TrainingSection, schema};
+}
+pub mod data {
+    pub use crate::data::{
+        Batch, Columns, Dataset, DropoutKeys, Encoding, Example, LabelColumns, Labels, MIN_LENGTH,
+        Row, Sampler, TOKENIZER_FILES, Target, Tokenizer, draw, epoch_order, has_embeddings, read,
+        settings, silence_parquet_panics, split_by_class,
+    };
+}
+pub mod delta {
+    pub use crate::delta::{Delta, Meta, start_from};
+}
+pub mod error {
+    pub use crate::error::{Error, Result};
+}
+pub mod escape {
+    pub use crate::escape::{code, json, line, quoted, shell, text};
+}
+pub mod eval {
+    pub use crate::eval::{
+        ClassificationReport, MATRIX, MultiLabel, classification, in_batches, regression,
+    };
+}
+pub mod files {
+    pub use crate::files::hex;
+}
+pub mod freeze {
+    pub use crate::freeze::{
+        FreezePlan, Group, Layers, Layout, Parameter, Places, StepCost, Switches,
+    };
+}
+pub mod hub {
+    pub use crate::hub::{Hub, Repo, RepoType};
+}
+pub mod lock {
+    pub use crate::lock::Lock;
+}
+pub mod methods {
+    pub use crate::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
+}
+pub mod models {
+    pub use crate::models::{
+        ARCHITECTURES, Architecture, Classifier, ConfigKeys, Dropouts, EmbeddingNames, HeadSpec,
+        KeyVerdict, LayerNames, ModelConfig, Name, Shaping, Spec, Task, TaskType, Term,
+        by_model_type, classify,
+    };
+}
+pub mod native {
+    pub use crate::native::{
+        Dropped, bias_activation, check_product, check_product_by, dropout, peak_gpu_mib, product,
+        residual_norm,
+    };
+}
+pub mod nn {
+    pub use crate::nn::{
+        Activation, Attention, Bias, Dropout, NonLinearity, PackedRows, Precision, Projected,
+        TaskRow, TaskRows, to_rows,
+    };
+}
+pub mod numbers {
+    pub use crate::numbers::thousands;
+}
+pub mod optim {
+    pub use crate::optim::{AdamW, AdamWSettings, LossScale, LrSchedule, Schedule};
+}
+pub mod predict {
+    pub use crate::predict::{Input, Prediction, Predictor};
+}
+pub mod process {
+    pub use crate::process::{peak_rss_mib, process_age};
+}
+pub mod sealed {
+    pub use crate::sealed::{Contents, checksum, read, to_bytes};
+}
+pub mod sources {
+    pub use crate::sources::Sources;
+}
+pub mod task_model {
+    pub use crate::task_model::TaskModel;
+}
+pub mod tasks {
+    pub use crate::tasks::Tasks;
+}
+pub mod train {
+    pub use crate::train::{
+        Actions, Event, Listener, Manifest, MetricsRecord, ModelPlan, Policy, RawRows, Session,
+        TensorBoard,
+    };
+    pub mod watch {
+        pub use crate::train::watch::{NonFinite, Watch};
+    }
+}
+pub mod weights {
+    pub use crate::weights::Weights;
+}
