@@ -76,7 +76,7 @@ pub struct TasksBuilder {
     batch_size: usize,
 }
 
-/// A file that is no task of the base.
+/// A file that is not a task of the base.
 #[derive(Debug)]
 pub struct RefusedTask {
     /// The name that the task would have.

@@ -165,7 +165,7 @@ fn columns_are_separated_by_commas_semicolons_tabs_or_bars() {
     let path = scratch.write("x.csv", format!("sep=^\n{}", table("^")));
     assert_eq!(rows(&path, &labelled()), expected);
     let semicolons = Columns { delimiter: Some(';'), ..labelled() };
-    error(&path, &semicolons, &["x.csv:1: sep=^", "data.delimiter is ';'"]);
+    error(&path, &semicolons, &["x.csv:1: the first line is sep=^", "data.delimiter is ';'"]);
     // Without a header, what never occurs would make one column of each line.
     let path = scratch.write("x.csv", "good,0\nbad,1\nfine, really,1\n");
     let headless = Columns { text: "1".into(), header: false, ..labelled() };

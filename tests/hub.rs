@@ -274,7 +274,7 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     );
     let output = home.run("sh", &["-c", &command], &[]);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(stderr(&output).contains("the next run resumes it"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the next run continues from it"), "{}", stderr(&output));
     asked(&hub);
     succeeded(&home.inspect(&[]));
     assert!(asked(&hub).iter().any(|line| line.contains("bytes=")));

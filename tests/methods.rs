@@ -353,7 +353,7 @@ fn keys_of_another_method_are_refused() {
         ),
         (
             &["method.name=lora", "method.target_modules=[\"classifier\"]"],
-            &["\"classifier\"", "the new head trains whole"],
+            &["\"classifier\"", "the new head trains without LoRA"],
         ),
         (&["method.name=adapter", "method.reduction_factor=0"], &["method.reduction_factor"]),
         (&["method.name=adapter", "method.non_linearity=sine"], &["sine", "swish"]),

@@ -753,7 +753,7 @@ fn files_that_are_too_large_or_no_files_are_refused_in_few_words() {
     assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     let long = "x".repeat(80_000);
     config(json!({"added_tokens_decoder": {"900": {"content": long}}}));
-    refused_in_few_words(dir, &["the added token \"xxx", "80000 characters, expected 512"]);
+    refused_in_few_words(dir, &["the added token \"xxx", "80000 characters, expected at most 512"]);
     let many: serde_json::Map<_, _> =
         (0..100_001).map(|i| (i.to_string(), json!({"content": i.to_string()}))).collect();
     config(json!({"added_tokens_decoder": many}));
