@@ -54,7 +54,7 @@ impl Summary {
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, or that is no summary.
+    /// A file that cannot be read, or that is not a summary.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(FILE);
         if !files::is_there(&path)? {

@@ -93,9 +93,10 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`](crate::Error::Interrupted) once the stop flag is set. Otherwise what is
-    /// wrong with the base, the data or the output directory, with the file's name;
-    /// [`Error::Ended`](crate::Error::Ended) if the run began, with what is kept of it.
+    /// [`Error::Interrupted`](crate::Error::Interrupted) once the stop flag is set, and
+    /// [`Error::Ended`](crate::Error::Ended) if the run had begun, with what is kept of it.
+    /// Otherwise, what is wrong with the base, the data or the output directory, with the file's
+    /// name.
     pub fn run(self) -> Result<Summary> {
         train(&self.run, self.start, &mut Listeners(self.listeners), &self.stop)
     }
