@@ -3,7 +3,7 @@
 #![cfg(not(any(feature = "cli", feature = "compare", feature = "hub", feature = "parquet")))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods)]
 
-use bitfit::internal::{Predictor, Result, RunConfig, Trainer};
+use bitfit::{Predictor, Result, RunConfig, Trainer};
 use std::path::{Path, PathBuf};
 
 fn tiny_bert() -> PathBuf {
