@@ -44,7 +44,7 @@ fn wrong_values_name_file_key_found_and_allowed() {
 fn a_value_out_of_bounds_is_shown_in_its_line_with_its_key() {
     let scratch = Scratch::new();
     scratch.config("config.toml", "adam_epsilon = -1.0");
-    let error = RunConfig::read(&scratch.path("config.toml"), &[]).unwrap_err().to_string();
+    let error = RunConfig::read(scratch.path("config.toml"), &[]).unwrap_err().to_string();
     let shown = "TOML parse error at line 15, column 16\n   |\n15 | adam_epsilon = -1.0\n   |                ^^^^\n\
                  training.adam_epsilon: found -1, expected a positive number";
     assert!(error.ends_with(shown), "{error}");
@@ -160,7 +160,7 @@ fn missing_files_are_named() {
 #[test]
 fn a_resolved_configuration_reads_as_itself() {
     let scratch = Scratch::new();
-    let config = RunConfig::read(&scratch.path("config.toml"), &[]).unwrap();
+    let config = RunConfig::read(scratch.path("config.toml"), &[]).unwrap();
     let path = scratch.write("again.toml", config.to_toml().unwrap());
     assert_eq!(RunConfig::read(&path, &[]).unwrap().to_toml().unwrap(), config.to_toml().unwrap());
     Run::new(config, &path, &[]).unwrap();

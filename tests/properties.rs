@@ -115,7 +115,7 @@ proptest! {
         line in ".{0,30}",
     ) {
         let scratch = Scratch::new();
-        let _ = RunConfig::read(&scratch.path("config.toml"), &[format!("{key}={value}")]);
+        let _ = RunConfig::read(scratch.path("config.toml"), &[format!("{key}={value}")]);
         let path = scratch.write("any.toml", format!("[training]\n{line}\n"));
         let _ = RunConfig::read(&path, &[]);
     }

@@ -444,7 +444,7 @@ fn class_weights_are_by_label() {
         scratch.train(&["--overwrite", "--set", "training.max_steps=1", "--set", &set])
     };
     succeeded(&train("balanced"));
-    let config: RunConfig = RunConfig::read(&scratch.path("run/config.toml"), &[]).unwrap();
+    let config: RunConfig = RunConfig::read(scratch.path("run/config.toml"), &[]).unwrap();
     let text = config.to_toml().unwrap();
     let counts: Vec<usize> = ["mixed", "negative", "positive"]
         .map(|label| {
