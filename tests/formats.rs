@@ -186,7 +186,12 @@ fn columns_are_separated_by_commas_semicolons_tabs_or_bars() {
     // A comma in texts makes no column where the header has none.
     let path = scratch.write("x.csv", "text;label\ngood, warm;a\nbad;b\n");
     assert_eq!(rows(&path, &labelled()), owned(&[("good, warm", "a"), ("bad", "b")]));
-    // A .tsv stays what it is, and says what is likely wrong.
+}
+
+/// A .tsv stays what it is, and says what is likely wrong.
+#[test]
+fn columns_of_a_tsv_are_separated_by_tabs() {
+    let scratch = Scratch::new();
     let path = scratch.write("x.tsv", "\"text\"\t\"label\"\n\"good\"\t\"a\"\n");
     error(
         &path,

@@ -534,19 +534,7 @@ impl<'a> Unpickler<'a> {
         let arguments = self.items(arguments);
         let (module, name) = function.split_once(' ').unwrap_or_default();
         Ok(match (module, name, arguments) {
-            ("collections", "OrderedDict", [items]) => {
-                // Python 2 passes a list of pairs.
-                let pair = |&item: &usize| match self.items(item) {
-                    [key, value] => Some((*key, *value)),
-                    _ => None,
-                };
-                let items = self.items(*items);
-                let left = self.left.checked_sub(items.len());
-                let left = left.ok_or("one list occurs too often")?;
-                let dict = items.iter().filter_map(pair).collect();
-                self.left = left;
-                PickleObject::Dict(dict)
-            }
+            ("collections", "OrderedDict", [items]) => self.dict_of(*items)?,
             ("collections", "OrderedDict" | "defaultdict", _)
             | ("builtins" | "__builtin__", "dict", []) => PickleObject::Dict(vec![]),
             ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__", [class, ..]) => {
@@ -592,6 +580,19 @@ impl<'a> Unpickler<'a> {
             ("torch._utils", name, _) if name.starts_with("_rebuild_") => PickleObject::Strange(function.clone()),
             _ => PickleObject::Other,
         })
+    }
+
+    /// The dict of a list of pairs, which Python 2 passes to `OrderedDict`.
+    fn dict_of(&mut self, list: usize) -> PickleResult<PickleObject> {
+        let pair = |&item: &usize| match self.items(item) {
+            [key, value] => Some((*key, *value)),
+            _ => None,
+        };
+        let items = self.items(list);
+        let left = self.left.checked_sub(items.len()).ok_or("one list occurs too often")?;
+        let dict = items.iter().filter_map(pair).collect();
+        self.left = left;
+        Ok(PickleObject::Dict(dict))
     }
 
     /// A copy of the object if it is a tensor, an instance or an integer, because these are small.

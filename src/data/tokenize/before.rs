@@ -4,7 +4,7 @@
 
 use super::added::AddedToken;
 use super::description::{Description, TokenizerModel};
-use super::files::{Files, JsonObject, TokenizerClass, Vocabulary};
+use super::files::{JsonObject, TokenizerClass, TokenizerFiles, Vocabulary};
 use super::pipeline::{self, Pipeline};
 use super::wordpiece::{BertOptions, LONGEST};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use std::path::Path;
 /// The reason why the tokenizer of `dir` does not have the `fingerprint` of a task; `None` unless
 /// bitfit 0.1.0 read the directory with that fingerprint.
 pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
-    let (files, now) = (Files::read(dir).ok()?, Description::read(dir).ok()?);
+    let (files, now) = (TokenizerFiles::read(dir).ok()?, Description::read(dir).ok()?);
     let before = description(&files)?;
     if before.fingerprint() != fingerprint {
         return None;
@@ -64,7 +64,7 @@ pub fn why_other(dir: &Path, fingerprint: &str) -> Option<String> {
 }
 
 /// The tokenizer as bitfit 0.1.0 described it.
-fn description(files: &Files) -> Option<Description> {
+fn description(files: &TokenizerFiles) -> Option<Description> {
     let decoder = files.said("added_tokens_decoder").and_then(Value::as_object);
     let decoder = decoder.filter(|decoder| !decoder.is_empty());
     // special_tokens_map.json was read only if tokenizer_config.json listed no added token.
@@ -107,7 +107,7 @@ fn description(files: &Files) -> Option<Description> {
 
 /// The settings about tokens that bitfit 0.1.0 read.
 struct LegacySettings<'a> {
-    files: &'a Files,
+    files: &'a TokenizerFiles,
     /// `added_tokens_decoder` of tokenizer_config.json.
     decoder: Option<&'a JsonObject>,
     /// special_tokens_map.json.
@@ -212,7 +212,10 @@ fn token(value: &Value) -> Option<AddedToken> {
 
 type LegacyVocab<'a> = (&'a Path, HashMap<String, u32>, TokenizerModel, Option<Pipeline>);
 
-fn vocabulary(files: &Files, flag: impl Fn(&str) -> Option<bool>) -> Option<LegacyVocab<'_>> {
+fn vocabulary(
+    files: &TokenizerFiles,
+    flag: impl Fn(&str) -> Option<bool>,
+) -> Option<LegacyVocab<'_>> {
     let ids = |vocab: &JsonObject| {
         let id = |(token, id): (&String, &Value)| {
             Some((token.clone(), u32::try_from(id.as_u64()?).ok()?))

@@ -3,7 +3,7 @@
 //! tokenizer.json. The other classes take tokenizer.json whole.
 
 use super::added::{Added, AddedToken};
-use super::files::{Files, JsonObject, TokenizerClass, Vocabulary, cut, short};
+use super::files::{JsonObject, TokenizerClass, TokenizerFiles, Vocabulary, cut, short};
 use super::form::TokenizerForm;
 use super::pipeline::{self, Pipeline};
 use super::wordpiece::{BertOptions, LONGEST};
@@ -75,7 +75,7 @@ pub const NAMED: [(&str, Option<&str>, &str); 7] = [
 impl Description {
     /// Reads the tokenizer files of `dir`. Errs if the tokenizer is not supported.
     pub fn read(dir: &Path) -> Result<Self> {
-        let files = Files::read(dir)?;
+        let files = TokenizerFiles::read(dir)?;
         settings::check(dir, &files)?;
         let pipeline = match &files.vocabulary {
             Vocabulary::Json(path, json) => Some(Pipeline::read(path, json, files.class)?),
@@ -148,7 +148,7 @@ impl Description {
 /// The files of a directory, read, from which to make a [`Description`].
 struct DescriptionBuilder<'a> {
     dir: &'a Path,
-    files: &'a Files,
+    files: &'a TokenizerFiles,
     /// The pipeline of `tokenizer.json`, if there is one.
     pipeline: Option<Pipeline>,
     vocab_file: PathBuf,
@@ -495,7 +495,7 @@ struct Unnamed<'a> {
 /// them. `path` is the file that errors name.
 struct Said<'a> {
     path: PathBuf,
-    files: &'a Files,
+    files: &'a TokenizerFiles,
 }
 
 impl Said<'_> {

@@ -71,7 +71,7 @@ pub enum Vocabulary {
 }
 
 /// The tokenizer files of a directory.
-pub struct Files {
+pub struct TokenizerFiles {
     /// `tokenizer_config.json`.
     pub config: Option<JsonObject>,
     /// `special_tokens_map.json`.
@@ -88,7 +88,7 @@ pub struct Files {
     pub segments: bool,
 }
 
-impl Files {
+impl TokenizerFiles {
     /// Reads the tokenizer files of `dir`. Errs if there is no vocabulary, or if the class is not
     /// supported.
     pub fn read(dir: &Path) -> Result<Self> {

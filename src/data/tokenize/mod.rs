@@ -25,7 +25,7 @@ use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
 use description::{Description, TokenizerModel};
-use files::{FILES, Files, MAX_BYTES, TokenizerClass};
+use files::{FILES, MAX_BYTES, TokenizerClass, TokenizerFiles};
 use form::TokenizerForm;
 use std::path::{Path, PathBuf};
 use wordpiece::WordPiece;
@@ -143,7 +143,7 @@ impl Tokenizer {
                 files.push((name, read_small(&path, MAX_BYTES)?));
             }
         }
-        let Files { class_of_model, config, class, .. } = Files::read(&self.dir)?;
+        let TokenizerFiles { class_of_model, config, class, .. } = TokenizerFiles::read(&self.dir)?;
         let mut config = config.unwrap_or_default();
         if self.unsegmented && class == TokenizerClass::DistilBert {
             // BERT's class without segments makes the same tokenizer.

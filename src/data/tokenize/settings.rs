@@ -1,7 +1,7 @@
 //! The settings that transformers 4 and 5 write into the files of a tokenizer, and how each is
 //! handled. Token ids are those of transformers 5 where the versions differ.
 
-use super::files::{Files, JsonObject, Vocabulary, cut, short};
+use super::files::{JsonObject, TokenizerFiles, Vocabulary, cut, short};
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -251,7 +251,7 @@ fn is_off(value: &Value) -> bool {
 
 /// Errs if the files of `dir` have a setting that cannot be obeyed. [`check_part`] checks the parts
 /// of tokenizer.json.
-pub fn check(dir: &Path, files: &Files) -> Result<()> {
+pub fn check(dir: &Path, files: &TokenizerFiles) -> Result<()> {
     for (key, value) in files.config.iter().flatten() {
         check_one(&dir.join("tokenizer_config.json"), CONFIG, key, value)?;
     }
