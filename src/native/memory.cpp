@@ -25,10 +25,12 @@ size_t rounded(size_t size) { return (size + SMALL - 1) / SMALL * SMALL; }
 // Allocates a block, in huge pages if it spans at least two. A step touches far more memory than
 // the TLB covers with small pages.
 void *fresh(size_t size) {
-  if (size < 2 * HUGE_PAGE) return std::aligned_alloc(ALIGNMENT, size);
-  void *block = std::aligned_alloc(HUGE_PAGE, size);
+  const bool huge = size >= 2 * HUGE_PAGE;
+  void *block = nullptr;
+  // Not aligned_alloc, which takes only sizes that are multiples of the alignment.
+  if (posix_memalign(&block, huge ? HUGE_PAGE : ALIGNMENT, size) != 0) return nullptr;
 #ifdef MADV_HUGEPAGE
-  if (block) madvise(block, size, MADV_HUGEPAGE);
+  if (huge) madvise(block, size, MADV_HUGEPAGE);
 #endif
   return block;
 }
