@@ -29,7 +29,8 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 BITFIT_CXX_C
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/sanitize}
 
 say "building"
-tests=$("${CARGO:-cargo}" test --release --locked --no-run --message-format=json-render-diagnostics \
+tests=$("${CARGO:-cargo}" test --release --locked --no-run \
+    --message-format=json-render-diagnostics \
     | sed -n 's/.*"executable":"\([^"]*\/tests-[^"]*\)".*/\1/p')
 [ -x "$tests" ] || die "cargo built no test binary"
 # Only the tests get the libraries: cargo and rustc would be slow with them.

@@ -453,7 +453,7 @@ fn labels_go_by_name_or_number() {
         "numbers are sorted as numbers"
     );
     let error = from("a\tpos\nb\tpos\n").unwrap_err().to_string();
-    assert!(error.contains("only one class") && error.contains("pos"), "{error}");
+    assert!(error.contains("one class only") && error.contains("pos"), "{error}");
     let labels = Labels { names: ["neg", "pos"].map(String::from).into(), declared: true };
     let targets =
         |labels: &Labels, text: &str| labels.targets(TaskType::Classification, &rows(text));

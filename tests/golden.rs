@@ -242,6 +242,16 @@ fn two_rates() -> AdamWSettings {
     }
 }
 
+/// Clips the gradients of all variables together and steps each one's optimizer.
+fn clip_and_step(single: &mut [(tch::COptimizer, Tensor)]) {
+    let norms: Vec<Tensor> = single.iter().map(|(_, variable)| variable.grad().norm()).collect();
+    let scale = (1.0 / (Tensor::stack(&norms, 0).norm().double_value(&[]) + 1e-6)).min(1.0);
+    for (optimizer, variable) in single {
+        let _ = variable.grad().g_mul_scalar_(scale);
+        optimizer.step().unwrap();
+    }
+}
+
 /// One flat parameter must take the steps that PyTorch's AdamW takes on each tensor: here against
 /// libtorch's own, tensor by tensor.
 #[test]
@@ -289,14 +299,7 @@ fn the_flat_optimizer_takes_adamws_steps() {
                     optimizer.step(1.0).unwrap();
                     optimizer.check_bound(&base.store).unwrap();
                 } else {
-                    let norms: Vec<Tensor> =
-                        single.iter().map(|(_, variable)| variable.grad().norm()).collect();
-                    let scale =
-                        (1.0 / (Tensor::stack(&norms, 0).norm().double_value(&[]) + 1e-6)).min(1.0);
-                    for (optimizer, variable) in &mut single {
-                        let _ = variable.grad().g_mul_scalar_(scale);
-                        optimizer.step().unwrap();
-                    }
+                    clip_and_step(&mut single);
                 }
                 loss.double_value(&[])
             })

@@ -11,7 +11,7 @@ use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Met
 use bitfit::internal::models::{Shaping, TaskType};
 use bitfit::internal::nn::NonLinearity;
 use bitfit::internal::task_model::TaskModel;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use tch::Tensor;
 
@@ -591,6 +591,42 @@ fn guesses(scratch: &Scratch, run: &str, rows: &Path) -> Vec<i64> {
     stdout(&predicted).lines().map(is_positive).collect()
 }
 
+/// The state that `method` starts from in the reference: the golden head, and added tensors by
+/// [`wave`].
+fn start_of(
+    model: &Path,
+    method: Method,
+    golden: &HashMap<String, Tensor>,
+) -> Vec<(String, Tensor)> {
+    let shared = Base::read(model, None, device()).unwrap();
+    let mut base = TaskModel::new(&shared, 2, None).unwrap();
+    method.settled(base.config.architecture).add(&mut base).unwrap();
+    let shapes = base.shapes();
+    let mut start: Vec<(String, Tensor)> = ["classifier.weight", "classifier.bias"]
+        .map(|name| (name.to_owned(), golden[name].shallow_clone()))
+        .into();
+    for name in &base.added {
+        let shape = &shapes[name];
+        let bound = match name {
+            name if name.ends_with("lora_A.weight") => 1.0 / (shape[1] as f64).sqrt(),
+            name if name.ends_with("lora_B.weight") || name.ends_with(".bias") => 0.0,
+            _ => 0.03,
+        };
+        start.push((name.clone(), wave(shape, bound)));
+    }
+    start
+}
+
+/// The loss of each step of the run `case`.
+fn losses(scratch: &Scratch, case: &str) -> Vec<f64> {
+    let records = std::fs::read_to_string(scratch.path(case).join("metrics.jsonl")).unwrap();
+    let records = records.lines().map(|line| json(line.as_bytes()));
+    records
+        .filter(|record| record.get("grad_norm").is_some())
+        .map(|record| record["loss"].as_f64().unwrap())
+        .collect()
+}
+
 /// The whole way, from the TOML to the predictions, beside the Python way: the same rows, the same
 /// start, no dropout.
 #[test]
@@ -618,22 +654,7 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         ),
         ("pfeiffer", adapter(AdapterPlacement::Pfeiffer, 16.0), 3e-4, &["method.name=adapter"]),
     ] {
-        let shared = Base::read(&model, None, device()).unwrap();
-        let mut base = TaskModel::new(&shared, 2, None).unwrap();
-        method.settled(base.config.architecture).add(&mut base).unwrap();
-        let shapes = base.shapes();
-        let mut start: Vec<(String, Tensor)> = ["classifier.weight", "classifier.bias"]
-            .map(|name| (name.to_owned(), golden[name].shallow_clone()))
-            .into();
-        for name in &base.added {
-            let shape = &shapes[name];
-            let bound = match name {
-                name if name.ends_with("lora_A.weight") => 1.0 / (shape[1] as f64).sqrt(),
-                name if name.ends_with("lora_B.weight") || name.ends_with(".bias") => 0.0,
-                _ => 0.03,
-            };
-            start.push((name.clone(), wave(shape, bound)));
-        }
+        let start = start_of(&model, method, &golden);
         Tensor::write_safetensors(&start, scratch.path("start.safetensors")).unwrap();
         let config = format!(
             "[model]\nmodel_name_or_path = {model:?}\ninit_delta = \"start.safetensors\"\nhidden_dropout_prob = 0.0\n\
@@ -645,12 +666,7 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         scratch.write("config.toml", config);
         let args: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         succeeded(&scratch.train(&args));
-        let records = std::fs::read_to_string(scratch.path(case).join("metrics.jsonl")).unwrap();
-        let records = records.lines().map(|line| json(line.as_bytes()));
-        let losses: Vec<f64> = records
-            .filter(|record| record.get("grad_norm").is_some())
-            .map(|record| record["loss"].as_f64().unwrap())
-            .collect();
+        let losses = losses(&scratch, case);
         let expected: Vec<f64> =
             golden[&format!("{case}.losses")].to_kind(tch::Kind::Double).try_into().unwrap();
         assert_eq!(losses.len(), 100);

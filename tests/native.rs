@@ -301,8 +301,9 @@ fn declared(text: &str, rust: bool) -> BTreeMap<String, Vec<(String, String)>> {
                 let (name, kind) = member.split_once(": ").unwrap();
                 return (name.trim_start_matches("pub ").to_owned(), kind.to_owned());
             }
-            let start = member.rfind(|c: char| c != '_' && !c.is_alphanumeric()).unwrap() + 1;
-            (member[start..].to_owned(), as_rust(member[..start].trim()))
+            let end = member.rfind(|c: char| c != '_' && !c.is_alphanumeric()).unwrap() + 1;
+            let (kind, name) = member.split_at(end);
+            (name.to_owned(), as_rust(kind.trim()))
         });
         all.insert(name.to_owned(), members.collect());
     }

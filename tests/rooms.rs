@@ -32,7 +32,7 @@ fn named(text: &str) -> BTreeSet<String> {
             match letter {
                 '{' => depth += 1,
                 ',' | '}' if depth == 0 => {
-                    found.insert(name(&list[start..i]));
+                    found.insert(name(list.get(start..i).unwrap()));
                     start = i + 1;
                     if letter == '}' {
                         break;

@@ -276,7 +276,10 @@ fn a_task_that_does_not_fit_is_refused_and_the_others_go_on() {
     }
     let found = lines(&stdout(&output));
     assert_eq!(found[0]["predictions"].as_object().unwrap().keys().collect::<Vec<_>>(), ["film"]);
-    // A row of one of them says why it is not there.
+    a_refused_task_is_named_where_it_is_asked_for(&scratch);
+}
+
+fn a_refused_task_is_named_where_it_is_asked_for(scratch: &Scratch) {
     scratch.write("rows.csv", "text,task\ngood,film\ngood,full\n");
     let args = [&TASKS[..], &["--task-column", "task", "--input", "rows.csv"]].concat();
     refused(&scratch.bitfit(&args), 1, &["rows.csv:3", "was refused", "method full"]);

@@ -735,7 +735,7 @@ fn bad_data_is_refused_before_anything_is_written() {
     for (text, parts) in [
         ("", ["train.tsv:1", "no column"]),
         ("text\tlabel\n", ["train.tsv", "no rows"]),
-        ("text\tlabel\na\tx\nb\tx\n", ["train.tsv", "only one class"]),
+        ("text\tlabel\na\tx\nb\tx\n", ["train.tsv", "one class only"]),
         ("text\tlabel\na\tpositive\nb\n", ["train.tsv:3", "1 columns, expected 2"]),
     ] {
         scratch.write("train.tsv", text);
@@ -750,7 +750,7 @@ fn bad_data_is_refused_before_anything_is_written() {
     );
     scratch.write("train.tsv", "text\tlabel\na\t0\nb\t0\n");
     scratch.write("eval.tsv", "text\tlabel\na\t1\n");
-    refused(&scratch.train(&["--set", "model.num_labels=2"]), 1, &["train.tsv", "only one class"]);
+    refused(&scratch.train(&["--set", "model.num_labels=2"]), 1, &["train.tsv", "one class only"]);
     // A label that training never saw.
     let scratch = Scratch::new();
     scratch.write("eval.tsv", "text\tlabel\na\tneutral\n");

@@ -272,7 +272,7 @@ impl Convert {
             return Err(Error::file(&file, problem));
         }
         let (to, from) = (self.output.display(), file.display());
-        tracing::info!("{to} from {from}, fingerprint {}", &written.fingerprint[..16]);
+        tracing::info!("{to} from {from}, fingerprint {:.16}", written.fingerprint);
         Ok(())
     }
 }

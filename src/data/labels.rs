@@ -88,7 +88,7 @@ impl Labels {
             ([only], TaskType::Classification) => {
                 let only = quoted(only);
                 let problem =
-                    format!("found only one class, {only}; a classifier needs at least two");
+                    format!("one class only, {only}; a classifier needs rows of two or more");
                 Err(Error::data(path, None, problem))
             }
             _ => Ok(Self { names, declared }),
