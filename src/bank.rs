@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Values that a vector's place in a row is a multiple of: 64 bytes.
+/// Values that a vector's place in its part of a row is a multiple of: 64 bytes.
 const ALIGNED: usize = 16;
 
 /// A base that several tasks predict with in one batch.
@@ -28,14 +28,23 @@ pub struct Bank {
     shapes: BTreeMap<String, Vec<i64>>,
     /// Whether the dense layer before the output layer is the base's: BERT's pooler.
     has_pooler: bool,
-    /// Where each vector lies in a row, and its size, by canonical name.
-    places: BTreeMap<String, (usize, usize)>,
+    /// Where each vector lies in a row, by canonical name.
+    places: BTreeMap<String, Place>,
     /// The base's own vectors.
     own: TaskRow,
     /// The dtypes of the layers' weights and of their inputs.
     kinds: (Kind, Kind),
     /// The model of the last batch that was of one task.
     alone: RefCell<Option<(TaskRow, TaskModel)>>,
+}
+
+/// Where a vector lies in a [`TaskRow`].
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Whether it is a weight of LayerNorm, not a bias.
+    is_weight: bool,
+    offset: usize,
+    size: usize,
 }
 
 /// A task of a [`Bank`].
@@ -58,15 +67,18 @@ impl Bank {
         let mut model = TaskModel::new(&base, 1, None)?;
         model.store.freeze();
         model.set_precision(precision.kind())?;
-        let (mut places, mut values) = (BTreeMap::new(), vec![]);
+        let (mut places, mut biases, mut norm_weights) = (BTreeMap::new(), vec![], vec![]);
         for (name, tensor) in base.tensors().iter().filter(|(_, tensor)| tensor.dim() == 1) {
             let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
             let vector: Vec<f32> = Vec::try_from(tensor)?;
-            places.insert(name.clone(), (values.len(), vector.len()));
-            values.extend(vector);
-            values.resize(values.len().next_multiple_of(ALIGNED), 0.0);
+            let is_weight = name.ends_with(".weight");
+            let part = if is_weight { &mut norm_weights } else { &mut biases };
+            let place = Place { is_weight, offset: part.len(), size: vector.len() };
+            places.insert(name.clone(), place);
+            part.extend(vector);
+            part.resize(part.len().next_multiple_of(ALIGNED), 0.0);
         }
-        let offset = |name: &str| places.get(name).map(|(offset, _)| *offset);
+        let offset = |name: &str| places.get(name).map(|place| place.offset);
         model.classifier.route(&model.config, &offset)?;
         Ok(Self {
             shapes: model.shapes(),
@@ -75,7 +87,7 @@ impl Bank {
             base,
             model,
             places,
-            own: values.into(),
+            own: TaskRow { biases: biases.into(), norm_weights: norm_weights.into() },
             alone: RefCell::new(None),
         })
     }
@@ -89,13 +101,7 @@ impl Bank {
     /// which change more than vectors, for a delta of another base, and for NaN or infinity.
     pub fn task(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
         let Delta { meta, .. } = delta;
-        if !matches!(meta.method, Method::Bitfit | Method::Head | Method::LayerNorm) {
-            let problem = format!(
-                "a task of the method {}; expected bitfit, head or layer_norm, whose tasks share a batch",
-                meta.method.name()
-            );
-            return Err(Error::file(path, problem));
-        }
+        check_method(path, &meta.method)?;
         delta.check_base(path, &self.base.info)?;
         let architecture = self.base.info.config.architecture;
         let outputs = meta.task.outputs() as i64;
@@ -108,12 +114,16 @@ impl Bank {
             Some(shape)
         };
         delta.check_tensors(path, &shape, &self.model.new)?;
-        let mut row = self.own.to_vec();
+        let (mut biases, mut norm_weights) = (self.own.biases.to_vec(), None);
         let mut head = BTreeMap::new();
         for (name, tensor) in &delta.tensors {
             match self.places.get(name) {
-                Some(&(offset, size)) => {
-                    let place = row.get_mut(offset..offset + size);
+                Some(&Place { is_weight, offset, size }) => {
+                    let part = match is_weight {
+                        true => norm_weights.get_or_insert_with(|| self.own.norm_weights.to_vec()),
+                        false => &mut biases,
+                    };
+                    let place = part.get_mut(offset..offset + size);
                     let place = place.ok_or_else(|| Error::Bug(format!("no place of {name}")))?;
                     tensor.f_copy_data(place, size)?;
                     if !place.iter().all(|value| value.is_finite()) {
@@ -144,7 +154,9 @@ impl Bank {
         let dense = if self.has_pooler { None } else { Some(take(architecture.head.dense)?) };
         let output = take(architecture.head.output)?;
         delta.check_unchanged()?;
-        Ok(BankTask { task: meta.task.clone(), row: row.into(), dense, output })
+        let norm_weights = norm_weights.map_or_else(|| self.own.norm_weights.clone(), Arc::from);
+        let row = TaskRow { biases: biases.into(), norm_weights };
+        Ok(BankTask { task: meta.task.clone(), row, dense, output })
     }
 
     /// The scores of each sequence of `batch` by its own task: probabilities by label, or the
@@ -183,7 +195,11 @@ impl Bank {
         // The sequences of one task are one product.
         let mut of_task: BTreeMap<*const f32, (&BankTask, Vec<i64>)> = BTreeMap::new();
         for (task, sequence) in tasks.iter().zip(0..) {
-            of_task.entry(task.row.as_ptr()).or_insert_with(|| (*task, vec![])).1.push(sequence);
+            of_task
+                .entry(task.row.biases.as_ptr())
+                .or_insert_with(|| (*task, vec![]))
+                .1
+                .push(sequence);
         }
         let mut scores = vec![vec![]; tasks.len()];
         for (task, sequences) in of_task.into_values() {
@@ -208,7 +224,7 @@ impl Bank {
     fn scores_of_one(&self, batch: &Packed, task: &BankTask) -> Result<Vec<Vec<f32>>> {
         let mut alone = self.alone.borrow_mut();
         let model = match alone.take() {
-            Some((row, model)) if Arc::ptr_eq(&row, &task.row) => model,
+            Some((row, model)) if is_same(&row, &task.row) => model,
             _ => self.alone(task)?,
         };
         let (_, model) = alone.insert((task.row.clone(), model));
@@ -219,8 +235,11 @@ impl Bank {
     /// A model of `task` alone.
     fn alone(&self, task: &BankTask) -> Result<TaskModel> {
         let mut model = TaskModel::new(&self.base, task.task.outputs(), None)?;
-        for (name, &(offset, size)) in &self.places {
-            let [own, vector] = [&self.own, &task.row].map(|row| row.get(offset..offset + size));
+        for (name, &Place { is_weight, offset, size }) in &self.places {
+            let [own, vector] = [&self.own, &task.row].map(|row| {
+                let part = if is_weight { &row.norm_weights } else { &row.biases };
+                part.get(offset..offset + size)
+            });
             if let Some(vector) = vector.filter(|vector| Some(*vector) != own) {
                 model.set(name, &Tensor::f_from_slice(vector)?)?;
             }
@@ -241,8 +260,25 @@ impl Bank {
 impl BankTask {
     /// Whether `other` is this task of the same bank.
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.row, &other.row)
+        is_same(&self.row, &other.row)
     }
+}
+
+/// Whether both are the row of one task: every task has biases of its own.
+fn is_same(a: &TaskRow, b: &TaskRow) -> bool {
+    Arc::ptr_eq(&a.biases, &b.biases)
+}
+
+/// Errs if tasks of `method` change more than vectors of the base.
+fn check_method(path: &Path, method: &Method) -> Result<()> {
+    if matches!(method, Method::Bitfit | Method::Head | Method::LayerNorm) {
+        return Ok(());
+    }
+    let problem = format!(
+        "a task of the method {}; expected bitfit, head or layer_norm, whose tasks share a batch",
+        method.name()
+    );
+    Err(Error::file(path, problem))
 }
 
 /// Whether the dense layer before the output layer is the base's: BERT's pooler.

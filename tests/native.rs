@@ -360,9 +360,10 @@ const COLUMNS: i64 = 21;
 impl RoutedBatch {
     fn new() -> Self {
         let wide = |size: [i64; 2]| Tensor::randn(size, (Kind::Double, Device::Cpu));
-        let row = || -> TaskRow {
-            Vec::<f32>::try_from(Tensor::randn([3 * COLUMNS], FLOAT)).unwrap().into()
+        let random = |vectors: i64| -> Vec<f32> {
+            Tensor::randn([vectors * COLUMNS], FLOAT).try_into().unwrap()
         };
+        let row = || TaskRow { biases: random(3).into(), norm_weights: random(2).into() };
         let (a, b, c) = (row(), row(), row());
         Self {
             x: wide([11, COLUMNS]),
@@ -383,14 +384,15 @@ impl RoutedBatch {
         let (x, residual, weight) = (at(&self.x), at(&self.residual), at(&self.weight));
         let size = COLUMNS as usize;
         let [a, b, c] = [0, 1, 2].map(|i| Bias::Routed { offset: i * size, size });
+        let [v, w] = [0, 1].map(|i| Bias::Routed { offset: i * size, size });
         let upper = weight.narrow(0, 0, COLUMNS);
         let none = native::Dropped { keys: None, site: 0, probability: 0.0 };
         let kernels = [
             ("linear", a.linear(&x, &upper, &rows)),
             ("joined", Bias::joined_linear(&[&a, &b], &x, &weight, &rows)),
             ("activation", b.activate(&x.copy(), Activation::Gelu, &rows)),
-            ("norm", c.layer_norm(&x, &a, 1e-6, &rows)),
-            ("residual norm", a.residual_norm(&x, &residual, &b, &c, 1e-6, none, &rows)),
+            ("norm", c.layer_norm(&x, &v, 1e-6, &rows)),
+            ("residual norm", a.residual_norm(&x, &residual, &w, &c, 1e-6, none, &rows)),
         ];
         kernels.map(|(name, y)| (name, y.unwrap().to_device(Device::Cpu))).into()
     }
@@ -400,8 +402,11 @@ impl RoutedBatch {
         let mut parts: [Vec<Tensor>; 5] = Default::default();
         for (task, ends) in self.tasks.iter().zip(self.starts.windows(2)) {
             let of = |x: &Tensor| x.narrow(0, ends[0], ends[1] - ends[0]);
-            let vectors = Tensor::from_slice(task).to_kind(Kind::Double).view([3, COLUMNS]);
-            let [a, b, c] = [0, 1, 2].map(|i| vectors.get(i));
+            let vectors =
+                |part: &[f32]| Tensor::from_slice(part).to_kind(Kind::Double).view([-1, COLUMNS]);
+            let (biases, weights) = (vectors(&task.biases), vectors(&task.norm_weights));
+            let [a, b, c] = [0, 1, 2].map(|i| biases.get(i));
+            let [v, w] = [0, 1].map(|i| weights.get(i));
             let norm = |x: Tensor, weight: &Tensor, shift: &Tensor| {
                 x.layer_norm([COLUMNS], Some(weight), Some(shift), 1e-6, false)
             };
@@ -410,8 +415,8 @@ impl RoutedBatch {
             parts[0].push(product.narrow(1, 0, COLUMNS) + &a);
             parts[1].push(product + both);
             parts[2].push((of(&self.x) + &b).gelu("none"));
-            parts[3].push(norm(of(&self.x), &a, &c));
-            parts[4].push(norm(of(&self.x) + &a + of(&self.residual), &b, &c));
+            parts[3].push(norm(of(&self.x), &v, &c));
+            parts[4].push(norm(of(&self.x) + &a + of(&self.residual), &w, &c));
         }
         parts.iter().map(|parts| Tensor::cat(parts, 0)).collect()
     }

@@ -78,7 +78,7 @@ impl Encoder {
     }
 
     /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
-    /// where the vector of a canonical name begins there.
+    /// where the vector of a canonical name begins in its part of the row.
     pub fn route(
         &mut self,
         architecture: Architecture,

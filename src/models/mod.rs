@@ -133,7 +133,8 @@ impl Classifier {
     }
 
     /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
-    /// where the vector of a canonical name begins there; the pooler is routed if its bias does.
+    /// where the vector of a canonical name begins in its part of the row; the pooler is routed if
+    /// its bias does.
     pub fn route(
         &mut self,
         config: &ModelConfig,

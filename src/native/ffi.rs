@@ -90,12 +90,13 @@ pub struct RoutedNormArgs {
     pub x: *mut c_void,
     pub residual: *mut c_void,
     pub route: RouteArgs,
+    pub weights: *const *const f32,
     pub bias: i64,
     pub weight: i64,
     pub shift: i64,
     pub eps: f64,
 }
-const _: () = assert!(size_of::<RoutedNormArgs>() == 9 * 8);
+const _: () = assert!(size_of::<RoutedNormArgs>() == 10 * 8);
 
 #[repr(C)]
 pub struct AdamwArgs {

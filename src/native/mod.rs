@@ -27,7 +27,7 @@ pub use product::{
     allow_tf32, check_cache_capacity, check_product, check_product_by, multiplies_bfloat16, product,
 };
 pub use profile::{profile_report, profile_start, profile_stop};
-pub use routed::{Routed, RowSpan, routed_activation, routed_add, routed_norm};
+pub use routed::{Routed, RowSpan, TaskRow, routed_activation, routed_add, routed_norm};
 pub use signals::{
     exit_now, explain_segmentation_faults, hold_signals, ignore_file_size_signal, ignores,
     kill_this_process, stop_this_process,

@@ -78,7 +78,7 @@ struct ResidualNormArgs {
 static_assert(sizeof(ResidualNormArgs) == 9 * 8);
 
 // The sequences of a batch, `count` of them, each of its own task. `values` holds the address of
-// each sequence's task values. The rows of each sequence begin at `starts` [count + 1].
+// the biases of each sequence's task. The rows of each sequence begin at `starts` [count + 1].
 struct RouteArgs {
   const float *const *values;
   const int64_t *starts;
@@ -86,8 +86,8 @@ struct RouteArgs {
 };
 static_assert(sizeof(RouteArgs) == 3 * 8);
 
-// The next three are for x [R, C] in fp32 on the CPU. Offsets say where a vector begins in the
-// values of a task.
+// The next three are for x [R, C] in fp32 on the CPU. Offsets say where a vector begins in `values`
+// of a task.
 
 // x plus `pieces` vectors that lie side by side. Overwrites x.
 struct RoutedAddArgs {
@@ -107,17 +107,19 @@ struct RoutedActivationArgs {
 };
 static_assert(sizeof(RoutedActivationArgs) == 6 * 8);
 
-// The LayerNorm of x plus residual (or null) plus the vector `bias` (or -1).
+// The LayerNorm of x plus residual (or null) plus the vector `bias` (or -1). `weights` holds the
+// address of the LayerNorm weights of each sequence's task; there `weight` is an offset.
 struct RoutedNormArgs {
   bitfit_tensor x;
   bitfit_tensor residual;
   RouteArgs route;
+  const float *const *weights;
   int64_t bias;
   int64_t weight;
   int64_t shift;
   double eps;
 };
-static_assert(sizeof(RoutedNormArgs) == 9 * 8);
+static_assert(sizeof(RoutedNormArgs) == 10 * 8);
 
 // The step count and the moments of an AdamW for one parameter.
 struct AdamwArgs {

@@ -1,11 +1,11 @@
-// The kernels for batches whose sequences are of several tasks: each row takes its vectors from the
-// values of its sequence's task.
+// The kernels for batches whose sequences are of several tasks: each row takes its vectors from its
+// sequence's task.
 #include "kernels.h"
 
 namespace bitfit {
 namespace {
 
-// Runs body(part, row, values of its task) over the rows of the batch.
+// Runs body(part, row, sequence) over the rows of the batch.
 template <typename Body>
 void parallel_rows_by_task(int64_t rows, int64_t columns, const RouteArgs &route, Body body) {
   parallel_rows(rows, columns, [&](int64_t part, int64_t begin, int64_t end) {
@@ -13,7 +13,7 @@ void parallel_rows_by_task(int64_t rows, int64_t columns, const RouteArgs &route
     int64_t s = std::upper_bound(starts, starts + route.count + 1, begin) - starts - 1;
     for (int64_t r = begin; r < end; ++r) {
       while (r >= starts[s + 1]) ++s;
-      body(part, r, route.values[s]);
+      body(part, r, s);
     }
   });
 }
@@ -37,10 +37,11 @@ at::Tensor routed_norm(const at::Tensor &x, const at::Tensor &residual,
   float *to = y.mutable_data_ptr<float>(), *hat = normalized.mutable_data_ptr<float>();
   const auto eps = static_cast<float>(args.eps);
   BITFIT_PROFILED("bitfit::routed_norm");
-  const auto body = [&](int64_t part, int64_t r, const float *task) {
+  const auto body = [&](int64_t part, int64_t r, int64_t s) {
     const int64_t at = r * columns;
+    const float *task = args.route.values[s], *weight = args.weights[s] + args.weight;
     const float *bias = args.bias < 0 ? zero : task + args.bias;
-    norm_row({from + at, bias, others ? others + at : zero, task + args.weight, task + args.shift,
+    norm_row({from + at, bias, others ? others + at : zero, weight, task + args.shift,
               hat + part * columns, to + at, columns, eps, RowDropout{}});
   };
   parallel_rows_by_task(x.size(0), columns, args.route, body);
@@ -59,7 +60,8 @@ int bitfit_routed_add(bitfit_tensor *out, const RoutedAddArgs *args) {
     const int64_t columns = y.size(1), size = columns / args->pieces;
     float *to = y.mutable_data_ptr<float>();
     BITFIT_PROFILED("bitfit::routed_add");
-    const auto body = [&](int64_t, int64_t r, const float *task) {
+    const auto body = [&](int64_t, int64_t r, int64_t s) {
+      const float *task = args->route.values[s];
       for (int64_t p = 0; p < args->pieces; ++p)
         add_row(to + r * columns + p * size, task + args->offsets[p], size);
     };
@@ -76,8 +78,8 @@ int bitfit_routed_activation(bitfit_tensor *out, const RoutedActivationArgs *arg
     float *to = y.mutable_data_ptr<float>();
     const auto row = checked_activation_row(args->kind).forward;
     BITFIT_PROFILED("bitfit::routed_activation");
-    const auto body = [&](int64_t, int64_t r, const float *task) {
-      row(to + r * columns, task + args->offset, to + r * columns, columns);
+    const auto body = [&](int64_t, int64_t r, int64_t s) {
+      row(to + r * columns, args->route.values[s] + args->offset, to + r * columns, columns);
     };
     parallel_rows_by_task(y.size(0), columns, args->route, body);
     return y;

@@ -5,35 +5,55 @@ use crate::error::{Error, Result};
 use std::sync::Arc;
 use tch::Tensor;
 
-/// Where a vector lies in the values of a task, and its size.
+/// A task's row of a bank: the vectors of its layers.
+#[derive(Debug, Clone)]
+pub struct TaskRow {
+    /// The biases, one after another.
+    pub biases: Arc<[f32]>,
+    /// The weights of LayerNorm, one after another. Tasks that leave them as they are share the
+    /// base's.
+    pub norm_weights: Arc<[f32]>,
+}
+
+/// Where a vector lies in its part of a [`TaskRow`], and its size.
 pub type RowSpan = (usize, usize);
 
-/// The task's values of each sequence of a batch, and where the sequence's rows begin.
+/// The task's row of each sequence of a batch, and where the sequence's rows begin.
 #[derive(Debug, Clone, Copy)]
 pub struct Routed<'a> {
-    /// The values of each sequence's task.
-    pub values: &'a [Arc<[f32]>],
+    /// The row of each sequence's task.
+    pub tasks: &'a [TaskRow],
     /// The first row of each sequence, ascending, and the number of rows.
     pub starts: &'a [i64],
 }
 
 impl Routed<'_> {
-    /// The address of each sequence's values. Errs if a vector of `places` lies outside them.
-    fn addresses(&self, places: &[RowSpan]) -> Result<Vec<*const f32>> {
+    /// The address of the biases of each sequence's task. Errs if a vector of `places` lies
+    /// outside.
+    fn biases(&self, places: &[RowSpan]) -> Result<Vec<*const f32>> {
+        self.addresses(places, |task| &task.biases)
+    }
+
+    /// The address of a part of each sequence's row. Errs if a vector of `places` lies outside.
+    fn addresses(
+        &self,
+        places: &[RowSpan],
+        part: impl Fn(&TaskRow) -> &[f32],
+    ) -> Result<Vec<*const f32>> {
         let ends = places.iter().map(|(offset, size)| offset.saturating_add(*size));
         let end = ends.max().unwrap_or(0);
         let in_order = self.starts.windows(2).all(|pair| matches!(pair, [a, b] if a <= b));
-        if self.values.iter().any(|values| values.len() < end)
-            || self.starts.len() != self.values.len() + 1
+        if self.tasks.iter().any(|task| part(task).len() < end)
+            || self.starts.len() != self.tasks.len() + 1
             || !in_order
         {
-            let (sequences, starts) = (self.values.len(), self.starts.len());
+            let (sequences, starts) = (self.tasks.len(), self.starts.len());
             let problem = format!(
                 "{sequences} sequences, {starts} starts in order: {in_order}; or fewer than {end} values of a task"
             );
             return Err(Error::Bug(problem));
         }
-        Ok(self.values.iter().map(|values| values.as_ptr()).collect())
+        Ok(self.tasks.iter().map(|task| part(task).as_ptr()).collect())
     }
 
     /// The route as C++ takes it. Its pointers are valid as long as `self` and `addresses`.
@@ -45,7 +65,7 @@ impl Routed<'_> {
 
 /// Adds the vectors at `places` to `x [R, E]`, where they lie side by side. Overwrites `x`.
 pub fn routed_add(x: &Tensor, places: &[RowSpan], routed: &Routed<'_>) -> Result<Tensor> {
-    let addresses = routed.addresses(places)?;
+    let addresses = routed.biases(places)?;
     let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset as i64).collect();
     let columns = x.size().last().copied().unwrap_or(0) as usize;
     let pieces = places.len();
@@ -58,7 +78,7 @@ pub fn routed_add(x: &Tensor, places: &[RowSpan], routed: &Routed<'_>) -> Result
         offsets: offsets.as_ptr(),
         pieces: pieces as i64,
     };
-    // SAFETY: tensors and slices outlive the call. Each task's values contain the vectors, there is
+    // SAFETY: tensors and slices outlive the call. Each task's row contains the vectors, there is
     // a start for each sequence and one more, and C++ checks the last.
     unsafe { made("routed bias", ffi::bitfit_routed_add, &args) }
 }
@@ -70,7 +90,7 @@ pub fn routed_activation(
     kind: i64,
     routed: &Routed<'_>,
 ) -> Result<Tensor> {
-    let addresses = routed.addresses(&[place])?;
+    let addresses = routed.biases(&[place])?;
     check_columns(x, &[place])?;
     let args = ffi::RoutedActivationArgs {
         x: raw(x),
@@ -82,8 +102,8 @@ pub fn routed_activation(
     unsafe { made("routed bias and activation", ffi::bitfit_routed_activation, &args) }
 }
 
-/// Computes the LayerNorm, with the vectors at `weight` and `shift`, of `x [R, C]` plus `residual`
-/// and the vector at `bias`, where they are given.
+/// Computes the LayerNorm, with the weight at `weight` and the bias at `shift`, of `x [R, C]` plus
+/// `residual` and the vector at `bias`, where they are given.
 pub fn routed_norm(
     x: &Tensor,
     bias: Option<RowSpan>,
@@ -93,13 +113,16 @@ pub fn routed_norm(
     eps: f64,
     routed: &Routed<'_>,
 ) -> Result<Tensor> {
-    let places: Vec<_> = bias.into_iter().chain([weight, shift]).collect();
-    let addresses = routed.addresses(&places)?;
+    let places: Vec<_> = bias.into_iter().chain([shift]).collect();
+    let addresses = routed.biases(&places)?;
+    let weights = routed.addresses(&[weight], |task| &task.norm_weights)?;
     check_columns(x, &places)?;
+    check_columns(x, &[weight])?;
     let args = ffi::RoutedNormArgs {
         x: raw(x),
         residual: raw_or_null(residual),
         route: routed.args(&addresses),
+        weights: weights.as_ptr(),
         bias: bias.map_or(-1, |bias| bias.0 as i64),
         weight: weight.0 as i64,
         shift: shift.0 as i64,

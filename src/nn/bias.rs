@@ -11,10 +11,10 @@ use tch::Tensor;
 pub enum Bias {
     /// One vector `[E]` for every row.
     Shared(Tensor),
-    /// A vector of its own for each task: `E` values of the task's row, from `offset` on. For
-    /// predicting alone.
+    /// A vector of its own for each task: `E` biases of the task's row, or LayerNorm weights, from
+    /// `offset` on. For predicting alone.
     Routed {
-        /// Where it begins in the row.
+        /// Where it begins in its part of the row.
         offset: usize,
         /// `E`.
         size: usize,

@@ -16,6 +16,7 @@ mod lora;
 mod precision;
 mod route;
 
+pub use crate::native::TaskRow;
 pub use activation::Activation;
 pub use adapter::{Adapter, AdapterShape, NonLinearity};
 pub use attention::{Attention, Projected};
@@ -31,7 +32,6 @@ pub use route::TaskRows;
 use crate::error::Result;
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::sync::Arc;
 use tch::{Device, Kind, Tensor, nn};
 
 /// The path of `module`, such as `attention.self.query`, below `path`.
@@ -73,9 +73,6 @@ pub struct Packed {
     /// of one task.
     pub tasks: Option<TaskRows>,
 }
-
-/// A task's vectors, one after the other.
-pub type TaskRow = Arc<[f32]>;
 
 /// The rows that a layer computes: their dropout keys and where each sequence's rows begin.
 pub struct PackedRows<'a> {

@@ -3,13 +3,14 @@
 //! In fp32 on the CPU one pass does what it does for a shared vector. Elsewhere the vectors are
 //! gathered, one for each row of the batch, and plain operations do the rest.
 
-use super::{Activation, Bias, PackedRows, TaskRow};
+use super::{Activation, Bias, PackedRows};
 use crate::error::{Error, Result};
-use crate::native::{self, Routed, RowSpan};
+use crate::native::{self, Routed, RowSpan, TaskRow};
 use std::cell::OnceCell;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// The values of each sequence's task, for a batch whose sequences are of several tasks.
+/// The row of each sequence's task, for a batch whose sequences are of several tasks.
 #[derive(Debug)]
 pub struct TaskRows {
     rows: Vec<TaskRow>,
@@ -17,38 +18,43 @@ pub struct TaskRows {
     table: OnceCell<Table>,
 }
 
-/// The values of the tasks of a batch, on a device.
+/// The rows of the tasks of a batch, on a device.
 #[derive(Debug)]
 struct Table {
-    /// A row for each task, `[K, P]`.
-    values: Tensor,
-    /// The row of each sequence's task.
+    /// The biases of each task, `[K, P]`.
+    biases: Tensor,
+    /// The LayerNorm weights of each task, `[K, W]`.
+    norm_weights: Tensor,
+    /// The number of each sequence's task, below `K`.
     of_sequence: Vec<i64>,
 }
 
 impl TaskRows {
-    /// Takes the values of each sequence's task, in the order of the sequences.
+    /// Takes the row of each sequence's task, in the order of the sequences.
     pub fn new(rows: Vec<TaskRow>) -> Self {
         Self { rows, table: OnceCell::new() }
     }
 
-    /// Sends the values of each task to `device`, once for all layers.
+    /// Sends the row of each task to `device`, once for all layers.
     fn table(&self, device: Device) -> Result<&Table> {
         if let Some(table) = self.table.get() {
             return Ok(table);
         }
         let (mut tasks, mut of_sequence): (Vec<&TaskRow>, Vec<i64>) = (vec![], vec![]);
         for row in &self.rows {
-            let known = tasks.iter().position(|task| task.as_ptr() == row.as_ptr());
+            let known = tasks.iter().position(|task| Arc::ptr_eq(&task.biases, &row.biases));
             of_sequence.push(known.unwrap_or(tasks.len()) as i64);
             if known.is_none() {
                 tasks.push(row);
             }
         }
-        let values: Vec<f32> = tasks.iter().flat_map(|task| task.iter().copied()).collect();
-        let values = Tensor::f_from_slice(&values)?.f_view([tasks.len() as i64, -1])?;
-        let values = values.f_to_device(device)?;
-        Ok(self.table.get_or_init(|| Table { values, of_sequence }))
+        let sent = |part: fn(&TaskRow) -> &[f32]| -> Result<Tensor> {
+            let values = tasks.iter().map(|task| part(task)).collect::<Vec<_>>().concat();
+            let values = Tensor::f_from_slice(&values)?.f_view([tasks.len() as i64, -1])?;
+            Ok(values.f_to_device(device)?)
+        };
+        let (biases, norm_weights) = (sent(|task| &task.biases)?, sent(|task| &task.norm_weights)?);
+        Ok(self.table.get_or_init(|| Table { biases, norm_weights, of_sequence }))
     }
 }
 
@@ -61,7 +67,7 @@ fn task_rows<'a>(rows: &PackedRows<'a>) -> Result<&'a TaskRows> {
 }
 
 fn routed<'a>(rows: &'a PackedRows<'_>) -> Result<Routed<'a>> {
-    Ok(Routed { values: &task_rows(rows)?.rows, starts: &rows.cu_seqlens })
+    Ok(Routed { tasks: &task_rows(rows)?.rows, starts: &rows.cu_seqlens })
 }
 
 fn has_kernels(x: &Tensor) -> bool {
@@ -73,7 +79,7 @@ pub fn add(x: &Tensor, places: &[RowSpan], rows: &PackedRows<'_>) -> Result<Tens
     if has_kernels(x) {
         return native::routed_add(x, places, &routed(rows)?);
     }
-    let vectors = places.iter().map(|place| gathered(*place, rows, x));
+    let vectors = places.iter().map(|place| gathered(*place, |table| &table.biases, rows, x));
     Ok(x.f_add(&Tensor::f_cat(&vectors.collect::<Result<Vec<_>>>()?, 1)?)?)
 }
 
@@ -87,7 +93,7 @@ pub fn activate(
     if has_kernels(x) {
         return native::routed_activation(x, place, activation as i64, &routed(rows)?);
     }
-    let sum = x.f_add(&gathered(place, rows, x)?)?;
+    let sum = x.f_add(&gathered(place, |table| &table.biases, rows, x)?)?;
     let zero = Tensor::f_zeros([place.1 as i64], (sum.kind(), sum.device()))?;
     native::bias_activation(&sum, &zero, activation as i64)
 }
@@ -113,19 +119,26 @@ pub fn normalize(
     }
     let mut sum = x.shallow_clone();
     if let Some(bias) = bias {
-        sum = sum.f_add(&gathered(bias, rows, x)?)?;
+        sum = sum.f_add(&gathered(bias, |table| &table.biases, rows, x)?)?;
     }
     if let Some(residual) = residual {
         sum = sum.f_add(residual)?;
     }
     let none = None::<&Tensor>;
     let normalized = sum.f_layer_norm([weight.1 as i64], none, none, eps, false)?;
-    Ok(normalized.f_mul(&gathered(weight, rows, x)?)?.f_add(&gathered(shift, rows, x)?)?)
+    let weight = gathered(weight, |table| &table.norm_weights, rows, x)?;
+    let shift = gathered(shift, |table| &table.biases, rows, x)?;
+    Ok(normalized.f_mul(&weight)?.f_add(&shift)?)
 }
 
-/// The vector at `place` for each row of the batch, `[R, E]`, on the device of `like` and in its
-/// kind.
-fn gathered((offset, size): RowSpan, rows: &PackedRows<'_>, like: &Tensor) -> Result<Tensor> {
+/// The vector at `place` of a part of the tasks' rows, for each row of the batch, `[R, E]`, on the
+/// device of `like` and in its kind.
+fn gathered(
+    (offset, size): RowSpan,
+    part: fn(&Table) -> &Tensor,
+    rows: &PackedRows<'_>,
+    like: &Tensor,
+) -> Result<Tensor> {
     let table = task_rows(rows)?.table(like.device())?;
     if rows.cu_seqlens.len() != table.of_sequence.len() + 1 {
         let (sequences, starts) = (table.of_sequence.len(), rows.cu_seqlens.len());
@@ -143,6 +156,6 @@ fn gathered((offset, size): RowSpan, rows: &PackedRows<'_>, like: &Tensor) -> Re
             rows.task_index.get_or_init(|| index)
         }
     };
-    let vectors = table.values.f_narrow(1, offset as i64, size as i64)?;
+    let vectors = part(table).f_narrow(1, offset as i64, size as i64)?;
     Ok(vectors.f_index_select(0, index)?.f_to_kind(like.kind())?)
 }
