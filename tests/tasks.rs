@@ -214,9 +214,9 @@ fn a_column_names_the_task_of_each_row() {
             "text,task\ngood,film\ngood,flim\n",
             &["rows.csv:3", "\"flim\"", "did you mean film?"][..],
         ),
-        ("text,task\ngood,film\ngood,\n", &["rows.csv:3"]),
+        ("text,task\ngood,film\ngood,\n", &["rows.csv:3", "no task in column \"task\""]),
         ("text,task\ngood,film\ngood,pair\n", &["rows.csv:3", "\"pair\"", "pairs of texts"]),
-        ("text,of\ngood,film\n", &["task"]),
+        ("text,of\ngood,film\n", &["rows.csv:1", "no column \"task\" (task_column)"]),
     ] {
         scratch.write("rows.csv", rows);
         let output = scratch.bitfit(&args);

@@ -120,7 +120,7 @@ impl InputArgs {
     /// Checks that no argument asks for columns, which lines and the texts of the arguments have
     /// not.
     fn check_lines(&self, args: &ReadArgs, columns: &Columns) -> Result<()> {
-        let task_column = matches!(columns.labels, data::LabelColumns::One { .. });
+        let task_column = matches!(columns.labels, data::LabelColumns::Task(_));
         let flag = if task_column { Some("--task-column") } else { args.about_columns() };
         if let Some(flag) = flag {
             let problem = format!(

@@ -128,7 +128,7 @@ impl Predict {
         let (tasks, refused) = self.load(dir, bars)?;
         self.check_output([tasks.base_dir(), dir], None)?;
         let labels = match &self.task_column {
-            Some(name) => LabelColumns::One { name: name.clone(), separator: None },
+            Some(name) => LabelColumns::Task(name.clone()),
             None => LabelColumns::None,
         };
         let columns = Columns { labels, ..self.read.columns(None) };

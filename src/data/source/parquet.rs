@@ -78,7 +78,7 @@ fn read_rows(
     let projection =
         Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(broken)?;
     let classes = match &rows.columns.labels {
-        LabelColumns::One { name, .. } => class_names(metadata, name),
+        LabelColumns::One { name, .. } | LabelColumns::Task(name) => class_names(metadata, name),
         _ => None,
     };
     rows.longest_name = classes.iter().flatten().map(String::len).max().unwrap_or(0) as u64;

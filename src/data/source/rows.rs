@@ -117,6 +117,8 @@ pub enum LabelColumns {
     },
     /// One column of 0 or 1 for each label.
     Each(Vec<String>),
+    /// The column with the name of the row's task, in place of labels.
+    Task(String),
 }
 
 impl Columns {
@@ -130,6 +132,7 @@ impl Columns {
             LabelColumns::Each(names) => {
                 named.extend(names.iter().map(|name| ("label_columns", name.as_str())));
             }
+            LabelColumns::Task(name) => named.push(("task_column", name)),
         }
         named
     }
@@ -155,6 +158,10 @@ impl Columns {
         let labels = match &self.labels {
             LabelColumns::None => None,
             LabelColumns::Each(_) => Some(flagged(values, &place)?),
+            LabelColumns::Task(_) => {
+                let tasks = values.map(|(cell, column)| task(cell, column, classes, &place));
+                Some(tasks.collect::<Result<_>>()?)
+            }
             LabelColumns::One { separator, .. } => {
                 let mut labels = vec![];
                 for (cell, column) in values {
@@ -173,6 +180,25 @@ impl Columns {
             }
         };
         Ok(Row { text: first, text_pair, labels, list, flags, place })
+    }
+}
+
+/// The task that the cell of a column names. The column is given as its key and its name.
+fn task(
+    cell: CellValue,
+    (key, name): (&str, &str),
+    classes: Option<&[String]>,
+    place: &RowOrigin,
+) -> Result<Label> {
+    match cell {
+        CellValue::Text(text) if !text.trim().is_empty() => named(text.trim(), classes, place),
+        CellValue::Null | CellValue::Text(_) => {
+            Err(place.error(format!("no task in column {name:?} ({key})")))
+        }
+        cell => {
+            let problem = format!("column {name:?} ({key}): found {cell}, expected a task's name");
+            Err(place.error(problem))
+        }
     }
 }
 
