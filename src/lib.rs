@@ -96,7 +96,7 @@
 //! Building needs libtorch 2.13.0 for C++; `LIBTORCH` names its directory.
 //! `scripts/download_libtorch.sh` of the repository downloads it, for CPUs or with CUDA. A program
 //! finds it at run time by `LD_LIBRARY_PATH=$LIBTORCH/lib`, or by an rpath that the program's own
-//! `build.rs` sets. [`tch`] is re-exported for [`Device`] and tensors.
+//! `build.rs` sets. `tch` is re-exported for [`Device`] and tensors.
 //!
 //! # More
 //!
