@@ -71,6 +71,7 @@ impl Bank {
         for (name, tensor) in base.tensors().iter().filter(|(_, tensor)| tensor.dim() == 1) {
             let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
             let vector: Vec<f32> = Vec::try_from(tensor)?;
+            // A weight with one dimension is LayerNorm's.
             let is_weight = name.ends_with(".weight");
             let part = if is_weight { &mut norm_weights } else { &mut biases };
             let place = Place { is_weight, offset: part.len(), size: vector.len() };
@@ -172,7 +173,7 @@ impl Bank {
         let _guard = tch::no_grad_guard();
         let scores = match tasks.split_first() {
             None => vec![],
-            Some((first, others)) if others.iter().all(|task| task.is(first)) => {
+            Some((first, others)) if others.iter().all(|task| task.row.is(&first.row)) => {
                 self.scores_of_one(&batch, first)?
             }
             Some(_) => self.scores_of_several(batch, tasks)?,
@@ -224,7 +225,7 @@ impl Bank {
     fn scores_of_one(&self, batch: &Packed, task: &BankTask) -> Result<Vec<Vec<f32>>> {
         let mut alone = self.alone.borrow_mut();
         let model = match alone.take() {
-            Some((row, model)) if is_same(&row, &task.row) => model,
+            Some((row, model)) if row.is(&task.row) => model,
             _ => self.alone(task)?,
         };
         let (_, model) = alone.insert((task.row.clone(), model));
@@ -255,18 +256,6 @@ impl Bank {
         model.classifier.set_kinds(self.kinds.0, self.kinds.1)?;
         Ok(model)
     }
-}
-
-impl BankTask {
-    /// Whether `other` is this task of the same bank.
-    fn is(&self, other: &Self) -> bool {
-        is_same(&self.row, &other.row)
-    }
-}
-
-/// Whether both are the row of one task: every task has biases of its own.
-fn is_same(a: &TaskRow, b: &TaskRow) -> bool {
-    Arc::ptr_eq(&a.biases, &b.biases)
 }
 
 /// Errs if tasks of `method` change more than vectors of the base.

@@ -85,14 +85,16 @@ impl Labels {
         }
         match (&names[..], task) {
             ([], _) => Err(Error::data(path, None, "no labels")),
-            ([only], TaskType::Classification) => {
-                let only = quoted(only);
-                let problem =
-                    format!("one class only, {only}; a classifier needs rows of two or more");
-                Err(Error::data(path, None, problem))
-            }
+            ([only], TaskType::Classification) => Err(Self::one_class(path, only)),
             _ => Ok(Self { names, declared }),
         }
+    }
+
+    /// The error that all rows of `path` have the class `only`.
+    pub fn one_class(path: &Path, only: &str) -> Error {
+        let only = quoted(only);
+        let problem = format!("one class only, {only}; a classifier needs rows of two or more");
+        Error::data(path, None, problem)
     }
 
     /// The target of each row. Errs if a row's labels are not valid for `task`.

@@ -77,7 +77,7 @@ impl Encoder {
         norms.into_iter().map(named).collect()
     }
 
-    /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
+    /// Takes biases and LayerNorm weights from the row of each sequence's task. `offset` says
     /// where the vector of a canonical name begins in its part of the row.
     pub fn route(
         &mut self,

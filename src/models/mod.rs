@@ -132,7 +132,7 @@ impl Classifier {
         self.head.forward(encoded, &first)
     }
 
-    /// Takes biases and LayerNorm weights from the values of each sequence's task. `offset` says
+    /// Takes biases and LayerNorm weights from the row of each sequence's task. `offset` says
     /// where the vector of a canonical name begins in its part of the row; the pooler is routed if
     /// its bias does.
     pub fn route(

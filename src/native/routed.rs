@@ -15,6 +15,13 @@ pub struct TaskRow {
     pub norm_weights: Arc<[f32]>,
 }
 
+impl TaskRow {
+    /// Whether `other` is the row of the same task. Every task has biases of its own.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.biases, &other.biases)
+    }
+}
+
 /// Where a vector lies in its part of a [`TaskRow`], and its size.
 pub type RowSpan = (usize, usize);
 

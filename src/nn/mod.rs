@@ -69,8 +69,8 @@ pub struct Packed {
     pub dropout_keys: Option<Tensor>,
     /// The dropout key of the whole batch, on the host.
     pub seed: i64,
-    /// The task values of each sequence, the dummy sequence included. `None` if all sequences are
-    /// of one task.
+    /// The task's row of each sequence, the dummy sequence included. `None` if all sequences are of
+    /// one task.
     pub tasks: Option<TaskRows>,
 }
 

@@ -1,13 +1,13 @@
-//! Layers whose vectors differ from sequence to sequence: each takes them from the row of its task.
+//! Layers for batches of several tasks: each sequence takes biases and LayerNorm weights from the
+//! row of its task.
 //!
-//! In fp32 on the CPU one pass does what it does for a shared vector. Elsewhere the vectors are
-//! gathered, one for each row of the batch, and plain operations do the rest.
+//! In fp32 on the CPU, a kernel reads the row of each sequence in place. Elsewhere, a copy of the
+//! vector is gathered for each row of the batch, and plain tensor operations follow.
 
 use super::{Activation, Bias, PackedRows};
 use crate::error::{Error, Result};
 use crate::native::{self, Routed, RowSpan, TaskRow};
 use std::cell::OnceCell;
-use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// The row of each sequence's task, for a batch whose sequences are of several tasks.
@@ -42,7 +42,7 @@ impl TaskRows {
         }
         let (mut tasks, mut of_sequence): (Vec<&TaskRow>, Vec<i64>) = (vec![], vec![]);
         for row in &self.rows {
-            let known = tasks.iter().position(|task| Arc::ptr_eq(&task.biases, &row.biases));
+            let known = tasks.iter().position(|task| task.is(row));
             of_sequence.push(known.unwrap_or(tasks.len()) as i64);
             if known.is_none() {
                 tasks.push(row);

@@ -166,10 +166,8 @@ impl RawRows {
         if let Some(Target::Class(first)) = train.first().map(|e| &e.target)
             && train.iter().all(|e| e.target == Target::Class(*first))
         {
-            let only = self.labels.names.get(*first).map(String::as_str);
-            let only = data::listed(only.into_iter());
-            let problem = format!("one class only, {only}; a classifier needs rows of two or more");
-            return Err(Error::data(&run.data().train, None, problem));
+            let only = self.labels.names.get(*first).map_or("", String::as_str);
+            return Err(Labels::one_class(&run.data().train, only));
         }
         let fingerprint = fingerprint(&train, &eval);
         let places = self.train.into_iter().map(|row| row.place).collect();

@@ -45,8 +45,8 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Checks `config`. Relative paths start from the working directory, where a file of that name
-    /// is there; otherwise they are ids of the Hub.
+    /// Checks `config`. Relative paths start from the working directory. A base or data that does
+    /// not exist there is an id of the Hub.
     ///
     /// # Errors
     ///
@@ -93,10 +93,10 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`](crate::Error::Interrupted) once the stop flag is set, and
-    /// [`Error::Ended`](crate::Error::Ended) if the run had begun, with what is kept of it.
-    /// Otherwise, what is wrong with the base, the data or the output directory, with the file's
-    /// name.
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if the stop flag ended the run; its message
+    /// says what was saved. [`Error::Ended`](crate::Error::Ended) if an error ended a run that had
+    /// begun; it says what is kept. Errors before that name the file of the base, the data or the
+    /// output directory that is wrong.
     pub fn run(self) -> Result<Summary> {
         train(&self.run, self.start, &mut Listeners(self.listeners), &self.stop)
     }
