@@ -93,10 +93,10 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`](crate::Error::Interrupted) if the stop flag ended the run; its message
-    /// says what was saved. [`Error::Ended`](crate::Error::Ended) if an error ended a run that had
-    /// begun; it says what is kept. Errors before that name the file of the base, the data or the
-    /// output directory that is wrong.
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if the stop flag ended the run; its
+    /// message says what was saved. [`Error::Ended`](crate::Error::Ended) if an error ended a run
+    /// that had begun; it says what is kept. Errors before that name the file of the base, the data
+    /// or the output directory that is wrong.
     pub fn run(self) -> Result<Summary> {
         train(&self.run, self.start, &mut Listeners(self.listeners), &self.stop)
     }
