@@ -163,7 +163,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 fn run(command: Command) -> ExitCode {
     native::ignore_file_size_signal();
-    native::explain_segmentation_faults();
+    native::explain_lack_of_memory();
     let computes = matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_));
     if computes && !spin_is_set() {
         // If the restart fails, this process computes with OpenMP's default spin count.

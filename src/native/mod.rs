@@ -29,7 +29,7 @@ pub use product::{
 pub use profile::{profile_report, profile_start, profile_stop};
 pub use routed::{Routed, RowSpan, TaskRow, routed_activation, routed_add, routed_norm};
 pub use signals::{
-    exit_now, explain_segmentation_faults, hold_signals, ignore_file_size_signal, ignores,
+    exit_now, explain_lack_of_memory, hold_signals, ignore_file_size_signal, ignores,
     kill_this_process, stop_this_process,
 };
 pub use threads::fit_threads;

@@ -9,16 +9,21 @@ pub fn ignore_file_size_signal() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// Under a memory limit (RLIMIT_AS or RLIMIT_DATA), installs a SIGSEGV handler that explains the
-/// likely cause: oneDNN does not check whether its allocations succeed.
-pub fn explain_segmentation_faults() {
-    extern "C" fn explain(_: c_int) {
-        const WHY: &str = "error: segmentation fault: the memory is limited (ulimit -v or -d), \
-                           and oneDNN does not check whether it got memory; raise that limit, or \
-                           limit memory by a control group\n";
+/// Under a memory limit (RLIMIT_AS or RLIMIT_DATA), installs handlers that explain the likely cause
+/// of SIGSEGV and SIGABRT and end the process with code 1: oneDNN does not check whether its
+/// allocations succeed, and Rust aborts where its own fail.
+pub fn explain_lack_of_memory() {
+    extern "C" fn explain(signal: c_int) {
+        const UNCHECKED: &str = "error: segmentation fault: the memory is limited (ulimit -v or \
+                                 -d), and oneDNN does not check whether it got memory; raise that \
+                                 limit, or limit memory by a control group\n";
+        const ABORTED: &str = "error: aborted: the memory is limited (ulimit -v or -d), and an \
+                               allocation may have failed; raise that limit, or limit memory by a \
+                               control group\n";
+        let why = if signal == libc::SIGABRT { ABORTED } else { UNCHECKED };
         // SAFETY: both calls are async-signal-safe, and the text is static.
         unsafe {
-            libc::write(libc::STDERR_FILENO, WHY.as_ptr().cast(), WHY.len());
+            libc::write(libc::STDERR_FILENO, why.as_ptr().cast(), why.len());
             libc::_exit(1)
         }
     }
@@ -36,7 +41,9 @@ pub fn explain_segmentation_faults() {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = explain as *const () as usize;
         action.sa_flags = libc::SA_ONSTACK;
-        libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut());
+        for signal in [libc::SIGSEGV, libc::SIGABRT] {
+            libc::sigaction(signal, &action, std::ptr::null_mut());
+        }
     }
 }
 
