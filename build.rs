@@ -69,6 +69,27 @@ fn check_version(libtorch: &Path) -> String {
     found
 }
 
+/// The levels of processor that `src/native/rows/` is compiled for, and the compiler's flags for
+/// each.
+fn levels(architecture: &str) -> &'static [(&'static str, &'static str)] {
+    match architecture {
+        "x86_64" => &[
+            ("avx512", "-march=x86-64-v4 -mprefer-vector-width=512"),
+            ("avx2", "-march=x86-64-v3"),
+            ("sse2", "-march=x86-64"),
+        ],
+        "aarch64" => &[("neon", "-march=armv8-a")],
+        _ => &[("plain", "-O3")],
+    }
+}
+
+/// Flags for all C++ files.
+const COMMON_FLAGS: [&str; 2] = ["-fno-math-errno", "-fopenmp"];
+
+/// Flags for `src/native/rows/`. If a comparison could trap, GCC would leave loops with branches
+/// scalar.
+const ROW_FLAGS: [&str; 1] = ["-fno-trapping-math"];
+
 /// Compiles the C++ code into a library, and start.cpp into the program bitfit alone.
 fn compile(libtorch: &Path, sources: Vec<PathBuf>) {
     let checks = std::env::var(CHECKS).unwrap_or_default();
@@ -84,8 +105,7 @@ fn compile(libtorch: &Path, sources: Vec<PathBuf>) {
         .opt_level(3)
         // libtorch is compiled with NDEBUG; without it, some of its classes have another layout.
         .define("NDEBUG", None)
-        .flag("-fno-math-errno")
-        .flag("-fopenmp")
+        .flags(COMMON_FLAGS)
         .warnings(true)
         .extra_warnings(true)
         .warnings_into_errors(checks.contains(&"werror"));
@@ -93,7 +113,7 @@ fn compile(libtorch: &Path, sources: Vec<PathBuf>) {
     for folder in ["include", "include/torch/csrc/api/include"] {
         build.flag("-isystem").flag(libtorch.join(folder));
     }
-    let mut start = build.clone();
+    let (mut start, mut objects) = (build.clone(), vec![]);
     if checks.contains(&"sanitize") {
         for flag in ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"] {
             build.flag(flag);
@@ -103,7 +123,24 @@ fn compile(libtorch: &Path, sources: Vec<PathBuf>) {
     }
     let (alone, library): (Vec<_>, Vec<_>) =
         sources.into_iter().partition(|path| path.ends_with("start.cpp"));
-    build.files(library).compile("bitfit_native");
+    let (rows, library): (Vec<_>, Vec<_>) =
+        library.into_iter().partition(|path| path.starts_with("src/native/rows"));
+    let levels = levels(&std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default());
+    let folder = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    for (level, flags) in levels {
+        let mut build = build.clone();
+        build.define("BITFIT_LEVEL", *level).flags(flags.split(' ')).flags(ROW_FLAGS);
+        build.files(&rows).out_dir(folder.join(level));
+        objects.extend(build.compile_intermediates());
+    }
+    // For tests/levels.rs, which compiles these files again.
+    let flags = ["-std=c++20", "-O3", "-DNDEBUG"].into_iter().chain(COMMON_FLAGS).chain(ROW_FLAGS);
+    let levels: Vec<String> =
+        levels.iter().map(|(level, flags)| format!("{level} {flags}")).collect();
+    println!("cargo:rustc-env=BITFIT_ROW_FLAGS={}", flags.collect::<Vec<_>>().join(" "));
+    println!("cargo:rustc-env=BITFIT_ROW_LEVELS={}", levels.join(";"));
+    println!("cargo:rustc-env=BITFIT_COMPILER={}", build.get_compiler().path().display());
+    build.objects(objects).files(library).compile("bitfit_native");
     if std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "gnu") {
         for object in start.files(alone).compile_intermediates() {
             println!("cargo:rustc-link-arg-bin=bitfit={}", object.display());

@@ -2,6 +2,21 @@
 
 import argparse, json, os, platform, random, re, shutil, statistics, subprocess, sys
 
+# The limits that bring PyTorch's libraries to a level; bitfit sets its own by the same values.
+LEVELS = {
+    "avx512": {},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "sse2": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    },
+}
+
 MINILM, BASE = "models/all-MiniLM-L6-v2", "target/bench/bert-base"
 # A folder with only the used reviews, so that both sides read the same number of files.
 IMDB, SST2 = "target/bench/imdb", "data/glue/SST-2/train.tsv"
@@ -19,7 +34,10 @@ print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("work", nargs="*")
 parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--level", choices=LEVELS)
 args = parser.parse_args()
+if args.level:
+    os.environ.update({"BITFIT_CPU_LEVEL": args.level, **LEVELS[args.level]})
 
 
 def few_reviews():
@@ -199,6 +217,54 @@ def predict():
     )
 
 
+def onnx():
+    """Compares whole processes, from start to end: texts of two lengths, and a single text."""
+    exported, one = "target/bench/classifier.onnx", "target/bench/one.txt"
+    script = [sys.executable, "scripts/bench_onnx.py", "--model", MINILM]
+    if not os.path.exists(exported):
+        output(script + ["--export", exported])
+    files = {"one text": one}
+    for length in (128, 512):
+        ours(MINILM, SST2, 64, 2, f"data.max_length={length}")
+        shutil.rmtree(f"target/bench/predicted-{length}", ignore_errors=True)
+        os.rename(OUT, f"target/bench/predicted-{length}")
+    with open(one, "w", encoding="utf-8") as file:
+        file.write("A warm, funny film.\n")
+    sentences = [
+        line.split("\t")[0] for line in open(SST2, encoding="utf-8").read().split("\n")[1:]
+    ]
+    reviews = []
+    for label in ("neg", "pos"):
+        for name in sorted(os.listdir(f"{IMDB}/{label}"))[:150]:
+            text = open(f"{IMDB}/{label}/{name}", encoding="utf-8").read()
+            reviews.append(" ".join(text.split()))
+    for title, texts in (
+        ("SST-2, 5,000 sentences", sentences[:5000]),
+        ("IMDb, 300 reviews", reviews),
+    ):
+        files[title] = f"target/bench/{title.split(',')[0]}.txt"
+        with open(files[title], "w", encoding="utf-8") as file:
+            file.writelines(text + "\n" for text in texts)
+
+    def timed(*command):
+        out, _ = output([sys.executable, "-c", TIMED, *command])
+        seconds, peak = (float(word) for word in out.split())
+        return {"rate": 1 / seconds, "peak_rss_mib": peak, "seconds_to_first_step": seconds}
+
+    for title, file in files.items():
+        length = "512" if title.startswith("IMDb") else "128"
+        common = ["--input", file, "--output", "target/bench/predictions.jsonl"]
+        theirs = script + ["--onnx", exported, "--max-length", length, *common]
+        run = f"target/bench/predicted-{length}"
+        bitfit = ["target/release/bitfit", "predict", "--run", run, *common]
+        programs = {"bitfit": lambda: timed(*bitfit), "ONNX_Runtime": lambda: timed(*theirs)}
+        if title != "one text":
+            programs["ONNX_Runtime,_sorted"] = lambda: timed(*theirs, "--sorted")
+        show(
+            f"all-MiniLM-L6-v2, {title}, whole process", in_turn(**programs), "rate", "processes/s"
+        )
+
+
 def growth():
     """Measures each size in turn, round by round."""
     print("\nas the work grows (bitfit alone)")
@@ -264,6 +330,7 @@ WORKS = {
     "sst2": sst2,
     "bert-base": bert_base,
     "predict": predict,
+    "onnx": onnx,
     "growth": growth,
     "keys": keys,
 }
@@ -280,7 +347,15 @@ model = next(
     (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
     platform.machine(),
 )
-print(f"{model}, {os.cpu_count()} cores; medians of {args.rounds} runs each, in turn")
+features = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+level = args.level or next((name for name in ("avx512f", "avx2") if name in features), "sse2")
+print(
+    f"{model}, level {level.removesuffix('f')}, {len(os.sched_getaffinity(0))} cores; "
+    f"medians of {args.rounds} runs each, in turn"
+)
 few_reviews()
 for name in args.work or WORKS:
-    WORKS[name]()
+    if name == "onnx" and args.level:
+        print("\nonnx is left out: ONNX Runtime cannot be limited to a level")
+    else:
+        WORKS[name]()

@@ -3,11 +3,13 @@
 # scripts/bench_peer.py) on the same data, and prints a table of medians and ratios: README's
 # figures. Runs of both alternate. Run nothing else meanwhile. All work takes an hour on 2 cores.
 #
-#   scripts/bench.sh [--rounds N] [WORK...]
+#   scripts/bench.sh [--rounds N] [--level LEVEL] [WORK...]
 #
-#   WORK        imdb imdb-no-dropout sst2 bert-base predict growth keys; all of them by default.
-#               tasks: 10,000 tasks in one process; needs no Python and runs alone
-#   --rounds N  runs of each program, 3 by default
+#   WORK           imdb imdb-no-dropout sst2 bert-base predict onnx growth keys; all of them by
+#                  default. tasks: 10,000 tasks in one process; needs no Python and runs alone
+#   --rounds N     runs of each program, 3 by default
+#   --level LEVEL  avx512, avx2 or sse2: bitfit and PyTorch use no instructions above it. ONNX
+#                  Runtime has no such switch: with --level, the work onnx is left out
 #
 # Needs Python 3 with venv: the Python packages are installed in target/bench (3 GB). IMDb and SST-2
 # are downloaded if data/ has no copy.
@@ -24,10 +26,11 @@ python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"
 [ -d data/aclImdb ] || scripts/download_imdb.sh
 [ -d data/glue/SST-2 ] || scripts/download_glue.sh SST-2
 venv=target/bench/venv
-if ! "$venv/bin/python" -c 'import torch, transformers, peft' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import torch, transformers, peft, onnx, onnxruntime' 2>/dev/null; then
     say "installing the Python packages"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 peft==0.21.2
+    "$venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 peft==0.21.2 \
+        onnx==1.23.2 onnxruntime==1.32.0
 fi
 if [ ! -f target/bench/bert-base/config.json ]; then
     "$venv/bin/python" scripts/bench_peer.py --model models/all-MiniLM-L6-v2 --rows 0 \

@@ -28,6 +28,13 @@ cargo clippy --release --locked --all-targets --quiet -- -D warnings
 say "tests"
 cargo test --release --locked --test tests
 cargo test --release --locked --doc
+# The next lower level of processor computes as well as the machine's own.
+level=sse2
+if grep -qw avx512f /proc/cpuinfo 2>/dev/null; then level=avx2; fi
+if [ "$(uname -m)" = x86_64 ]; then
+    say "parity and resuming at the level $level"
+    BITFIT_CPU_LEVEL=$level cargo test --release --locked --test tests -- golden:: native:: resume::
+fi
 say "the library without its features, and with each alone"
 cargo test --release --locked --no-default-features --test lean
 # doc-only: checking needs no libtorch and none of the C++ side.

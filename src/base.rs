@@ -80,6 +80,7 @@ impl Base {
         }
         let weights = read_weights(dir, named, &config)?;
         if !device.is_cuda() {
+            native::check_cpu_level()?;
             native::check_cache_capacity()?;
             native::check_product(Kind::Float)?;
         }

@@ -76,14 +76,14 @@ pub mod models {
 }
 pub mod native {
     pub use crate::native::{
-        Dropped, bias_activation, check_product, check_product_by, dropout, peak_gpu_mib, product,
-        residual_norm,
+        Dropped, bias_activation, check_product, check_product_by, cpu_level, cpu_levels, dropout,
+        kept_product, peak_gpu_mib, product, residual_norm,
     };
 }
 pub mod nn {
     pub use crate::nn::{
         Activation, Attention, Bias, Dropout, NonLinearity, PackedRows, Precision, Projected,
-        TaskRow, TaskRows, to_rows,
+        TaskRow, TaskRows, Weight, to_rows,
     };
 }
 pub mod numbers {

@@ -133,8 +133,11 @@ impl TasksBuilder {
             Some(device) => device,
             None => DeviceName::Auto.find()?,
         };
-        let tokenizer = Tokenizer::read(&model.dir)?;
-        let base = Base::read(&model.dir, model.weights.as_deref(), device)?;
+        let (tokenizer, base) = threads::both(
+            || Tokenizer::read(&model.dir),
+            || Base::read(&model.dir, model.weights.as_deref(), device),
+        );
+        let (tokenizer, base) = (tokenizer?, base?);
         fits(&model.dir, &tokenizer, &base.info.config)?;
         let bank = Bank::new(base, self.precision)?;
         let (tasks, refused) = (BTreeMap::new(), BTreeMap::new());

@@ -2,7 +2,7 @@
 
 use crate::common::{device, root};
 use bitfit::internal::nn::{
-    Activation, Attention, Bias, Dropout, PackedRows, Projected, TaskRow, TaskRows,
+    Activation, Attention, Bias, Dropout, PackedRows, Projected, TaskRow, TaskRows, Weight,
 };
 use bitfit::internal::{native, process};
 use regex::Regex;
@@ -278,6 +278,59 @@ fn residual_and_layer_norm_agree_with_plain_operations() {
 }
 
 #[test]
+fn products_with_kept_weights_agree_with_plain_ones() {
+    for [rows, inputs, outputs] in
+        [[1, 32, 32], [3, 33, 50], [16, 384, 1152], [131, 48, 33], [300, 1600, 64]]
+    {
+        let options = (Kind::Float, Device::Cpu);
+        let weight = Tensor::randn([outputs, inputs], options);
+        let x = Tensor::randn([rows, inputs], options).set_requires_grad(true);
+        let bias = Tensor::randn([outputs], options).set_requires_grad(true);
+        let factor = Tensor::randn([rows, outputs], options);
+        let found = |y: Tensor| {
+            let gradients = Tensor::run_backward(
+                &[(&y * &factor).sum(Kind::Float)],
+                &[&x, &bias],
+                false,
+                false,
+            );
+            [vec![y], gradients].into_iter().flatten().collect::<Vec<_>>()
+        };
+        let kept = found(native::kept_product(&x, &weight, Some(&bias)).unwrap());
+        let plain = found(x.matmul(&weight.tr()) + &bias);
+        for (kept, plain) in kept.iter().zip(&plain) {
+            let apart = apart(kept, plain) / largest(plain);
+            assert!(apart < 3e-6, "{rows} {inputs} {outputs}: {apart}");
+        }
+        let _guard = tch::no_grad_guard();
+        let y = native::kept_product(&x, &weight, None).unwrap();
+        assert!(apart(&y, &x.matmul(&weight.tr())) < 3e-6 * largest(&y));
+    }
+}
+
+#[test]
+fn a_kept_weight_that_changes_is_read_again() {
+    let _guard = tch::no_grad_guard();
+    let options = (Kind::Float, Device::Cpu);
+    let (x, mut weight) = (Tensor::ones([2, 64], options), Tensor::ones([64, 64], options));
+    let sum = |weight: &Tensor| {
+        f64::try_from(native::kept_product(&x, weight, None).unwrap().mean(Kind::Float)).unwrap()
+    };
+    assert_eq!(sum(&weight), 64.0);
+    let _filled = weight.fill_(2.0);
+    assert_eq!(sum(&weight), 128.0);
+    // A part of the same memory is another weight.
+    assert_eq!(sum(&weight.narrow(0, 0, 32)), 128.0);
+    weight.set_data(&Tensor::full([64, 64], 3.0, options));
+    assert_eq!(sum(&weight), 192.0);
+    // Memory that was freed may be that of the next weight.
+    for value in 0..50 {
+        let weight = Tensor::full([64, 64], f64::from(value), options);
+        assert_eq!(sum(&weight), 64.0 * f64::from(value));
+    }
+}
+
+#[test]
 fn the_process_knows_its_age_and_its_memory() {
     assert!(process::process_age().as_secs_f64() > 0.0);
     assert!(process::peak_rss_mib() > 10);
@@ -388,8 +441,8 @@ impl RoutedBatch {
         let upper = weight.narrow(0, 0, COLUMNS);
         let none = native::Dropped { keys: None, site: 0, probability: 0.0 };
         let kernels = [
-            ("linear", a.linear(&x, &upper, &rows)),
-            ("joined", Bias::joined_linear(&[&a, &b], &x, &weight, &rows)),
+            ("linear", a.linear(&x, &Weight::Kept(&upper), &rows)),
+            ("joined", Bias::joined_linear(&[&a, &b], &x, &Weight::Kept(&weight), &rows)),
             ("activation", b.activate(&x.copy(), Activation::Gelu, &rows)),
             ("norm", c.layer_norm(&x, &v, 1e-6, &rows)),
             ("residual norm", a.residual_norm(&x, &residual, &w, &c, 1e-6, none, &rows)),

@@ -17,6 +17,7 @@ mod formats;
 mod freeze;
 mod golden;
 mod hub;
+mod levels;
 mod made;
 mod methods;
 mod metrics;

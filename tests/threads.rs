@@ -158,3 +158,38 @@ fn a_cache_without_entries_is_refused() {
         refused(&output, 2, &["LRU_CACHE_CAPACITY", capacity, "other than 0"]);
     }
 }
+
+#[test]
+fn a_limit_of_cpu_time_limits_the_threads() {
+    let folder = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let name = format!("bitfit-test-{}", std::process::id());
+    let group = folder.iter().map(|folder| folder.join(&name)).find(|group| {
+        let (one, two) = (group.join("cpu.cfs_quota_us"), group.join("cpu.max"));
+        std::fs::create_dir(group).is_ok()
+            && (std::fs::write(one, "100000").is_ok()
+                || std::fs::write(two, "100000 100000").is_ok())
+    });
+    let Some(group) = group else {
+        println!("left out: this process may make no cgroup");
+        return;
+    };
+    let scratch = Scratch::new();
+    let command = format!(
+        "echo $$ > {}/cgroup.procs && exec {} --config config.toml --dry-run",
+        group.display(),
+        env!("CARGO_BIN_EXE_bitfit-train"),
+    );
+    let threads = |number: Option<&str>| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command]).current_dir(scratch.path("")).env_remove("RUST_LOG");
+        shell.env_remove("OMP_NUM_THREADS").envs(number.map(|number| ("OMP_NUM_THREADS", number)));
+        let output = shell.output().unwrap();
+        succeeded(&output);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find(|line| line.starts_with("device")).unwrap().to_owned()
+    };
+    let found = [threads(None), threads(Some("2"))];
+    std::fs::remove_dir(group).unwrap();
+    assert!(found[0].ends_with("cpu, 1 threads"), "{found:?}");
+    assert!(found[1].ends_with("cpu, 2 threads"), "{found:?}");
+}

@@ -1,5 +1,5 @@
 //! `bitfit`: all commands. Started under the name `bitfit-train`, it is `bitfit train`.
 
-fn main() -> std::process::ExitCode {
+fn main() {
     bitfit::internal::cli::main()
 }

@@ -30,7 +30,6 @@ use serde_json::json;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use tch::Device;
 
 /// Fine-tunes a BERT classifier by training only its biases and the new head (BitFit).
@@ -108,6 +107,7 @@ Environment:
   RUST_LOG=debug                    say more; warn says less
   NO_COLOR=1                        no colours
   OMP_NUM_THREADS=N                 threads of libtorch
+  BITFIT_CPU_LEVEL=avx2             use no instructions above avx512, avx2 or sse2 [default: the highest]
   CUDA_VISIBLE_DEVICES=N            the GPUs to see
   HF_HOME, HF_HUB_CACHE             where models and data sets of the Hub are kept
   HF_TOKEN, HF_TOKEN_PATH           for those that are not public
@@ -134,7 +134,16 @@ struct Convert {
 }
 
 /// Runs the command of the arguments; under the program name `bitfit-train`, runs `bitfit train`.
-pub fn main() -> ExitCode {
+///
+/// Ends the process without destructors: those of libtorch would take a tenth of a short call.
+pub fn main() -> ! {
+    let code = run_arguments();
+    // What could not be written before is lost, as when the standard library flushes at the end.
+    let _ = std::io::stdout().flush();
+    native::exit_now(code.into())
+}
+
+fn run_arguments() -> u8 {
     data::silence_parquet_panics();
     let name = std::env::args_os().next().unwrap_or_default();
     let command = match Path::new(&name).file_name() {
@@ -151,40 +160,36 @@ pub fn main() -> ExitCode {
 
 /// Prints clap's message: what is wrong with the arguments, or the help that was asked for.
 /// Arguments in the message are escaped, because they may be names of files.
-fn refuse(error: &clap::Error) -> ExitCode {
+fn refuse(error: &clap::Error) -> u8 {
     let text = error.render().to_string();
     let shown = escape::text(&text);
     if shown == text {
         error.exit();
     }
     say(&shown);
-    ExitCode::from(2)
+    2
 }
 
-fn run(command: Command) -> ExitCode {
+fn run(command: Command) -> u8 {
     native::ignore_file_size_signal();
     native::explain_lack_of_memory();
-    let computes = matches!(command, Command::Train(_) | Command::Eval(_) | Command::Predict(_));
-    if computes && !spin_is_set() {
-        // If the restart fails, this process computes with OpenMP's default spin count.
-        let _ = become_anew([]);
-    }
     let json = command.json();
     native::report_bus_errors(json);
-    let Err(error) = command.run() else { return ExitCode::SUCCESS };
+    let done = native::check_cpu_level().and_then(|()| command.run());
+    let Err(error) = done else { return 0 };
     let code = error.exit_code();
     // A reader of stdout that went away, such as head, has what it wanted. (Training also writes
     // files, and goes on: see files::tell.)
     if matches!(&error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
     {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     say(&if json {
         format!("{}\n", json!({"error": error.to_string(), "exit_code": code}))
     } else {
         format!("error: {error}\n")
     });
-    ExitCode::from(code)
+    code
 }
 
 impl Command {
@@ -216,23 +221,18 @@ impl Command {
     }
 }
 
-/// Whether the environment says how long waiting threads spin. GNU's OpenMP reads these variables
-/// while libtorch is loaded.
-fn spin_is_set() -> bool {
-    ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some())
-}
-
 /// Restarts this program in the same process with the same arguments, and returns only if that
 /// fails.
 ///
 /// Adds `more` to the environment, and a short spin count unless one is set;
-/// src/bin/bitfit-train.rs says why.
+/// src/bin/bitfit-train.rs says why. (The commands that compute without a restart get theirs from
+/// src/native/start.cpp.)
 fn become_anew<'a>(more: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<()> {
     let program = std::env::current_exe().map_err(Error::io("find", Path::new("bitfit")))?;
     let mut command = std::process::Command::new(&program);
     let mut arguments = std::env::args_os();
     command.arg0(arguments.next().unwrap_or_default()).args(arguments).envs(more);
-    if !spin_is_set() {
+    if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
         command.env("GOMP_SPINCOUNT", "30000");
     }
     // `exec` returns only if it fails.

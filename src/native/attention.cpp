@@ -2,8 +2,7 @@
 // at a time, in blocks of rows that fit in the cache. Backward does not store probabilities and
 // dropout masks: it computes them again from queries, keys and the logsumexp of each row.
 #include "dropout.h"
-#include "rows/gemm.h"
-#include "rows/rows.h"
+#include "levels.h"
 
 #include <array>
 #include <cmath>
@@ -25,6 +24,42 @@ struct Starts {
   std::vector<int64_t> rows, tokens;
   int64_t sequences() const { return static_cast<int64_t>(tokens.size()) - 1; }
 };
+
+// A row-major matrix of floats. `stride` is the distance between rows, in floats.
+struct MatrixView {
+  float *data;
+  int64_t stride;
+  float *row(int64_t r) const { return data + r * stride; }
+  // The view from a row and a column on.
+  MatrixView from(int64_t r, int64_t column) const { return {row(r) + column, stride}; }
+};
+
+struct GemmSize {
+  int64_t m, n, k;
+};
+
+// c [m, n] = alpha a b, with a [m, k] and b [k, n].
+void gemm(GemmSize size, float alpha, MatrixView a, MatrixView b, MatrixView c) {
+  rows().multiply({size.m, size.n, size.k, alpha, a.data, a.stride, 1, b.data, b.stride, nullptr,
+                   false, c.data, c.stride});
+}
+
+// c [m, n] = (accumulate ? c : 0) + the transpose of a [k, m] times b [k, n].
+void gemm_transposed(GemmSize size, MatrixView a, MatrixView b, bool accumulate, MatrixView c) {
+  rows().multiply({size.m, size.n, size.k, 1.0f, a.data, 1, a.stride, b.data, b.stride, nullptr,
+                   accumulate, c.data, c.stride});
+}
+
+// The row length of scores, rounded up to a multiple of 32, so that products work on whole vectors.
+int64_t padded(int64_t length) { return (length + 31) / 32 * 32; }
+
+// Transposes x [length, size] into [size, padded(length)], padded with zeros, in `space`.
+MatrixView transposed(MatrixView x, int64_t length, int64_t size, float *space) {
+  const MatrixView y{space, padded(length)};
+  rows().transpose({length, size, x.data, x.stride, y.data, y.stride});
+  for (int64_t c = 0; c < size; ++c) std::fill(y.row(c) + length, y.row(c) + y.stride, 0.0f);
+  return y;
+}
 
 struct Settings {
   Starts starts;
@@ -104,6 +139,7 @@ void attention_forward(const at::Tensor &queries, const at::Tensor &rest, const 
   const MatrixView y{out.mutable_data_ptr<float>(), hidden};
   float *logs = logsumexp.defined() ? logsumexp.mutable_data_ptr<float>() : nullptr;
   const auto keys = s.row_keys();
+  const auto &functions = rows();
   parallel_heads(s, size, [&](const Head &head) {
     thread_local std::vector<float> buffer;
     const int64_t length = head.length, width = padded(length);
@@ -116,7 +152,7 @@ void attention_forward(const at::Tensor &queries, const at::Tensor &rest, const 
       gemm({count, width, size}, scale, x.q.from(row, head.column), k_transposed, scores);
       for (int64_t i = 0; i < count; ++i) {
         const auto dropout = keys.row(row + i, head.index);
-        const float log = softmax_row(scores.row(i), length, dropout);
+        const float log = functions.softmax(scores.row(i), length, dropout);
         if (logs) logs[(row + i) * s.heads + head.index] = log;
       }
       gemm({count, size, length}, 1.0f, scores, v, y.from(row, head.column));
@@ -152,6 +188,7 @@ struct HeadBackward {
     float *rest = space + 3 * BLOCK * width;
     const MatrixView k_transposed = transposed(k, length, size, rest);
     const MatrixView v_transposed = transposed(v, length, size, rest + size * width);
+    const auto &functions = bitfit::rows();
     bool accumulate = false;
     for (int64_t row = head.first_row; row < head.last_row; row += BLOCK) {
       const int64_t count = std::min(BLOCK, head.last_row - row);
@@ -160,8 +197,8 @@ struct HeadBackward {
       gemm({count, width, size}, 1.0f, dy, v_transposed, grad_scores);
       for (int64_t i = 0; i < count; ++i) {
         const float log = logs[(row + i) * s.heads + head.index];
-        softmax_row_backward({scores.row(i), grad_scores.row(i), probabilities.row(i), log, scale,
-                              length, keys.row(row + i, head.index)});
+        functions.softmax_backward({scores.row(i), grad_scores.row(i), probabilities.row(i), log,
+                                    scale, length, keys.row(row + i, head.index)});
       }
       gemm_transposed({length, size, count}, probabilities, dy, accumulate, grad_v);
       gemm({count, size, length}, 1.0f, grad_scores, k, grad_x.q.from(row, column));

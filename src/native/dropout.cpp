@@ -1,6 +1,6 @@
 #include "dropout.h"
 
-#include "rows/rows.h"
+#include "levels.h"
 
 namespace bitfit {
 namespace {
@@ -45,11 +45,12 @@ at::Tensor dropout_forward(const at::Tensor &given, const at::Tensor &keys, int6
   const auto contiguous_keys = keys.contiguous();
   const RowKeys row_keys{contiguous_keys.const_data_ptr<int64_t>(), site,
                          dropout_params(probability)};
+  const auto row = bitfit::rows().dropout;
   const int64_t grain = std::max<int64_t>(1, 16384 / columns);
   at::parallel_for(0, blocks * rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = r * columns;
-      dropout_row(from + at, to + at, columns, row_keys.row(r % rows, r / rows));
+      row(from + at, to + at, columns, row_keys.row(r % rows, r / rows));
     }
   });
   return y;

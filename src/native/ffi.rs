@@ -36,8 +36,9 @@ pub struct ProductArgs {
     pub x: *mut c_void,
     pub weight: *mut c_void,
     pub bias: *mut c_void,
+    pub kept: i64,
 }
-const _: () = assert!(size_of::<ProductArgs>() == 3 * 8);
+const _: () = assert!(size_of::<ProductArgs>() == 4 * 8);
 
 #[repr(C)]
 pub struct BiasActivationArgs {
@@ -147,6 +148,8 @@ unsafe extern "C" {
     pub fn bitfit_profile_start() -> c_int;
     pub fn bitfit_profile_stop() -> c_int;
     pub fn bitfit_profile_report(out: *mut *const c_char) -> c_int;
+    pub fn bitfit_cpu_level() -> *const c_char;
+    pub fn bitfit_cpu_levels() -> *const c_char;
     pub fn bitfit_pool_use();
     pub fn bitfit_pool_empty();
 }

@@ -1,7 +1,7 @@
 // What the kernels over rows share: checks, and work on several threads.
 #pragma once
 #include "common.h"
-#include "rows/rows.h"
+#include "levels.h"
 
 namespace bitfit {
 
@@ -16,9 +16,8 @@ inline void check_vectors(const at::Tensor &x, std::initializer_list<at::Tensor>
 
 // The functions of an activation. Throws if there is no such activation.
 inline ActivationRow checked_activation_row(int64_t kind) {
-  const auto row = activation_row(kind);
-  TORCH_CHECK(row.forward, "no activation ", kind);
-  return row;
+  TORCH_CHECK(kind >= 0 && kind < ACTIVATION_COUNT, "no activation ", kind);
+  return rows().activations[kind];
 }
 
 // Runs body(part, begin, end) over the rows, split into at most one part for each thread. The split

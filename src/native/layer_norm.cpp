@@ -35,12 +35,13 @@ void norm_forward(const NormInputs &in, const at::Tensor &normalized, const at::
   const bool keep = normalized.size(0) == rows;
   const auto eps = static_cast<float>(in.eps);
   const auto keys = in.row_keys();
+  const auto row = bitfit::rows().norm;
   parallel_rows(rows, columns, [&](int64_t part, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t at = r * columns;
       reciprocals[r] =
-          norm_row({x + at, bias, residual + at, weight, shift, hat + (keep ? r : part) * columns,
-                    to + at, columns, eps, keys.row(r, 0)});
+          row({x + at, bias, residual + at, weight, shift, hat + (keep ? r : part) * columns,
+               to + at, columns, eps, keys.row(r, 0)});
     }
   });
 }
@@ -83,13 +84,14 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
     float *dz = grad_residual.mutable_data_ptr<float>(), *dx = grad_x.mutable_data_ptr<float>();
     float *biases = sums[0].mutable_data_ptr<float>(), *weights = sums[1].mutable_data_ptr<float>();
     float *shifts = sums[2].mutable_data_ptr<float>();
+    const auto row = bitfit::rows().norm_backward;
     const auto parts = parallel_rows(rows, columns, [&](int64_t part, int64_t begin, int64_t end) {
       const int64_t mine = part * columns;
       float *grad_weight = weight_trains ? weights + mine : nullptr;
       for (int64_t r = begin; r < end; ++r) {
         const int64_t at = r * columns;
-        norm_row_backward({dy + at, hat + at, w, reciprocals[r], dz + at, dx + at, biases + mine,
-                           grad_weight, shifts + mine, columns, row_keys.row(r, 0)});
+        row({dy + at, hat + at, w, reciprocals[r], dz + at, dx + at, biases + mine, grad_weight,
+             shifts + mine, columns, row_keys.row(r, 0)});
       }
     });
     const auto sum = [&](size_t input, int64_t of) {

@@ -47,13 +47,15 @@ struct AttentionArgs {
 };
 static_assert(sizeof(AttentionArgs) == 10 * 8);
 
-// x [R, I] times the transpose of weight [E, I], plus bias ([E], or null).
+// x [R, I] times the transpose of weight [E, I], plus bias ([E], or null). If `kept` is not 0, the
+// weight is part of a model: while it is frozen, a copy of it may be kept that is faster to read.
 struct ProductArgs {
   bitfit_tensor x;
   bitfit_tensor weight;
   bitfit_tensor bias;
+  int64_t kept;
 };
-static_assert(sizeof(ProductArgs) == 3 * 8);
+static_assert(sizeof(ProductArgs) == 4 * 8);
 
 // The activation `kind`, its number in src/nn/activation.rs, of x [R, C] + bias [C]. If no input
 // requires a gradient, the result may overwrite x.
@@ -189,6 +191,11 @@ int bitfit_fit_threads(int64_t *wanted, int64_t *found);
 int bitfit_profile_start();
 int bitfit_profile_stop();
 int bitfit_profile_report(const char **out);
+
+// The level of processor in use, and the levels of this processor, the highest first, separated by
+// spaces.
+const char *bitfit_cpu_level();
+const char *bitfit_cpu_levels();
 
 // `use` makes large CPU tensors come from a pool from now on, in the whole process. `empty` returns
 // the pool's free blocks to the system.

@@ -1,6 +1,6 @@
 // Products with weights. On our sizes, oneDNN's kernels are 10% faster than those of at::linear,
 // and 25% faster with few rows.
-#include "common.h"
+#include "packed.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -70,6 +70,28 @@ struct Product : torch::autograd::Function<Product> {
   }
 };
 
+// The product with a packable weight.
+struct PackedProduct : torch::autograd::Function<PackedProduct> {
+  static at::Tensor forward(AutogradContext *context, const at::Tensor &x, const at::Tensor &weight,
+                            const std::optional<at::Tensor> &bias) {
+    context->save_for_backward({weight});
+    context->saved_data["bias"] = bias.has_value();
+    return packed(weight)->product(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "product: no second derivatives");
+    const auto weight = context->get_saved_variables()[0];
+    const auto grad_y = grads[0].contiguous();
+    const bool bias_trains = context->saved_data["bias"].toBool() && context->needs_input_grad(2);
+    return {
+        context->needs_input_grad(0) ? packed(weight)->gradient(grad_y, weight) : at::Tensor(),
+        at::Tensor(),
+        bias_trains ? grad_y.sum(0) : at::Tensor(),
+    };
+  }
+};
+
 at::Tensor linear_by_operations(const at::Tensor &x, const at::Tensor &weight,
                                 const std::optional<at::Tensor> &bias) {
   const auto kind = x.scalar_type();
@@ -91,6 +113,11 @@ int bitfit_product(bitfit_tensor *out, const ProductArgs *args) {
                 "product: ", x.sizes(), " does not fit a weight ", weight.sizes());
     const auto bias = args->bias ? std::optional(ref(args->bias)) : std::nullopt;
     if (!is_cpu_fp32(x)) return linear_by_operations(x, weight, bias);
+    if (args->kept && is_packable(weight)) {
+      if (any_requires_grad({x, bias.value_or(at::Tensor())}))
+        return PackedProduct::apply(x.contiguous(), weight, bias);
+      return packed(weight)->product(x.contiguous(), weight, bias);
+    }
     if (any_requires_grad({x, weight, bias.value_or(at::Tensor())}))
       return Product::apply(x.contiguous(), weight, bias, weight.requires_grad());
     return linear_in_weights_kind(x.contiguous(), weight, bias);

@@ -9,7 +9,20 @@ use tch::{Kind, Tensor};
 /// On the CPU, a half-precision weight makes a half-precision product: `x` and the product are
 /// rounded to the weight's kind, and the bias is added in `x`'s kind.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let args = ffi::ProductArgs { x: raw(x), weight: raw(weight), bias: raw_or_null(bias) };
+    product_by(x, weight, bias, false)
+}
+
+/// Like [`product`], with a weight that is part of a model.
+///
+/// If the weight is frozen, fp32 and on the CPU, it is copied once into the layout that our own
+/// product reads, and the copy is kept as long as the weight's memory.
+pub fn kept_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    product_by(x, weight, bias, true)
+}
+
+fn product_by(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kept: bool) -> Result<Tensor> {
+    let (x, weight, bias) = (raw(x), raw(weight), raw_or_null(bias));
+    let args = ffi::ProductArgs { x, weight, bias, kept: kept.into() };
     // SAFETY: the tensors outlive the call, and C++ checks their shapes.
     unsafe { made("product", ffi::bitfit_product, &args) }
 }
@@ -81,12 +94,37 @@ pub fn check_product_by(
     }
 }
 
-/// Whether the processor has instructions that multiply bfloat16.
+/// Whether the processor has instructions that multiply bfloat16, and the level in use allows them.
 pub fn multiplies_bfloat16() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512bf16");
+    return super::cpu_level() == "avx512" && std::arch::is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
     false
+}
+
+/// Measures how many times as long a product with a weight of `kind` takes as one in fp32, on this
+/// machine: the median of five turns of both.
+pub fn product_time_ratio(kind: Kind) -> Result<f64> {
+    const SHAPE: [i64; 3] = [256, 768, 768];
+    let [rows, inputs, outputs] = SHAPE;
+    let _guard = tch::no_grad_guard();
+    let x = Tensor::f_ones([rows, inputs], (Kind::Float, tch::Device::Cpu))?;
+    let weight = Tensor::f_ones([outputs, inputs], (Kind::Float, tch::Device::Cpu))?;
+    let of_kind = weight.f_to_kind(kind)?;
+    let seconds = |weight: &Tensor| {
+        let began = std::time::Instant::now();
+        let _product = kept_product(&x, weight, None)?;
+        Ok::<_, Error>(began.elapsed().as_secs_f64())
+    };
+    // The first products make what is kept.
+    seconds(&of_kind)?;
+    seconds(&weight)?;
+    let mut ratios = vec![];
+    for _ in 0..5 {
+        ratios.push(seconds(&of_kind)? / seconds(&weight)?);
+    }
+    ratios.sort_by(f64::total_cmp);
+    Ok(ratios.get(2).copied().unwrap_or(f64::NAN))
 }
 
 /// Sets whether fp32 products on CUDA devices may round their factors to TF32's 10-bit mantissa.

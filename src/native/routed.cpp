@@ -37,12 +37,13 @@ at::Tensor routed_norm(const at::Tensor &x, const at::Tensor &residual,
   float *to = y.mutable_data_ptr<float>(), *hat = normalized.mutable_data_ptr<float>();
   const auto eps = static_cast<float>(args.eps);
   BITFIT_PROFILED("bitfit::routed_norm");
+  const auto row = rows().norm;
   const auto body = [&](int64_t part, int64_t r, int64_t s) {
     const int64_t at = r * columns;
     const float *task = args.route.values[s], *weight = args.weights[s] + args.weight;
     const float *bias = args.bias < 0 ? zero : task + args.bias;
-    norm_row({from + at, bias, others ? others + at : zero, weight, task + args.shift,
-              hat + part * columns, to + at, columns, eps, RowDropout{}});
+    row({from + at, bias, others ? others + at : zero, weight, task + args.shift,
+         hat + part * columns, to + at, columns, eps, RowDropout{}});
   };
   parallel_rows_by_task(x.size(0), columns, args.route, body);
   return y;
@@ -60,10 +61,11 @@ int bitfit_routed_add(bitfit_tensor *out, const RoutedAddArgs *args) {
     const int64_t columns = y.size(1), size = columns / args->pieces;
     float *to = y.mutable_data_ptr<float>();
     BITFIT_PROFILED("bitfit::routed_add");
+    const auto add = rows().add;
     const auto body = [&](int64_t, int64_t r, int64_t s) {
       const float *task = args->route.values[s];
       for (int64_t p = 0; p < args->pieces; ++p)
-        add_row(to + r * columns + p * size, task + args->offsets[p], size);
+        add(to + r * columns + p * size, task + args->offsets[p], size);
     };
     parallel_rows_by_task(y.size(0), columns, args->route, body);
     return y;

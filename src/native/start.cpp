@@ -1,10 +1,9 @@
-// A check that the program bitfit makes before its libraries are initialised. libtorch's MKL looks
-// for its files from the working directory. If that directory was deleted, MKL ends the process
-// with a misleading message about a missing library.
+// What the program bitfit does before its libraries are initialised.
 #include <limits.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -14,7 +13,9 @@ void say(const char *text, size_t length) {
   if (write(STDERR_FILENO, text, length) < 0) return;
 }
 
-void check_working_directory(int, char **, char **) {
+// libtorch's MKL looks for its files from the working directory. If that directory was deleted, MKL
+// ends the process with a misleading message about a missing library.
+void check_working_directory() {
   char path[PATH_MAX];
   if (getcwd(path, sizeof path) || errno != ENOENT) return;
   const ssize_t length = readlink("/proc/self/cwd", path, sizeof path);
@@ -30,8 +31,44 @@ void check_working_directory(int, char **, char **) {
   _exit(2);
 }
 
+bool is_set(char **environment, const char *name) {
+  const size_t length = strlen(name);
+  for (char **entry = environment; *entry; ++entry)
+    if (strncmp(*entry, name, length) == 0 && (*entry)[length] == '=') return true;
+  return false;
+}
+
+// Executes a program that computes again, with threads of OpenMP that soon sleep while they wait;
+// src/bin/bitfit-train.rs says why. GNU's OpenMP reads its environment in its initialiser, so that
+// it would be too late in main, and libtorch's initialisers would run twice: they take most of the
+// time of a short call.
+void shorten_spinning(int argc, char **argv, char **environment) {
+  const auto computes = [](const char *command) {
+    return strcmp(command, "train") == 0 || strcmp(command, "eval") == 0 ||
+           strcmp(command, "predict") == 0;
+  };
+  if (argc < 2 || !computes(argv[1])) return;
+  if (is_set(environment, "GOMP_SPINCOUNT") || is_set(environment, "OMP_WAIT_POLICY")) return;
+  size_t count = 0;
+  while (environment[count]) ++count;
+  auto **longer = static_cast<char **>(malloc((count + 2) * sizeof(char *)));
+  if (!longer) return;
+  static char entry[] = "GOMP_SPINCOUNT=30000";
+  memcpy(longer, environment, count * sizeof(char *));
+  longer[count] = entry;
+  longer[count + 1] = nullptr;
+  execve("/proc/self/exe", argv, longer);
+  // Without /proc, this process computes with OpenMP's default.
+  free(longer);
+}
+
+void start(int argc, char **argv, char **environment) {
+  check_working_directory();
+  shorten_spinning(argc, argv, environment);
+}
+
 }  // namespace
 
 // The loader calls functions of .preinit_array before the initialisers of any library.
 __attribute__((section(".preinit_array"),
-               used)) static void (*const first)(int, char **, char **) = check_working_directory;
+               used)) static void (*const first)(int, char **, char **) = start;

@@ -7,9 +7,24 @@ use crate::error::Result;
 pub(super) const OPENMP: &str =
     "OMP_THREAD_LIMIT, OMP_DYNAMIC, OMP_MAX_ACTIVE_LEVELS and OMP_NUM_THREADS";
 
+/// Lowers libtorch's thread count, once per process, to what a limit of CPU time (cgroup) allows:
+/// more threads would only stop one another. `OMP_NUM_THREADS` overrides the limit.
+fn limit_to_quota() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let allowed = std::thread::available_parallelism().map_or(0, usize::from);
+        let allowed = i32::try_from(allowed).unwrap_or(0);
+        let is_free = std::env::var_os("OMP_NUM_THREADS").is_none();
+        if is_free && allowed > 0 && allowed < tch::get_num_threads() {
+            tch::set_num_threads(allowed);
+        }
+    });
+}
+
 /// Sets libtorch's thread count to the number of threads that OpenMP gives the calling thread. If
 /// OpenMP gives fewer than libtorch counted on, warns once per process.
 pub fn fit_threads() -> Result<()> {
+    limit_to_quota();
     static WARNED: std::sync::Once = std::sync::Once::new();
     let (mut wanted, mut found) = (0, 0);
     // SAFETY: C++ writes to both variables only during the call.

@@ -6,6 +6,25 @@ use crate::error::Result;
 use crate::native::{self, Dropped};
 use tch::Tensor;
 
+/// The weight of a product, `[E, I]`.
+#[derive(Debug)]
+pub enum Weight<'a> {
+    /// A model's weight, or several that are contiguous.
+    Kept(&'a Tensor),
+    /// A copy that was made for one product.
+    Passing(&'a Tensor),
+}
+
+impl Weight<'_> {
+    /// Computes `x weightᵀ + bias`: `x [R, I]`, `bias [E]` -> `[R, E]`.
+    fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Kept(weight) => native::kept_product(x, weight, bias),
+            Self::Passing(weight) => native::product(x, weight, bias),
+        }
+    }
+}
+
 /// A vector of a layer: its additive term, or LayerNorm's weight.
 #[derive(Debug)]
 pub enum Bias {
@@ -23,11 +42,11 @@ pub enum Bias {
 
 impl Bias {
     /// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]` -> `[R, E]`.
-    pub fn linear(&self, x: &Tensor, weight: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
+    pub fn linear(&self, x: &Tensor, weight: &Weight<'_>, rows: &PackedRows<'_>) -> Result<Tensor> {
         match self {
-            Bias::Shared(bias) => native::product(x, weight, Some(bias)),
+            Bias::Shared(bias) => weight.product(x, Some(bias)),
             Bias::Routed { offset, size } => {
-                route::add(&native::product(x, weight, None)?, &[(*offset, *size)], rows)
+                route::add(&weight.product(x, None)?, &[(*offset, *size)], rows)
             }
         }
     }
@@ -36,7 +55,7 @@ impl Bias {
     pub fn joined_linear(
         biases: &[&Self],
         x: &Tensor,
-        weight: &Tensor,
+        weight: &Weight<'_>,
         rows: &PackedRows<'_>,
     ) -> Result<Tensor> {
         let (mut shared, mut routed) = (vec![], vec![]);
@@ -47,9 +66,9 @@ impl Bias {
             }
         }
         if routed.is_empty() {
-            return native::product(x, weight, Some(&Tensor::f_cat(&shared, 0)?));
+            return weight.product(x, Some(&Tensor::f_cat(&shared, 0)?));
         }
-        route::add(&native::product(x, weight, None)?, &routed, rows)
+        route::add(&weight.product(x, None)?, &routed, rows)
     }
 
     /// The activation of `product [R, E] + bias`, in one pass; `product` may be used up.

@@ -1,6 +1,6 @@
 //! Dense layers: `y = x Wᵀ + b`.
 
-use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, PackedRows, variable};
+use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, PackedRows, Weight, variable};
 use crate::error::Result;
 use crate::native;
 use tch::{Kind, Tensor, nn};
@@ -31,7 +31,7 @@ impl Linear {
 
     /// `x [R, I]` -> `[R, E]`.
     pub fn forward(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
-        self.with_lora(self.bias.linear(x, &self.weight, rows)?, x, rows)
+        self.with_lora(self.bias.linear(x, &Weight::Kept(&self.weight), rows)?, x, rows)
     }
 
     /// Takes the bias from the row of each sequence's task, from `offset` on.
@@ -74,7 +74,7 @@ impl Linear {
     }
 
     fn product(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
-        self.with_lora(native::product(x, &self.weight, None)?, x, rows)
+        self.with_lora(native::kept_product(x, &self.weight, None)?, x, rows)
     }
 
     fn with_lora(&self, y: Tensor, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
@@ -130,11 +130,13 @@ impl Joined {
     pub fn forward(&self, x: &Tensor, first: usize, rows: &PackedRows<'_>) -> Result<Tensor> {
         let parts = || self.parts.iter().skip(first);
         let biases: Vec<&Bias> = parts().map(|part| &part.bias).collect();
-        let weight = match self.piece(first)? {
-            Some(weight) => weight,
-            None => self.stacked(first)?,
+        let y = match self.piece(first)? {
+            Some(weight) => Bias::joined_linear(&biases, x, &Weight::Kept(&weight), rows)?,
+            None => {
+                let weight = self.stacked(first)?;
+                Bias::joined_linear(&biases, x, &Weight::Passing(&weight), rows)?
+            }
         };
-        let y = Bias::joined_linear(&biases, x, &weight, rows)?;
         if parts().all(|part| part.lora.is_none()) {
             return Ok(y);
         }

@@ -20,7 +20,7 @@ pub use crate::native::TaskRow;
 pub use activation::Activation;
 pub use adapter::{Adapter, AdapterShape, NonLinearity};
 pub use attention::{Attention, Projected};
-pub use bias::Bias;
+pub use bias::{Bias, Weight};
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;

@@ -18,6 +18,7 @@ use crate::methods::Method;
 use crate::models::{Task, TaskType};
 use crate::nn::{Precision, to_rows};
 use crate::task_model::TaskModel;
+use crate::threads;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -196,11 +197,13 @@ impl Predictor {
         device: Device,
     ) -> Result<Self> {
         let task = delta.map(|path| Ok::<_, Error>((path, Delta::read(path)?))).transpose()?;
-        let reader = Tokenizer::read(tokenizer)?;
+        let (reader, base) =
+            threads::both(|| Tokenizer::read(tokenizer), || Base::read(model, weights, device));
+        let reader = reader?;
         if let Some((path, task)) = &task {
             same_tokenizer(&task.meta, path, tokenizer, &reader)?;
         }
-        let base = Base::read(model, weights, device)?;
+        let base = base?;
         let config = &base.info.config;
         fits(tokenizer, &reader, config)?;
         let (mut model, meta) = match task {

@@ -4,7 +4,7 @@
 use super::plan::ModelPlan;
 use crate::checkpoint::TrainerState;
 use crate::error::{Error, Result};
-use crate::{files, process};
+use crate::{files, native, process};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -85,6 +85,9 @@ pub struct Host {
     pub system: Option<String>,
     /// The processor's model.
     pub cpu: Option<String>,
+    /// The level of the processor's instructions in use: `avx512`, `avx2`, `sse2` or `neon`.
+    #[serde(default)]
+    pub cpu_level: Option<String>,
     /// Processors that this process may use.
     pub cpus: usize,
     /// Threads that libtorch's operations use.
@@ -116,7 +119,11 @@ impl Manifest {
                 .ok()
         });
         let mut processes = before.map(|before| before.processes).unwrap_or_default();
-        processes.push(Process::this(plan, state.step, began));
+        let process = Process::this(plan, state.step, began);
+        if let Some(last) = processes.last().filter(|_| state.step > 0) {
+            process.machine.warn_of_other_level(&last.machine);
+        }
+        processes.push(process);
         let (base, model) = (&plan.model.base, &plan.source);
         let manifest = Self {
             config_sha256: sha256(&output_dir.join("config.toml"))?.unwrap_or_default(),
@@ -175,6 +182,18 @@ impl Process {
 }
 
 impl Host {
+    /// Warns if the process before, on the machine `before`, used another level of instructions.
+    fn warn_of_other_level(&self, before: &Self) {
+        if let (Some(level), Some(other)) = (&self.cpu_level, &before.cpu_level)
+            && level != other
+            && self.device == "cpu"
+        {
+            tracing::warn!(
+                "the run goes on at the CPU level {level}, and was at {other} before: the result may differ in the last bits from a run at one level"
+            );
+        }
+    }
+
     fn this(plan: &ModelPlan) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         // `key : value`, as the files of /proc have it.
@@ -189,6 +208,7 @@ impl Host {
         Self {
             system: read("/proc/version").lines().next().map(str::to_owned),
             cpu: value(&read("/proc/cpuinfo"), "model name"),
+            cpu_level: Some(native::cpu_level().to_owned()),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             threads: tch::get_num_threads(),
             memory_mib: memory.and_then(kib).map(|kib| kib / 1024),

@@ -15,7 +15,10 @@ const WARM_UP: u64 = 2;
 
 /// The parts of a step, with the prefixes of their operations' names.
 const PARTS: [(&str, &[&str]); 6] = [
-    ("products with weights", &["bitfit::product", "mkldnn::", "aten::mm", "aten::addmm"]),
+    (
+        "products with weights",
+        &["bitfit::packed_product", "bitfit::product", "mkldnn::", "aten::mm", "aten::addmm"],
+    ),
     ("attention", &["bitfit::attention"]),
     ("activation", &["bitfit::activation"]),
     ("dropout, residual, LayerNorm", &["bitfit::residual_norm", "bitfit::dropout"]),
@@ -28,6 +31,8 @@ const PARTS: [(&str, &[&str]); 6] = [
 pub struct Profile {
     /// Steps that were counted.
     pub steps: u64,
+    /// The level of the processor's instructions: `avx512`, `avx2`, `sse2` or `neon`.
+    pub cpu_level: &'static str,
     /// Mean seconds of a step.
     pub seconds: f64,
     /// Name and seconds of each part, largest first. The last entry is the time outside all parts.
@@ -96,7 +101,10 @@ impl Profiler {
             let part = part.map_or("other operations", |(part, _)| part);
             *parts.entry(part).or_default() += seconds / steps;
             let calls = calls as f64 / steps;
-            if let Some(sizes) = name.strip_prefix("bitfit::product ") {
+            if let Some(sizes) = name.strip_prefix("bitfit::packed_product ") {
+                let product = |x: &Tensor, weight: &Tensor| native::kept_product(x, weight, None);
+                products_alone += calls * product_alone(sizes, product)?.unwrap_or(0.0);
+            } else if let Some(sizes) = name.strip_prefix("bitfit::product ") {
                 let product = |x: &Tensor, weight: &Tensor| native::product(x, weight, None);
                 products_alone += calls * product_alone(sizes, product)?.unwrap_or(0.0);
             } else if let Some(sizes) = name.strip_prefix("aten::mm ") {
@@ -112,7 +120,15 @@ impl Profiler {
         let seconds = self.seconds / steps;
         let rest = seconds - parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
         parts.push(("between them, batches included".into(), rest));
-        Ok(Profile { steps: self.steps, seconds, parts, products_alone, attention_alone })
+        let cpu_level = native::cpu_level();
+        Ok(Profile {
+            steps: self.steps,
+            cpu_level,
+            seconds,
+            parts,
+            products_alone,
+            attention_alone,
+        })
     }
 }
 
@@ -202,6 +218,6 @@ impl std::fmt::Display for Profile {
             let share = 100.0 * seconds / self.seconds;
             writeln!(f, "{name}, alone: {seconds:.5} s, {share:.1} % of the step")?;
         }
-        writeln!(f, "{} steps", self.steps)
+        writeln!(f, "{} steps, CPU level {}", self.steps, self.cpu_level)
     }
 }

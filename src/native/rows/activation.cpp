@@ -1,8 +1,8 @@
 // Activations of a row of a product plus its bias.
+#include "level.h"
 #include "math.h"
-#include "rows.h"
 
-namespace bitfit {
+namespace bitfit::BITFIT_LEVEL {
 namespace {
 
 constexpr float HALF_ROOT = 0.70710678118654752f,
@@ -57,62 +57,27 @@ BITFIT_INLINE float activation_gradient(float x) {
 }
 
 template <int64_t kind>
-BITFIT_INLINE void activation_forward(const float *x, const float *bias, float *y,
-                                      int64_t columns) {
+void activation_forward(const float *x, const float *bias, float *y, int64_t columns) {
+#pragma omp simd
   for (int64_t c = 0; c < columns; ++c) y[c] = activation<kind>(x[c] + bias[c]);
 }
 
 template <int64_t kind>
-BITFIT_INLINE void activation_backward(const float *x, const float *bias, const float *grad_y,
-                                       float *grad_x, float *grad_bias, int64_t columns) {
+void activation_backward(const float *x, const float *bias, const float *grad_y, float *grad_x,
+                         float *grad_bias, int64_t columns) {
+#pragma omp simd
   for (int64_t c = 0; c < columns; ++c) {
     grad_x[c] = grad_y[c] * activation_gradient<kind>(x[c] + bias[c]);
     grad_bias[c] += grad_x[c];
   }
 }
 
-// A macro, because target_clones does not work on templates.
-#define BITFIT_ACTIVATION(kind, name)                                                      \
-  BITFIT_CLONES void name##_forward(const float *x, const float *b, float *y, int64_t n) { \
-    activation_forward<kind>(x, b, y, n);                                                  \
-  }                                                                                        \
-  BITFIT_CLONES void name##_backward(const float *x, const float *b, const float *grad_y,  \
-                                     float *grad_x, float *grad_b, int64_t n) {            \
-    activation_backward<kind>(x, b, grad_y, grad_x, grad_b, n);                            \
-  }
-BITFIT_ACTIVATION(GELU, gelu)
-BITFIT_ACTIVATION(GELU_TANH, gelu_tanh)
-BITFIT_ACTIVATION(RELU, relu)
-BITFIT_ACTIVATION(SILU, silu)
-BITFIT_ACTIVATION(TANH, tanh)
-BITFIT_ACTIVATION(QUICK_GELU, quick_gelu)
-BITFIT_ACTIVATION(RELU6, relu6)
-BITFIT_ACTIVATION(MISH, mish)
-#undef BITFIT_ACTIVATION
+template <int64_t kind>
+constexpr ActivationRow of{activation_forward<kind>, activation_backward<kind>};
 
 }  // namespace
 
-ActivationRow activation_row(int64_t kind) {
-  switch (kind) {
-    case GELU:
-      return {gelu_forward, gelu_backward};
-    case GELU_TANH:
-      return {gelu_tanh_forward, gelu_tanh_backward};
-    case RELU:
-      return {relu_forward, relu_backward};
-    case SILU:
-      return {silu_forward, silu_backward};
-    case TANH:
-      return {tanh_forward, tanh_backward};
-    case QUICK_GELU:
-      return {quick_gelu_forward, quick_gelu_backward};
-    case RELU6:
-      return {relu6_forward, relu6_backward};
-    case MISH:
-      return {mish_forward, mish_backward};
-    default:
-      return {nullptr, nullptr};
-  }
-}
+const ActivationRow ACTIVATIONS[ACTIVATION_COUNT] = {of<GELU>, of<GELU_TANH>,  of<RELU>,  of<SILU>,
+                                                     of<TANH>, of<QUICK_GELU>, of<RELU6>, of<MISH>};
 
-}  // namespace bitfit
+}  // namespace bitfit::BITFIT_LEVEL

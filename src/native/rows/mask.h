@@ -1,7 +1,7 @@
 // Counter-based dropout masks. The mask is a pure function of (row key, site, block, column), so
 // that forward and backward compute the same mask and none is stored.
 #pragma once
-#include "simd.h"
+#include "inline.h"
 
 #include <cstdint>
 
@@ -14,20 +14,20 @@ struct DropoutParams {
   float scale = 1.0f;
 };
 
-inline DropoutParams dropout_params(double probability) {
+BITFIT_INLINE DropoutParams dropout_params(double probability) {
   return {static_cast<uint32_t>(probability * 4294967296.0),
           static_cast<float>(1.0 / (1.0 - probability))};
 }
 
 // The finalizer of splitmix64 (Steele et al. 2014), for the keys of rows.
-inline uint64_t mix64(uint64_t x) {
+BITFIT_INLINE uint64_t mix64(uint64_t x) {
   x += 0x9E3779B97F4A7C15ull;
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ull;
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBull;
   return x ^ (x >> 31);
 }
 
-inline uint64_t row_key(uint64_t key, uint64_t site, uint64_t block) {
+BITFIT_INLINE uint64_t row_key(uint64_t key, uint64_t site, uint64_t block) {
   return mix64(key ^ mix64(site * 4096 + block));
 }
 
@@ -38,7 +38,7 @@ struct RowDropout {
   DropoutParams params;
 
   // A threshold of 0 drops nothing, and its scale is 1.
-  bool enabled() const { return params.threshold != 0; }
+  BITFIT_INLINE_METHOD bool enabled() const { return params.threshold != 0; }
 };
 
 // The dropout of rows: their keys, or null for no dropout.
@@ -47,7 +47,7 @@ struct RowKeys {
   int64_t site;
   DropoutParams params;
 
-  RowDropout row(int64_t r, int64_t block) const {
+  BITFIT_INLINE_METHOD RowDropout row(int64_t r, int64_t block) const {
     if (!keys) return {};
     const auto key = static_cast<uint64_t>(keys[r]);
     return {row_key(key, static_cast<uint64_t>(site), static_cast<uint64_t>(block)), params};

@@ -1,8 +1,7 @@
 // Elementary functions that vectorise, accurate to about 2 units in the last place.
 #pragma once
-#include "simd.h"
+#include "inline.h"
 
-#include <bit>
 #include <cstdint>
 
 namespace bitfit {
@@ -21,8 +20,8 @@ BITFIT_INLINE float exp_(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(p) +
-                              (std::bit_cast<uint32_t>(shifted) << 23));
+  return __builtin_bit_cast(
+      float, __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23));
 }
 
 // The error function: a rational approximation, as in Eigen and XLA.

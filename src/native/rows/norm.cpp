@@ -1,9 +1,7 @@
 // LayerNorm of a row, of a residual plus dropout of a product and its bias.
-#include "rows.h"
+#include "level.h"
 
-#include <cmath>
-
-namespace bitfit {
+namespace bitfit::BITFIT_LEVEL {
 namespace {
 
 template <bool drops>
@@ -23,7 +21,8 @@ BITFIT_INLINE float norm(const NormForward &row) {
   float squares = 0.0f;
 #pragma omp simd reduction(+ : squares)
   for (int64_t c = 0; c < columns; ++c) squares += (normalized[c] - mean) * (normalized[c] - mean);
-  const float rstd = 1.0f / std::sqrt(squares / static_cast<float>(columns) + row.eps);
+  const float rstd = 1.0f / __builtin_sqrtf(squares / static_cast<float>(columns) + row.eps);
+#pragma omp simd
   for (int64_t c = 0; c < columns; ++c) {
     normalized[c] = (normalized[c] - mean) * rstd;
     y[c] = normalized[c] * weight[c] + shift[c];
@@ -48,9 +47,11 @@ BITFIT_INLINE void norm_backward(const NormBackward &row) {
     grad_shift[c] += grad_y[c];
   }
   if (grad_weight) {
+#pragma omp simd
     for (int64_t c = 0; c < columns; ++c) grad_weight[c] += grad_y[c] * normalized[c];
   }
   const float mean = sum / static_cast<float>(columns), slope = dot / static_cast<float>(columns);
+#pragma omp simd
   for (int64_t c = 0; c < columns; ++c) {
     const float z = (grad_y[c] * weight[c] - mean - normalized[c] * slope) * rstd;
     const float x = z * keep_scale_if<drops>(dropout, c);
@@ -62,12 +63,10 @@ BITFIT_INLINE void norm_backward(const NormBackward &row) {
 
 }  // namespace
 
-BITFIT_CLONES
 float norm_row(const NormForward &row) {
   return row.dropout.enabled() ? norm<true>(row) : norm<false>(row);
 }
 
-BITFIT_CLONES
 void norm_row_backward(const NormBackward &row) {
   if (row.dropout.enabled()) {
     norm_backward<true>(row);
@@ -76,4 +75,4 @@ void norm_row_backward(const NormBackward &row) {
   }
 }
 
-}  // namespace bitfit
+}  // namespace bitfit::BITFIT_LEVEL

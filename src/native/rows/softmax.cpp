@@ -1,10 +1,8 @@
 // Softmax of a row of attention scores, with dropout.
+#include "level.h"
 #include "math.h"
-#include "rows.h"
 
-#include <cmath>
-
-namespace bitfit {
+namespace bitfit::BITFIT_LEVEL {
 namespace {
 
 template <bool drops>
@@ -19,8 +17,9 @@ BITFIT_INLINE float softmax(float *scores, int64_t columns, RowDropout dropout) 
     sum += scores[c];
   }
   const float inverse = 1.0f / sum;
+#pragma omp simd
   for (int64_t c = 0; c < columns; ++c) scores[c] *= inverse * keep_scale_if<drops>(dropout, c);
-  return max + std::log(sum);
+  return max + __builtin_logf(sum);
 }
 
 template <bool drops>
@@ -38,18 +37,17 @@ BITFIT_INLINE void softmax_backward(const SoftmaxBackward &row) {
     if constexpr (drops) grad[c] *= keep;
     dot += probability * grad[c];
   }
+#pragma omp simd
   for (int64_t c = 0; c < columns; ++c) grad[c] = scores[c] * (grad[c] - dot) * scale;
 }
 
 }  // namespace
 
-BITFIT_CLONES
 float softmax_row(float *scores, int64_t columns, RowDropout dropout) {
   return dropout.enabled() ? softmax<true>(scores, columns, dropout)
                            : softmax<false>(scores, columns, dropout);
 }
 
-BITFIT_CLONES
 void softmax_row_backward(const SoftmaxBackward &row) {
   if (row.dropout.enabled()) {
     softmax_backward<true>(row);
@@ -58,4 +56,4 @@ void softmax_row_backward(const SoftmaxBackward &row) {
   }
 }
 
-}  // namespace bitfit
+}  // namespace bitfit::BITFIT_LEVEL
