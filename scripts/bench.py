@@ -248,8 +248,7 @@ def onnx():
 
     def timed(*command):
         out, _ = output([sys.executable, "-c", TIMED, *command])
-        seconds, peak = (float(word) for word in out.split())
-        return {"rate": 1 / seconds, "peak_rss_mib": peak, "seconds_to_first_step": seconds}
+        return [float(word) for word in out.split()]
 
     for title, file in files.items():
         length = "512" if title.startswith("IMDb") else "128"
@@ -260,9 +259,16 @@ def onnx():
         programs = {"bitfit": lambda: timed(*bitfit), "ONNX_Runtime": lambda: timed(*theirs)}
         if title != "one text":
             programs["ONNX_Runtime,_sorted"] = lambda: timed(*theirs, "--sorted")
-        show(
-            f"all-MiniLM-L6-v2, {title}, whole process", in_turn(**programs), "rate", "processes/s"
-        )
+        runs = in_turn(**programs)
+        print(f"\nall-MiniLM-L6-v2, {title}, whole process")
+        for name, its in runs.items():
+            ratios = [other[0] / own[0] for own, other in zip(runs["bitfit"], its)]
+            print(
+                f"{name:24}{statistics.median(seconds for seconds, _ in its):8.2f} s"
+                f"{statistics.median(ratios):8.2f} of bitfit's time"
+                f" ({min(ratios):.2f} to {max(ratios):.2f}){max(peak for _, peak in its):8.0f} MiB",
+                flush=True,
+            )
 
 
 def growth():

@@ -51,6 +51,10 @@ struct Threads {
 // Repeated calls take a few nanoseconds.
 Threads fit_threads();
 
+// Drops the pages of a mapped file that lie in this tensor's memory, whole pages only. They are
+// read again when they are needed. Does nothing to other memory.
+void forget(const at::Tensor &t);
+
 // Whether our loops for the CPU handle this tensor. Other devices and kinds use tensor operations.
 inline bool is_cpu_fp32(const at::Tensor &x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 

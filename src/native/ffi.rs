@@ -150,6 +150,7 @@ unsafe extern "C" {
     pub fn bitfit_profile_report(out: *mut *const c_char) -> c_int;
     pub fn bitfit_cpu_level() -> *const c_char;
     pub fn bitfit_cpu_levels() -> *const c_char;
+    pub fn bitfit_forget(t: *mut c_void);
     pub fn bitfit_pool_use();
     pub fn bitfit_pool_empty();
 }

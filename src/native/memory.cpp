@@ -4,10 +4,12 @@
 // free block that is slightly too small is freed before its larger replacement is allocated.
 #include "common.h"
 
+#include <ATen/MapAllocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <iterator>
@@ -117,7 +119,21 @@ void Pool::give_back(void *block) {
 }
 
 }  // namespace
+
+void forget(const at::Tensor &t) {
+#ifdef MADV_DONTNEED
+  if (!t.is_contiguous() || !at::MapAllocator::fromDataPtr(t.storage().data_ptr())) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
+  const auto first = (begin + page - 1) / page * page, end = (begin + t.nbytes()) / page * page;
+  // The mapping is private and was never written to, so that the file has the same bytes.
+  if (first < end) madvise(reinterpret_cast<void *>(first), end - first, MADV_DONTNEED);
+#endif
+}
+
 }  // namespace bitfit
+
+void bitfit_forget(bitfit_tensor t) { bitfit::forget(bitfit::ref(t)); }
 
 void bitfit_pool_use() { c10::SetCPUAllocator(&bitfit::pool(), 1); }
 

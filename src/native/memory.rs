@@ -1,6 +1,6 @@
 //! Memory of tensors: the pool of the CPU, the device's peak, and less of it after a failure.
 
-use super::{check, ffi};
+use super::{check, ffi, raw};
 use crate::error::{Error, Result};
 use tch::{Device, Tensor};
 
@@ -13,13 +13,12 @@ pub fn use_memory_pool() {
     ONCE.call_once(|| unsafe { ffi::bitfit_pool_use() });
 }
 
-/// Drops the pages of `file` from memory; later accesses read them from disk again. `file` is a
-/// mapped file, or a part of one, that was never written to.
+/// Drops the whole pages of `file` from memory; later accesses read them from disk again. `file` is
+/// a mapped file, or a part of one, that was never written to. Tensors in other memory stay as they
+/// are.
 pub fn forget(file: &Tensor) {
-    // SAFETY: the pages belong to a private, unchanged mapping of a file, so that reading them
-    // again gives the same bytes.
-    #[cfg(target_os = "linux")]
-    let _ = unsafe { libc::madvise(file.data_ptr(), file.numel(), libc::MADV_DONTNEED) };
+    // SAFETY: C++ checks that the tensor is a view of a mapped file.
+    unsafe { ffi::bitfit_forget(raw(file)) }
 }
 
 /// Returns the process's free memory to the system.

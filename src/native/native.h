@@ -197,6 +197,10 @@ int bitfit_profile_report(const char **out);
 const char *bitfit_cpu_level();
 const char *bitfit_cpu_levels();
 
+// Drops the pages of a mapped file, which was never written to, that lie in a tensor's memory. They
+// are read again when they are needed. Does nothing to other tensors.
+void bitfit_forget(bitfit_tensor t);
+
 // `use` makes large CPU tensors come from a pool from now on, in the whole process. `empty` returns
 // the pool's free blocks to the system.
 void bitfit_pool_use();

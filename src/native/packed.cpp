@@ -4,11 +4,6 @@
 
 #include "levels.h"
 
-#include <ATen/MapAllocator.h>
-
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <map>
 #include <tuple>
 
@@ -16,19 +11,6 @@ namespace bitfit {
 namespace {
 
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Drops the pages of a weight that lies in a mapped file from memory. They are read from the file
-// again when they are needed.
-void forget_file_pages(const at::Tensor &weight) {
-  const auto *file = at::MapAllocator::fromDataPtr(weight.storage().data_ptr());
-  if (!file) return;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(weight.const_data_ptr());
-  // Only whole pages of this weight: the others hold neighbours, too.
-  const auto first = (begin + page - 1) / page * page,
-             end = (begin + weight.nbytes()) / page * page;
-  if (first < end) madvise(reinterpret_cast<void *>(first), end - first, MADV_DONTNEED);
-}
 
 // The matrix [k, n] in panels; `from` is the matrix, or its transpose [n, k].
 at::Tensor panels(const at::Tensor &from, bool is_transposed) {
@@ -44,7 +26,7 @@ at::Tensor panels(const at::Tensor &from, bool is_transposed) {
       pack({k, std::min(width, n - p * width), data + p * width * column, row, column,
             to + p * k * width});
   });
-  forget_file_pages(from);
+  forget(from);
   return values;
 }
 

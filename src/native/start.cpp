@@ -70,5 +70,5 @@ void start(int argc, char **argv, char **environment) {
 }  // namespace
 
 // The loader calls functions of .preinit_array before the initialisers of any library.
-__attribute__((section(".preinit_array"),
-               used)) static void (*const first)(int, char **, char **) = start;
+__attribute__((section(".preinit_array"), used)) static void (*const first)(int, char **,
+                                                                            char **) = start;

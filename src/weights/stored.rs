@@ -2,7 +2,7 @@
 
 use super::mapped::Mapped;
 use crate::error::{Error, Result};
-use crate::escape;
+use crate::{escape, native};
 use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -148,17 +148,20 @@ impl Stored {
     }
 }
 
-/// Passes a tensor's elements to `take` as bytes of `kind`, in pieces.
+/// Passes a tensor's elements to `take` as bytes of `kind`, in pieces. The pages of a mapped file
+/// that were read are dropped again.
 pub fn each_piece(tensor: &Tensor, kind: Kind, mut take: impl FnMut(&[u8])) -> Result<()> {
     let flat = tensor.f_view(-1)?;
     let (count, mut at) = (flat.numel() as i64, 0);
     let mut bytes = vec![];
     while at < count {
         let length = AT_ONCE.min(count - at);
-        let piece = flat.f_narrow(0, at, length)?.f_to_kind(kind)?;
+        let stored = flat.f_narrow(0, at, length)?;
+        let piece = stored.f_to_kind(kind)?;
         bytes.resize(kind.elt_size_in_bytes() * length as usize, 0);
         piece.f_copy_data_u8(&mut bytes, length as usize)?;
         take(&bytes);
+        native::forget(&stored);
         at += length;
     }
     Ok(())
