@@ -119,11 +119,7 @@ impl Manifest {
                 .ok()
         });
         let mut processes = before.map(|before| before.processes).unwrap_or_default();
-        let process = Process::this(plan, state.step, began);
-        if let Some(last) = processes.last().filter(|_| state.step > 0) {
-            process.machine.warn_of_other_level(&last.machine);
-        }
-        processes.push(process);
+        processes.push(Process::this(plan, state.step, began));
         let (base, model) = (&plan.model.base, &plan.source);
         let manifest = Self {
             config_sha256: sha256(&output_dir.join("config.toml"))?.unwrap_or_default(),
@@ -182,18 +178,6 @@ impl Process {
 }
 
 impl Host {
-    /// Warns if the process before, on the machine `before`, used another level of instructions.
-    fn warn_of_other_level(&self, before: &Self) {
-        if let (Some(level), Some(other)) = (&self.cpu_level, &before.cpu_level)
-            && level != other
-            && self.device == "cpu"
-        {
-            tracing::warn!(
-                "the run goes on at the CPU level {level}, and was at {other} before: the result may differ in the last bits from a run at one level"
-            );
-        }
-    }
-
     fn this(plan: &ModelPlan) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         // `key : value`, as the files of /proc have it.

@@ -36,7 +36,9 @@ impl RunProgress {
     pub fn new(plan: &ModelPlan, policy: &Policy, began: Duration) -> Self {
         let precision = plan.resolved.training.precision;
         let mut computed_on = match plan.model.device() {
-            tch::Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
+            tch::Device::Cpu => {
+                format!("cpu, {} threads, {}", tch::get_num_threads(), native::cpu_level())
+            }
             device => format!("{device:?}"),
         };
         if precision != Precision::Fp32 {
