@@ -354,7 +354,9 @@ model = next(
     platform.machine(),
 )
 features = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
-level = args.level or next((name for name in ("avx512f", "avx2") if name in features), "sse2")
+level = os.environ.get("BITFIT_CPU_LEVEL") or next(
+    (name for name in ("avx512f", "avx2") if name in features), "sse2"
+)
 print(
     f"{model}, level {level.removesuffix('f')}, {len(os.sched_getaffinity(0))} cores; "
     f"medians of {args.rounds} runs each, in turn"

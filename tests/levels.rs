@@ -97,23 +97,21 @@ fn every_loop_over_rows_is_vectors_at_each_level() {
     assert!(found.iter().any(|place| place.contains("activation.cpp")), "{found:?}");
 }
 
+/// Compiles the files over rows for a level.
+fn objects(scratch: &Scratch, program: &str, level: &str, flags: &[&str]) -> Vec<PathBuf> {
+    let compiled = |file: PathBuf| {
+        let object = scratch.path(&format!("{level}-{}.o", file.file_stem().unwrap().display()));
+        let mut command = compiler(program, level, flags);
+        succeeded(&command.arg("-c").arg(file).arg("-o").arg(&object).output().unwrap());
+        object
+    };
+    sources().into_iter().map(compiled).collect()
+}
+
 /// Compiles tests/rows.cpp for a level, and returns the program.
 fn twins(scratch: &Scratch, program: &str, level: &str, flags: &[&str], more: &[&str]) -> PathBuf {
     let built = scratch.path(&format!("rows-{level}"));
-    let mut objects = vec![];
-    for file in sources() {
-        let object = scratch.path(&format!("{level}-{}.o", file.file_stem().unwrap().display()));
-        succeeded(
-            &compiler(program, level, flags)
-                .arg("-c")
-                .arg(&file)
-                .arg("-o")
-                .arg(&object)
-                .output()
-                .unwrap(),
-        );
-        objects.push(object);
-    }
+    let objects = objects(scratch, program, level, flags);
     // The twin itself is for any processor of the kind.
     let mut command = Command::new(program);
     command.args(["-std=c++20", "-O1", "-fno-tree-vectorize", &format!("-DBITFIT_LEVEL={level}")]);
@@ -159,23 +157,13 @@ fn no_code_of_one_level_can_be_taken_for_another() {
     // of a high level would then run on every processor.
     let scratch = Scratch::new();
     for (level, flags) in levels() {
-        for file in sources() {
-            let object = scratch.path("row.o");
-            succeeded(
-                &compiler(env!("BITFIT_COMPILER"), level, &flags)
-                    .arg("-c")
-                    .arg(&file)
-                    .arg("-o")
-                    .arg(&object)
-                    .output()
-                    .unwrap(),
-            );
+        for object in objects(&scratch, env!("BITFIT_COMPILER"), level, &flags) {
             let symbols = Command::new("nm").arg("-C").arg(&object).output().unwrap();
             succeeded(&symbols);
             for symbol in String::from_utf8_lossy(&symbols.stdout).lines() {
                 let kind = symbol.get(17..18).unwrap_or_default();
                 let own = symbol.contains(&format!("bitfit::{level}::"));
-                assert!(own || !"TDBRVWu".contains(kind), "{level}, {}: {symbol}", file.display());
+                assert!(own || !"TDBRVWu".contains(kind), "{}: {symbol}", object.display());
             }
         }
     }
@@ -186,6 +174,9 @@ fn told_at(level: &str) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "levels::tells_its_level", "--nocapture"])
         .env("BITFIT_CPU_LEVEL", level)
+        .env_remove("ATEN_CPU_CAPABILITY")
+        .env_remove("ONEDNN_MAX_CPU_ISA")
+        .env_remove("MKL_ENABLE_INSTRUCTIONS")
         .output()
         .unwrap();
     succeeded(&output);

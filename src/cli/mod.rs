@@ -135,7 +135,7 @@ struct Convert {
 
 /// Runs the command of the arguments; under the program name `bitfit-train`, runs `bitfit train`.
 ///
-/// Ends the process without destructors: those of libtorch would take a tenth of a short call.
+/// Ends the process without destructors: those of libtorch would lengthen a short call.
 pub fn main() -> ! {
     let code = run_arguments();
     // What could not be written before is lost, as when the standard library flushes at the end.

@@ -33,10 +33,11 @@ extern const RowFunctions ROWS;
 
 namespace {
 
-// A level, and the values by which ATen, oneDNN and MKL use at most its instructions.
+// A level, and the values by which ATen, oneDNN and MKL use at most its instructions. A level that
+// is never below another has none.
 struct Level {
   const RowFunctions &rows;
-  const char *aten, *onednn, *mkl;
+  const char *aten = nullptr, *onednn = nullptr, *mkl = nullptr;
 };
 
 // The levels that this processor has, the highest first.
@@ -50,13 +51,13 @@ const std::vector<Level> &levels() {
     if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-      levels.push_back({avx512::ROWS, "avx512", "ALL", "AVX512"});
+      levels.push_back({avx512::ROWS});
     if (v3) levels.push_back({avx2::ROWS, "avx2", "AVX2", "AVX2"});
     levels.push_back({sse2::ROWS, "default", "SSE41", "SSE4_2"});
 #elif defined(__aarch64__)
-    levels.push_back({neon::ROWS, "default", "ALL", ""});
+    levels.push_back({neon::ROWS});
 #else
-    levels.push_back({plain::ROWS, "default", "ALL", ""});
+    levels.push_back({plain::ROWS});
 #endif
     return levels;
   }();

@@ -8,8 +8,8 @@
 
 namespace bitfit {
 
-// The panels of one weight [E, I]. They are filled when they are first used: most layers of a model
-// that predicts need only `forward`, and a layer below the lowest one that trains as well.
+// The panels of one weight [E, I]. They are filled when they are first used: a model that predicts
+// needs only `forward`, and so do the layers below the lowest one that trains.
 class PackedWeight {
  public:
   // x [R, I] times the transpose of the weight, plus bias [E] if given.

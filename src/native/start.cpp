@@ -38,10 +38,10 @@ bool is_set(char **environment, const char *name) {
   return false;
 }
 
-// Executes a program that computes again, with threads of OpenMP that soon sleep while they wait;
-// src/bin/bitfit-train.rs says why. GNU's OpenMP reads its environment in its initialiser, so that
-// it would be too late in main, and libtorch's initialisers would run twice: they take most of the
-// time of a short call.
+// Executes a command that computes again, with a short spin count; src/bin/bitfit-train.rs says
+// why. GNU's OpenMP reads its environment in its initialiser, so that main would be too late. A
+// restart from main would also run libtorch's initialisers twice, which take most of a short call's
+// time.
 void shorten_spinning(int argc, char **argv, char **environment) {
   const auto computes = [](const char *command) {
     return strcmp(command, "train") == 0 || strcmp(command, "eval") == 0 ||

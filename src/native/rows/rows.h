@@ -51,8 +51,9 @@ struct ActivationRow {
                    float *grad_bias, int64_t columns);
 };
 
-// c [m, n] = alpha a [m, k] b [k, n], plus `bias` [n] or, if it accumulates, plus c. Every entry is
-// summed in the order of k, wherever it lies in c, so that a product in parts has the same bits.
+// c [m, n] = alpha a [m, k] b [k, n], plus `bias` [n] if given, plus c if it accumulates. Every
+// entry is summed in the order of k, so that its bits do not depend on the parts that c is computed
+// in.
 struct Product {
   int64_t m, n, k;
   float alpha;
@@ -104,7 +105,7 @@ struct RowFunctions {
   float (*norm)(const NormForward &row);
   void (*norm_backward)(const NormBackward &row);
 
-  // By number.
+  // The activations, by their numbers.
   const ActivationRow *activations;
 
   void (*multiply)(const Product &product);
