@@ -10,7 +10,7 @@ at::Tensor shift_right(const at::Tensor &x, int64_t bits) {
   return x.bitwise_right_shift(bits).bitwise_and((int64_t(1) << (64 - bits)) - 1);
 }
 
-// mix64 and mix32 of rows/mask.h, by tensor operations.
+// mix64 of rows/mask.h, by tensor operations.
 at::Tensor mix64(at::Tensor x) {
   x = x + int64_t(0x9E3779B97F4A7C15ull);
   x = x.bitwise_xor(shift_right(x, 30)) * int64_t(0xBF58476D1CE4E5B9ull);
@@ -18,13 +18,7 @@ at::Tensor mix64(at::Tensor x) {
   return x.bitwise_xor(shift_right(x, 31));
 }
 
-constexpr int64_t LOW_32_BITS = 0xFFFFFFFF;
-
-at::Tensor mix32(at::Tensor x) {
-  x = (x.bitwise_xor(x.bitwise_right_shift(16)) * 0x7FEB352Dll).bitwise_and(LOW_32_BITS);
-  x = (x.bitwise_xor(x.bitwise_right_shift(15)) * 0x846CA68Bll).bitwise_and(LOW_32_BITS);
-  return x.bitwise_xor(x.bitwise_right_shift(16));
-}
+at::Tensor low_32_bits(const at::Tensor &x) { return x.bitwise_and(0xFFFFFFFFll); }
 
 at::Tensor dropout_forward(const at::Tensor &given, const at::Tensor &keys, int64_t site,
                            double probability) {
@@ -91,9 +85,11 @@ at::Tensor keep_mask(const at::Tensor &keys, int64_t blocks, int64_t columns, in
   const auto ints = keys.options().dtype(at::kLong);
   const auto block = mix64(at::arange(blocks, ints) + site * 4096).unsqueeze(1);
   const auto key = mix64(keys.unsqueeze(0).bitwise_xor(block)).unsqueeze(2);  // [N, R, 1]
-  const auto column = (at::arange(columns, ints) * 0x9E3779B9ll).bitwise_and(LOW_32_BITS);
-  const auto mixed = mix32((key.bitwise_and(LOW_32_BITS) + column).bitwise_and(LOW_32_BITS));
-  const auto bits = mix32(mixed.bitwise_xor(shift_right(key, 32)));
+  // mask_bits of rows/mask.h.
+  auto x = low_32_bits(low_32_bits(key) + at::arange(columns, ints) * 0x9E3779B9ll);
+  x = low_32_bits(x.bitwise_xor(shift_right(x, 16)) * 0x7FEB352Dll);
+  x = x.bitwise_xor(shift_right(key, 32));
+  const auto bits = low_32_bits(x.bitwise_xor(shift_right(x, 15)) * 0x846CA68Bll);
   return bits.ge(int64_t(dropout_params(probability).threshold));
 }
 

@@ -54,18 +54,19 @@ struct RowKeys {
   }
 };
 
-// The hash lowbias32 (Wellons). It uses only 32-bit arithmetic, so that the loops vectorise.
-BITFIT_INLINE uint32_t mix32(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x7FEB352Du;
-  x = (x ^ (x >> 15)) * 0x846CA68Bu;
-  return x ^ (x >> 16);
+// The 32 random bits of entry `column` of a row: the hash lowbias32 (Wellons) of a counter that
+// begins at one half of the key, with the other half added by xor between its two products. Its
+// last step changes low bits only, and is left out. There is only 32-bit arithmetic, so that the
+// loops vectorise.
+BITFIT_INLINE uint32_t mask_bits(uint64_t key, uint32_t column) {
+  uint32_t x = static_cast<uint32_t>(key) + column * 0x9E3779B9u;
+  x = (x ^ (x >> 16)) * 0x7FEB352Du ^ static_cast<uint32_t>(key >> 32);
+  return (x ^ (x >> 15)) * 0x846CA68Bu;
 }
 
 // The factor of entry `column` of a row: `params.scale` if the entry is kept, else 0.
 BITFIT_INLINE float keep_scale(uint64_t key, uint32_t column, DropoutParams params) {
-  const uint32_t bits = mix32(mix32(static_cast<uint32_t>(key) + column * 0x9E3779B9u) ^
-                              static_cast<uint32_t>(key >> 32));
-  return bits >= params.threshold ? params.scale : 0.0f;
+  return mask_bits(key, column) >= params.threshold ? params.scale : 0.0f;
 }
 
 // Like `keep_scale`, and the constant 1 without dropout: the compiler then leaves the factor out,
