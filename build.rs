@@ -14,7 +14,7 @@ fn main() {
         println!("cargo:rerun-if-env-changed={name}");
     }
     // Not the whole folder: a change of a Rust file needs no new compilation of the C++ code.
-    let mut files: Vec<PathBuf> = ["src/native", "src/native/rows"]
+    let mut files: Vec<PathBuf> = ["src/native", "src/native/gpu", "src/native/rows"]
         .iter()
         .flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten())
         .map(|entry| entry.path())

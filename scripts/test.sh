@@ -25,6 +25,18 @@ cargo fmt --check
 say "clippy"
 # Everything uses the release profile, so that torch-sys, which takes 5 minutes, is compiled once.
 cargo clippy --release --locked --all-targets --quiet -- -D warnings
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    say "NVRTC, which compiles the kernels for GPUs"
+    # The version of libtorch's CUDA.
+    fetch nvidia-cuda-nvrtc==13.0.88 \
+        ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575 \
+        nvidia_cuda_nvrtc-13.0.88-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl
+    nvrtc=$root/target/nvrtc
+    if [ ! -f "$nvrtc/nvidia/cu13/lib/libnvrtc.so.13" ]; then
+        unpack "$cache"/nvidia_cuda_nvrtc-13.0.88-*.whl "$nvrtc" nvidia/cu13/lib/
+    fi
+    export BITFIT_NVRTC=$nvrtc/nvidia/cu13/lib/libnvrtc.so.13
+fi
 say "tests"
 cargo test --release --locked --test tests
 cargo test --release --locked --doc

@@ -32,8 +32,8 @@ pub struct Bank {
     places: BTreeMap<String, Place>,
     /// The base's own vectors.
     own: TaskRow,
-    /// The dtypes of the layers' weights and of their inputs.
-    kinds: (Kind, Kind),
+    /// The dtype of the layers' weights, and so of their products.
+    kind: Kind,
     /// The model of the last batch that was of one task.
     alone: RefCell<Option<(TaskRow, TaskModel)>>,
 }
@@ -84,7 +84,7 @@ impl Bank {
         Ok(Self {
             shapes: model.shapes(),
             has_pooler: has_pooler(&base),
-            kinds: (precision.kind(), model.classifier.kind()),
+            kind: precision.kind(),
             base,
             model,
             places,
@@ -253,7 +253,7 @@ impl Bank {
             model.set(&format!("{module}.bias"), bias)?;
         }
         model.store.freeze();
-        model.classifier.set_kinds(self.kinds.0, self.kinds.1)?;
+        model.classifier.keep_in(self.kind)?;
         Ok(model)
     }
 }

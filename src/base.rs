@@ -146,7 +146,7 @@ impl Base {
             variable.f_set_data(tensor)?;
             *tensor = variable.shallow_clone();
         }
-        classifier.set_kinds(kind, Kind::Float)
+        classifier.keep_in(kind)
     }
 }
 

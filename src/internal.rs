@@ -29,6 +29,9 @@ pub mod compare {
 pub mod config {
     pub use crate::config::{Interval, Run, RunConfig, TrainingSection, schema};
 }
+pub mod cuda {
+    pub use crate::cuda::image;
+}
 pub mod data {
     pub use crate::data::{
         Batch, Columns, Dataset, DropoutKeys, Encoding, Example, LabelColumns, Labels, MIN_LENGTH,
@@ -76,8 +79,9 @@ pub mod models {
 }
 pub mod native {
     pub use crate::native::{
-        Dropped, bias_activation, check_product, check_product_by, cpu_level, cpu_levels, dropout,
-        kept_product, peak_gpu_mib, product, residual_norm,
+        Dropped, Nvrtc, bias_activation, check_product, check_product_by, cpu_level, cpu_levels,
+        dropout, kept_product, peak_gpu_mib, product, product_by, profile_report, profile_start,
+        profile_stop, residual_norm,
     };
 }
 pub mod nn {

@@ -105,10 +105,10 @@
 //! memory, reliability, and the commands.
 
 // The modules in reading order; each uses only those before it: `escape`, `numbers`, `error`,
-// `bounds`, `random`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `nn`, `models`,
-// `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`, `bank`, `changes`,
-// `data`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `export`, `checkpoint`,
-// `train`, `compare`, `cli`, `internal`.
+// `bounds`, `random`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `cuda`, `nn`,
+// `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`, `bank`,
+// `changes`, `data`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `export`,
+// `checkpoint`, `train`, `compare`, `cli`, `internal`.
 
 // `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -130,6 +130,7 @@ mod cli;
 #[cfg(feature = "compare")]
 mod compare;
 mod config;
+mod cuda;
 mod data;
 mod delta;
 mod error;

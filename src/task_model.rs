@@ -116,10 +116,8 @@ impl TaskModel {
     }
 
     /// Computes the layers' products in `kind`, and keeps their weights in `kind`. Parameters that
-    /// train stay in fp32, and biases are added in fp32.
-    ///
-    /// On the CPU, everything else stays in fp32 too, because only products gain from half
-    /// precision.
+    /// train, residuals and LayerNorm stay in fp32. On a GPU, the inputs and outputs of products,
+    /// of attention and of the activation have this kind too.
     pub fn set_precision(&mut self, kind: Kind) -> Result<()> {
         if kind == Kind::BFloat16 && !self.device().is_cuda() && !native::multiplies_bfloat16() {
             tracing::warn!(
@@ -130,8 +128,7 @@ impl TaskModel {
         if kind != Kind::Float && !self.device().is_cuda() {
             native::check_product(kind)?;
         }
-        let between = if self.device().is_cuda() { kind } else { Kind::Float };
-        self.classifier.set_kinds(kind, between)
+        self.classifier.keep_in(kind)
     }
 
     /// Draws new weights as Hugging Face does: from normal(0, initializer_range), biases zero. The

@@ -251,7 +251,9 @@ fn residual_and_layer_norm_agree_with_plain_operations() {
             let dropped = native::Dropped { keys: Some(&keys), site: 4, probability };
             let fused =
                 |x: &Tensor, bias: &Tensor, residual: &Tensor, weight: &Tensor, shift: &Tensor| {
-                    native::residual_norm(x, bias, residual, weight, shift, 1e-6, dropped).unwrap()
+                    native::residual_norm(x, bias, residual, weight, shift, 1e-6, dropped)
+                        .unwrap()
+                        .0
                 };
             let ours = fused(&x, &bias, &residual, &weight, &shift);
             let kept = native::dropout(&(&x + &bias), &keys, 4, probability).unwrap();
@@ -368,6 +370,8 @@ fn as_rust(cpp: &str) -> String {
     match cpp {
         "bitfit_tensor" | "void *" | "bitfit::Flag *" => "*mut c_void",
         "bitfit_tensor *" | "bitfit::Flag **" => "*mut *mut c_void",
+        "const bitfit_tensor *" => "*const *mut c_void",
+        "const void *" => "*const c_void",
         "int64_t" => "i64",
         "int64_t *" => "*mut i64",
         "const int64_t *" => "*const i64",
@@ -445,7 +449,10 @@ impl RoutedBatch {
             ("joined", Bias::joined_linear(&[&a, &b], &x, &Weight::Kept(&weight), &rows)),
             ("activation", b.activate(&x.copy(), Activation::Gelu, &rows)),
             ("norm", c.layer_norm(&x, &v, 1e-6, &rows)),
-            ("residual norm", a.residual_norm(&x, &residual, &w, &c, 1e-6, none, &rows)),
+            (
+                "residual norm",
+                a.residual_norm(&x, &residual, &w, &c, 1e-6, none, &rows).map(|y| y.full),
+            ),
         ];
         kernels.map(|(name, y)| (name, y.unwrap().to_device(Device::Cpu))).into()
     }

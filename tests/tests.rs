@@ -16,6 +16,7 @@ mod faults;
 mod formats;
 mod freeze;
 mod golden;
+mod gpu;
 mod hub;
 mod levels;
 mod made;

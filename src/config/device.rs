@@ -1,6 +1,7 @@
 //! The device that a configuration or an argument names.
 
 use crate::bounds::OutOfBounds;
+use crate::cuda;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -32,6 +33,7 @@ impl DeviceName {
             Self::Cuda(index) => index.unwrap_or(0),
         };
         if index < count {
+            cuda::prepare(index);
             return Ok(Device::Cuda(index));
         }
         Err(OutOfBounds::new(self, format!("auto or cpu: {}", no_device(count))))

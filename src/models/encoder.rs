@@ -10,8 +10,8 @@ use super::spec::Architecture;
 use super::term::Term;
 use crate::error::{Error, Result};
 use crate::nn::{
-    Activation, Adapter, AdapterShape, Attention, Dropout, Embedding, Joined, LayerNorm, Linear,
-    Packed, PackedRows, Projected, below,
+    Activation, Adapter, AdapterShape, Attention, Dropout, Embedding, Hidden, Joined, LayerNorm,
+    Linear, Packed, PackedRows, Projected, below,
 };
 use tch::{Kind, Tensor, nn};
 
@@ -21,8 +21,6 @@ pub struct Encoder {
     embeddings: Embeddings,
     layers: Vec<EncoderLayer>,
     last: EncoderLayer,
-    /// The dtype of the layers' inputs and outputs.
-    kind: Kind,
 }
 
 impl Encoder {
@@ -32,7 +30,7 @@ impl Encoder {
         let layer = |index| EncoderLayer::new(root, config, index);
         let last = usize::try_from(config.num_hidden_layers - 1).unwrap_or(0);
         let layers = (0..last).map(layer).collect::<Result<_>>()?;
-        Ok(Self { embeddings, layers, last: layer(last)?, kind: Kind::Float })
+        Ok(Self { embeddings, layers, last: layer(last)? })
     }
 
     /// All layers, from the lowest up, with their numbers.
@@ -45,16 +43,10 @@ impl Encoder {
         self.layers_mut().try_for_each(|(_, layer)| layer.projections.join())
     }
 
-    /// Converts the layers' dense weights to `weights`, except those that train, and the layers'
-    /// inputs and outputs to `kind`.
-    pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
-        self.kind = kind;
-        self.layers_mut().try_for_each(|(_, layer)| layer.keep_in(weights))
-    }
-
-    /// The dtype of the layers' inputs and outputs.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    /// Converts the layers' dense weights, and so their products, to `kind`, except those that
+    /// train.
+    pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
+        self.layers_mut().try_for_each(|(_, layer)| layer.keep_in(kind))
     }
 
     /// The dense layers with their canonical names, in the order of the computation.
@@ -129,22 +121,23 @@ impl Encoder {
     /// The input of layer `count`, `[T, H]`: the output of the embeddings and `count` layers.
     /// `count` is less than the number of layers.
     pub fn lower(&self, batch: &Packed, count: usize) -> Result<Tensor> {
-        let mut x = self.embeddings.forward(batch)?.f_to_kind(self.kind)?;
+        let mut x = Hidden::new(self.embeddings.forward(batch)?);
         let all = batch.all_rows();
         for layer in self.layers.iter().take(count) {
             x = layer.whole(&x, batch, &all)?;
         }
-        Ok(x)
+        Ok(x.full)
     }
 
     /// The rest of [`Encoder::forward`], from the output of [`Encoder::lower`].
     pub fn upper(
         &self,
-        mut x: Tensor,
+        lower: Tensor,
         count: usize,
         batch: &Packed,
         first: &PackedRows<'_>,
     ) -> Result<Tensor> {
+        let mut x = Hidden::new(lower);
         let all = batch.all_rows();
         for layer in self.layers.iter().skip(count) {
             x = layer.whole(&x, batch, &all)?;
@@ -154,17 +147,16 @@ impl Encoder {
 
     /// Runs the last layer. The head reads only first tokens, so keys and values are computed for
     /// all tokens, and everything else for the first tokens alone.
-    fn last(&self, x: &Tensor, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
+    fn last(&self, x: &Hidden, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
         let all = batch.all_rows();
-        let first_tokens = x.f_index_select(0, &batch.first)?;
+        let first_tokens = Hidden::new(x.full.f_index_select(0, &batch.first)?);
         let projections = &self.last.projections;
         let query = projections.part(QUERY).ok_or_else(|| Error::Bug("no query".into()))?;
         let projected = Projected::Some {
-            queries: query.forward(&first_tokens, first)?,
-            rest: projections.forward(x, QUERY + 1, &all)?,
+            queries: query.forward(first_tokens.input(), first)?,
+            rest: projections.forward(x.input(), QUERY + 1, &all)?,
         };
-        let x = self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)?;
-        Ok(x.f_to_kind(Kind::Float)?)
+        Ok(self.last.forward(&projected, &first_tokens, first, &batch.cu_seqlens)?.full)
     }
 }
 
@@ -292,8 +284,8 @@ impl EncoderLayer {
     }
 
     /// Runs the layer on all tokens: `x_TH` -> `[T, H]`.
-    fn whole(&self, x: &Tensor, batch: &Packed, all: &PackedRows<'_>) -> Result<Tensor> {
-        let projected = Projected::All(self.projections.forward(x, QUERY, all)?);
+    fn whole(&self, x: &Hidden, batch: &Packed, all: &PackedRows<'_>) -> Result<Hidden> {
+        let projected = Projected::All(self.projections.forward(x.input(), QUERY, all)?);
         self.forward(&projected, x, all, &batch.cu_seqlens)
     }
 
@@ -301,14 +293,14 @@ impl EncoderLayer {
     fn forward(
         &self,
         projected: &Projected,
-        x: &Tensor,
+        x: &Hidden,
         rows: &PackedRows<'_>,
         cu_seqlens: &[i64],
-    ) -> Result<Tensor> {
+    ) -> Result<Hidden> {
         let context = self.attention.forward(projected, rows, cu_seqlens)?;
-        let x = self.attention_output.forward(&context, x, rows)?;
-        let inner = self.intermediate.activated(&x, self.activation, rows)?;
-        self.output.forward(&inner, &x, rows)
+        let x = self.attention_output.forward(&context, &x.full, rows)?;
+        let inner = self.intermediate.activated(x.input(), self.activation, rows)?;
+        self.output.forward(&inner, &x.full, rows)
     }
 
     /// The dense layers, in the order of the computation.
@@ -339,7 +331,7 @@ struct HalfEnd {
 }
 
 impl HalfEnd {
-    fn forward(&self, x: &Tensor, residual: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, residual: &Tensor, rows: &PackedRows<'_>) -> Result<Hidden> {
         let Some(adapter) = &self.adapter else {
             return self.dense.normalized(x, self.dropout, rows, residual, &self.layer_norm);
         };

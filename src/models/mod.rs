@@ -67,15 +67,10 @@ impl Classifier {
         self.encoder.join()
     }
 
-    /// Converts the layers' dense weights to `weights`, except those that train, and the layers'
-    /// inputs and outputs to `kind`.
-    pub fn set_kinds(&mut self, weights: Kind, kind: Kind) -> Result<()> {
-        self.encoder.set_kinds(weights, kind)
-    }
-
-    /// The dtype of the layers' inputs and outputs.
-    pub fn kind(&self) -> Kind {
-        self.encoder.kind()
+    /// Converts the layers' dense weights, and so their products, to `kind`, except those that
+    /// train.
+    pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
+        self.encoder.keep_in(kind)
     }
 
     /// Adds LoRA to the dense layers of encoder and pooler that `targets` name, by full names or

@@ -1,4 +1,5 @@
 // Bias and activation in one pass. Only the tensors that backward needs are kept.
+#include "gpu/fused.h"
 #include "kernels.h"
 
 namespace bitfit {
@@ -90,6 +91,10 @@ int bitfit_bias_activation(bitfit_tensor *out, const BiasActivationArgs *args) {
   return guarded_tensor(out, [&]() -> at::Tensor {
     const auto &x = ref(args->x), &bias = ref(args->bias);
     check_vectors(x, {bias}, "bias and activation");
+    if (gpu::has_kernels(x) && bias.scalar_type() == at::kFloat) {
+      checked_activation_row(args->kind);
+      return gpu::bias_activation(x.contiguous(), bias.contiguous(), args->kind);
+    }
     if (!is_cpu_fp32(x)) return activation_by_operations(x, bias, args->kind);
     if (any_requires_grad({x, bias}))
       return BiasActivation::apply(x.contiguous(), bias.contiguous(), args->kind);

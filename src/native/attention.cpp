@@ -2,6 +2,7 @@
 // at a time, in blocks of rows that fit in the cache. Backward does not store probabilities and
 // dropout masks: it computes them again from queries, keys and the logsumexp of each row.
 #include "dropout.h"
+#include "gpu/launch.h"
 #include "levels.h"
 
 #include <array>
@@ -292,11 +293,13 @@ std::vector<at::Tensor> projections(const at::Tensor &queries, const at::Tensor 
 }
 
 // Whether CUDA's memory-efficient kernel, which takes packed sequences, can be used. The kernel has
-// its own dropout, whose mask is a function of `seed` and `site`.
+// its own dropout, whose mask is a function of `seed` and `site`. For bfloat16 it needs compute
+// capability 8.0.
 bool has_memory_efficient_kernel(const at::Tensor &rest, int64_t size) {
+  if (!rest.is_cuda() || size % 8 != 0) return false;
   const auto kind = rest.scalar_type();
-  const bool takes_kind = kind == at::kFloat || kind == at::kHalf || kind == at::kBFloat16;
-  return rest.is_cuda() && takes_kind && size % 8 == 0;
+  if (kind == at::kBFloat16) return gpu::capability(rest) >= 80;
+  return kind == at::kFloat || kind == at::kHalf;
 }
 
 int64_t longest(const std::vector<int64_t> &starts) {
@@ -305,30 +308,98 @@ int64_t longest(const std::vector<int64_t> &starts) {
   return max;
 }
 
-at::Tensor memory_efficient_attention(const at::Tensor &queries, const at::Tensor &rest,
-                                      const Settings &s) {
-  const int64_t hidden = hidden_size(queries, rest);
-  const auto parts = projections(queries, rest);
-  const auto heads = [&](const at::Tensor &x) {
-    return x.view({1, x.size(0), s.heads, hidden / s.heads});
-  };
-  const bool drops = s.dropout_keys.defined();
-  if (drops) {
-    auto generator = at::globalContext().defaultGenerator(rest.device());
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    // Reset Philox, the generator's algorithm, so that the mask depends only on the seed. This
-    // happens on the host.
-    const auto seed = static_cast<uint64_t>(s.seed);
-    generator.set_current_seed(mix64(seed ^ mix64(static_cast<uint64_t>(s.site))));
+// The lengths that the memory-efficient kernel takes beside its tensors.
+struct Lengths {
+  at::Tensor rows, tokens;  // where each sequence begins, int32
+  int64_t longest_rows, longest_tokens;
+};
+
+// Attention by the memory-efficient kernel. PyTorch's own function for autograd lets the backward
+// pass split the keys of a sequence among blocks, whose sums then come in any order.
+struct MemoryEfficientAttention : torch::autograd::Function<MemoryEfficientAttention> {
+  static at::Tensor forward(AutogradContext *context, const std::optional<at::Tensor> &selected,
+                            const at::Tensor &rest,
+                            const c10::intrusive_ptr<SettingsHolder> &holder) {
+    const auto &s = holder->settings;
+    const auto queries = selected.value_or(at::Tensor());
+    const auto [q, k, v] = by_heads(queries, rest, s);
+    const auto lengths = lengths_of(s, rest.device());
+    const auto [out, logsumexp, seed, offset] = run(q, k, v, lengths, s, true);
+    context->save_for_backward({queries, rest, out, logsumexp, seed, offset});
+    context->saved_data["settings"] = c10::IValue::make_capsule(holder);
+    return out.view({s.starts.rows.back(), -1});
   }
-  const auto &[rows, tokens] = s.starts;
-  const auto y = std::get<0>(at::_efficient_attention_forward(
-      heads(parts[0]), heads(parts[1]), heads(parts[2]), std::nullopt,
-      to_device(rows, rest.device()), to_device(tokens, rest.device()), longest(rows),
-      longest(tokens), drops ? s.probability : 0.0, /*custom_mask_type=*/0,
-      /*compute_log_sumexp=*/any_requires_grad({queries, rest})));
-  return y.reshape({rows.back(), hidden});
-}
+
+  // Returns the output [1, R, N, D], its logsumexp, and the state of the random numbers.
+  static std::array<at::Tensor, 4> run(const at::Tensor &q, const at::Tensor &k,
+                                       const at::Tensor &v, const Lengths &lengths,
+                                       const Settings &s, bool needs_logsumexp) {
+    const bool drops = s.dropout_keys.defined();
+    if (drops) {
+      auto generator = at::globalContext().defaultGenerator(q.device());
+      const std::lock_guard<std::mutex> lock(generator.mutex());
+      // Reset Philox, the generator's algorithm, so that the mask depends only on the seed. This
+      // happens on the host.
+      const auto seed = static_cast<uint64_t>(s.seed);
+      generator.set_current_seed(mix64(seed ^ mix64(static_cast<uint64_t>(s.site))));
+    }
+    const auto made = at::_efficient_attention_forward(
+        q, k, v, std::nullopt, lengths.rows, lengths.tokens, lengths.longest_rows,
+        lengths.longest_tokens, drops ? s.probability : 0.0, /*custom_mask_type=*/0,
+        needs_logsumexp);
+    return {std::get<0>(made), std::get<1>(made), std::get<2>(made), std::get<3>(made)};
+  }
+
+  static variable_list backward(AutogradContext *context, variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "attention: no second derivatives");
+    const auto saved = context->get_saved_variables();
+    const auto &queries = saved[0], &rest = saved[1], &out = saved[2];
+    const auto capsule = context->saved_data["settings"].toCapsule();
+    const auto &s = static_cast<SettingsHolder *>(capsule.get())->settings;
+    const auto [q, k, v] = by_heads(queries, rest, s);
+    const auto lengths = lengths_of(s, rest.device());
+    // The gradients of q, k and v of one matrix are made side by side, in one matrix.
+    const bool together = !queries.defined();
+    const auto [grad_q, grad_k, grad_v, none] = at::_efficient_attention_backward(
+        grads[0].contiguous().view(out.sizes()), q, k, v, std::nullopt, out, lengths.rows,
+        lengths.tokens, lengths.longest_rows, lengths.longest_tokens, saved[3],
+        s.dropout_keys.defined() ? s.probability : 0.0, saved[4], saved[5],
+        /*custom_mask_type=*/0, /*bias_requires_grad=*/false, /*scale=*/std::nullopt,
+        /*num_splits_key=*/1, /*window_size=*/std::nullopt, together);
+    const int64_t hidden = hidden_size(queries, rest);
+    if (together) {
+      const auto width = 3 * hidden;
+      const auto whole =
+          grad_q.as_strided({rest.size(0), width}, {width, 1}, grad_q.storage_offset());
+      return {at::Tensor(), whole, at::Tensor()};
+    }
+    const auto flat = [&](const at::Tensor &x) { return x.reshape({x.size(1), hidden}); };
+    return {flat(grad_q), at::cat({flat(grad_k), flat(grad_v)}, 1), at::Tensor()};
+  }
+
+ private:
+  // Queries, keys and values as [1, rows, N, D].
+  static std::array<at::Tensor, 3> by_heads(const at::Tensor &queries, const at::Tensor &rest,
+                                            const Settings &s) {
+    const auto parts = projections(queries, rest);
+    const auto heads = [&](const at::Tensor &x) {
+      return x.view({1, x.size(0), s.heads, x.size(1) / s.heads});
+    };
+    return {heads(parts[0]), heads(parts[1]), heads(parts[2])};
+  }
+
+  static Lengths lengths_of(const Settings &s, at::Device device) {
+    const auto &[rows, tokens] = s.starts;
+    return {to_device(rows, device), to_device(tokens, device), longest(rows), longest(tokens)};
+  }
+
+ public:
+  // Without gradients.
+  static at::Tensor infer(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
+    const auto [q, k, v] = by_heads(queries, rest, s);
+    return run(q, k, v, lengths_of(s, rest.device()), s, false)[0].view({s.starts.rows.back(), -1});
+  }
+};
 
 // Sequences in a tensor of one length: the row at each place (0 for padding), and a mask of the
 // places that are not padding, both [sequences, length].
@@ -420,14 +491,15 @@ int bitfit_attention(bitfit_tensor *out, const AttentionArgs *args) {
     auto s = settings(*args);
     check(queries, rest, s);
     const int64_t hidden = hidden_size(queries, rest);
-    if (has_memory_efficient_kernel(rest, hidden / s.heads))
-      return memory_efficient_attention(queries, rest, s);
-    if (!is_cpu_fp32(rest)) return attention_by_operations(queries, rest, s);
+    const bool efficient = has_memory_efficient_kernel(rest, hidden / s.heads);
+    if (!efficient && !is_cpu_fp32(rest)) return attention_by_operations(queries, rest, s);
     if (any_requires_grad({queries, rest})) {
       const auto selected = queries.defined() ? std::optional(queries) : std::nullopt;
-      return PackedAttention::apply(selected, rest,
-                                    c10::make_intrusive<SettingsHolder>(std::move(s)));
+      const auto holder = c10::make_intrusive<SettingsHolder>(std::move(s));
+      return efficient ? MemoryEfficientAttention::apply(selected, rest, holder)
+                       : PackedAttention::apply(selected, rest, holder);
     }
+    if (efficient) return MemoryEfficientAttention::infer(queries, rest, s);
     auto y = at::empty({s.starts.rows.back(), hidden}, rest.options());
     attention_forward(queries, rest, s, y, at::Tensor());
     return y;

@@ -1,5 +1,6 @@
 #include "dropout.h"
 
+#include "gpu/fused.h"
 #include "levels.h"
 
 namespace bitfit {
@@ -27,6 +28,7 @@ at::Tensor dropout_forward(const at::Tensor &given, const at::Tensor &keys, int6
   const int64_t columns = x.size(-1), rows = x.size(-2);
   check_dropout(keys, rows, probability);
   if (x.numel() == 0) return x;
+  if (gpu::has_kernels(x)) return gpu::dropout(x, keys, site, probability);
   const int64_t blocks = x.numel() / (rows * columns);
   if (!is_cpu_fp32(x)) {
     const auto mask = keep_mask(keys, blocks, columns, site, probability);

@@ -35,10 +35,11 @@ const _: () = assert!(size_of::<AttentionArgs>() == 10 * 8);
 pub struct ProductArgs {
     pub x: *mut c_void,
     pub weight: *mut c_void,
-    pub bias: *mut c_void,
+    pub biases: *const *mut c_void,
+    pub count: i64,
     pub kept: i64,
 }
-const _: () = assert!(size_of::<ProductArgs>() == 4 * 8);
+const _: () = assert!(size_of::<ProductArgs>() == 5 * 8);
 
 #[repr(C)]
 pub struct BiasActivationArgs {
@@ -113,7 +114,11 @@ unsafe extern "C" {
     pub fn bitfit_attention(out: *mut *mut c_void, args: *const AttentionArgs) -> c_int;
     pub fn bitfit_product(out: *mut *mut c_void, args: *const ProductArgs) -> c_int;
     pub fn bitfit_bias_activation(out: *mut *mut c_void, args: *const BiasActivationArgs) -> c_int;
-    pub fn bitfit_residual_norm(out: *mut *mut c_void, args: *const ResidualNormArgs) -> c_int;
+    pub fn bitfit_residual_norm(
+        out: *mut *mut c_void,
+        rounded: *mut *mut c_void,
+        args: *const ResidualNormArgs,
+    ) -> c_int;
     pub fn bitfit_routed_add(out: *mut *mut c_void, args: *const RoutedAddArgs) -> c_int;
     pub fn bitfit_routed_activation(
         out: *mut *mut c_void,
@@ -142,6 +147,8 @@ unsafe extern "C" {
     pub fn bitfit_flag_receive(flag: *mut c_void, out: *mut bool) -> c_int;
     pub fn bitfit_flag_free(flag: *mut c_void);
     pub fn bitfit_allow_tf32(allow: bool) -> c_int;
+    pub fn bitfit_kernels_load(device: i64, image: *const c_void) -> c_int;
+    pub fn bitfit_capability(out: *mut i64, device: i64) -> c_int;
     pub fn bitfit_release_gpu_memory() -> c_int;
     pub fn bitfit_peak_gpu_bytes(out: *mut i64, index: i64) -> c_int;
     pub fn bitfit_fit_threads(wanted: *mut i64, found: *mut i64) -> c_int;

@@ -1,9 +1,25 @@
 //! The fused kernels of the encoder: attention, bias and activation, bias and residual and
 //! LayerNorm, and the dropout inside them.
 
-use super::{ffi, made, raw, raw_or_null};
+use super::{check, ffi, made, raw, raw_or_null};
 use crate::error::{Error, Result};
 use tch::Tensor;
+
+/// Loads compiled kernels on the CUDA device `index`. From then on they compute there, instead of
+/// tensor operations.
+pub fn load_kernels(index: usize, image: &[u8]) -> Result<()> {
+    let index = i64::try_from(index).unwrap_or(-1);
+    // SAFETY: the driver reads the image only during the call, and an image has its own length.
+    check(unsafe { ffi::bitfit_kernels_load(index, image.as_ptr().cast()) }, "loading the kernels")
+}
+
+/// The compute capability of the CUDA device `index`, such as 80 for 8.0.
+pub fn capability(index: usize) -> Result<i64> {
+    let (mut found, index) = (0, i64::try_from(index).unwrap_or(-1));
+    // SAFETY: C++ writes to `found` only during the call.
+    check(unsafe { ffi::bitfit_capability(&mut found, index) }, "reading the compute capability")?;
+    Ok(found)
+}
 
 /// Dropout at one place of the model.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +103,9 @@ pub fn bias_activation(x: &Tensor, bias: &Tensor, kind: i64) -> Result<Tensor> {
 
 /// Computes the LayerNorm, with `weight` and `shift`, of `residual + dropout(x + bias)`. `x` and
 /// `residual` are `[R, C]`; `bias`, `weight` and `shift` are `[C]`.
+///
+/// Returns the result in the kind of the residual and, if `x` has half precision and a kernel made
+/// both at once, in the kind of `x`.
 pub fn residual_norm(
     x: &Tensor,
     bias: &Tensor,
@@ -95,7 +114,7 @@ pub fn residual_norm(
     shift: &Tensor,
     eps: f64,
     dropped: Dropped<'_>,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Option<Tensor>)> {
     let args = ffi::ResidualNormArgs {
         x: raw(x),
         bias: raw(bias),
@@ -105,6 +124,13 @@ pub fn residual_norm(
         eps,
         mask: dropped.mask(),
     };
-    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
-    unsafe { made("residual and LayerNorm", ffi::bitfit_residual_norm, &args) }
+    let (mut y, mut rounded) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the tensors outlive the call, and C++ checks their shapes. On success `y` points to a
+    // new tensor that the caller owns, and `rounded` is null or points to one.
+    unsafe {
+        let code = ffi::bitfit_residual_norm(&mut y, &mut rounded, &args);
+        check(code, "residual and LayerNorm")?;
+        let rounded = (!rounded.is_null()).then(|| Tensor::from_ptr(rounded.cast()));
+        Ok((Tensor::from_ptr(y.cast()), rounded))
+    }
 }

@@ -1,5 +1,6 @@
 // Bias, dropout, residual and LayerNorm in one pass. Only the tensors that backward needs are kept.
 #include "dropout.h"
+#include "gpu/fused.h"
 #include "kernels.h"
 
 namespace bitfit {
@@ -105,10 +106,15 @@ struct ResidualNorm : torch::autograd::Function<ResidualNorm> {
 at::Tensor norm_by_operations(const NormInputs &in) {
   auto sum = in.x + in.bias;
   if (in.keys.defined()) sum = dropout(sum, in.keys, in.site, in.probability);
-  // A half-precision sum is normalized in the kind of the weight.
   const auto z = (sum + in.residual).to(in.weight.scalar_type());
   const auto y = at::layer_norm(z, in.weight.sizes(), in.weight, in.shift, in.eps, false);
-  return y.to(in.x.scalar_type());
+  return y.to(in.residual.scalar_type());
+}
+
+bool has_gpu_kernel(const NormInputs &in) {
+  const auto is_fp32 = [](const at::Tensor &t) { return t.scalar_type() == at::kFloat; };
+  return gpu::has_kernels(in.x) && in.x.size(1) <= gpu::MOST_NORM_COLUMNS && is_fp32(in.residual) &&
+         is_fp32(in.bias) && is_fp32(in.weight) && is_fp32(in.shift);
 }
 
 NormInputs checked(const ResidualNormArgs &args) {
@@ -131,9 +137,16 @@ NormInputs checked(const ResidualNormArgs &args) {
 
 using namespace bitfit;
 
-int bitfit_residual_norm(bitfit_tensor *out, const ResidualNormArgs *args) {
+int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor *rounded, const ResidualNormArgs *args) {
+  *rounded = nullptr;
   return guarded_tensor(out, [&]() -> at::Tensor {
     const auto in = checked(*args);
+    if (has_gpu_kernel(in)) {
+      const auto made = gpu::residual_norm(in.x, in.bias, in.residual, in.weight, in.shift, in.keys,
+                                           in.site, in.probability, in.eps);
+      if (made.rounded.defined()) *rounded = new at::Tensor(made.rounded);
+      return made.y;
+    }
     if (!is_cpu_fp32(in.x)) return norm_by_operations(in);
     if (any_requires_grad({in.x, in.bias, in.residual, in.weight, in.shift})) {
       const auto keys = in.keys.defined() ? std::optional(in.keys) : std::nullopt;

@@ -12,6 +12,7 @@ mod kernels;
 mod levels;
 mod mapped;
 mod memory;
+mod nvrtc;
 mod product;
 mod profile;
 mod routed;
@@ -21,13 +22,16 @@ mod threads;
 pub use adamw::{AdamWState, adamw_state, adamw_step, set_adamw_state};
 pub use flag::Flag;
 pub use flat::{bind, set_gradient};
-pub use kernels::{Dropped, attention, bias_activation, dropout, residual_norm};
+pub use kernels::{
+    Dropped, attention, bias_activation, capability, dropout, load_kernels, residual_norm,
+};
 pub use levels::{check_cpu_level, cpu_level, cpu_levels};
 pub use mapped::{forget_mapped, name_mapped, report_bus_errors};
 pub use memory::{fewer_at_once, forget, peak_gpu_mib, release_free_memory, use_memory_pool};
+pub use nvrtc::{Image, Nvrtc, dotted};
 pub use product::{
     allow_tf32, check_cache_capacity, check_product, check_product_by, kept_product,
-    multiplies_bfloat16, product, product_time_ratio,
+    multiplies_bfloat16, product, product_by, product_time_ratio,
 };
 pub use profile::{profile_report, profile_start, profile_stop};
 pub use routed::{Routed, RowSpan, TaskRow, routed_activation, routed_add, routed_norm};

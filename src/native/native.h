@@ -47,15 +47,17 @@ struct AttentionArgs {
 };
 static_assert(sizeof(AttentionArgs) == 10 * 8);
 
-// x [R, I] times the transpose of weight [E, I], plus bias ([E], or null). If `kept` is not 0, the
-// weight is part of a model: while it is frozen, a copy of it may be kept that is faster to read.
+// x [R, I] times the transpose of weight [E, I], plus `count` biases side by side, together [E]. If
+// `kept` is not 0, the weight is part of a model: while it is frozen, a copy of it may be kept that
+// is faster to read.
 struct ProductArgs {
   bitfit_tensor x;
   bitfit_tensor weight;
-  bitfit_tensor bias;
+  const bitfit_tensor *biases;
+  int64_t count;
   int64_t kept;
 };
-static_assert(sizeof(ProductArgs) == 4 * 8);
+static_assert(sizeof(ProductArgs) == 5 * 8);
 
 // The activation `kind`, its number in src/nn/activation.rs, of x [R, C] + bias [C]. If no input
 // requires a gradient, the result may overwrite x.
@@ -67,7 +69,7 @@ struct BiasActivationArgs {
 static_assert(sizeof(BiasActivationArgs) == 3 * 8);
 
 // The LayerNorm, with weight and shift [C], of residual + dropout(x + bias), where x and residual
-// are [R, C].
+// are [R, C]. The result has the kind of the residual.
 struct ResidualNormArgs {
   bitfit_tensor x;
   bitfit_tensor bias;
@@ -143,7 +145,12 @@ int bitfit_dropout(bitfit_tensor *out, const bitfit::DropoutArgs *args);
 int bitfit_attention(bitfit_tensor *out, const bitfit::AttentionArgs *args);
 int bitfit_product(bitfit_tensor *out, const bitfit::ProductArgs *args);
 int bitfit_bias_activation(bitfit_tensor *out, const bitfit::BiasActivationArgs *args);
-int bitfit_residual_norm(bitfit_tensor *out, const bitfit::ResidualNormArgs *args);
+
+// Writes null to `rounded`, or, if x has another kind than the residual and a kernel makes both at
+// once, the result in the kind of x.
+int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor *rounded,
+                         const bitfit::ResidualNormArgs *args);
+
 int bitfit_routed_add(bitfit_tensor *out, const bitfit::RoutedAddArgs *args);
 int bitfit_routed_activation(bitfit_tensor *out, const bitfit::RoutedActivationArgs *args);
 int bitfit_routed_norm(bitfit_tensor *out, const bitfit::RoutedNormArgs *args);
@@ -174,6 +181,13 @@ void bitfit_flag_free(bitfit::Flag *flag);
 
 // Sets whether fp32 products on CUDA may round their factors to TF32's 10-bit mantissa.
 int bitfit_allow_tf32(bool allow);
+
+// Loads compiled kernels (a cubin, or PTX with a NUL at its end) on a CUDA device. Without them,
+// plain tensor operations compute there.
+int bitfit_kernels_load(int64_t device, const void *image);
+
+// Writes the compute capability of a CUDA device, such as 80 for 8.0.
+int bitfit_capability(int64_t *out, int64_t device);
 
 // Returns the CUDA allocator's free blocks to the device.
 int bitfit_release_gpu_memory();

@@ -1,15 +1,16 @@
 //! Products with weights, and the check that this machine computes them right.
 
-use super::{check, ffi, made, raw, raw_or_null, threads::OPENMP};
+use super::{check, ffi, made, raw, threads::OPENMP};
 use crate::error::{Error, Result};
 use tch::{Kind, Tensor};
 
 /// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]`, `bias [E]` -> `[R, E]`, in `x`'s kind.
 ///
 /// On the CPU, a half-precision weight makes a half-precision product: `x` and the product are
-/// rounded to the weight's kind, and the bias is added in `x`'s kind.
+/// rounded to the weight's kind, and the bias is added in `x`'s kind. On a GPU, the result has half
+/// precision if `x` or the weight does.
 pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    product_by(x, weight, bias, false)
+    product_by(x, weight, bias.as_slice(), false)
 }
 
 /// Like [`product`], with a weight that is part of a model.
@@ -17,13 +18,21 @@ pub fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 /// If the weight is frozen, fp32 and on the CPU, it is copied once into the layout that our own
 /// product reads, and the copy is kept as long as the weight's memory.
 pub fn kept_product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    product_by(x, weight, bias, true)
+    product_by(x, weight, bias.as_slice(), true)
 }
 
-fn product_by(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kept: bool) -> Result<Tensor> {
-    let (x, weight, bias) = (raw(x), raw(weight), raw_or_null(bias));
-    let args = ffi::ProductArgs { x, weight, bias, kept: kept.into() };
-    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
+/// Like [`product`], or [`kept_product`] if `kept`, with biases that lie side by side: together
+/// `[E]`.
+pub fn product_by(x: &Tensor, weight: &Tensor, biases: &[&Tensor], kept: bool) -> Result<Tensor> {
+    let biases: Vec<_> = biases.iter().map(|bias| raw(bias)).collect();
+    let args = ffi::ProductArgs {
+        x: raw(x),
+        weight: raw(weight),
+        biases: biases.as_ptr(),
+        count: biases.len() as i64,
+        kept: kept.into(),
+    };
+    // SAFETY: the tensors and the slice outlive the call, and C++ checks their shapes.
     unsafe { made("product", ffi::bitfit_product, &args) }
 }
 

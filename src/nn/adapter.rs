@@ -1,7 +1,7 @@
 //! Adapters: a bottleneck at the end of half a layer, before the residual is added (Houlsby et al.,
 //! ICML 2019; Pfeiffer et al., EACL 2021).
 
-use super::{Activation, Dropout, LayerNorm, Linear, PackedRows, below};
+use super::{Activation, Dropout, Hidden, LayerNorm, Linear, PackedRows, below};
 use crate::error::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ impl Adapter {
         residual: &Tensor,
         norm: &LayerNorm,
         rows: &PackedRows<'_>,
-    ) -> Result<Tensor> {
+    ) -> Result<Hidden> {
         let sum = x.f_add(residual)?;
         let inner = match self.normalized_input {
             true => self.inner(&norm.forward(&sum, rows)?, rows)?,

@@ -1,7 +1,7 @@
 //! The one place where a bias is looked up: in a tensor that all rows share, or in the row of each
 //! sequence's task.
 
-use super::{Activation, PackedRows, route};
+use super::{Activation, Hidden, PackedRows, route};
 use crate::error::Result;
 use crate::native::{self, Dropped};
 use tch::Tensor;
@@ -16,11 +16,11 @@ pub enum Weight<'a> {
 }
 
 impl Weight<'_> {
-    /// Computes `x weightᵀ + bias`: `x [R, I]`, `bias [E]` -> `[R, E]`.
-    fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    /// Computes `x weightᵀ` plus the biases side by side: `x [R, I]`, together `[E]` -> `[R, E]`.
+    fn product(&self, x: &Tensor, biases: &[&Tensor]) -> Result<Tensor> {
         match self {
-            Self::Kept(weight) => native::kept_product(x, weight, bias),
-            Self::Passing(weight) => native::product(x, weight, bias),
+            Self::Kept(weight) => native::product_by(x, weight, biases, true),
+            Self::Passing(weight) => native::product_by(x, weight, biases, false),
         }
     }
 }
@@ -44,9 +44,9 @@ impl Bias {
     /// Computes `x weightᵀ + bias`: `x [R, I]`, `weight [E, I]` -> `[R, E]`.
     pub fn linear(&self, x: &Tensor, weight: &Weight<'_>, rows: &PackedRows<'_>) -> Result<Tensor> {
         match self {
-            Bias::Shared(bias) => weight.product(x, Some(bias)),
+            Bias::Shared(bias) => weight.product(x, &[bias]),
             Bias::Routed { offset, size } => {
-                route::add(&weight.product(x, None)?, &[(*offset, *size)], rows)
+                route::add(&weight.product(x, &[])?, &[(*offset, *size)], rows)
             }
         }
     }
@@ -66,9 +66,9 @@ impl Bias {
             }
         }
         if routed.is_empty() {
-            return weight.product(x, Some(&Tensor::f_cat(&shared, 0)?));
+            return weight.product(x, &shared);
         }
-        route::add(&weight.product(x, None)?, &routed, rows)
+        route::add(&weight.product(x, &[])?, &routed, rows)
     }
 
     /// The activation of `product [R, E] + bias`, in one pass; `product` may be used up.
@@ -114,14 +114,16 @@ impl Bias {
         eps: f64,
         dropped: Dropped<'_>,
         rows: &PackedRows<'_>,
-    ) -> Result<Tensor> {
-        match (self, weight, shift) {
+    ) -> Result<Hidden> {
+        let (full, rounded) = match (self, weight, shift) {
             (Bias::Shared(bias), Bias::Shared(weight), Bias::Shared(shift)) => {
-                native::residual_norm(product, bias, residual, weight, shift, eps, dropped)
+                native::residual_norm(product, bias, residual, weight, shift, eps, dropped)?
             }
             (bias, weight, shift) => {
-                route::normalize(product, Some(bias), Some(residual), weight, shift, eps, rows)
+                let (bias, residual) = (Some(bias), Some(residual));
+                (route::normalize(product, bias, residual, weight, shift, eps, rows)?, None)
             }
-        }
+        };
+        Ok(Hidden { full, rounded })
     }
 }

@@ -1,6 +1,6 @@
 //! Layer normalization over the last dimension.
 
-use super::{Bias, Dropout, PackedRows, variable};
+use super::{Bias, Dropout, Hidden, PackedRows, variable};
 use crate::error::Result;
 use tch::{Tensor, nn};
 
@@ -42,7 +42,7 @@ impl LayerNorm {
         dropout: Dropout,
         residual: &Tensor,
         rows: &PackedRows<'_>,
-    ) -> Result<Tensor> {
+    ) -> Result<Hidden> {
         let dropped = dropout.of(rows.keys.as_ref());
         bias.residual_norm(product, residual, &self.weight, &self.bias, self.eps, dropped, rows)
     }

@@ -1,6 +1,8 @@
 //! Dense layers: `y = x Wᵀ + b`.
 
-use super::{Activation, Bias, Dropout, LayerNorm, Lora, LoraShape, PackedRows, Weight, variable};
+use super::{
+    Activation, Bias, Dropout, Hidden, LayerNorm, Lora, LoraShape, PackedRows, Weight, variable,
+};
 use crate::error::Result;
 use crate::native;
 use tch::{Kind, Tensor, nn};
@@ -57,7 +59,7 @@ impl Linear {
         rows: &PackedRows<'_>,
         residual: &Tensor,
         norm: &LayerNorm,
-    ) -> Result<Tensor> {
+    ) -> Result<Hidden> {
         norm.of_residual(&self.product(x, rows)?, &self.bias, dropout, residual, rows)
     }
 

@@ -51,6 +51,27 @@ pub fn to_rows(values: &Tensor) -> Result<Vec<Vec<f32>>> {
     Ok(Vec::try_from(values.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)?)
 }
 
+/// Rows between two layers: the sum of what the layers so far added, normalized, `[R, H]`.
+#[derive(Debug)]
+pub struct Hidden {
+    /// In fp32, for the residual.
+    pub full: Tensor,
+    /// In the products' half precision, if a kernel made both at once.
+    rounded: Option<Tensor>,
+}
+
+impl Hidden {
+    /// Takes rows in fp32. Products round them.
+    pub fn new(full: Tensor) -> Self {
+        Self { full, rounded: None }
+    }
+
+    /// The input of products.
+    pub fn input(&self) -> &Tensor {
+        self.rounded.as_ref().unwrap_or(&self.full)
+    }
+}
+
 /// A batch on its device: the tokens of all sequences, one after the other.
 #[derive(Debug)]
 pub struct Packed {

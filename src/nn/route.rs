@@ -117,17 +117,18 @@ pub fn normalize(
     if has_kernels(x) {
         return native::routed_norm(x, bias, residual, weight, shift, eps, &routed(rows)?);
     }
-    let mut sum = x.shallow_clone();
+    let kind = residual.map_or(x.kind(), Tensor::kind);
+    let mut sum = x.f_to_kind(kind)?;
     if let Some(bias) = bias {
-        sum = sum.f_add(&gathered(bias, |table| &table.biases, rows, x)?)?;
+        sum = sum.f_add(&gathered(bias, |table| &table.biases, rows, &sum)?)?;
     }
     if let Some(residual) = residual {
         sum = sum.f_add(residual)?;
     }
     let none = None::<&Tensor>;
     let normalized = sum.f_layer_norm([weight.1 as i64], none, none, eps, false)?;
-    let weight = gathered(weight, |table| &table.norm_weights, rows, x)?;
-    let shift = gathered(shift, |table| &table.biases, rows, x)?;
+    let weight = gathered(weight, |table| &table.norm_weights, rows, &sum)?;
+    let shift = gathered(shift, |table| &table.biases, rows, &sum)?;
     Ok(normalized.f_mul(&weight)?.f_add(&shift)?)
 }
 

@@ -27,7 +27,6 @@ pub struct Cache {
 struct Disk {
     dir: PathBuf,
     file: FileWriter,
-    kind: Kind,
     /// Offset, shape and CRC-32 of each row's output.
     places: BTreeMap<usize, (u64, Vec<i64>, u32)>,
 }
@@ -45,8 +44,8 @@ impl Cache {
         dir: &Path,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
-        let (kind, layers) = (plan.model.classifier.kind(), plan.freeze.frozen_layers());
-        let width = plan.model.config.hidden_size as u64 * kind.elt_size_in_bytes() as u64;
+        let layers = plan.freeze.frozen_layers();
+        let width = plan.model.config.hidden_size as u64 * size_of::<f32>() as u64;
         let lengths = plan.data.lengths();
         let [memory, disk] = [memory_mib, disk_mib].map(|mib| mib.saturating_mul(1 << 20));
         let mut end = 0;
@@ -70,14 +69,14 @@ impl Cache {
         in_batches(lengths, batch_size, plan.model.device(), &mut |range| {
             let (rows, done): (Vec<usize>, usize) = (range.clone().collect(), range.end);
             for (row, piece) in range.zip(lower(plan, &rows, layers)?) {
-                let bytes = piece.numel() as u64 * kind.elt_size_in_bytes() as u64;
+                let bytes = piece.numel() as u64 * size_of::<f32>() as u64;
                 used += bytes;
                 if used <= memory {
                     cache.memory.insert(row, piece);
                     continue;
                 }
                 if cache.disk.is_none() {
-                    cache.disk = Some(Disk::new(dir, kind)?);
+                    cache.disk = Some(Disk::new(dir)?);
                 }
                 cache.disk.as_mut().map_or(Ok(()), |disk| disk.keep(row, &piece))?;
             }
@@ -139,13 +138,13 @@ fn rows_of(tensor: &Tensor) -> i64 {
 }
 
 impl Disk {
-    fn new(dir: &Path, kind: Kind) -> Result<Self> {
+    fn new(dir: &Path) -> Result<Self> {
         let file = FileWriter::unnamed(dir)?;
-        Ok(Self { dir: dir.to_owned(), file, kind, places: BTreeMap::new() })
+        Ok(Self { dir: dir.to_owned(), file, places: BTreeMap::new() })
     }
 
     fn keep(&mut self, row: usize, piece: &Tensor) -> Result<()> {
-        let mut bytes = vec![0; piece.numel() * self.kind.elt_size_in_bytes()];
+        let mut bytes = vec![0; piece.numel() * size_of::<f32>()];
         piece.f_copy_data_u8(&mut bytes, piece.numel())?;
         let problem = "write the cached layers (training.cache_frozen_layers) to";
         let start = self.file.size()?;
@@ -159,12 +158,12 @@ impl Disk {
     fn get(&self, row: usize) -> Result<Option<Tensor>> {
         let Some((start, shape, checksum)) = self.places.get(&row) else { return Ok(None) };
         let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
-        let mut bytes = vec![0; count * self.kind.elt_size_in_bytes()];
+        let mut bytes = vec![0; count * size_of::<f32>()];
         let read = self.file.file().read_exact_at(&mut bytes, *start);
         if read.is_err() || crc32fast::hash(&bytes) != *checksum {
             tracing::warn!("a damaged part of the cached layers is computed again");
             return Ok(None);
         }
-        Ok(Some(Tensor::f_from_data_size(&bytes, shape, self.kind)?))
+        Ok(Some(Tensor::f_from_data_size(&bytes, shape, Kind::Float)?))
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Encoder;
 use crate::error::Result;
-use crate::nn::{Packed, PackedRows};
+use crate::nn::{Hidden, Packed, PackedRows};
 use tch::Tensor;
 
 /// The tensors that a forward pass with gradient checkpointing keeps.
@@ -27,15 +27,15 @@ impl Encoder {
         first: &PackedRows<'_>,
     ) -> Result<(Tensor, Checkpointed)> {
         let all = batch.all_rows();
-        let mut x = given.f_detach()?.f_set_requires_grad(given.requires_grad())?;
-        let mut inputs = vec![];
+        let x = given.f_detach()?.f_set_requires_grad(given.requires_grad())?;
+        let (mut x, mut inputs) = (Hidden::new(x), vec![]);
         for layer in self.layers.iter().skip(count) {
-            let output =
-                tch::no_grad(|| layer.whole(&x, batch, &all))?.f_set_requires_grad(true)?;
-            inputs.push(std::mem::replace(&mut x, output));
+            let output = tch::no_grad(|| layer.whole(&x, batch, &all))?.full;
+            let output = Hidden::new(output.f_set_requires_grad(true)?);
+            inputs.push(std::mem::replace(&mut x, output).full);
         }
         let encoded = self.last(&x, batch, first)?;
-        inputs.push(x);
+        inputs.push(x.full);
         Ok((encoded, Checkpointed { given, inputs, count }))
     }
 
@@ -45,9 +45,9 @@ impl Encoder {
         let all = batch.all_rows();
         let Some(mut above) = inputs.pop() else { return Ok(()) };
         for layer in self.layers.iter().skip(count).rev() {
-            let Some(x) = inputs.pop() else { break };
-            along(&layer.whole(&x, batch, &all)?, &above)?;
-            above = x;
+            let Some(x) = inputs.pop().map(Hidden::new) else { break };
+            along(&layer.whole(&x, batch, &all)?.full, &above)?;
+            above = x.full;
         }
         if given.requires_grad() { along(&given, &above) } else { Ok(()) }
     }

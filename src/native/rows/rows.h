@@ -1,6 +1,7 @@
 // Loops over one row each, and products on one thread: plain pointers to floats, no libtorch.
 // `columns` is the length of the row, and pointers to vectors have as many entries.
 #pragma once
+#include "activation.h"
 #include "mask.h"
 
 #include <cstdint>
@@ -37,10 +38,6 @@ struct NormBackward {
   int64_t columns;
   RowDropout dropout;
 };
-
-// The numbers of src/nn/activation.rs.
-enum Activation : int64_t { GELU, GELU_TANH, RELU, SILU, TANH, QUICK_GELU, RELU6, MISH };
-constexpr int64_t ACTIVATION_COUNT = MISH + 1;
 
 // An activation of a row and its backward pass.
 struct ActivationRow {
