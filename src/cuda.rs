@@ -26,6 +26,20 @@ pub fn prepare(index: usize) {
     }
 }
 
+/// Warns, once in a process, if this machine has a GPU's driver, although libtorch sees no GPU for
+/// `reason`. Says nothing if CUDA_VISIBLE_DEVICES hides all GPUs.
+pub fn warn_if_unused(reason: &str) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    let hidden = std::env::var("CUDA_VISIBLE_DEVICES")
+        .is_ok_and(|visible| visible.is_empty() || visible == "-1");
+    if hidden || !Path::new("/proc/driver/nvidia/version").exists() {
+        return;
+    }
+    ONCE.call_once(|| {
+        tracing::warn!("there is an NVIDIA driver, but the CPU is used: {reason}");
+    });
+}
+
 fn load(index: usize) -> std::result::Result<(), String> {
     let capability = native::capability(index).map_err(|error| error.to_string())?;
     let image = image(&Nvrtc::load(None)?, capability, folder().as_deref())?;

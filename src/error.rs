@@ -224,10 +224,11 @@ impl Error {
     /// Only the first line of `message` is kept, because some 25 lines of C++ backtrace follow it.
     pub(crate) fn torch(action: &str, message: &str) -> Error {
         let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown error");
-        // In this order: CUDA's allocator, the CPU's allocator (two), C++'s `new`, and oneDNN when
-        // it cannot allocate memory for its code.
+        // In this order: CUDA's allocator, cuBLAS, the CPU's allocator (two), C++'s `new`, and
+        // oneDNN when it cannot allocate memory for its code.
         let memory = [
             "out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
             "can't allocate memory",
             "not enough memory",
             "bad_alloc",

@@ -146,6 +146,9 @@ device = "{DEVICE}"
     )
     if done.returncode:
         raise RuntimeError(f"{name}: exit {done.returncode}: {done.stderr[-1500:]}")
+    # A warning says why the kernels were not loaded.
+    plain = [line for line in done.stderr.split("\n") if "plain operations" in line]
+    results["kernels"] = plain[0] if plain else "none on the CPU" if args.cpu else "loaded"
     summary = json.loads((out / "summary.json").read_text())
     summary["stderr"] = done.stderr[-2000:]
     summary["losses"] = [

@@ -28,7 +28,10 @@ impl DeviceName {
         let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
         let index = match self {
             Self::Cpu => return Ok(Device::Cpu),
-            Self::Auto if count == 0 => return Ok(Device::Cpu),
+            Self::Auto if count == 0 => {
+                cuda::warn_if_unused(&no_device(count));
+                return Ok(Device::Cpu);
+            }
             Self::Auto => 0,
             Self::Cuda(index) => index.unwrap_or(0),
         };

@@ -4,6 +4,7 @@ use super::example::Example;
 use super::labels::Target;
 use super::tokenize::Encoding;
 use crate::error::Result;
+use crate::native;
 use crate::nn::Packed;
 use tch::{Device, Tensor};
 
@@ -155,7 +156,7 @@ pub fn copied_to(tensor: Tensor, device: Device) -> Result<Tensor> {
     if !device.is_cuda() {
         return Ok(tensor.f_to_device(device)?);
     }
-    let pinned = tensor.f_pin_memory(device)?;
+    let pinned = native::pinned(&tensor)?;
     Ok(pinned.f_to_device_(device, pinned.kind(), true, false)?)
 }
 

@@ -43,6 +43,18 @@ int bitfit_release_gpu_memory() {
   return guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache(); });
 }
 
+int bitfit_reset_gpu_peak(int64_t index) {
+  return guarded([&] {
+    c10::getDeviceAllocator(c10::DeviceType::CUDA)
+        ->resetPeakStats(static_cast<c10::DeviceIndex>(index));
+  });
+}
+
+int bitfit_pinned(bitfit_tensor *out, bitfit_tensor t) {
+  // libtorch warns if it is told for which device.
+  return guarded_tensor(out, [&] { return ref(t).pin_memory(); });
+}
+
 int bitfit_peak_gpu_bytes(int64_t *out, int64_t index) {
   return guarded([&] {
     const auto stats = c10::getDeviceAllocator(c10::DeviceType::CUDA)

@@ -149,8 +149,11 @@ unsafe extern "C" {
     pub fn bitfit_allow_tf32(allow: bool) -> c_int;
     pub fn bitfit_kernels_load(device: i64, image: *const c_void) -> c_int;
     pub fn bitfit_capability(out: *mut i64, device: i64) -> c_int;
+    pub fn bitfit_gpu_name(out: *mut *const c_char, device: i64) -> c_int;
     pub fn bitfit_release_gpu_memory() -> c_int;
     pub fn bitfit_peak_gpu_bytes(out: *mut i64, index: i64) -> c_int;
+    pub fn bitfit_reset_gpu_peak(index: i64) -> c_int;
+    pub fn bitfit_pinned(out: *mut *mut c_void, t: *mut c_void) -> c_int;
     pub fn bitfit_fit_threads(wanted: *mut i64, found: *mut i64) -> c_int;
     pub fn bitfit_profile_start() -> c_int;
     pub fn bitfit_profile_stop() -> c_int;

@@ -13,6 +13,16 @@ pub fn load_kernels(index: usize, image: &[u8]) -> Result<()> {
     check(unsafe { ffi::bitfit_kernels_load(index, image.as_ptr().cast()) }, "loading the kernels")
 }
 
+/// The name of the CUDA device `index`, such as `NVIDIA H100 80GB HBM3`.
+pub fn gpu_name(index: usize) -> Result<String> {
+    let (mut out, index) = (std::ptr::null(), i64::try_from(index).unwrap_or(-1));
+    // SAFETY: on success `out` points to a text that lives until this thread's next call.
+    unsafe {
+        check(ffi::bitfit_gpu_name(&mut out, index), "reading the device's name")?;
+        Ok(std::ffi::CStr::from_ptr(out).to_string_lossy().into_owned())
+    }
+}
+
 /// The compute capability of the CUDA device `index`, such as 80 for 8.0.
 pub fn capability(index: usize) -> Result<i64> {
     let (mut found, index) = (0, i64::try_from(index).unwrap_or(-1));

@@ -54,6 +54,26 @@ pub fn fewer_at_once(error: Error, rows: usize, device: Device) -> Result<usize>
     Ok(half)
 }
 
+/// Copies `tensor` to memory of the host that a GPU can read while the host goes on.
+pub fn pinned(tensor: &Tensor) -> Result<Tensor> {
+    let mut out = std::ptr::null_mut();
+    // SAFETY: the tensor outlives the call. On success `out` points to a new tensor that the caller
+    // owns.
+    unsafe {
+        check(ffi::bitfit_pinned(&mut out, raw(tensor)), "copying to pinned memory")?;
+        Ok(Tensor::from_ptr(out.cast()))
+    }
+}
+
+/// Begins a new peak of the memory on `device`, so that what only loading took is left out. Does
+/// nothing on the CPU.
+pub fn reset_gpu_peak(device: Device) -> Result<()> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    let index = i64::try_from(index).unwrap_or(-1);
+    // SAFETY: the call takes no pointers.
+    check(unsafe { ffi::bitfit_reset_gpu_peak(index) }, "resetting the device's statistics")
+}
+
 /// Peak memory of tensors on a CUDA device so far, in MiB; `None` on the CPU.
 pub fn peak_gpu_mib(device: Device) -> Result<Option<u64>> {
     let Device::Cuda(index) = device else { return Ok(None) };

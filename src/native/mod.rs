@@ -23,11 +23,14 @@ pub use adamw::{AdamWState, adamw_state, adamw_step, set_adamw_state};
 pub use flag::Flag;
 pub use flat::{bind, set_gradient};
 pub use kernels::{
-    Dropped, attention, bias_activation, capability, dropout, load_kernels, residual_norm,
+    Dropped, attention, bias_activation, capability, dropout, gpu_name, load_kernels, residual_norm,
 };
 pub use levels::{check_cpu_level, cpu_level, cpu_levels};
 pub use mapped::{forget_mapped, name_mapped, report_bus_errors};
-pub use memory::{fewer_at_once, forget, peak_gpu_mib, release_free_memory, use_memory_pool};
+pub use memory::{
+    fewer_at_once, forget, peak_gpu_mib, pinned, release_free_memory, reset_gpu_peak,
+    use_memory_pool,
+};
 pub use nvrtc::{Image, Nvrtc, dotted};
 pub use product::{
     allow_tf32, check_cache_capacity, check_product, check_product_by, kept_product,

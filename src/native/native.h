@@ -189,11 +189,18 @@ int bitfit_kernels_load(int64_t device, const void *image);
 // Writes the compute capability of a CUDA device, such as 80 for 8.0.
 int bitfit_capability(int64_t *out, int64_t device);
 
+// Writes the name of a CUDA device. The text lives until the calling thread's next call.
+int bitfit_gpu_name(const char **out, int64_t device);
+
 // Returns the CUDA allocator's free blocks to the device.
 int bitfit_release_gpu_memory();
 
-// Writes the peak memory of tensors on a CUDA device so far, in bytes.
+// Writes the peak memory of tensors on a CUDA device so far, in bytes. `reset` begins a new peak.
 int bitfit_peak_gpu_bytes(int64_t *out, int64_t index);
+int bitfit_reset_gpu_peak(int64_t index);
+
+// Copies a CPU tensor to memory that a GPU can read while the host goes on.
+int bitfit_pinned(bitfit_tensor *out, bitfit_tensor t);
 
 // Sets libtorch's thread count to the number of threads that OpenMP gives the calling thread
 // (`found`), as each product does. `wanted` gets the count before.

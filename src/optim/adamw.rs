@@ -44,7 +44,7 @@ pub struct OptimizerSnapshot(Vec<(Tensor, Option<AdamWState>)>);
 
 /// Elements of the gradient that share one partial norm. A norm over millions at once loses the
 /// fourth digit in fp32.
-const BLOCK: usize = 1 << 16;
+const BLOCK: i64 = 1 << 16;
 
 struct FlatGroup {
     layout: Layout,
@@ -96,12 +96,18 @@ impl AdamW {
         let _guard = tch::no_grad_guard();
         let mut norms = vec![];
         for FlatGroup { gradient, layout, .. } in &self.groups {
-            for start in (0..layout.length).step_by(BLOCK) {
-                let count = (layout.length - start).min(BLOCK as i64);
-                norms.push(gradient.f_narrow(0, start, count)?.f_norm()?);
+            // The norms of all blocks are one operation, and that of the rest is another.
+            let whole = layout.length / BLOCK * BLOCK;
+            if whole > 0 {
+                let blocks = gradient.f_narrow(0, 0, whole)?.f_view([-1, BLOCK])?;
+                norms.push(blocks.f_norm_scalaropt_dim(2, [1], false)?);
+            }
+            if layout.length > whole {
+                let rest = gradient.f_narrow(0, whole, layout.length - whole)?;
+                norms.push(rest.f_norm()?.f_view([1])?);
             }
         }
-        let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
+        let norm = Tensor::f_cat(&norms, 0)?.f_norm()?;
         if self.max_grad_norm > 0.0 {
             // torch.nn.utils.clip_grad_norm_'s arithmetic, without waiting for the device.
             let scale = norm

@@ -271,7 +271,7 @@ impl Training<'_> {
             }
             lock::check(&training.output_dir)?;
             let began = Instant::now();
-            self.progress.begin_step();
+            self.progress.begin_step(self.session.plan.model.device())?;
             self.whole = false;
             let step = self.progress.state.step + 1;
             let actions = self.policy.after(step);

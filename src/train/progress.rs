@@ -39,6 +39,9 @@ impl RunProgress {
             tch::Device::Cpu => {
                 format!("cpu, {} threads, {}", tch::get_num_threads(), native::cpu_level())
             }
+            tch::Device::Cuda(index) => {
+                native::gpu_name(index).unwrap_or_else(|_| format!("cuda:{index}"))
+            }
             device => format!("{device:?}"),
         };
         if precision != Precision::Fp32 {
@@ -150,11 +153,13 @@ impl RunProgress {
         training.early_stopping_patience.is_some_and(|most| self.state.without_gain >= most.get())
     }
 
-    /// Notes when the first step begins.
-    pub fn begin_step(&mut self) {
+    /// Notes when the first step begins, and from then on the memory of `device`.
+    pub fn begin_step(&mut self, device: tch::Device) -> Result<()> {
         if self.seconds_to_first_step.is_none() {
             self.seconds_to_first_step = Some(self.age());
+            native::reset_gpu_peak(device)?;
         }
+        Ok(())
     }
 
     /// Counts a step of `tokens` tokens that began at `began`.

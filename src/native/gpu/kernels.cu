@@ -12,7 +12,7 @@
 #define BITFIT_KERNEL(name, Args) \
   extern "C" __global__ void __launch_bounds__(bitfit::gpu::THREADS) name(const Args args)
 // The shared memory whose size is chosen at the launch.
-#define BITFIT_SHARED(name) extern __shared__ float name[]
+#define BITFIT_SHARED(name) extern __shared__ __align__(16) float name[]
 #endif
 
 namespace bitfit::gpu {

@@ -18,7 +18,11 @@ struct Driver {
   int (*launch)(void *function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                 unsigned shared_bytes, void *stream, void **arguments, void **extra);
   int (*attribute)(int *value, int attribute, int device);
+  int (*name)(char *name, int length, int device);
   int (*error_name)(int code, const char **name);
+  int (*current_context)(void **context);
+  int (*set_current_context)(void *context);
+  int (*primary_context)(void **context, int device);
 
   // The driver, or null where there is none.
   static const Driver *get() {
@@ -34,7 +38,10 @@ struct Driver {
       const bool all =
           find(driver.load, "cuModuleLoadData") && find(driver.function, "cuModuleGetFunction") &&
           find(driver.launch, "cuLaunchKernel") && find(driver.attribute, "cuDeviceGetAttribute") &&
-          find(driver.error_name, "cuGetErrorName");
+          find(driver.name, "cuDeviceGetName") && find(driver.error_name, "cuGetErrorName") &&
+          find(driver.current_context, "cuCtxGetCurrent") &&
+          find(driver.set_current_context, "cuCtxSetCurrent") &&
+          find(driver.primary_context, "cuDevicePrimaryCtxRetain");
       return all ? &driver : nullptr;
     }();
     return found;
@@ -128,6 +135,14 @@ void launch(const at::Tensor &on, const std::string &name, Grid grid, int64_t sh
     if (!known) driver.check(driver.function(&known, module->handle, name.c_str()), name.c_str());
     function = known;
   }
+  const c10::OptionalDeviceGuard on_device(on.device());
+  // A thread of the backward pass has no context until it calls CUDA's runtime.
+  void *context = nullptr;
+  driver.check(driver.current_context(&context), "the current context");
+  if (!context) {
+    driver.check(driver.primary_context(&context, on.device().index()), "the device's context");
+    driver.check(driver.set_current_context(context), "the device's context");
+  }
   const c10::impl::VirtualGuardImpl streams(c10::DeviceType::CUDA);
   void *arguments[] = {const_cast<void *>(args)};
   driver.check(driver.launch(function, x, y, 1, THREADS, 1, 1, bytes,
@@ -175,5 +190,15 @@ int bitfit_capability(int64_t *out, int64_t device) {
   return guarded([&] {
     const at::Device place(at::kCUDA, static_cast<c10::DeviceIndex>(device));
     *out = gpu::capability(at::empty({0}, at::TensorOptions().device(place)));
+  });
+}
+
+int bitfit_gpu_name(const char **out, int64_t device) {
+  return guarded([&] {
+    thread_local char name[256];
+    const auto *driver = gpu::Driver::get();
+    TORCH_CHECK(driver, "no driver: libcuda.so.1 cannot be loaded");
+    driver->check(driver->name(name, sizeof name, static_cast<int>(device)), "the device's name");
+    *out = name;
   });
 }
