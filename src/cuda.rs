@@ -7,10 +7,10 @@ use crate::native::{self, Image, Nvrtc};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::Mutex;
 
 /// The devices whose kernels were asked for.
-static PREPARED: LazyLock<Mutex<BTreeSet<usize>>> = LazyLock::new(Mutex::default);
+static PREPARED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
 /// Loads the kernels on the CUDA device `index`, once in a process. Without them plain tensor
 /// operations compute there, and a warning says why.
@@ -54,8 +54,7 @@ pub fn image(
     cache: Option<&Path>,
 ) -> std::result::Result<Image, String> {
     let inputs = Sha256::digest(format!("{capability}\n{}", nvrtc.inputs()?));
-    let name: String = inputs.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let path = cache.map(|folder| folder.join(format!("sm_{capability}-{name}")));
+    let path = cache.map(|folder| folder.join(format!("sm_{capability}-{}", files::hex(&inputs))));
     if let Some(image) = path.as_deref().and_then(kept) {
         return Ok(image);
     }

@@ -92,13 +92,13 @@ fn shim() -> &'static Path {
 
 /// Whether this process computes with the kernels. If not, runs the tests `names` of this program
 /// in a process that does, and fails if they fail.
-fn with_kernels(names: &[&str], more: &[&str]) -> bool {
+fn with_kernels(names: &[&str]) -> bool {
     if std::env::var_os(VARIABLE).is_some() {
         tch::manual_seed(7);
         return true;
     }
     let mut tests = Command::new(std::env::current_exe().unwrap());
-    tests.args(names).args(more).env(VARIABLE, shim());
+    tests.args(names).env(VARIABLE, shim());
     let output = tests.output().unwrap();
     assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
     assert!(!stdout(&output).contains(" 0 passed"), "{}", stdout(&output));
@@ -111,9 +111,7 @@ fn tests_of_the_cpu_pass_with_the_kernels() {
     if std::env::var_os(VARIABLE).is_some() {
         return;
     }
-    let skipped = ["kept_products", "frozen_weights_are"];
-    let skipped: Vec<&str> = skipped.iter().flat_map(|name| ["--skip", name]).collect();
-    with_kernels(&["native::", "golden::"], &skipped);
+    with_kernels(&["native::", "golden::"]);
 }
 
 const KINDS: [(Kind, f64); 3] = [(Kind::Float, 1e-6), (Kind::BFloat16, 4e-3), (Kind::Half, 5e-4)];
@@ -165,7 +163,7 @@ const SHAPES: [(i64, i64); 6] = [(1, 1), (3, 33), (5, 128), (700, 36), (40, 384)
 
 #[test]
 fn kernels_of_bias_and_activation_agree_with_plain_operations() {
-    if !with_kernels(&["kernels_of_bias_and_activation"], &[]) {
+    if !with_kernels(&["kernels_of_bias_and_activation"]) {
         return;
     }
     for (kind, most) in KINDS {
@@ -183,7 +181,7 @@ fn kernels_of_bias_and_activation_agree_with_plain_operations() {
 
 #[test]
 fn kernels_of_residual_and_norm_agree_with_plain_operations() {
-    if !with_kernels(&["kernels_of_residual_and_norm"], &[]) {
+    if !with_kernels(&["kernels_of_residual_and_norm"]) {
         return;
     }
     for (kind, most) in KINDS {
@@ -222,7 +220,7 @@ fn kernels_of_residual_and_norm_agree_with_plain_operations() {
 
 #[test]
 fn kernels_of_products_agree_with_plain_operations() {
-    if !with_kernels(&["kernels_of_products"], &[]) {
+    if !with_kernels(&["kernels_of_products"]) {
         return;
     }
     for (kind, most) in KINDS {
@@ -251,7 +249,7 @@ fn kernels_of_products_agree_with_plain_operations() {
 /// Gradients of biases go straight to the piece of the flat gradient, and are added there.
 #[test]
 fn kernels_add_to_gradients_that_are_there() {
-    if !with_kernels(&["kernels_add_to_gradients"], &[]) {
+    if !with_kernels(&["kernels_add_to_gradients"]) {
         return;
     }
     let bias = trained(normal(&[33], Kind::Float));
@@ -269,7 +267,7 @@ fn kernels_add_to_gradients_that_are_there() {
 
 #[test]
 fn kernels_have_the_masks_of_the_cpu() {
-    if !with_kernels(&["kernels_have_the_masks"], &[]) {
+    if !with_kernels(&["kernels_have_the_masks"]) {
         return;
     }
     for (kind, _) in KINDS {
@@ -367,7 +365,7 @@ fn give_twelve_layers(scratch: &Scratch) {
 /// layer one joins the gradients of keys and values.
 #[test]
 fn kernels_are_few_in_a_step() {
-    if !with_kernels(&["kernels_are_few_in_a_step"], &["--nocapture"]) {
+    if !with_kernels(&["kernels_are_few_in_a_step"]) {
         return;
     }
     let scratch = Scratch::new();

@@ -330,6 +330,12 @@ struct MemoryEfficientAttention : torch::autograd::Function<MemoryEfficientAtten
     return out.view({s.starts.rows.back(), -1});
   }
 
+  // Without gradients.
+  static at::Tensor infer(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
+    const auto [q, k, v] = by_heads(queries, rest, s);
+    return run(q, k, v, lengths_of(s, rest.device()), s, false)[0].view({s.starts.rows.back(), -1});
+  }
+
   // Returns the output [1, R, N, D], its logsumexp, and the state of the random numbers.
   static std::array<at::Tensor, 4> run(const at::Tensor &q, const at::Tensor &k,
                                        const at::Tensor &v, const Lengths &lengths,
@@ -391,13 +397,6 @@ struct MemoryEfficientAttention : torch::autograd::Function<MemoryEfficientAtten
   static Lengths lengths_of(const Settings &s, at::Device device) {
     const auto &[rows, tokens] = s.starts;
     return {to_device(rows, device), to_device(tokens, device), longest(rows), longest(tokens)};
-  }
-
- public:
-  // Without gradients.
-  static at::Tensor infer(const at::Tensor &queries, const at::Tensor &rest, const Settings &s) {
-    const auto [q, k, v] = by_heads(queries, rest, s);
-    return run(q, k, v, lengths_of(s, rest.device()), s, false)[0].view({s.starts.rows.back(), -1});
   }
 };
 

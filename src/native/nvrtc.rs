@@ -27,7 +27,8 @@ typedef unsigned long long uint64_t;
 typedef uint64_t uintptr_t;
 ";
 
-const OPTIONS: [&str; 1] = ["--std=c++20"];
+/// Lambdas have no place for `__device__`, so it is the default.
+const OPTIONS: [&str; 2] = ["--std=c++20", "--device-as-default-execution-space"];
 
 /// The names of the library, of the newest major version first. libtorch's own stub is first of
 /// all: it knows where its NVRTC lies, and loads it.

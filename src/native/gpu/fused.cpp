@@ -37,10 +37,7 @@ Dropout dropout_args(const at::Tensor &keys, int64_t site, double probability) {
 class VectorGradients {
  public:
   // Takes the vectors, undefined for those that need no gradient, in the order of the sums.
-  VectorGradients(std::initializer_list<at::Tensor> vectors, const at::Tensor &like) {
-    for (const auto &vector : vectors) add(vector, like);
-  }
-  explicit VectorGradients(const at::Tensor &like, const std::vector<at::Tensor> &vectors) {
+  VectorGradients(const std::vector<at::Tensor> &vectors, const at::Tensor &like) {
     for (const auto &vector : vectors) add(vector, like);
   }
 
@@ -238,8 +235,7 @@ struct Product : Function<Product> {
     const auto vectors = static_cast<int64_t>(biases.size());
     JoinVectors args{{}, vectors, weight.size(0) / vectors, joined.data_ptr()};
     for (size_t i = 0; i < biases.size(); ++i) args.from[i] = biases[i].const_data_ptr<float>();
-    auto name = kernel_name("join", 4, {joined});
-    name.resize(name.size() - 2);
+    const auto name = std::string("join_") + kind_name(joined.scalar_type());
     launch(x, name, {ceil_div(weight.size(0), THREADS)}, 0, &args);
     return at::addmm(joined, x, weight.t());
   }
@@ -253,7 +249,7 @@ struct Product : Function<Product> {
     std::vector<at::Tensor> trained(saved.begin() + 2, saved.end());
     for (size_t i = 0; i < trained.size(); ++i)
       if (!context->needs_input_grad(2 + i)) trained[i] = at::Tensor();
-    VectorGradients vectors(grad_y, trained);
+    VectorGradients vectors(trained, grad_y);
     if (vectors.any() && rows > 0) {
       const auto name = kernel_name("strip_sums", columns, {grad_y});
       const auto grid = strips_and_chunks(rows, columns, name);

@@ -245,46 +245,35 @@ __device__ __forceinline__ int64_t first_column() {
   return (static_cast<int64_t>(blockIdx.y) * THREADS + threadIdx.x) * n;
 }
 
-__device__ __forceinline__ float activation_of(int64_t kind, float x) {
+// Calls `body` with the number of an activation as a constant.
+template <typename Body>
+__device__ __forceinline__ float with_kind(int64_t kind, Body body) {
   switch (kind) {
     case GELU:
-      return activation<GELU>(x);
+      return body.template operator()<GELU>();
     case GELU_TANH:
-      return activation<GELU_TANH>(x);
+      return body.template operator()<GELU_TANH>();
     case RELU:
-      return activation<RELU>(x);
+      return body.template operator()<RELU>();
     case SILU:
-      return activation<SILU>(x);
+      return body.template operator()<SILU>();
     case TANH:
-      return activation<TANH>(x);
+      return body.template operator()<TANH>();
     case QUICK_GELU:
-      return activation<QUICK_GELU>(x);
+      return body.template operator()<QUICK_GELU>();
     case RELU6:
-      return activation<RELU6>(x);
+      return body.template operator()<RELU6>();
     default:
-      return activation<MISH>(x);
+      return body.template operator()<MISH>();
   }
 }
 
+__device__ __forceinline__ float activation_of(int64_t kind, float x) {
+  return with_kind(kind, [x]<int64_t of>() { return activation<of>(x); });
+}
+
 __device__ __forceinline__ float activation_gradient_of(int64_t kind, float x) {
-  switch (kind) {
-    case GELU:
-      return activation_gradient<GELU>(x);
-    case GELU_TANH:
-      return activation_gradient<GELU_TANH>(x);
-    case RELU:
-      return activation_gradient<RELU>(x);
-    case SILU:
-      return activation_gradient<SILU>(x);
-    case TANH:
-      return activation_gradient<TANH>(x);
-    case QUICK_GELU:
-      return activation_gradient<QUICK_GELU>(x);
-    case RELU6:
-      return activation_gradient<RELU6>(x);
-    default:
-      return activation_gradient<MISH>(x);
-  }
+  return with_kind(kind, [x]<int64_t of>() { return activation_gradient<of>(x); });
 }
 
 template <typename T, int n>

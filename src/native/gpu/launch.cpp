@@ -87,6 +87,8 @@ LaunchOnCpu launch_on_cpu() {
   return found;
 }
 
+}  // namespace
+
 const char *kind_name(at::ScalarType kind) {
   switch (kind) {
     case at::kFloat:
@@ -99,8 +101,6 @@ const char *kind_name(at::ScalarType kind) {
       return nullptr;
   }
 }
-
-}  // namespace
 
 bool has_kernels(const at::Tensor &x) {
   if (!kind_name(x.scalar_type())) return false;

@@ -5,6 +5,9 @@
 
 namespace bitfit::gpu {
 
+// The name of a kind that the kernels take, as in their names; null for other kinds.
+const char *kind_name(at::ScalarType kind);
+
 // Whether the kernels take tensors of this one's device and kind. Where they do not, the caller
 // uses tensor operations.
 bool has_kernels(const at::Tensor &x);
