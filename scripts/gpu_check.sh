@@ -7,8 +7,10 @@
 #                                       the tests' output and tracebacks to OUT
 #   DIR/gpu_check.sh rehearse OUT       like run, with a tiny model on a machine without a GPU
 #
+# Options after OUT are session.py's: --minutes N, --rounds N, --only STAGE,...
+#
 # The machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers and peft. It
-# needs neither Rust nor a network. The bundle is therefore built from HEAD against libtorch 2.11.0
+# needs neither Rust nor a network. The bundle is therefore built from HEAD against libtorch 2.11.0,
 # with tch 0.24.0, whose sources differ from this tree's version only in generated operations.
 set -euo pipefail
 # With CDPATH set, cd may change to another directory and print its path.
@@ -49,8 +51,10 @@ bundle() {
     if [ ! -f "$work/libtorch/torch/build-version" ]; then
         # torch's wheel alone is enough to link.
         unpack "$cache"/torch-2.11.0-*.whl "$work/libtorch" torch/lib/ torch/include/
-        rm -f "$work/libtorch/torch/lib/libtorch_python.so"
-        echo 2.11.0+cu130 >"$work/libtorch/torch/build-version"
+        # As for a build for the CPU, which loads libtorch_cuda.so where it runs.
+        rm -f "$work"/libtorch/torch/lib/lib{torch_python,torch_cuda,torch_cuda_linalg,c10_cuda}.so
+        echo 'INPUT(-ltorch_cpu)' >"$work/libtorch/torch/lib/libtorch.so"
+        echo 2.11.0+cpu >"$work/libtorch/torch/build-version"
     fi
     local wheel
     for wheel in runtime cupti crt; do
@@ -115,7 +119,7 @@ print(importlib.util.find_spec("torch").submodule_search_locations[0])')
 
 case ${1:-}:$# in
     bundle:2) bundle "$2" ;;
-    run:2) run "$2" ;;
-    rehearse:2) run "$2" --cpu ;;
+    run:[2-9]) run "${@:2}" ;;
+    rehearse:[2-9]) run "${@:2}" --cpu ;;
     *) sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" ;;
 esac

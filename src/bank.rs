@@ -63,10 +63,11 @@ impl Bank {
     /// Makes a bank without tasks, whose products are computed in `precision`. Rows hold every
     /// vector of the base: biases, and LayerNorm's weights.
     pub fn new(mut base: Base, precision: Precision) -> Result<Self> {
-        base.keep_in(precision.kind())?;
+        let kind = precision.kind_on(base.device())?;
+        base.keep_in(kind)?;
         let mut model = TaskModel::new(&base, 1, None)?;
         model.store.freeze();
-        model.set_precision(precision.kind())?;
+        model.set_precision(kind)?;
         let (mut places, mut biases, mut norm_weights) = (BTreeMap::new(), vec![], vec![]);
         for (name, tensor) in base.tensors().iter().filter(|(_, tensor)| tensor.dim() == 1) {
             let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
@@ -84,7 +85,7 @@ impl Bank {
         Ok(Self {
             shapes: model.shapes(),
             has_pooler: has_pooler(&base),
-            kind: precision.kind(),
+            kind,
             base,
             model,
             places,

@@ -30,7 +30,7 @@ pub mod config {
     pub use crate::config::{Interval, Run, RunConfig, TrainingSection, schema};
 }
 pub mod cuda {
-    pub use crate::cuda::image;
+    pub use crate::cuda::{device_count, image};
 }
 pub mod data {
     pub use crate::data::{

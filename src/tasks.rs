@@ -104,7 +104,7 @@ impl TasksBuilder {
         self
     }
 
-    /// Sets the precision of the matrix products; fp32 by default.
+    /// Sets the precision of the matrix products; [`Precision::Auto`] by default.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self

@@ -17,7 +17,10 @@ pub const NO_DROPOUT: Dropouts = Dropouts { hidden: 0.0, attention: 0.0, classif
 /// Where the tests' models are: the CPU, or what BITFIT_TEST_DEVICE says (`cuda`).
 pub fn device() -> Device {
     match std::env::var("BITFIT_TEST_DEVICE").as_deref() {
-        Ok("cuda") => Device::Cuda(0),
+        Ok("cuda") => {
+            assert!(bitfit::internal::cuda::device_count().unwrap() > 0);
+            Device::Cuda(0)
+        }
         _ => Device::Cpu,
     }
 }

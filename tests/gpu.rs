@@ -1,7 +1,7 @@
 //! The kernels for CUDA devices: compiled by NVRTC without a GPU, and run on the CPU by
 //! gpu_shim.cpp, where they agree with plain operations and pass the tests of whole runs.
 
-use crate::common::{Scratch, root, stderr, stdout, succeeded};
+use crate::common::{Scratch, refused, root, stderr, stdout, succeeded};
 use bitfit::internal::cuda;
 use bitfit::internal::native::{self, Nvrtc};
 use bitfit::internal::nn::{Activation, Attention, Dropout, PackedRows, Projected};
@@ -71,6 +71,103 @@ fn compiled_kernels_are_kept_and_checked() {
 fn a_missing_nvrtc_is_named() {
     let error = Nvrtc::load(Some(Path::new("/nowhere/libnvrtc.so.13"))).err().unwrap();
     assert!(error.starts_with("NVRTC cannot be loaded: /nowhere/libnvrtc.so.13"), "{error}");
+}
+
+/// A folder with a library of NVIDIA's driver that does nothing, for LD_LIBRARY_PATH.
+fn driver(scratch: &Scratch) -> PathBuf {
+    library(scratch, "driver/libcuda.so.1", "int nothing;")
+}
+
+/// Compiles `source` into a library in the scratch folder, and returns the library's folder.
+fn library(scratch: &Scratch, name: &str, source: &str) -> PathBuf {
+    let source = scratch.write("library.c", source);
+    let path = scratch.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut compiler = Command::new(env!("BITFIT_COMPILER"));
+    compiler.args(["-x", "c", "-shared", "-fPIC", "-o"]).arg(&path).arg(source);
+    succeeded(&compiler.output().unwrap());
+    path.parent().unwrap().to_owned()
+}
+
+/// A libtorch for CUDA of `version`, whose library says that it was loaded.
+fn libtorch(scratch: &Scratch, name: &str, version: &str) -> PathBuf {
+    let loaded = "#include <stdio.h>
+        __attribute__((constructor)) static void loaded(void) { fputs(\"loaded\\n\", stderr); }";
+    library(scratch, &format!("{name}/lib/libtorch_cuda.so"), loaded);
+    scratch.write(&format!("{name}/version.py"), &format!("__version__ = '{version}'\n"));
+    scratch.path(name)
+}
+
+/// A build for the CPU loads libtorch's CUDA library where a driver is, if it finds the right one.
+#[test]
+fn the_cuda_library_is_found_where_a_driver_is() {
+    if tch::utils::has_cudart() {
+        println!("left out: this build has CUDA");
+        return;
+    }
+    let scratch = Scratch::new();
+    let plan = |device: &str, environment: &[(&str, &Path)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bitfit-train"));
+        command.args(["--config", "config.toml", "--dry-run", "--set"]);
+        command.arg(format!("training.device={device}")).current_dir(scratch.path(""));
+        for unset in ["RUST_LOG", "BITFIT_LIBTORCH_DIR", "CONDA_PREFIX", "CUDA_VISIBLE_DEVICES"] {
+            command.env_remove(unset);
+        }
+        command.env("PATH", "/nowhere").env("VIRTUAL_ENV", scratch.path("venv"));
+        command.envs(environment.iter().map(|(name, value)| (name, value.as_os_str())));
+        command.output().unwrap()
+    };
+    let driver = driver(&scratch);
+    let driver = ("LD_LIBRARY_PATH", driver.as_path());
+    let version = include_str!("../build.rs").split('"').nth(1).unwrap();
+    let right = libtorch(&scratch, "right", &format!("{version}+cu130"));
+    let named = |dir| ("BITFIT_LIBTORCH_DIR", dir);
+    // No driver: the CPU, silently, and nothing is loaded.
+    let output = plan("auto", &[named(right.as_path())]);
+    succeeded(&output);
+    assert_eq!(stderr(&output), "");
+    // A driver, and no libtorch: one warning.
+    let output = plan("auto", &[driver]);
+    succeeded(&output);
+    let warning = stderr(&output);
+    assert_eq!(warning.lines().count(), 1, "{warning}");
+    for part in ["an NVIDIA driver, but the CPU is used", version, "BITFIT_LIBTORCH_DIR"] {
+        assert!(warning.contains(part), "{part}: {warning}");
+    }
+    refused(&plan("cuda", &[driver]), 2, &["found cuda", "with CUDA was found"]);
+    // The CPU was asked for: the library is not searched for.
+    let output = plan("cpu", &[driver, named(Path::new("nowhere"))]);
+    assert_eq!(stderr(&output), "");
+    // Named, and refused before it is loaded.
+    let other = libtorch(&scratch, "other", "2.9.1+cu128");
+    let without = libtorch(&scratch, "without", &format!("{version}+cpu"));
+    std::fs::write(without.join("lib/libtorch_cuda.so"), "INPUT(-ltorch_cpu)").unwrap();
+    for (dir, parts) in [
+        (other.as_path(), ["other has 2.9.1+cu128", version]),
+        (&without, ["+cpu without lib/libtorch_cuda.so", version]),
+        (Path::new("nowhere"), ["nowhere has no libtorch", version]),
+    ] {
+        let output = plan("auto", &[driver, named(dir)]);
+        refused(&output, 2, &parts);
+        assert!(!stderr(&output).contains("loaded"), "{}", stderr(&output));
+    }
+    // Found in the Python environment: another version is named in the warning, the right one is
+    // loaded. It registers no CUDA, since it is not libtorch's.
+    libtorch(&scratch, "venv/lib/python3.12/site-packages/torch", "2.9.1+cu128");
+    let output = plan("auto", &[driver]);
+    assert!(stderr(&output).contains("site-packages/torch has 2.9.1+cu128"), "{}", stderr(&output));
+    libtorch(&scratch, "venv/lib/python3.12/site-packages/torch", &format!("{version}+cu130"));
+    for environment in [vec![driver], vec![driver, named(&right)]] {
+        let output = plan("auto", &environment);
+        succeeded(&output);
+        let stderr = stderr(&output);
+        assert!(stderr.starts_with("loaded\n"), "{stderr}");
+        assert!(stderr.contains("libtorch sees no CUDA device on this machine"), "{stderr}");
+    }
+    // Not a library.
+    std::fs::write(right.join("lib/libtorch_cuda.so"), "\x7fELF damaged").unwrap();
+    let output = plan("auto", &[driver, named(&right)]);
+    refused(&output, 2, &["cannot load", "libtorch_cuda.so"]);
 }
 
 const VARIABLE: &str = "BITFIT_KERNELS_ON_CPU";

@@ -269,7 +269,7 @@ fn a_download_that_breaks_off_is_taken_up_again() {
     hub.fail("/api/", Fault::Status(429, Some(1)), 1);
     let (program, config) = (env!("CARGO_BIN_EXE_bitfit-train"), root().join("configs/imdb.toml"));
     let command = format!(
-        "exec timeout --foreground --preserve-status -s INT 3 {program} --config {}",
+        "exec timeout --foreground --preserve-status -s INT 6 {program} --config {}",
         config.display()
     );
     let output = home.run("sh", &["-c", &command], &[]);

@@ -511,7 +511,7 @@ fn routed_layers_agree_with_plain_operations_in_each_kind() {
 
 #[test]
 fn cuda_is_used_where_there_is_a_device() {
-    if tch::Cuda::device_count() == 0 {
+    if bitfit::internal::cuda::device_count().unwrap() == 0 {
         // Not by eprintln, which the test harness keeps to itself.
         let built = if tch::utils::has_cudart() { "with" } else { "without" };
         let _ = writeln!(

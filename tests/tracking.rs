@@ -315,7 +315,8 @@ fn the_manifest_says_what_a_run_was_made_of() {
     assert!(process.command.iter().any(|arg| arg == "training.seed=7"), "{process:?}");
     assert!(process.command[0].ends_with("bitfit-train"));
     assert_eq!(process.versions.bitfit, env!("CARGO_PKG_VERSION"));
-    assert_eq!(process.versions.libtorch.as_deref(), Some("2.13.0"));
+    let libtorch = include_str!("../build.rs").split('"').nth(1);
+    assert_eq!(process.versions.libtorch.as_deref(), libtorch);
     assert!(process.versions.rustc.as_ref().unwrap().starts_with("rustc 1."));
     assert!(process.machine.memory_mib.unwrap() > 100 && process.machine.threads > 0);
     assert!(process.ended.as_ref().unwrap() >= &process.started && process.started.ends_with('Z'));

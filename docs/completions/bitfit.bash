@@ -185,7 +185,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__eval)
-            opts="-h --run --model --revision --weights --delta --device --precision --batch-size --text-column --text-pair-column --no-header --header --delimiter --data --label-column --label-separator --label-columns --json --help"
+            opts="-h --run --model --revision --weights --delta --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --data --label-column --label-separator --label-columns --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -216,7 +216,7 @@ _bitfit() {
                     return 0
                     ;;
                 --precision)
-                    COMPREPLY=($(compgen -W "fp32 bf16 fp16" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto fp32 bf16 fp16" -- "${cur}"))
                     return 0
                     ;;
                 --batch-size)
@@ -505,7 +505,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --help"
+            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -548,7 +548,7 @@ _bitfit() {
                     return 0
                     ;;
                 --precision)
-                    COMPREPLY=($(compgen -W "fp32 bf16 fp16" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto fp32 bf16 fp16" -- "${cur}"))
                     return 0
                     ;;
                 --batch-size)

@@ -41,7 +41,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l set -d 'Override
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l resume -d 'Resume the run in training.output_dir from its newest checkpoint; without a checkpoint, start it'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l overwrite -d 'Replace the run in training.output_dir'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l dry-run -d 'Read and check everything, print what would train, and stop; nothing is written'
-complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l profile -d 'Print at the end how long each part of a step took'
+complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l profile -d 'Print at the end how long each part of a step took; only on the CPU'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -l json -d 'Write metrics and the summary to stdout, and logs to stderr, as JSON lines'
 complete -c bitfit -n "__fish_bitfit_using_subcommand train" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l run -d 'A run directory, whose base, delta and data are used' -r -F
@@ -50,7 +50,8 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l revision -d 'Bran
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l weights -d 'The base\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l delta -d 'The task\'s delta.safetensors; with --run, used instead of the run\'s delta' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l device -d 'Device to compute on: auto, cpu, cuda or cuda:N' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "auto\t'`bf16` on a GPU of compute capability 8.0 or more, otherwise `fp32`'
+fp32\t'32-bit throughout'
 bf16\t'The layers\' products in bfloat16, for GPUs and for CPUs that multiply bfloat16'
 fp16\t'The layers\' products in float16, for GPUs; slow on CPUs. The loss is scaled so that small gradients do not vanish'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l batch-size -d 'Rows in a batch; batches of short rows may have more [default: the run\'s per_device_eval_batch_size, or 32]' -r
@@ -61,6 +62,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l data -d 'Labelled
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-column -d 'Name of the label column [default: the run\'s, or label]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-separator -d 'Separator between several labels of a row [default: the run\'s]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-columns -d 'Names of columns of 0 or 1, one for each label, instead of --label-column [default: the run\'s]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l json -d 'Write the metrics, the metrics of each class and the confusion matrix to stdout as one JSON object'
@@ -74,7 +76,8 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l tasks -d 'Dire
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l task -d 'Predict by this task of --tasks; may be given several times [default: all]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l task-column -d 'Name of the column with the name of each row\'s task, instead of predicting every row by every task' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l device -d 'Device to compute on: auto, cpu, cuda or cuda:N' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "fp32\t'32-bit throughout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l precision -d 'Precision of the matrix products, whatever the task was trained in' -r -f -a "auto\t'`bf16` on a GPU of compute capability 8.0 or more, otherwise `fp32`'
+fp32\t'32-bit throughout'
 bf16\t'The layers\' products in bfloat16, for GPUs and for CPUs that multiply bfloat16'
 fp16\t'The layers\' products in float16, for GPUs; slow on CPUs. The loss is scaled so that small gradients do not vanish'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l batch-size -d 'Rows in a batch; batches of short rows may have more [default: the run\'s per_device_eval_batch_size, or 32]' -r
@@ -84,6 +87,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delimiter -d '
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair -d 'The second text, for a task on text pairs: predict TEXT --text-pair TEXT' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'File of texts, one per line, or a .csv, .tsv, .jsonl, .json or .parquet file with a text column; - is standard input' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write to this file instead of stdout; the file appears when all texts are done' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -s h -l help -d 'Print help (see more with \'--help\')'

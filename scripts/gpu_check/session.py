@@ -104,8 +104,10 @@ def ours(
     spread=False,
     env=None,
     resume=False,
+    kill=False,
     timeout=120,
 ):
+    """Trains, and returns the summary. With `kill`, kills the run after its first checkpoint."""
     data = data or WORK / f"train-{length}{'-spread' if spread else ''}.tsv"
     if not data.exists():
         tsv(data, rows(4096 if not args.cpu else 256, length, length, spread))
@@ -137,12 +139,23 @@ device = "{DEVICE}"
     ]
     for setting in settings:
         command += ["--set", setting]
+    timeout = min(timeout, max(5, left()))
+    if kill:
+        running = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
+        )
+        until = time.monotonic() + timeout
+        while not (out / "checkpoints/step-000010").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        running.kill()
+        running.wait()
+        return None
     done = subprocess.run(
         command,
         capture_output=True,
         text=True,
         env=environment(**(env or {})),
-        timeout=min(timeout, max(5, left())),
+        timeout=timeout,
     )
     if done.returncode:
         raise RuntimeError(f"{name}: exit {done.returncode}: {done.stderr[-1500:]}")
@@ -253,12 +266,12 @@ def stage_losses():
     ]
     length = 32 if args.cpu else 128
     ours("head", length, 16, 1, *nothing, "training.learning_rate=1e-12")
-    found = {}
+    losses = {}
     for precision in ("fp32", "bf16"):
-        mine = ours("losses", length, 16, 20, *nothing, f'training.precision="{precision}"')[
-            "losses"
-        ]
-        its = python(
+        losses["bitfit", precision] = ours(
+            "losses", length, 16, 20, *nothing, f'training.precision="{precision}"'
+        )["losses"]
+        losses["Python", precision] = python(
             do="losses",
             length=length,
             batch=16,
@@ -267,18 +280,21 @@ def stage_losses():
             head=str(WORK / "runs/head/delta.safetensors"),
             data=str(WORK / f"train-{length}.tsv"),
         )["losses"]
-        found[precision] = {
-            "largest difference": max(abs(a - b) for a, b in zip(mine, its)),
-            "ours": mine[::6],
-            "python": its[::6],
-        }
-        say(precision, found[precision])
-    return found
+    apart = lambda a, b: max(abs(x - y) for x, y in zip(losses[a], losses[b]))
+    return {
+        "fp32, bitfit and Python": apart(("bitfit", "fp32"), ("Python", "fp32")),
+        "bf16, bitfit and Python": apart(("bitfit", "bf16"), ("Python", "bf16")),
+        # Steps amplify rounding: bf16 departs from fp32 on both sides.
+        "bitfit, bf16 and fp32": apart(("bitfit", "bf16"), ("bitfit", "fp32")),
+        "Python, bf16 and fp32": apart(("Python", "bf16"), ("Python", "fp32")),
+        "losses": {" ".join(key): values[:8] for key, values in losses.items()},
+    }
 
 
 def stage_same_bytes():
-    """Compares the bytes of two equal runs and of a resumed run. The texts are long, so that the
-    backward pass of attention adds several parts."""
+    """Compares the bytes of two equal runs, of a run that was killed and resumed, and of a run of
+    few long sequences. The texts are long, so that the backward pass of attention has the keys of a
+    sequence in several parts."""
     length, batch = (64, 4) if args.cpu else (512, 8)
     settings = [
         'training.save_strategy="steps"',
@@ -286,12 +302,17 @@ def stage_same_bytes():
         'training.precision="bf16"',
     ]
     delta = lambda name: (WORK / "runs" / name / "delta.safetensors").read_bytes()
-    for name in ("once", "again"):
-        ours(name, length, batch, 20, *settings)
-    once, again = delta("once"), delta("again")
-    shutil.rmtree(WORK / "runs/again/checkpoints/step-000020")
-    ours("again", length, batch, 20, *settings, resume=True)
-    return {"twice the same": once == again, "resumed the same": once == delta("again")}
+    found = {}
+    for rows in (batch, 1):
+        for name in ("once", "again"):
+            ours(name, length, rows, 20, *settings)
+        found[f"{rows} x {length}: twice the same"] = delta("once") == delta("again")
+    for name in ("once", "killed"):
+        steps = 200 if name == "killed" else 40
+        ours(name, length, batch, steps, *settings, kill=name == "killed")
+    ours("killed", length, batch, 40, *settings, resume=True)
+    found["the same after a kill"] = delta("once") == delta("killed")
+    return found
 
 
 SHAPES = [(16, 128, False), (32, 128, False), (64, 128, False), (32, 128, True)]
@@ -338,10 +359,20 @@ def compare(
         "natural": spread,
         "precision": precision,
         "dropout": dropout,
-        # Means, as for Python: a median would only measure the time to enqueue a step.
-        "ours_ms": middle([1e3 * run["seconds_in_steps"] / run["steps"] for run in mine]),
+        # A step ends when the device has finished the step before it, so that the median is the
+        # time of a step. Python does not wait: its mean leaves out the first ten steps.
+        "ours_ms": middle([1e3 * run["median_step_seconds"] for run in mine]),
+        "ours_mean_ms": middle([1e3 * run["seconds_in_steps"] / run["steps"] for run in mine]),
         "python_ms": 1e3 * middle([run["step_seconds"] for run in its]),
-        "ours_tokens": middle([run["tokens_per_second"] for run in mine]),
+        "ours_tokens": middle(
+            [
+                run["tokens_per_second"]
+                * run["seconds_in_steps"]
+                / run["steps"]
+                / run["median_step_seconds"]
+                for run in mine
+            ]
+        ),
         "python_tokens": middle([run["tokens_per_second"] for run in its]),
         "ours_gpu_mib": middle([run["peak_gpu_mib"] or 0 for run in mine]),
         "python_gpu_mib": middle([run["peak_gpu_mib"] for run in its]),
@@ -368,68 +399,63 @@ def stage_speed():
         compare(method, 128, 32, False, "bf16", method=method, rounds=1)
 
 
+def work_of_a_step(settings, batch, api=False):
+    """Returns the calls and microseconds of each kernel in a step, from two runs of different
+    lengths under CUPTI."""
+    counts = []
+    for steps in (10, 30):
+        out = WORK / f"kernels-{steps}.txt"
+        out.unlink(missing_ok=True)
+        library = str(BUNDLE / "libkernels.so")
+        env = {"CUDA_INJECTION64_PATH": library, "LD_PRELOAD": library, "KERNELS_OUT": str(out)}
+        if api:
+            env["KERNELS_API"] = "1"
+        ours("kernels", 128, batch, steps, *settings, env=env)
+        lines = [line.split("\t", 2) for line in out.read_text().split("\n") if line]
+        counts.append({name: (int(calls), float(us)) for calls, us, name in lines})
+    before, after = counts
+    return {
+        name: tuple((now - then) / 20 for now, then in zip(spent, before.get(name, (0, 0))))
+        for name, spent in after.items()
+    }
+
+
 def stage_kernels():
-    """Counts the launches and GPU time of a step: for bitfit, from two runs of different lengths
-    under CUPTI; for Python, with torch.profiler."""
+    """Counts the launches and GPU time of a step: for bitfit under CUPTI, for Python with
+    torch.profiler. Also times the host in CUDA's functions."""
     if args.cpu:
         return "no GPU"
     found = {}
-    for precision, dropout in (("bf16", None), ("bf16", 0.0), ("fp32", None)):
-        settings = [f'training.precision="{precision}"'] + (
-            [
-                f"model.hidden_dropout_prob={dropout}",
-                f"model.attention_probs_dropout_prob={dropout}",
-            ]
-            if dropout is not None
-            else []
-        )
-        counts = []
-        for steps in (10, 30):
-            out = WORK / f"kernels-{steps}.txt"
-            ours(
-                "kernels",
-                128,
-                16,
-                steps,
-                *settings,
-                env={
-                    "CUDA_INJECTION64_PATH": str(BUNDLE / "libkernels.so"),
-                    "KERNELS_OUT": str(out),
-                },
-            )
-            counts.append(
-                {
-                    name: (int(calls), float(us))
-                    for calls, us, name in (
-                        line.split("\t", 2) for line in out.read_text().splitlines()
-                    )
-                }
-            )
-        step = {
-            name: (
-                (calls - counts[0].get(name, (0, 0))[0]) / 20,
-                (us - counts[0].get(name, (0, 0))[1]) / 20,
-            )
-            for name, (calls, us) in counts[1].items()
-        }
-        key = f"{precision}{'' if dropout is None else ', no dropout'}"
+    shapes = [("bf16", 16, None, "bitfit"), ("bf16", 64, None, "bitfit")]
+    shapes += [("fp32", 16, None, "bitfit"), ("bf16", 32, None, "full")]
+    for precision, batch, dropout, method in shapes:
+        settings = [f'training.precision="{precision}"', f'method.name="{method}"']
+        step = work_of_a_step(settings, batch)
+        largest = ((round(us), round(calls, 1), name[:90]) for name, (calls, us) in step.items())
+        key = f"{precision}, {batch} x 128, {method}"
         found[key] = {
             "ours launches": sum(calls for calls, _ in step.values()),
             "ours gpu ms": sum(us for _, us in step.values()) / 1e3,
-            "ours largest": sorted(
-                ((round(us), round(calls, 1), name[:90]) for name, (calls, us) in step.items()),
-                reverse=True,
-            )[:15],
+            "ours largest": sorted(largest, reverse=True)[:24],
             **python(
                 do="kernels",
                 length=128,
-                batch=16,
+                batch=batch,
                 precision=precision,
                 dropout=dropout,
+                method=method,
                 data=str(WORK / "train-128.tsv"),
             ),
         }
-        say(key, json.dumps(found[key], indent=1))
+        say(key, json.dumps(found[key]))
+    step = work_of_a_step(['training.precision="bf16"'], 16, api=True)
+    host = {name: spent for name, spent in step.items() if name.startswith("[host]")}
+    found["host ms in CUDA, bf16, 16 x 128"] = {
+        "all": sum(us for _, us in host.values()) / 1e3,
+        "calls": sum(calls for calls, _ in host.values()),
+        "largest": sorted(((round(us), calls, name) for name, (calls, us) in host.items()))[-8:],
+    }
+    say(json.dumps(found["host ms in CUDA, bf16, 16 x 128"]))
     return found
 
 

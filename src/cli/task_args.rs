@@ -4,6 +4,7 @@ use super::downloads;
 use crate::config::{DeviceName, Run, RunConfig};
 use crate::data::{self, Columns, LabelColumns};
 use crate::error::{Error, Result};
+use crate::native;
 use crate::nn::Precision;
 use crate::predict::{Predictor, ResolvedTask, TaskSource};
 use crate::sources::Model;
@@ -41,8 +42,11 @@ pub struct ReadArgs {
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Precision of the matrix products, whatever the task was trained in.
-    #[arg(long, value_enum, default_value = "fp32")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub precision: Precision,
+    /// Let fp32 matrix products on CUDA devices round their factors to TF32's 10 mantissa bits.
+    #[arg(long)]
+    pub tf32: bool,
     /// Rows in a batch; batches of short rows may have more [default: the run's
     /// per_device_eval_batch_size, or 32].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -93,8 +97,9 @@ impl TaskArgs {
 }
 
 impl ReadArgs {
-    /// The device of --device.
+    /// The device of --device, whose products are computed as --tf32 says.
     pub fn device(&self) -> Result<Device> {
+        native::allow_tf32(self.tf32)?;
         let device = self.device.parse().and_then(DeviceName::find);
         device.map_err(|error| Error::Usage(format!("--device: {error}")))
     }

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::train::{self, Listeners, MetricsFile, Profiler, Start, TensorBoard, output};
 use clap::Args;
 use std::path::PathBuf;
+use tch::Device;
 
 /// Makes the end of the help: examples, `$between`, exit codes.
 macro_rules! ending {
@@ -90,7 +91,7 @@ pub struct Train {
     /// Read and check everything, print what would train, and stop; nothing is written.
     #[arg(long)]
     dry_run: bool,
-    /// Print at the end how long each part of a step took.
+    /// Print at the end how long each part of a step took; only on the CPU.
     #[arg(long)]
     profile: bool,
     /// Write metrics and the summary to stdout, and logs to stderr, as JSON lines.
@@ -115,6 +116,10 @@ impl Train {
             listeners.0.push(Box::new(Terminal::new(bars, run.metric.name())));
         }
         if self.profile {
+            if run.device != Device::Cpu {
+                let expected = "cpu with --profile, which times the parts of a step on the CPU";
+                return Err(run.error("training.device", &run.training().device, expected));
+            }
             listeners.0.push(Box::new(Profiler::default()));
         }
         let stop = stop_on_signal(self.json);

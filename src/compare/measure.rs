@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval;
 use crate::files;
 use crate::models::TaskType;
+use crate::native;
 use crate::predict::{Input, Prediction, Predictor};
 use crate::sources::Model;
 use crate::train::RawRows;
@@ -58,6 +59,7 @@ pub fn measure(
     let predictor = Predictor::load(&model.dir, weights, Some(&delta), dir, run.device)?
         .with_precision(run.training().precision)?
         .with_batch_size(run.training().per_device_eval_batch_size.size());
+    native::allow_tf32(run.training().tf32)?;
     let declared = predictor.meta.task.labels_declared;
     let rows = RawRows::read_eval(&run, &run.columns(), declared, &mut quietly)?;
     let labels = predictor.labels();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-use tch::{Cuda, Device};
+use tch::Device;
 
 /// The name of a device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -25,16 +25,16 @@ pub enum DeviceName {
 impl DeviceName {
     /// The device of this name. Errs if libtorch does not see it.
     pub(crate) fn find(self) -> Result<Device, OutOfBounds> {
-        let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
-        let index = match self {
-            Self::Cpu => return Ok(Device::Cpu),
-            Self::Auto if count == 0 => {
-                cuda::warn_if_unused(&no_device(count));
-                return Ok(Device::Cpu);
-            }
-            Self::Auto => 0,
-            Self::Cuda(index) => index.unwrap_or(0),
-        };
+        if self == Self::Cpu {
+            return Ok(Device::Cpu);
+        }
+        let refused = |reason: String| OutOfBounds::new(self, format!("cpu: {reason}"));
+        let count = cuda::device_count().map_err(refused)?;
+        if self == Self::Auto && count == 0 {
+            cuda::warn_if_unused();
+            return Ok(Device::Cpu);
+        }
+        let index = if let Self::Cuda(Some(index)) = self { index } else { 0 };
         if index < count {
             cuda::prepare(index);
             return Ok(Device::Cuda(index));
@@ -99,12 +99,9 @@ impl JsonSchema for DeviceName {
 
 /// The reason why a CUDA device is not there, of `count` that libtorch sees.
 fn no_device(count: usize) -> String {
-    if count > 0 {
-        return format!("libtorch sees {count} CUDA device{}", if count == 1 { "" } else { "s" });
-    }
-    if tch::utils::has_cudart() {
-        "libtorch sees no CUDA device on this machine (is the driver installed, and CUDA_VISIBLE_DEVICES right?)".into()
-    } else {
-        "this is a build without CUDA; to make one with CUDA, run scripts/download_libtorch.sh --cuda and build again".into()
+    match count {
+        0 => cuda::why_none(),
+        1 => "libtorch sees 1 CUDA device".into(),
+        _ => format!("libtorch sees {count} CUDA devices"),
     }
 }

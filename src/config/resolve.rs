@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::freeze::{Group, Switches};
 use crate::methods::Method;
 use crate::models::{Dropouts, ModelConfig, TaskType};
+use crate::nn::Precision;
 use crate::optim::AdamWSettings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,7 @@ impl Run {
         training.learning_rate.get_or_insert(rate_of(&rates, Group::Classifier)?);
         training.metric_for_best_model = Some(metric);
         training.greater_is_better = Some(greater_is_better);
+        training.precision = training.precision.on(device)?;
         resolved.data.seed.get_or_insert(config.training.seed);
         resolved.method = section_of(&method)?;
         if method.has_switches() {
@@ -135,6 +137,15 @@ impl Run {
         for config in [&mut self.written, &mut self.config] {
             config.model.revision = config.model.revision.take().or_else(|| model.clone());
             config.data.revision = config.data.revision.take().or_else(|| data.clone());
+        }
+        self
+    }
+
+    /// The same run with the resolved precision `precision`, where the run has
+    /// [`Precision::Auto`].
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        if self.written.training.precision == Precision::Auto {
+            self.config.training.precision = precision;
         }
         self
     }

@@ -412,7 +412,8 @@ pub struct TrainingSection {
     /// with less memory. The last step of an epoch takes the rows that remain, and averages over
     /// those.
     pub gradient_accumulation_steps: Count,
-    /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all.
+    /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all on
+    /// the CPU and 16,384 on a GPU.
     pub per_device_eval_batch_size: Count,
     /// AdamW's learning rate; by default the method's: 1e-3 for BitFit, the head and the
     /// LayerNorms, 5e-5 for full, 5e-4 for LoRA, 1e-4 for adapters.
@@ -615,7 +616,7 @@ impl Default for TrainingSection {
             cache_memory_mib: 1024,
             cache_disk_mib: 4096,
             device: DeviceName::Auto,
-            precision: Precision::Fp32,
+            precision: Precision::Auto,
             tf32: false,
         }
     }

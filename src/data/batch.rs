@@ -160,16 +160,22 @@ pub fn copied_to(tensor: Tensor, device: Device) -> Result<Tensor> {
     Ok(pinned.f_to_device_(device, pinned.kind(), true, false)?)
 }
 
-/// Tokens in a forward pass above which a larger batch is no faster.
-const WORTHWHILE: usize = 2048;
+/// Tokens in a forward pass above which a larger batch is no faster on `device`.
+fn worthwhile(device: Device) -> usize {
+    if device.is_cuda() { 16_384 } else { 2_048 }
+}
 
-/// Number of texts to predict in one batch, given the number of tokens of each text: `rows` texts,
-/// or more as long as they have at most `WORTHWHILE` tokens in total.
-pub fn texts_per_batch(tokens: impl IntoIterator<Item = usize>, rows: usize) -> usize {
-    let mut sum = 0;
+/// Number of texts to predict in one batch on `device`, given the number of tokens of each text:
+/// `rows` texts, or more as long as they have few tokens in total.
+pub fn texts_per_batch(
+    tokens: impl IntoIterator<Item = usize>,
+    rows: usize,
+    device: Device,
+) -> usize {
+    let (mut sum, worthwhile) = (0, worthwhile(device));
     let fits = |(index, tokens): &(usize, usize)| {
         sum += tokens;
-        *index < rows || sum <= WORTHWHILE
+        *index < rows || sum <= worthwhile
     };
     tokens.into_iter().enumerate().take_while(fits).count()
 }

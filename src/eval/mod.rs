@@ -73,8 +73,10 @@ pub fn in_batches(
 ) -> Result<()> {
     let (mut done, mut batch_size, mut fits) = (0, batch_size.max(1), true);
     while let Some(left @ [_, ..]) = lengths.get(done..) {
-        let most =
-            if fits { texts_per_batch(left.iter().copied(), batch_size) } else { batch_size };
+        let most = match fits {
+            true => texts_per_batch(left.iter().copied(), batch_size, device),
+            false => batch_size,
+        };
         let count = most.min(left.len());
         match compute(done..done + count) {
             Ok(()) => done += count,

@@ -328,7 +328,7 @@ fn how(run: &Run) -> String {
         ("max_grad_norm", training.max_grad_norm.to_string()),
         ("label_smoothing_factor", training.label_smoothing_factor.to_string()),
         ("seed", training.seed.to_string()),
-        ("precision", format!("{:?}", training.precision).to_lowercase()),
+        ("precision", training.precision.to_string()),
     ]);
     let row = |(key, value): &(&str, String)| format!("| {key} | {} |\n", markdown(value));
     let rows: String = rows.iter().map(row).collect();

@@ -36,7 +36,7 @@ int bitfit_adamw_set(void *optimizer, bitfit_tensor parameter, const AdamwArgs *
   });
 }
 
-int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter) {
+int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter, bitfit_tensor skip) {
   return guarded([&] {
     at::NoGradGuard guard;
     const auto &p = ref(parameter);
@@ -58,6 +58,7 @@ int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter) {
     const auto [beta1, beta2] = options.betas();
     at::_fused_adamw_({p}, {p.grad()}, {state.exp_avg()}, {state.exp_avg_sq()}, {}, {step},
                       options.lr(), beta1, beta2, options.weight_decay(), options.eps(),
-                      /*amsgrad=*/false, /*maximize=*/false);
+                      /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/std::nullopt,
+                      /*found_inf=*/skip ? std::optional(ref(skip)) : std::nullopt);
   });
 }

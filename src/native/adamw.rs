@@ -1,6 +1,6 @@
 //! The fused step of AdamW, and its moments, which tch does not expose.
 
-use super::{check, ffi, raw};
+use super::{check, ffi, raw, raw_or_null};
 use crate::error::Result;
 use std::ffi::c_void;
 use tch::{COptimizer, Tensor};
@@ -60,9 +60,15 @@ pub fn set_adamw_state(
 }
 
 /// Takes one step of `optimizer`, an AdamW whose only parameter is `parameter`, in one fused pass
-/// over gradient, moments and values. Errs if `parameter` has no gradient.
-pub fn adamw_step(optimizer: &mut COptimizer, parameter: &Tensor) -> Result<()> {
+/// over gradient, moments and values. Where `skip`, an fp32 scalar on the parameter's device, is 1,
+/// nothing changes but the count of steps. Errs if `parameter` has no gradient.
+pub fn adamw_step(
+    optimizer: &mut COptimizer,
+    parameter: &Tensor,
+    skip: Option<&Tensor>,
+) -> Result<()> {
+    let (optimizer, skip) = (raw_optimizer(optimizer), raw_or_null(skip));
     // SAFETY: the tensors outlive the call; C++ checks that there is a gradient.
-    let code = unsafe { ffi::bitfit_adamw_step(raw_optimizer(optimizer), raw(parameter)) };
+    let code = unsafe { ffi::bitfit_adamw_step(optimizer, raw(parameter), skip) };
     check(code, "AdamW's step")
 }

@@ -142,7 +142,11 @@ unsafe extern "C" {
         parameter: *mut c_void,
         args: *const AdamwArgs,
     ) -> c_int;
-    pub fn bitfit_adamw_step(optimizer: *mut c_void, parameter: *mut c_void) -> c_int;
+    pub fn bitfit_adamw_step(
+        optimizer: *mut c_void,
+        parameter: *mut c_void,
+        skip: *mut c_void,
+    ) -> c_int;
     pub fn bitfit_flag_send(out: *mut *mut c_void, value: *mut c_void) -> c_int;
     pub fn bitfit_flag_receive(flag: *mut c_void, out: *mut bool) -> c_int;
     pub fn bitfit_flag_free(flag: *mut c_void);

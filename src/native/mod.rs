@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod adamw;
+mod cuda;
 mod ffi;
 mod flag;
 mod flat;
@@ -20,6 +21,7 @@ mod signals;
 mod threads;
 
 pub use adamw::{AdamWState, adamw_state, adamw_step, set_adamw_state};
+pub use cuda::{CUDA_LIBRARY, folder_of, has_cuda_library, has_driver, load_cuda_library};
 pub use flag::Flag;
 pub use flat::{bind, set_gradient};
 pub use kernels::{

@@ -170,8 +170,9 @@ int bitfit_adamw_get(void *optimizer, bitfit_tensor parameter, bitfit::AdamwArgs
 int bitfit_adamw_set(void *optimizer, bitfit_tensor parameter, const bitfit::AdamwArgs *args);
 
 // Takes a step of an AdamW over one parameter, in one pass over values, gradient and moments.
-// libtorch's own AdamW makes a pass for each operation.
-int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter);
+// libtorch's own AdamW makes a pass for each operation. Where `skip`, an fp32 scalar on the device
+// or null, is 1, the step only counts.
+int bitfit_adamw_step(void *optimizer, bitfit_tensor parameter, bitfit_tensor skip);
 
 // Copies a boolean scalar to the host. `send` starts the copy and does not wait; `receive` waits
 // for it; `free` releases the flag.

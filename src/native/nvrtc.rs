@@ -1,6 +1,7 @@
 //! NVRTC, NVIDIA's compiler for kernels, loaded at run time: neither a build nor a machine without
 //! a GPU needs it.
 
+use super::cuda::{CUDA_LIBRARY, folder_of};
 use libloading::os::unix::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -59,7 +60,9 @@ impl Nvrtc {
         let mut reason = String::new();
         // SAFETY: these are NVIDIA's libraries, whose initializers have no conditions.
         unsafe {
-            let _stub = path.is_none().then(|| Library::new(STUB).map(std::mem::forget));
+            // The stub lies beside libtorch_cuda.so, which may be another libtorch's than ours.
+            let stub = folder_of(CUDA_LIBRARY).map_or(STUB.into(), |folder| folder.join(STUB));
+            let _stub = path.is_none().then(|| Library::new(stub).map(std::mem::forget));
             for name in names {
                 match Library::new(&name) {
                     Err(error) => {

@@ -96,7 +96,13 @@ impl Bias {
     ) -> Result<Tensor> {
         match (weight, self) {
             (Bias::Shared(weight), Bias::Shared(bias)) => {
-                Ok(x.f_layer_norm(weight.size(), Some(weight), Some(bias), eps, false)?)
+                let norm = |bias| x.f_layer_norm(weight.size(), Some(weight), bias, eps, false);
+                // CUDA's gradient fails for more than 65,536 rows if only the bias trains.
+                let bias_alone = bias.requires_grad() && !weight.requires_grad();
+                Ok(match bias_alone && x.device().is_cuda() {
+                    true => norm(None)?.f_add(bias)?,
+                    false => norm(Some(bias))?,
+                })
             }
             (weight, bias) => route::normalize(x, None, None, weight, bias, eps, rows),
         }

@@ -38,10 +38,6 @@ pub struct Moments {
     pub exp_avg_sq: Tensor,
 }
 
-/// A copy, on the device, of the values and moments that a step changes.
-#[derive(Debug)]
-pub struct OptimizerSnapshot(Vec<(Tensor, Option<AdamWState>)>);
-
 /// Elements of the gradient that share one partial norm. A norm over millions at once loses the
 /// fourth digit in fp32.
 const BLOCK: i64 = 1 << 16;
@@ -58,6 +54,8 @@ struct FlatGroup {
 pub struct AdamW {
     groups: Vec<FlatGroup>,
     max_grad_norm: f64,
+    /// Where 1, the next step changes nothing.
+    skip: Option<Tensor>,
 }
 
 impl AdamW {
@@ -75,7 +73,7 @@ impl AdamW {
                 groups.push(FlatGroup::new(store, layout, rate, settings)?);
             }
         }
-        Ok(Self { groups, max_grad_norm: settings.max_grad_norm })
+        Ok(Self { groups, max_grad_norm: settings.max_grad_norm, skip: None })
     }
 
     /// Zeroes the gradients in place, so that backward keeps adding to the same tensors.
@@ -124,39 +122,27 @@ impl AdamW {
 
     /// Takes a step with the learning rates multiplied by `factor`.
     pub fn step(&mut self, factor: f64) -> Result<()> {
+        let skip = self.skip.take();
         for group in &mut self.groups {
             group.optimizer.set_learning_rate(factor * group.rate)?;
-            native::adamw_step(&mut group.optimizer, &group.values)?;
+            native::adamw_step(&mut group.optimizer, &group.values, skip.as_ref())?;
         }
         Ok(())
     }
 
-    /// Copies the values and moments that a step changes, on the device.
-    pub fn snapshot(&self) -> Result<OptimizerSnapshot> {
-        let _guard = tch::no_grad_guard();
-        let copy = |group: &FlatGroup| {
-            let state = native::adamw_state(&group.optimizer, &group.values)?;
-            let copied = |state: AdamWState| -> Result<AdamWState> {
-                Ok(AdamWState {
-                    step: state.step,
-                    exp_avg: state.exp_avg.f_detach_copy()?,
-                    exp_avg_sq: state.exp_avg_sq.f_detach_copy()?,
-                })
-            };
-            Ok((group.values.f_detach_copy()?, state.map(copied).transpose()?))
-        };
-        Ok(OptimizerSnapshot(self.groups.iter().map(copy).collect::<Result<_>>()?))
+    /// Makes the next step change nothing where `skip`, an fp32 scalar on the device, is 1. Like
+    /// PyTorch's `found_inf`, this does not make the host wait for the device.
+    pub fn skip_next_if(&mut self, skip: Tensor) {
+        self.skip = Some(skip);
     }
 
-    /// Restores the values and moments of `snapshot`.
-    pub fn restore(&mut self, snapshot: &OptimizerSnapshot) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        for (group, (values, state)) in self.groups.iter_mut().zip(&snapshot.0) {
-            group.values.f_copy_(values)?;
-            let zeros = || group.values.f_zeros_like();
-            let initial = AdamWState { step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()? };
-            let state = state.as_ref().unwrap_or(&initial);
-            native::set_adamw_state(&mut group.optimizer, &group.values, state)?;
+    /// Takes back the count of the last step, which was skipped.
+    pub fn uncount_step(&mut self) -> Result<()> {
+        for group in &mut self.groups {
+            if let Some(mut state) = native::adamw_state(&group.optimizer, &group.values)? {
+                state.step -= 1;
+                native::set_adamw_state(&mut group.optimizer, &group.values, &state)?;
+            }
         }
         Ok(())
     }

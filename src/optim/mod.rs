@@ -4,6 +4,6 @@ mod adamw;
 mod loss_scale;
 mod schedule;
 
-pub use adamw::{AdamW, AdamWSettings, Moments, OptimizerSnapshot};
+pub use adamw::{AdamW, AdamWSettings, Moments};
 pub use loss_scale::LossScale;
 pub use schedule::{LrSchedule, Schedule};

@@ -237,7 +237,7 @@ impl Predictor {
 
     /// Returns the predictor with matrix products in `precision`.
     pub(crate) fn with_precision(mut self, precision: Precision) -> Result<Self> {
-        self.model.set_precision(precision.kind())?;
+        self.model.set_precision(precision.kind_on(self.model.device())?)?;
         Ok(self)
     }
 

@@ -141,8 +141,8 @@ impl PredictorBuilder {
         self
     }
 
-    /// Sets the precision of the matrix products, fp32 by default, whatever the task was trained
-    /// in.
+    /// Sets the precision of the matrix products, whatever the task was trained in;
+    /// [`Precision::Auto`] by default.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self

@@ -109,20 +109,22 @@ fn as_it_was_run(path: &Path) -> Result<Option<RunConfig>> {
     if files::is_there(&path)? { RunConfig::read(&path, &[]).map(Some) } else { Ok(None) }
 }
 
-/// Returns `run`, on a resume with the Hub revisions that the earlier run found. A revision is set
-/// only if `run` names none, and names the same model or data as the earlier run.
+/// Returns `run`, on a resume with what the earlier run found: the Hub's revisions, and the
+/// precision. A revision is set only if `run` names none, and names the same model or data as the
+/// earlier run; a precision only if `run` has `auto`.
 pub fn pinned(run: &Run, start: Start) -> Result<Run> {
     let run = run.clone();
     if start != Start::Resume {
         return Ok(run);
     }
-    let Some(RunConfig { model, data, .. }) = as_it_was_run(run.output_dir())? else {
+    let Some(RunConfig { model, data, training, .. }) = as_it_was_run(run.output_dir())? else {
         return Ok(run);
     };
     let same_base = run.model().model_name_or_path == model.model_name_or_path;
     let same_data = run.data().train == data.train && run.data().eval == data.eval;
     let of_base = model.revision.filter(|_| same_base);
-    Ok(run.with_revisions(of_base, data.revision.filter(|_| same_data)))
+    let run = run.with_revisions(of_base, data.revision.filter(|_| same_data));
+    Ok(run.with_precision(training.precision))
 }
 
 /// Errs if the output directory holds a run of another configuration. The keys in `FREE` may

@@ -71,7 +71,7 @@ impl ModelPlan {
 
     fn new(run: &Run, sources: &Sources, mut base: Base, data: RunData) -> Result<Self> {
         let (section, training) = (run.model(), run.training());
-        let (task_type, precision) = (section.task_type, training.precision.kind());
+        let (task_type, precision) = (section.task_type, training.precision.kind_on(run.device)?);
         let dropouts = run.dropouts(&base.info.config);
         let method = run.method.settled(base.info.config.architecture);
         // Dense weights that stay as in the base need no copy in fp32 beside the one in
@@ -197,7 +197,9 @@ impl std::fmt::Display for ModelPlan {
             TaskType::Regression => writeln!(f, "a number to predict")?,
         }
         match self.model.device() {
-            tch::Device::Cuda(index) => writeln!(f, "device       cuda:{index}")?,
+            tch::Device::Cuda(index) => {
+                writeln!(f, "device       cuda:{index}, {}", self.resolved.training.precision)?
+            }
             _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
         }
         writeln!(f, "method       {}", self.meta.method)?;

@@ -45,7 +45,7 @@ impl RunProgress {
             device => format!("{device:?}"),
         };
         if precision != Precision::Fp32 {
-            computed_on += &format!(", {precision:?}");
+            computed_on += &format!(", {precision}");
         }
         Self {
             state: TrainerState {

@@ -2,20 +2,20 @@
 
 use crate::error::Result;
 use crate::native::Flag;
-use crate::optim::{AdamW, OptimizerSnapshot};
-use tch::{Device, Tensor};
+use crate::optim::AdamW;
+use tch::{Device, Kind, Tensor};
 
 /// Checks each step's loss and gradient norm.
 ///
 /// On the CPU the check comes before the update. On a GPU that would make the host wait for the
-/// device in every step. There the flag is read one step late, and a snapshot from before the step
-/// allows going back.
+/// device in every step. There the device itself skips the update of such a step, and the host
+/// reads the flag one step late.
 #[derive(Debug)]
 pub enum Watch {
     /// Reads each step's loss and norm before the update.
     AtOnce,
     /// Reads each step's flag after the next step has been handed to the device.
-    Late(Option<Box<PendingStep>>),
+    Late(Option<PendingStep>),
 }
 
 /// A step whose flag has not been read.
@@ -23,7 +23,6 @@ pub enum Watch {
 pub struct PendingStep {
     step: u64,
     good: Flag,
-    before: OptimizerSnapshot,
 }
 
 /// A step that gave NaN or infinity.
@@ -42,7 +41,8 @@ impl Watch {
     }
 
     /// Checks `step` before its update. Returns this step or the one before if it gave NaN or
-    /// infinity; `optimizer` then has the state from before that step.
+    /// infinity; `optimizer` then has the state from before that step. Otherwise the caller makes
+    /// the update.
     pub fn check(
         &mut self,
         step: u64,
@@ -63,10 +63,11 @@ impl Watch {
             Self::Late(_) => {
                 // The sum is finite if both are: neither comes near fp32's largest number.
                 let good = loss.f_add(grad_norm)?.f_isfinite()?;
-                let (good, before) = (Flag::send(&good)?, optimizer.snapshot()?);
+                let flag = Flag::send(&good)?;
                 let non_finite = self.flush(optimizer)?;
                 if non_finite.is_none() {
-                    *self = Self::Late(Some(Box::new(PendingStep { step, good, before })));
+                    optimizer.skip_next_if(good.f_logical_not()?.f_to_kind(Kind::Float)?);
+                    *self = Self::Late(Some(PendingStep { step, good: flag }));
                 }
                 Ok(non_finite)
             }
@@ -74,16 +75,15 @@ impl Watch {
     }
 
     /// Waits for the flag that was not read yet, as before an evaluation, a save and the end.
-    /// Returns the step if it gave NaN or infinity, and restores `optimizer` to before that step.
+    /// Returns the step if it gave NaN or infinity; `optimizer` then has the state from before that
+    /// step.
     pub fn flush(&mut self, optimizer: &mut AdamW) -> Result<Option<NonFinite>> {
         let Self::Late(held) = self else { return Ok(None) };
-        let Some(PendingStep { step, good, before }) = held.take().map(|held| *held) else {
-            return Ok(None);
-        };
+        let Some(PendingStep { step, good }) = held.take() else { return Ok(None) };
         if good.receive()? {
             return Ok(None);
         }
-        optimizer.restore(&before)?;
+        optimizer.uncount_step()?;
         let what = "the loss or the gradient is NaN or infinite".into();
         Ok(Some(NonFinite { step, what }))
     }

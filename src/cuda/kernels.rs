@@ -1,4 +1,4 @@
-//! CUDA devices: their names, and the kernels, which are compiled when a device is first used and
+//! The kernels of a CUDA device, which are compiled when a device of its kind is first used, and
 //! kept in a cache.
 
 use crate::error::Result;
@@ -24,20 +24,6 @@ pub fn prepare(index: usize) {
             "cuda:{index} computes by plain operations, which are several times slower: {reason}"
         );
     }
-}
-
-/// Warns, once in a process, if this machine has a GPU's driver, although libtorch sees no GPU for
-/// `reason`. Says nothing if CUDA_VISIBLE_DEVICES hides all GPUs.
-pub fn warn_if_unused(reason: &str) {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    let hidden = std::env::var("CUDA_VISIBLE_DEVICES")
-        .is_ok_and(|visible| visible.is_empty() || visible == "-1");
-    if hidden || !Path::new("/proc/driver/nvidia/version").exists() {
-        return;
-    }
-    ONCE.call_once(|| {
-        tracing::warn!("there is an NVIDIA driver, but the CPU is used: {reason}");
-    });
 }
 
 fn load(index: usize) -> std::result::Result<(), String> {
