@@ -80,8 +80,8 @@ pub mod models {
 pub mod native {
     pub use crate::native::{
         Dropped, Nvrtc, bias_activation, check_product, check_product_by, cpu_level, cpu_levels,
-        dropout, kept_product, peak_gpu_mib, product, product_by, profile_report, profile_start,
-        profile_stop, residual_norm,
+        dropout, has_kernels, kept_product, peak_gpu_mib, product, product_by, profile_report,
+        profile_start, profile_stop, residual_norm,
     };
 }
 pub mod nn {

@@ -34,20 +34,46 @@ static jmp_buf scheduler, fibers[THREADS_];
 static bool done[THREADS_];
 static float lanes[THREADS_];
 
-// Lets every other thread of the block run to the same place.
-static void wait_for_others() {
+// Lets the other threads run.
+static void yield() {
   const unsigned mine = threadIdx.x;
   if (_setjmp(fibers[mine]) == 0) _longjmp(scheduler, 1);
   threadIdx.x = mine;
 }
 
-static inline void __syncthreads() { wait_for_others(); }
+// Where `expected` threads wait for each other. A thread that has ended is not expected.
+struct Barrier {
+  unsigned expected, arrived, passed;
+
+  void wait() {
+    const unsigned turn = passed;
+    ++arrived;
+    release();
+    while (turn == passed) yield();
+  }
+
+  void leave() {
+    --expected;
+    release();
+  }
+
+ private:
+  void release() {
+    if (arrived == 0 || arrived < expected) return;
+    arrived = 0;
+    ++passed;
+  }
+};
+static Barrier block_barrier, warp_barriers[THREADS_ / WARP_];
+
+static inline void __syncthreads() { block_barrier.wait(); }
 static inline float __shfl_xor_sync(unsigned, float value, int offset) {
   const unsigned mine = threadIdx.x;
+  auto &warp = warp_barriers[mine / WARP_];
   lanes[mine] = value;
-  wait_for_others();
+  warp.wait();
   const float other = lanes[(mine & ~(WARP_ - 1)) | ((mine ^ offset) & (WARP_ - 1))];
-  wait_for_others();
+  warp.wait();
   return other;
 }
 static inline float __uint_as_float(uint32_t x) { return __builtin_bit_cast(float, x); }
@@ -77,9 +103,11 @@ static const void *arguments;
 // A thread runs one block after the other.
 static void fiber() {
   for (;;) {
-    wait_for_others();
+    yield();
     running(arguments);
     done[threadIdx.x] = true;
+    block_barrier.leave();
+    warp_barriers[threadIdx.x / WARP_].leave();
   }
 }
 
@@ -103,6 +131,8 @@ static void run_block() {
   static unsigned t;
   static bool any;
   std::fill(done, done + THREADS_, false);
+  block_barrier = {THREADS_, 0, 0};
+  for (auto &warp : warp_barriers) warp = {WARP_, 0, 0};
   do {
     any = false;
     for (t = 0; t < THREADS_; ++t) {

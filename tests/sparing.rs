@@ -129,7 +129,7 @@ fn products_in_half_precision_round_as_they_should() {
 #[test]
 fn half_precision_trains_and_goes_on() {
     let scratch = Scratch::new();
-    let plain = trained(&scratch, "plain", &[]);
+    let plain = trained(&scratch, "plain", &["training.precision=fp32"]);
     for precision in ["bf16", "fp16"] {
         let set = format!("training.precision={precision}");
         let half = trained(&scratch, precision, &[&set]);

@@ -491,8 +491,8 @@ pub struct TrainingSection {
     pub cache_disk_mib: u64,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: DeviceName,
-    /// Data type of matrix products with frozen weights. Parameters that train are fp32 in any
-    /// case.
+    /// Data type of matrix products; on a CPU, of those with frozen weights. Parameters that train
+    /// are fp32 in any case.
     pub precision: Precision,
     /// Whether fp32 matrix products on CUDA devices may round their factors to TF32's 10 mantissa
     /// bits.

@@ -101,6 +101,44 @@ pub struct RoutedNormArgs {
 const _: () = assert!(size_of::<RoutedNormArgs>() == 10 * 8);
 
 #[repr(C)]
+pub struct TablesArgs {
+    pub biases: *mut c_void,
+    pub norm_weights: *mut c_void,
+    pub of_row: *mut c_void,
+}
+const _: () = assert!(size_of::<TablesArgs>() == 3 * 8);
+
+#[repr(C)]
+pub struct TaskAddArgs {
+    pub x: *mut c_void,
+    pub tables: TablesArgs,
+    pub offsets: *const i64,
+    pub pieces: i64,
+}
+const _: () = assert!(size_of::<TaskAddArgs>() == 6 * 8);
+
+#[repr(C)]
+pub struct TaskActivationArgs {
+    pub x: *mut c_void,
+    pub tables: TablesArgs,
+    pub offset: i64,
+    pub kind: i64,
+}
+const _: () = assert!(size_of::<TaskActivationArgs>() == 6 * 8);
+
+#[repr(C)]
+pub struct TaskNormArgs {
+    pub x: *mut c_void,
+    pub residual: *mut c_void,
+    pub tables: TablesArgs,
+    pub bias: i64,
+    pub weight: i64,
+    pub shift: i64,
+    pub eps: f64,
+}
+const _: () = assert!(size_of::<TaskNormArgs>() == 9 * 8);
+
+#[repr(C)]
 pub struct AdamwArgs {
     pub step: i64,
     pub exp_avg: *mut c_void,
@@ -125,6 +163,14 @@ unsafe extern "C" {
         args: *const RoutedActivationArgs,
     ) -> c_int;
     pub fn bitfit_routed_norm(out: *mut *mut c_void, args: *const RoutedNormArgs) -> c_int;
+    pub fn bitfit_has_kernels(out: *mut bool, x: *mut c_void) -> c_int;
+    pub fn bitfit_task_add(out: *mut *mut c_void, args: *const TaskAddArgs) -> c_int;
+    pub fn bitfit_task_activation(out: *mut *mut c_void, args: *const TaskActivationArgs) -> c_int;
+    pub fn bitfit_task_norm(
+        out: *mut *mut c_void,
+        rounded: *mut *mut c_void,
+        args: *const TaskNormArgs,
+    ) -> c_int;
     pub fn bitfit_bind(
         piece: *mut c_void,
         flat: *mut c_void,

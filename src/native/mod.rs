@@ -39,7 +39,9 @@ pub use product::{
     multiplies_bfloat16, product, product_by, product_time_ratio,
 };
 pub use profile::{profile_report, profile_start, profile_stop};
-pub use routed::{Routed, RowSpan, TaskRow, routed_activation, routed_add, routed_norm};
+pub use routed::{
+    Routed, RowSpan, TaskRow, TaskTables, has_kernels, routed_activation, routed_add, routed_norm,
+};
 pub use signals::{
     exit_now, explain_lack_of_memory, hold_signals, ignore_file_size_signal, ignores,
     kill_this_process, stop_this_process,

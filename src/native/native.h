@@ -125,6 +125,45 @@ struct RoutedNormArgs {
 };
 static_assert(sizeof(RoutedNormArgs) == 10 * 8);
 
+// The vectors of many tasks on a device with kernels: biases [K, P] and LayerNorm weights [K, W] in
+// fp32, and the row of them that each row of a batch takes, int64 [R].
+struct TablesArgs {
+  bitfit_tensor biases;
+  bitfit_tensor norm_weights;
+  bitfit_tensor of_row;
+};
+static_assert(sizeof(TablesArgs) == 3 * 8);
+
+// x plus `pieces` biases that lie side by side. Overwrites x.
+struct TaskAddArgs {
+  bitfit_tensor x;
+  TablesArgs tables;
+  const int64_t *offsets;
+  int64_t pieces;
+};
+static_assert(sizeof(TaskAddArgs) == 6 * 8);
+
+// The activation of x plus a bias. Overwrites x.
+struct TaskActivationArgs {
+  bitfit_tensor x;
+  TablesArgs tables;
+  int64_t offset;
+  int64_t kind;
+};
+static_assert(sizeof(TaskActivationArgs) == 6 * 8);
+
+// The LayerNorm of x plus residual (or null) plus the vector `bias` (or -1).
+struct TaskNormArgs {
+  bitfit_tensor x;
+  bitfit_tensor residual;
+  TablesArgs tables;
+  int64_t bias;
+  int64_t weight;
+  int64_t shift;
+  double eps;
+};
+static_assert(sizeof(TaskNormArgs) == 9 * 8);
+
 // The step count and the moments of an AdamW for one parameter.
 struct AdamwArgs {
   int64_t step;
@@ -154,6 +193,13 @@ int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor *rounded,
 int bitfit_routed_add(bitfit_tensor *out, const bitfit::RoutedAddArgs *args);
 int bitfit_routed_activation(bitfit_tensor *out, const bitfit::RoutedActivationArgs *args);
 int bitfit_routed_norm(bitfit_tensor *out, const bitfit::RoutedNormArgs *args);
+
+// Whether the device of x has kernels for its kind.
+int bitfit_has_kernels(bool *out, bitfit_tensor x);
+int bitfit_task_add(bitfit_tensor *out, const bitfit::TaskAddArgs *args);
+int bitfit_task_activation(bitfit_tensor *out, const bitfit::TaskActivationArgs *args);
+// `rounded` is like that of bitfit_residual_norm.
+int bitfit_task_norm(bitfit_tensor *out, bitfit_tensor *rounded, const bitfit::TaskNormArgs *args);
 
 // Makes `piece` a view of flat[offset .. offset + numel], keeping its values, and its gradient a
 // view of the same range of `gradient`.

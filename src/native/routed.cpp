@@ -1,5 +1,6 @@
 // The kernels for batches whose sequences are of several tasks: each row takes its vectors from its
 // sequence's task.
+#include "gpu/fused.h"
 #include "kernels.h"
 
 namespace bitfit {
@@ -47,6 +48,29 @@ at::Tensor routed_norm(const at::Tensor &x, const at::Tensor &residual,
   };
   parallel_rows_by_task(x.size(0), columns, args.route, body);
   return y;
+}
+
+// Checks x and the tables, and that biases of `size` at `offsets`, and a weight at `weight` unless
+// that is negative, lie in them.
+gpu::TaskTables checked_tables(const at::Tensor &x, const TablesArgs &args,
+                               const std::vector<int64_t> &offsets, int64_t weight, int64_t size,
+                               const char *what) {
+  gpu::TaskTables tables{ref(args.biases), ref(args.norm_weights), ref(args.of_row)};
+  TORCH_CHECK(x.dim() == 2 && gpu::has_kernels(x) && !any_requires_grad({x}), what,
+              ": [R, C] without gradients, on a device with kernels, expected, found ", x.sizes());
+  for (const auto *table : {&tables.biases, &tables.norm_weights})
+    TORCH_CHECK(table->dim() == 2 && table->is_contiguous() && table->device() == x.device() &&
+                    table->scalar_type() == at::kFloat,
+                what, ": a table of fp32 vectors on the device of x expected");
+  TORCH_CHECK(tables.of_row.sizes() == x.sizes().slice(0, 1) && tables.of_row.is_contiguous() &&
+                  tables.of_row.device() == x.device() && tables.of_row.scalar_type() == at::kLong,
+              what, ": a task for each of ", x.size(0), " rows expected");
+  for (const int64_t offset : offsets)
+    TORCH_CHECK(offset >= 0 && offset + size <= tables.biases.size(1), what, ": no bias at ",
+                offset, " of ", tables.biases.size(1));
+  TORCH_CHECK(weight < 0 || weight + size <= tables.norm_weights.size(1), what, ": no weight at ",
+              weight, " of ", tables.norm_weights.size(1));
+  return tables;
 }
 
 }  // namespace
@@ -99,5 +123,55 @@ int bitfit_routed_norm(bitfit_tensor *out, const RoutedNormArgs *args) {
     TORCH_CHECK(!residual.defined() || (is_cpu_fp32(residual) && residual.sizes() == x.sizes()),
                 "routed LayerNorm: a residual ", x.sizes(), " expected");
     return routed_norm(x, residual, *args);
+  });
+}
+
+int bitfit_has_kernels(bool *out, bitfit_tensor x) {
+  return guarded([&] { *out = gpu::has_kernels(ref(x)); });
+}
+
+int bitfit_task_add(bitfit_tensor *out, const TaskAddArgs *args) {
+  return guarded_tensor(out, [&] {
+    const auto x = ref(args->x).contiguous().detach();
+    const std::vector<int64_t> offsets(args->offsets, args->offsets + args->pieces);
+    TORCH_CHECK(args->pieces > 0 && args->pieces <= gpu::VECTORS && x.dim() == 2 &&
+                    x.size(1) % args->pieces == 0,
+                "biases of tasks: ", args->pieces, " for ", x.sizes());
+    const auto tables =
+        checked_tables(x, args->tables, offsets, -1, x.size(1) / args->pieces, "biases of tasks");
+    return gpu::task_add(x, tables, offsets);
+  });
+}
+
+int bitfit_task_activation(bitfit_tensor *out, const TaskActivationArgs *args) {
+  return guarded_tensor(out, [&] {
+    const auto x = ref(args->x).contiguous().detach();
+    const auto tables =
+        checked_tables(x, args->tables, {args->offset}, -1, x.size(-1), "activation of tasks");
+    checked_activation_row(args->kind);
+    return gpu::task_activation(x, tables, args->offset, args->kind);
+  });
+}
+
+int bitfit_task_norm(bitfit_tensor *out, bitfit_tensor *rounded, const TaskNormArgs *args) {
+  *rounded = nullptr;
+  return guarded_tensor(out, [&] {
+    const auto x = ref(args->x).contiguous().detach();
+    std::vector<int64_t> offsets{args->shift};
+    if (args->bias >= 0) offsets.push_back(args->bias);
+    const auto tables =
+        checked_tables(x, args->tables, offsets, args->weight, x.size(-1), "LayerNorm of tasks");
+    const auto residual = args->residual ? ref(args->residual).contiguous().detach() : at::Tensor();
+    TORCH_CHECK(
+        !residual.defined() || (residual.scalar_type() == at::kFloat &&
+                                residual.sizes() == x.sizes() && residual.device() == x.device()),
+        "LayerNorm of tasks: a residual ", x.sizes(), " in fp32 expected");
+    // The forward pass keeps one float of each column, where the backward pass keeps three.
+    TORCH_CHECK(x.size(1) <= 3 * gpu::MOST_NORM_COLUMNS, "LayerNorm of tasks: ", x.size(1),
+                " columns, at most ", 3 * gpu::MOST_NORM_COLUMNS);
+    const auto made =
+        gpu::task_norm(x, residual, tables, args->bias, args->weight, args->shift, args->eps);
+    if (made.rounded.defined()) *rounded = new at::Tensor(made.rounded);
+    return made.y;
   });
 }

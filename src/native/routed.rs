@@ -1,6 +1,7 @@
-//! The fused kernels for batches whose sequences belong to several tasks.
+//! The fused kernels for batches whose sequences belong to several tasks. On the CPU they read each
+//! task's row in place; on a GPU they read tables with the rows of all tasks of the batch.
 
-use super::{ffi, made, raw, raw_or_null};
+use super::{check, ffi, made, raw, raw_or_null};
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use tch::Tensor;
@@ -137,6 +138,99 @@ pub fn routed_norm(
     };
     // SAFETY: as in `routed_add`.
     unsafe { made("routed LayerNorm", ffi::bitfit_routed_norm, &args) }
+}
+
+/// The vectors of the tasks of a batch on a device with kernels.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskTables<'a> {
+    /// The biases of each task, fp32 `[K, P]`.
+    pub biases: &'a Tensor,
+    /// The LayerNorm weights of each task, fp32 `[K, W]`.
+    pub norm_weights: &'a Tensor,
+    /// The task of each row of the batch, int64 `[R]`, below `K`.
+    pub of_row: &'a Tensor,
+}
+
+impl TaskTables<'_> {
+    fn args(&self) -> ffi::TablesArgs {
+        ffi::TablesArgs {
+            biases: raw(self.biases),
+            norm_weights: raw(self.norm_weights),
+            of_row: raw(self.of_row),
+        }
+    }
+
+    /// Adds the vectors at `places` to `x [R, E]`, where they lie side by side. Overwrites `x`.
+    pub fn add(&self, x: &Tensor, places: &[RowSpan]) -> Result<Tensor> {
+        let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset as i64).collect();
+        let columns = x.size().last().copied().unwrap_or(0) as usize;
+        if places.iter().any(|(_, size)| size * places.len() != columns) {
+            return Err(Error::Bug(format!("{columns} columns for vectors {places:?}")));
+        }
+        let args = ffi::TaskAddArgs {
+            x: raw(x),
+            tables: self.args(),
+            offsets: offsets.as_ptr(),
+            pieces: offsets.len() as i64,
+        };
+        // SAFETY: tensors and slices outlive the call. C++ checks that the tables have the vectors,
+        // and who made the tables keeps `of_row` below the number of their rows.
+        unsafe { made("biases of tasks", ffi::bitfit_task_add, &args) }
+    }
+
+    /// Applies the activation `kind` to `x [R, C]` plus the vector at `place`. Overwrites `x`.
+    pub fn activation(&self, x: &Tensor, place: RowSpan, kind: i64) -> Result<Tensor> {
+        check_columns(x, &[place])?;
+        let args = ffi::TaskActivationArgs {
+            x: raw(x),
+            tables: self.args(),
+            offset: place.0 as i64,
+            kind,
+        };
+        // SAFETY: as in `add`.
+        unsafe { made("activation of tasks", ffi::bitfit_task_activation, &args) }
+    }
+
+    /// Computes the LayerNorm of [`routed_norm`]. Returns it in fp32, and in the kind of `x` if
+    /// that has half precision.
+    pub fn norm(
+        &self,
+        x: &Tensor,
+        bias: Option<RowSpan>,
+        residual: Option<&Tensor>,
+        weight: RowSpan,
+        shift: RowSpan,
+        eps: f64,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let places: Vec<_> = bias.into_iter().chain([weight, shift]).collect();
+        check_columns(x, &places)?;
+        let args = ffi::TaskNormArgs {
+            x: raw(x),
+            residual: raw_or_null(residual),
+            tables: self.args(),
+            bias: bias.map_or(-1, |bias| bias.0 as i64),
+            weight: weight.0 as i64,
+            shift: shift.0 as i64,
+            eps,
+        };
+        let (mut y, mut rounded) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: as in `add`. On success `y` points to a new tensor that the caller owns, and
+        // `rounded` is null or points to one.
+        unsafe {
+            let code = ffi::bitfit_task_norm(&mut y, &mut rounded, &args);
+            check(code, "LayerNorm of tasks")?;
+            let rounded = (!rounded.is_null()).then(|| Tensor::from_ptr(rounded.cast()));
+            Ok((Tensor::from_ptr(y.cast()), rounded))
+        }
+    }
+}
+
+/// Whether the device of `x` has kernels for its kind.
+pub fn has_kernels(x: &Tensor) -> Result<bool> {
+    let mut found = false;
+    // SAFETY: `x` outlives the call, and C++ writes to `found` only during it.
+    check(unsafe { ffi::bitfit_has_kernels(&mut found, raw(x)) }, "looking for kernels")?;
+    Ok(found)
 }
 
 /// Checks that vectors are as long as the rows of `x`.

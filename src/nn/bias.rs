@@ -104,7 +104,7 @@ impl Bias {
                     false => norm(Some(bias))?,
                 })
             }
-            (weight, bias) => route::normalize(x, None, None, weight, bias, eps, rows),
+            (weight, bias) => Ok(route::normalize(x, None, None, weight, bias, eps, rows)?.0),
         }
     }
 
@@ -127,7 +127,7 @@ impl Bias {
             }
             (bias, weight, shift) => {
                 let (bias, residual) = (Some(bias), Some(residual));
-                (route::normalize(product, bias, residual, weight, shift, eps, rows)?, None)
+                route::normalize(product, bias, residual, weight, shift, eps, rows)?
             }
         };
         Ok(Hidden { full, rounded })

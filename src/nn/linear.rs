@@ -13,6 +13,8 @@ pub struct Linear {
     weight: Tensor,
     bias: Bias,
     lora: Option<Lora>,
+    /// The dtype that products convert the weight to, if the weight trains in another.
+    products_in: Option<Kind>,
 }
 
 impl Linear {
@@ -20,7 +22,7 @@ impl Linear {
     pub fn new(path: nn::Path<'_>, inputs: i64, outputs: i64) -> Result<Self> {
         let weight = variable(&path, "weight", &[outputs, inputs])?;
         let bias = Bias::Shared(variable(&path, "bias", &[outputs])?);
-        Ok(Self { weight, bias, lora: None })
+        Ok(Self { weight, bias, lora: None, products_in: None })
     }
 
     /// Adds LoRA to the layer, whose path in the store is `path`. `site` is the site of LoRA's
@@ -33,7 +35,7 @@ impl Linear {
 
     /// `x [R, I]` -> `[R, E]`.
     pub fn forward(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
-        self.with_lora(self.bias.linear(x, &Weight::Kept(&self.weight), rows)?, x, rows)
+        self.with_lora(self.bias.linear(x, &Weight::Kept(&self.weight()?), rows)?, x, rows)
     }
 
     /// Takes the bias from the row of each sequence's task, from `offset` on.
@@ -63,12 +65,21 @@ impl Linear {
         norm.of_residual(&self.product(x, rows)?, &self.bias, dropout, residual, rows)
     }
 
-    /// Converts the weight, and so the products, to `kind`, unless the weight trains.
+    /// Converts the weight, and so the products, to `kind`. A weight that trains stays as it is; on
+    /// a GPU, each product converts a copy.
     pub fn keep_in(&mut self, kind: Kind) -> Result<()> {
-        if !self.weight.requires_grad() && self.weight.kind() != kind {
+        let is_other = self.weight.kind() != kind;
+        if self.weight.requires_grad() {
+            self.products_in = (is_other && self.weight.device().is_cuda()).then_some(kind);
+        } else if is_other {
             self.weight.f_set_data(&self.weight.f_to_kind(kind)?)?;
         }
         Ok(())
+    }
+
+    /// The weight as products take it.
+    fn weight(&self) -> Result<Tensor> {
+        converted(self.weight.shallow_clone(), self.products_in)
     }
 
     fn outputs(&self) -> i64 {
@@ -76,7 +87,7 @@ impl Linear {
     }
 
     fn product(&self, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
-        self.with_lora(native::kept_product(x, &self.weight, None)?, x, rows)
+        self.with_lora(native::kept_product(x, &self.weight()?, None)?, x, rows)
     }
 
     fn with_lora(&self, y: Tensor, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
@@ -85,6 +96,11 @@ impl Linear {
             Some(lora) => lora.add(y, x, rows.keys.as_ref()),
         }
     }
+}
+
+/// Returns `weight` in `kind`, if one is given.
+fn converted(weight: Tensor, kind: Option<Kind>) -> Result<Tensor> {
+    Ok(kind.map(|kind| weight.f_to_kind(kind)).transpose()?.unwrap_or(weight))
 }
 
 /// Dense layers over the same input, such as query, key and value.
@@ -177,7 +193,8 @@ impl Joined {
     /// The weights from `first` on, copied into one tensor.
     fn stacked(&self, first: usize) -> Result<Tensor> {
         let weights: Vec<&Tensor> = self.parts.iter().skip(first).map(|p| &p.weight).collect();
-        Ok(Tensor::f_cat(&weights, 0)?)
+        let products_in = self.parts.iter().skip(first).find_map(|part| part.products_in);
+        converted(Tensor::f_cat(&weights, 0)?, products_in)
     }
 
     /// The weights from `first` on, as a view of the joined weight. `None` once a part trains,

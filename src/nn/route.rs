@@ -1,12 +1,13 @@
 //! Layers for batches of several tasks: each sequence takes biases and LayerNorm weights from the
 //! row of its task.
 //!
-//! In fp32 on the CPU, a kernel reads the row of each sequence in place. Elsewhere, a copy of the
-//! vector is gathered for each row of the batch, and plain tensor operations follow.
+//! In fp32 on the CPU, a kernel reads the row of each sequence in place. On a GPU, a kernel reads a
+//! table with the rows of the batch's tasks. Elsewhere, a copy of the vector is gathered for each
+//! row of the batch, and plain tensor operations follow.
 
 use super::{Activation, Bias, PackedRows};
 use crate::error::{Error, Result};
-use crate::native::{self, Routed, RowSpan, TaskRow};
+use crate::native::{self, Routed, RowSpan, TaskRow, TaskTables};
 use std::cell::OnceCell;
 use tch::{Device, Kind, Tensor};
 
@@ -66,18 +67,39 @@ fn task_rows<'a>(rows: &PackedRows<'a>) -> Result<&'a TaskRows> {
     rows.tasks.ok_or_else(|| Error::Bug("routed vectors without tasks".into()))
 }
 
-fn routed<'a>(rows: &'a PackedRows<'_>) -> Result<Routed<'a>> {
-    Ok(Routed { tasks: &task_rows(rows)?.rows, starts: &rows.cu_seqlens })
+/// How the vectors of a batch's tasks are reached.
+enum Way<'a> {
+    /// A kernel reads each task's row in place.
+    InPlace(Routed<'a>),
+    /// A kernel reads tables.
+    Tables(TaskTables<'a>),
+    /// Tensor operations read a copy for each row.
+    Gathered,
 }
 
-fn has_kernels(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && x.kind() == Kind::Float
+impl<'a> Way<'a> {
+    /// The way for rows like `x`.
+    fn of(x: &Tensor, rows: &'a PackedRows<'_>) -> Result<Self> {
+        if native::has_kernels(x)? {
+            let Table { biases, norm_weights, .. } = task_rows(rows)?.table(x.device())?;
+            let of_row = task_of_row(rows, x.device())?;
+            return Ok(Self::Tables(TaskTables { biases, norm_weights, of_row }));
+        }
+        Ok(match (x.device(), x.kind()) {
+            (Device::Cpu, Kind::Float) => {
+                Self::InPlace(Routed { tasks: &task_rows(rows)?.rows, starts: &rows.cu_seqlens })
+            }
+            _ => Self::Gathered,
+        })
+    }
 }
 
 /// Adds vectors that lie side by side to `x [R, E]`, which may be overwritten.
 pub fn add(x: &Tensor, places: &[RowSpan], rows: &PackedRows<'_>) -> Result<Tensor> {
-    if has_kernels(x) {
-        return native::routed_add(x, places, &routed(rows)?);
+    match Way::of(x, rows)? {
+        Way::InPlace(routed) => return native::routed_add(x, places, &routed),
+        Way::Tables(tables) => return tables.add(x, places),
+        Way::Gathered => {}
     }
     let vectors = places.iter().map(|place| gathered(*place, |table| &table.biases, rows, x));
     Ok(x.f_add(&Tensor::f_cat(&vectors.collect::<Result<Vec<_>>>()?, 1)?)?)
@@ -90,8 +112,12 @@ pub fn activate(
     activation: Activation,
     rows: &PackedRows<'_>,
 ) -> Result<Tensor> {
-    if has_kernels(x) {
-        return native::routed_activation(x, place, activation as i64, &routed(rows)?);
+    match Way::of(x, rows)? {
+        Way::InPlace(routed) => {
+            return native::routed_activation(x, place, activation as i64, &routed);
+        }
+        Way::Tables(tables) => return tables.activation(x, place, activation as i64),
+        Way::Gathered => {}
     }
     let sum = x.f_add(&gathered(place, |table| &table.biases, rows, x)?)?;
     let zero = Tensor::f_zeros([place.1 as i64], (sum.kind(), sum.device()))?;
@@ -99,7 +125,8 @@ pub fn activate(
 }
 
 /// Layer normalization of `x [R, E]`, plus `bias` and `residual` where they are given, with
-/// `weight` and `shift`.
+/// `weight` and `shift`. Returns it in the kind of the residual, or of `x` without one, and in half
+/// precision if a kernel made both.
 pub fn normalize(
     x: &Tensor,
     bias: Option<&Bias>,
@@ -108,14 +135,19 @@ pub fn normalize(
     shift: &Bias,
     eps: f64,
     rows: &PackedRows<'_>,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Option<Tensor>)> {
     let place = |bias: &Bias| match bias {
         Bias::Routed { offset, size } => Ok((*offset, *size)),
         Bias::Shared(_) => Err(Error::Bug("a shared vector beside routed ones".into())),
     };
     let (bias, weight, shift) = (bias.map(place).transpose()?, place(weight)?, place(shift)?);
-    if has_kernels(x) {
-        return native::routed_norm(x, bias, residual, weight, shift, eps, &routed(rows)?);
+    match Way::of(x, rows)? {
+        Way::InPlace(routed) => {
+            let y = native::routed_norm(x, bias, residual, weight, shift, eps, &routed)?;
+            return Ok((y, None));
+        }
+        Way::Tables(tables) => return tables.norm(x, bias, residual, weight, shift, eps),
+        Way::Gathered => {}
     }
     let kind = residual.map_or(x.kind(), Tensor::kind);
     let mut sum = x.f_to_kind(kind)?;
@@ -129,7 +161,7 @@ pub fn normalize(
     let normalized = sum.f_layer_norm([weight.1 as i64], none, none, eps, false)?;
     let weight = gathered(weight, |table| &table.norm_weights, rows, &sum)?;
     let shift = gathered(shift, |table| &table.biases, rows, &sum)?;
-    Ok(normalized.f_mul(&weight)?.f_add(&shift)?)
+    Ok((normalized.f_mul(&weight)?.f_add(&shift)?, None))
 }
 
 /// The vector at `place` of a part of the tasks' rows, for each row of the batch, `[R, E]`, on the
@@ -141,22 +173,26 @@ fn gathered(
     like: &Tensor,
 ) -> Result<Tensor> {
     let table = task_rows(rows)?.table(like.device())?;
+    let vectors = part(table).f_narrow(1, offset as i64, size as i64)?;
+    let of_row = task_of_row(rows, like.device())?;
+    Ok(vectors.f_index_select(0, of_row)?.f_to_kind(like.kind())?)
+}
+
+/// The row of the table that each row of the batch takes, int64 `[R]` on `device`.
+fn task_of_row<'a>(rows: &'a PackedRows<'_>, device: Device) -> Result<&'a Tensor> {
+    let table = task_rows(rows)?.table(device)?;
     if rows.cu_seqlens.len() != table.of_sequence.len() + 1 {
         let (sequences, starts) = (table.of_sequence.len(), rows.cu_seqlens.len());
         return Err(Error::Bug(format!("{sequences} sequences for {starts} starts")));
     }
-    let index = match rows.task_index.get() {
-        Some(index) => index,
-        None => {
-            let mut index = vec![];
-            for (task, ends) in table.of_sequence.iter().zip(rows.cu_seqlens.windows(2)) {
-                let &[start, end] = ends else { continue };
-                index.resize(index.len() + usize::try_from(end - start).unwrap_or(0), *task);
-            }
-            let index = Tensor::f_from_slice(&index)?.f_to_device(like.device())?;
-            rows.task_index.get_or_init(|| index)
-        }
-    };
-    let vectors = part(table).f_narrow(1, offset as i64, size as i64)?;
-    Ok(vectors.f_index_select(0, index)?.f_to_kind(like.kind())?)
+    if let Some(index) = rows.task_index.get() {
+        return Ok(index);
+    }
+    let mut index = vec![];
+    for (task, ends) in table.of_sequence.iter().zip(rows.cu_seqlens.windows(2)) {
+        let &[start, end] = ends else { continue };
+        index.resize(index.len() + usize::try_from(end - start).unwrap_or(0), *task);
+    }
+    let index = Tensor::f_from_slice(&index)?.f_to_device(device)?;
+    Ok(rows.task_index.get_or_init(|| index))
 }

@@ -8,6 +8,11 @@ namespace bitfit::gpu {
 // The threads of a block, for every kernel.
 constexpr int THREADS = 128;
 
+constexpr int WARP = 32, WARPS = THREADS / WARP;
+
+// The most columns of norm_backward_warp, which keeps a row in registers.
+constexpr int WARP_COLUMNS = 1024;
+
 // The dropout of rows: their keys, or null for no dropout.
 struct Dropout {
   const int64_t *keys;
@@ -16,12 +21,21 @@ struct Dropout {
   float scale;
 };
 
+// Where the rows of a batch of many tasks find their vectors: in tables with a row for each task.
+// A row of the batch takes a vector at its task's number times `biases`, or `norm_weights` for a
+// weight of LayerNorm, after the vector of the first task. Without tasks, all rows take that one.
+struct Tasks {
+  const int64_t *of_row;  // [rows], or null
+  int64_t biases, norm_weights;
+};
+
 // y = LayerNorm(residual + dropout(x + bias)), with weight and shift. One block for each row.
 struct NormForward {
   const void *x;          // [rows, columns]
-  const float *bias;      // [columns], as are weight and shift
-  const float *residual;  // [rows, columns]
+  const float *bias;      // [columns], as are weight and shift; or null
+  const float *residual;  // [rows, columns], or null
   const float *weight, *shift;
+  Tasks tasks;
   Dropout dropout;
   float eps;
   int64_t columns;
@@ -48,6 +62,7 @@ struct NormBackward {
 struct ActivationForward {
   const void *x;
   const float *bias;
+  Tasks tasks;
   int64_t kind, rows, columns;
   void *y;
 };
@@ -85,6 +100,16 @@ struct FinishSums {
   const float *sums;
   int64_t strips, vectors, columns;
   float *to[VECTORS];  // [columns] each; null vectors are left out
+};
+
+// y = x plus up to three vectors of a task, side by side. Each block handles a strip of rows and a
+// chunk of columns.
+struct TaskAdd {
+  const void *x;
+  const float *from[VECTORS];  // of the first task
+  Tasks tasks;
+  int64_t vectors, rows, columns;  // all columns
+  void *y;
 };
 
 // Copies up to three vectors, one after the other, into y.

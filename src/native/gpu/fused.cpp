@@ -32,6 +32,11 @@ Dropout dropout_args(const at::Tensor &keys, int64_t site, double probability) {
   return {keys.defined() ? keys.const_data_ptr<int64_t>() : nullptr, site, threshold, scale};
 }
 
+Tasks tasks_of(const TaskTables &tables) {
+  return {tables.of_row.const_data_ptr<int64_t>(), tables.biases.size(1),
+          tables.norm_weights.size(1)};
+}
+
 // The gradients of vectors. The gradient of a leaf that already has one, as a piece of the flat
 // vector, is added to it at once, so that backward has nothing to add for it.
 class VectorGradients {
@@ -88,8 +93,8 @@ struct BiasActivation : Function<BiasActivation> {
     const int64_t rows = x.size(0), columns = x.size(1);
     if (rows == 0) return;
     const auto name = kernel_name("activation_forward", columns, {x, y});
-    const ActivationForward args{x.data_ptr(), bias.const_data_ptr<float>(), kind, rows, columns,
-                                 y.data_ptr()};
+    const ActivationForward args{
+        x.data_ptr(), bias.const_data_ptr<float>(), {}, kind, rows, columns, y.data_ptr()};
     launch(x, name, strips_and_chunks(rows, columns, name), 0, &args);
   }
 
@@ -151,6 +156,7 @@ struct ResidualNorm : Function<ResidualNorm> {
                            residual.const_data_ptr<float>(),
                            weight.const_data_ptr<float>(),
                            shift.const_data_ptr<float>(),
+                           {},
                            dropout_args(keys, site, probability),
                            static_cast<float>(eps),
                            columns,
@@ -179,9 +185,10 @@ struct ResidualNorm : Function<ResidualNorm> {
     auto grad_residual =
         context->needs_input_grad(2) ? at::empty(normalized.sizes(), rstd.options()) : none;
     if (rows == 0) return {grad_x, none, grad_residual, none, none, none, none, none, none};
-    const auto name = kernel_name("norm_backward", columns,
+    const bool by_warps = columns <= WARP_COLUMNS;
+    const auto name = kernel_name(by_warps ? "norm_backward_warp" : "norm_backward", columns,
                                   {normalized, grad_y, grad_rounded, grad_x, grad_residual});
-    const int64_t strips = std::min<int64_t>(rows, 512);
+    const int64_t strips = std::clamp<int64_t>(rows / (2 * WARPS), 1, 512);
     const auto sums = empty_sums(rstd, strips, 3 * columns);
     const NormBackward args{
         pointer<float>(grad_y),
@@ -197,7 +204,7 @@ struct ResidualNorm : Function<ResidualNorm> {
         pointer<void>(grad_x),
         sums.mutable_data_ptr<float>(),
     };
-    launch(rstd, name, {strips}, 3 * columns, &args);
+    launch(rstd, name, {strips}, (by_warps ? WARPS : 1) * 3 * columns, &args);
     const auto trained = [&](size_t input, size_t index) {
       return context->needs_input_grad(input) ? saved[index] : none;
     };
@@ -309,6 +316,60 @@ at::Tensor product(const at::Tensor &x, const at::Tensor &weight,
     return index < biases.size() ? std::optional(biases[index]) : std::nullopt;
   };
   return Product::apply(x, weight, at(0), at(1), at(2));
+}
+
+at::Tensor task_add(const at::Tensor &x, const TaskTables &tables,
+                    const std::vector<int64_t> &offsets) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  if (rows == 0) return x;
+  TaskAdd args{x.data_ptr(), {},      tasks_of(tables), static_cast<int64_t>(offsets.size()),
+               rows,         columns, x.data_ptr()};
+  for (size_t i = 0; i < offsets.size(); ++i)
+    args.from[i] = tables.biases.const_data_ptr<float>() + offsets[i];
+  const auto name = kernel_name("task_add", columns, {x});
+  launch(x, name, strips_and_chunks(rows, columns, name), 0, &args);
+  return x;
+}
+
+at::Tensor task_activation(const at::Tensor &x, const TaskTables &tables, int64_t offset,
+                           int64_t kind) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  if (rows == 0) return x;
+  const auto name = kernel_name("activation_forward", columns, {x});
+  const ActivationForward args{x.data_ptr(),
+                               tables.biases.const_data_ptr<float>() + offset,
+                               tasks_of(tables),
+                               kind,
+                               rows,
+                               columns,
+                               x.data_ptr()};
+  launch(x, name, strips_and_chunks(rows, columns, name), 0, &args);
+  return x;
+}
+
+Normed task_norm(const at::Tensor &x, const at::Tensor &residual, const TaskTables &tables,
+                 int64_t bias, int64_t weight, int64_t shift, double eps) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  Normed out{at::empty(x.sizes(), tables.biases.options()), at::Tensor()};
+  if (x.scalar_type() != at::kFloat) out.rounded = at::empty_like(x);
+  if (rows == 0) return out;
+  const float *biases = tables.biases.const_data_ptr<float>();
+  const NormForward args{x.data_ptr(),
+                         bias < 0 ? nullptr : biases + bias,
+                         pointer<float>(residual),
+                         tables.norm_weights.const_data_ptr<float>() + weight,
+                         biases + shift,
+                         tasks_of(tables),
+                         {},
+                         static_cast<float>(eps),
+                         columns,
+                         out.y.mutable_data_ptr<float>(),
+                         pointer<void>(out.rounded),
+                         nullptr,
+                         nullptr};
+  const auto name = kernel_name("norm_forward", columns, {x, residual, out.y, out.rounded});
+  launch(x, name, {rows}, columns, &args);
+  return out;
 }
 
 }  // namespace bitfit::gpu

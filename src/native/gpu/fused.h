@@ -32,4 +32,23 @@ Normed residual_norm(const at::Tensor &x, const at::Tensor &bias, const at::Tens
 at::Tensor product(const at::Tensor &x, const at::Tensor &weight,
                    const std::vector<at::Tensor> &biases);
 
+// The vectors of many tasks: biases [K, P] and LayerNorm weights [K, W] in fp32, and the row of
+// them that each row of a batch takes, int64 [R].
+struct TaskTables {
+  at::Tensor biases, norm_weights, of_row;
+};
+
+// x [R, C] plus the biases at `offsets`, side by side. Overwrites x.
+at::Tensor task_add(const at::Tensor &x, const TaskTables &tables,
+                    const std::vector<int64_t> &offsets);
+
+// The activation `kind` of x [R, C] plus the bias at `offset`. Overwrites x.
+at::Tensor task_activation(const at::Tensor &x, const TaskTables &tables, int64_t offset,
+                           int64_t kind);
+
+// The LayerNorm of x [R, C], plus a residual in fp32 unless it is undefined, plus the bias at
+// `bias` unless that is negative.
+Normed task_norm(const at::Tensor &x, const at::Tensor &residual, const TaskTables &tables,
+                 int64_t bias, int64_t weight, int64_t shift, double eps);
+
 }  // namespace bitfit::gpu

@@ -17,8 +17,6 @@
 
 namespace bitfit::gpu {
 
-constexpr int WARP = 32, WARPS = THREADS / WARP;
-
 using fp32 = float;
 struct bf16 {
   uint16_t bits;
@@ -50,9 +48,15 @@ __device__ __forceinline__ float rounded<float>(float x) {
 }
 template <>
 __device__ __forceinline__ bf16 rounded<bf16>(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint16_t fast;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(fast) : "f"(x));
+  return {fast};
+#else
   const uint32_t bits = __float_as_uint(x);
   const uint32_t up = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   return {static_cast<uint16_t>(x != x ? 0x7FC0u : up)};
+#endif
 }
 template <>
 __device__ __forceinline__ fp16 rounded<fp16>(float x) {
@@ -93,13 +97,18 @@ __device__ __forceinline__ void store(const float (&from)[n], T *to) {
   *reinterpret_cast<Pack<T, n> *>(to) = pack;
 }
 
-// The sums of a and b over the block, for every thread.
-__device__ __forceinline__ void block_sums(float &a, float &b) {
-  __shared__ float parts[2][WARPS];
+// The sums of a and b over the warp, for every thread.
+__device__ __forceinline__ void warp_sums(float &a, float &b) {
   for (int offset = WARP / 2; offset; offset /= 2) {
     a += __shfl_xor_sync(~0u, a, offset);
     b += __shfl_xor_sync(~0u, b, offset);
   }
+}
+
+// The sums of a and b over the block, for every thread.
+__device__ __forceinline__ void block_sums(float &a, float &b) {
+  __shared__ float parts[2][WARPS];
+  warp_sums(a, b);
   const int warp = threadIdx.x / WARP;
   if (threadIdx.x % WARP == 0) parts[0][warp] = a, parts[1][warp] = b;
   __syncthreads();
@@ -107,6 +116,11 @@ __device__ __forceinline__ void block_sums(float &a, float &b) {
   for (int i = 0; i < WARPS; ++i) a += parts[0][i], b += parts[1][i];
   // The next sums write to the same memory.
   __syncthreads();
+}
+
+// How far the vectors of a row's task lie after those of the first task.
+__device__ __forceinline__ int64_t of_task(const Tasks &tasks, int64_t row, int64_t stride) {
+  return tasks.of_row ? tasks.of_row[row] * stride : 0;
 }
 
 __device__ __forceinline__ RowDropout row_dropout(const Dropout &dropout, int64_t row,
@@ -133,12 +147,16 @@ __device__ void norm_forward(const NormForward &args) {
   const int64_t columns = args.columns, at = blockIdx.x * columns;
   const auto dropout = row_dropout(args.dropout, blockIdx.x, 0);
   const auto *x = static_cast<const T *>(args.x) + at;
+  const int64_t biases = of_task(args.tasks, blockIdx.x, args.tasks.biases);
+  const int64_t weights = of_task(args.tasks, blockIdx.x, args.tasks.norm_weights);
   float sum = 0.0f, none = 0.0f;
   for (int64_t c = threadIdx.x * n; c < columns; c += THREADS * n) {
     float v[n], bias[n], residual[n];
+#pragma unroll
+    for (int i = 0; i < n; ++i) bias[i] = residual[i] = 0.0f;
     load<n>(x + c, v);
-    load_each<n>(args.bias + c, bias);
-    load<n>(args.residual + at + c, residual);
+    if (args.bias) load_each<n>(args.bias + biases + c, bias);
+    if (args.residual) load<n>(args.residual + at + c, residual);
 #pragma unroll
     for (int i = 0; i < n; ++i) {
       v[i] = (v[i] + bias[i]) * keep(dropout, c + i) + residual[i];
@@ -161,8 +179,8 @@ __device__ void norm_forward(const NormForward &args) {
   for (int64_t c = threadIdx.x * n; c < columns; c += THREADS * n) {
     float v[n], weight[n], shift[n];
     load<n>(row + c, v);
-    load_each<n>(args.weight + c, weight);
-    load_each<n>(args.shift + c, shift);
+    load_each<n>(args.weight + weights + c, weight);
+    load_each<n>(args.shift + biases + c, shift);
 #pragma unroll
     for (int i = 0; i < n; ++i) v[i] = (v[i] - mean) * rstd;
     if (args.normalized) store<n>(v, static_cast<T *>(args.normalized) + at + c);
@@ -239,6 +257,77 @@ __device__ void norm_backward(const NormBackward &args) {
       for (int of = 0; of < 3; ++of) to[of * columns + c + i] = sums[of * columns + c + i];
 }
 
+// norm_backward for rows of at most WARP_COLUMNS columns: each warp handles rows of its own, reads
+// them once, and waits for no other warp.
+template <typename T, int n>
+__device__ void norm_backward_warp(const NormBackward &args) {
+  BITFIT_SHARED(sums);
+  constexpr int PACKS = WARP_COLUMNS / WARP / n;
+  const int64_t columns = args.columns;
+  const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  // Each thread adds to the sums of its own columns, in its warp's part.
+  float *biases = sums + warp * 3 * columns, *weights = biases + columns,
+        *shifts = weights + columns;
+  for (int64_t c = lane * n; c < columns; c += WARP * n)
+#pragma unroll
+    for (int i = 0; i < n; ++i) biases[c + i] = weights[c + i] = shifts[c + i] = 0.0f;
+  const Strip strip(args.rows);
+  for (int64_t r = strip.begin + warp; r < strip.end; r += WARPS) {
+    const int64_t at = r * columns;
+    const auto *normalized = static_cast<const T *>(args.normalized) + at;
+    float grad[PACKS][n], hat[PACKS][n];
+    float sum = 0.0f, dot = 0.0f;
+#pragma unroll
+    for (int pack = 0; pack < PACKS; ++pack) {
+      const int64_t c = (pack * WARP + lane) * n;
+      if (c >= columns) continue;
+      load_grad<T>(args, at + c, grad[pack]);
+      load<n>(normalized + c, hat[pack]);
+    }
+#pragma unroll
+    for (int pack = 0; pack < PACKS; ++pack) {
+      const int64_t c = (pack * WARP + lane) * n;
+      if (c >= columns) continue;
+      float weight[n];
+      load_each<n>(args.weight + c, weight);
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        const float g = grad[pack][i];
+        weights[c + i] += g * hat[pack][i];
+        shifts[c + i] += g;
+        grad[pack][i] = g * weight[i];
+        sum += grad[pack][i];
+        dot += grad[pack][i] * hat[pack][i];
+      }
+    }
+    warp_sums(sum, dot);
+    const float mean = sum / static_cast<float>(columns), slope = dot / static_cast<float>(columns);
+    const float rstd = args.rstd[r];
+    const auto dropout = row_dropout(args.dropout, r, 0);
+#pragma unroll
+    for (int pack = 0; pack < PACKS; ++pack) {
+      const int64_t c = (pack * WARP + lane) * n;
+      if (c >= columns) continue;
+      float x[n];
+#pragma unroll
+      for (int i = 0; i < n; ++i) {
+        grad[pack][i] = (grad[pack][i] - mean - hat[pack][i] * slope) * rstd;
+        x[i] = grad[pack][i] * keep(dropout, c + i);
+        biases[c + i] += x[i];
+      }
+      if (args.grad_residual) store<n>(grad[pack], args.grad_residual + at + c);
+      if (args.grad_x) store<n>(x, static_cast<T *>(args.grad_x) + at + c);
+    }
+  }
+  __syncthreads();
+  float *to = args.sums + blockIdx.x * 3 * columns;
+  for (int64_t c = threadIdx.x; c < 3 * columns; c += THREADS) {
+    float sum = 0.0f;
+    for (int other = 0; other < WARPS; ++other) sum += sums[other * 3 * columns + c];
+    to[c] = sum;
+  }
+}
+
 // The first column of the thread in a grid of (strips, chunks of columns).
 template <int n>
 __device__ __forceinline__ int64_t first_column() {
@@ -287,6 +376,8 @@ __device__ void activation_forward(const ActivationForward &args) {
     const int64_t at = r * args.columns + c;
     float x[n];
     load<n>(static_cast<const T *>(args.x) + at, x);
+    if (args.tasks.of_row)
+      load_each<n>(args.bias + of_task(args.tasks, r, args.tasks.biases) + c, bias);
 #pragma unroll
     for (int i = 0; i < n; ++i) x[i] = activation_of(args.kind, x[i] + bias[i]);
     store<n>(x, static_cast<T *>(args.y) + at);
@@ -369,6 +460,22 @@ __device__ void finish(const FinishSums &args) {
   }
 }
 
+template <typename T, int n>
+__device__ void task_add(const TaskAdd &args) {
+  const int64_t c = first_column<n>();
+  if (c >= args.columns) return;
+  const int64_t size = args.columns / args.vectors;
+  const Strip strip(args.rows);
+  for (int64_t r = strip.begin; r < strip.end; ++r) {
+    const int64_t at = r * args.columns + c, task = of_task(args.tasks, r, args.tasks.biases);
+    float x[n];
+    load<n>(static_cast<const T *>(args.x) + at, x);
+#pragma unroll
+    for (int i = 0; i < n; ++i) x[i] += args.from[(c + i) / size][task + (c + i) % size];
+    store<n>(x, static_cast<T *>(args.y) + at);
+  }
+}
+
 template <typename T>
 __device__ void join(const JoinVectors &args) {
   const int64_t all = args.vectors * args.columns;
@@ -388,6 +495,9 @@ __device__ void join(const JoinVectors &args) {
   BITFIT_KERNEL(norm_backward_##T##_##n, bitfit::gpu::NormBackward) {             \
     bitfit::gpu::norm_backward<bitfit::gpu::T, n>(args);                          \
   }                                                                               \
+  BITFIT_KERNEL(norm_backward_warp_##T##_##n, bitfit::gpu::NormBackward) {        \
+    bitfit::gpu::norm_backward_warp<bitfit::gpu::T, n>(args);                     \
+  }                                                                               \
   BITFIT_KERNEL(activation_forward_##T##_##n, bitfit::gpu::ActivationForward) {   \
     bitfit::gpu::activation_forward<bitfit::gpu::T, n>(args);                     \
   }                                                                               \
@@ -399,6 +509,9 @@ __device__ void join(const JoinVectors &args) {
   }                                                                               \
   BITFIT_KERNEL(strip_sums_##T##_##n, bitfit::gpu::StripSums) {                   \
     bitfit::gpu::strip_sums<bitfit::gpu::T, n>(args);                             \
+  }                                                                               \
+  BITFIT_KERNEL(task_add_##T##_##n, bitfit::gpu::TaskAdd) {                       \
+    bitfit::gpu::task_add<bitfit::gpu::T, n>(args);                               \
   }
 
 #define BITFIT_KERNELS(T) \

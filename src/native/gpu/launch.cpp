@@ -110,11 +110,17 @@ bool has_kernels(const at::Tensor &x) {
 int64_t capability(const at::Tensor &x) {
   const auto *driver = Driver::get();
   if (!x.is_cuda() || !driver) return 0;
+  // It is asked for in each layer of each step.
+  static std::atomic<int64_t> known[MOST_DEVICES];
+  const auto index = static_cast<size_t>(x.device().index());
+  if (index < MOST_DEVICES && known[index]) return known[index];
   constexpr int MAJOR = 75, MINOR = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
   int major = 0, minor = 0;
   driver->check(driver->attribute(&major, MAJOR, x.device().index()), "the compute capability");
   driver->check(driver->attribute(&minor, MINOR, x.device().index()), "the compute capability");
-  return 10 * major + minor;
+  const int64_t found = 10 * major + minor;
+  if (index < MOST_DEVICES) known[index] = found;
+  return found;
 }
 
 void launch(const at::Tensor &on, const std::string &name, Grid grid, int64_t shared,

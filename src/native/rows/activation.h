@@ -17,7 +17,7 @@ constexpr float QUICK = 1.702f;
 // is 1 in fp32.
 BITFIT_INLINE float mish_gate(float x) {
   const float e = exp_(x > 20.0f ? 20.0f : x), n = e * (e + 2.0f);
-  return n / (n + 2.0f);
+  return quotient(n, n + 2.0f);
 }
 
 template <int64_t kind>
