@@ -130,13 +130,18 @@ fn products_in_half_precision_round_as_they_should() {
 fn half_precision_trains_and_goes_on() {
     let scratch = Scratch::new();
     let plain = trained(&scratch, "plain", &["training.precision=fp32"]);
+    let auto = trained(&scratch, "auto", &["training.device=cpu"]);
+    let resolved = std::fs::read_to_string(scratch.path("auto/config.toml")).unwrap();
+    assert!(resolved.contains("precision = \"fp32\""), "{resolved}");
+    assert_eq!(auto == plain, crate::common::device() == Device::Cpu);
     for precision in ["bf16", "fp16"] {
         let set = format!("training.precision={precision}");
         let half = trained(&scratch, precision, &[&set]);
         let off = apart(&plain, &half);
         assert!(off > 0.0 && off < 0.2, "{precision}: {off}");
         trained(&scratch, "part", &[&set, "training.max_steps=9"]);
-        let mut args = vec!["--set", "training.output_dir=part", "--set", &set, "--resume"];
+        // The precision is `auto` again: the run keeps its own.
+        let mut args = vec!["--set", "training.output_dir=part", "--resume"];
         args.extend(["--set", "training.load_best_model_at_end=false"]);
         succeeded(&scratch.train(&args));
         let resumed = std::fs::read(scratch.path("part/delta.safetensors")).unwrap();

@@ -95,11 +95,19 @@ struct StripSums {
 // The most vectors that one product adds, and that a backward pass sums.
 constexpr int VECTORS = 3;
 
-// Adds `sums` [strips, vectors, columns] over the strips to up to three vectors.
-struct FinishSums {
+// Sums over strips [strips, vectors, columns], which are added over the strips to the vectors.
+struct Sums {
   const float *sums;
   int64_t strips, vectors, columns;
   float *to[VECTORS];  // [columns] each; null vectors are left out
+};
+
+// The most sums that one kernel finishes.
+constexpr int MOST_SUMS = 8;
+
+// Finishes sums of several layers; those of blockIdx.y.
+struct FinishSums {
+  Sums of[MOST_SUMS];
 };
 
 // y = x plus up to three vectors of a task, side by side. Each block handles a strip of rows and a

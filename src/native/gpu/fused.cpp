@@ -1,5 +1,7 @@
 #include "fused.h"
 
+#include <torch/csrc/autograd/engine.h>
+
 #include "../dropout.h"
 
 namespace bitfit::gpu {
@@ -37,6 +39,52 @@ Tasks tasks_of(const TaskTables &tables) {
           tables.norm_weights.size(1)};
 }
 
+// Sums of a backward pass that wait until one kernel adds several to their gradients: starting a
+// kernel takes the host longer than such a sum takes the device.
+class WaitingSums {
+ public:
+  // Adds `sums`, over its strips, to `to` before the running backward pass ends.
+  static void add(const at::Tensor &sums, const std::vector<at::Tensor> &to) {
+    thread_local std::shared_ptr<WaitingSums> waiting;
+    const int pass = torch::autograd::get_current_graph_task_id();
+    if (!waiting || waiting->pass_ != pass) {
+      // A backward pass that failed leaves its sums behind.
+      waiting = std::make_shared<WaitingSums>(pass);
+      const auto finish = [mine = waiting] { mine->finish(); };
+      torch::autograd::Engine::get_default_engine().queue_callback(finish);
+    }
+    waiting->push(sums, to);
+  }
+
+  // Whether a backward pass is running.
+  static bool possible() { return torch::autograd::get_current_graph_task_id() >= 0; }
+
+  explicit WaitingSums(int pass) : pass_(pass) {}
+
+  void push(const at::Tensor &sums, const std::vector<at::Tensor> &to) {
+    const auto vectors = static_cast<int64_t>(to.size());
+    Sums &args = args_.of[count_++];
+    args = {sums.const_data_ptr<float>(), sums.size(0), vectors, sums.size(1) / vectors, {}};
+    for (size_t i = 0; i < to.size(); ++i) args.to[i] = pointer<float>(to[i]);
+    kept_.push_back(sums);
+    kept_.insert(kept_.end(), to.begin(), to.end());
+    blocks_ = std::max(blocks_, ceil_div(sums.size(1), WARP));
+    if (count_ == MOST_SUMS) finish();
+  }
+
+  void finish() {
+    if (count_ > 0) launch(kept_[0], "finish_sums", {blocks_, count_}, 0, &args_);
+    kept_.clear();
+    count_ = blocks_ = 0;
+  }
+
+ private:
+  int pass_;
+  FinishSums args_;
+  int64_t count_ = 0, blocks_ = 0;
+  std::vector<at::Tensor> kept_;
+};
+
 // The gradients of vectors. The gradient of a leaf that already has one, as a piece of the flat
 // vector, is added to it at once, so that backward has nothing to add for it.
 class VectorGradients {
@@ -53,11 +101,12 @@ class VectorGradients {
   // Adds `sums` [strips, vectors, columns] over the strips.
   void finish(const at::Tensor &sums) {
     if (!any()) return;
-    const auto vectors = static_cast<int64_t>(to_.size());
-    FinishSums args{
-        sums.const_data_ptr<float>(), sums.size(0), vectors, sums.size(1) / vectors, {}};
-    for (size_t i = 0; i < to_.size(); ++i) args.to[i] = pointer<float>(to_[i]);
-    launch(sums, "finish_sums", {ceil_div(sums.size(1), 32)}, 0, &args);
+    const bool returns =
+        std::any_of(returned_.begin(), returned_.end(), [](const auto &t) { return t.defined(); });
+    if (!returns && WaitingSums::possible()) return WaitingSums::add(sums, to_);
+    WaitingSums now(-1);
+    now.push(sums, to_);
+    now.finish();
   }
 
   // What backward returns for a vector.
@@ -238,6 +287,7 @@ struct Product : Function<Product> {
 
   static at::Tensor run(const at::Tensor &x, const at::Tensor &weight,
                         const std::vector<at::Tensor> &biases) {
+    if (biases.empty()) return at::mm(x, weight.t());
     const auto joined = at::empty({weight.size(0)}, x.options());
     const auto vectors = static_cast<int64_t>(biases.size());
     JoinVectors args{{}, vectors, weight.size(0) / vectors, joined.data_ptr()};

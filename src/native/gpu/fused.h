@@ -27,8 +27,8 @@ Normed residual_norm(const at::Tensor &x, const at::Tensor &bias, const at::Tens
                      const at::Tensor &weight, const at::Tensor &shift, const at::Tensor &keys,
                      int64_t site, double probability, double eps);
 
-// x [R, I] times the transpose of weight [E, I], both of one kind, plus the biases side by side: at
-// most `VECTORS` of the same size, and together [E].
+// x [R, I] times the transpose of weight [E, I], both of one kind, plus the biases side by side:
+// none, or at most `VECTORS` of the same size, and together [E].
 at::Tensor product(const at::Tensor &x, const at::Tensor &weight,
                    const std::vector<at::Tensor> &biases);
 

@@ -442,11 +442,13 @@ __device__ void strip_sums(const StripSums &args) {
 }
 
 // Each block handles 32 columns of all vectors, and each of its warps every fourth strip.
-__device__ void finish(const FinishSums &args) {
+__device__ void finish(const Sums &args) {
   __shared__ float parts[WARPS][WARP];
   const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   const int64_t all = args.vectors * args.columns;
   const int64_t c = static_cast<int64_t>(blockIdx.x) * WARP + lane;
+  // The grid is as wide as the widest sums.
+  if (static_cast<int64_t>(blockIdx.x) * WARP >= all) return;
   float sum = 0.0f;
   if (c < all)
     for (int64_t strip = warp; strip < args.strips; strip += WARPS)
@@ -522,4 +524,4 @@ __device__ void join(const JoinVectors &args) {
 BITFIT_KERNELS(fp32)
 BITFIT_KERNELS(bf16)
 BITFIT_KERNELS(fp16)
-BITFIT_KERNEL(finish_sums, bitfit::gpu::FinishSums) { bitfit::gpu::finish(args); }
+BITFIT_KERNEL(finish_sums, bitfit::gpu::FinishSums) { bitfit::gpu::finish(args.of[blockIdx.y]); }
