@@ -458,8 +458,9 @@ fn give_twelve_layers(scratch: &Scratch) {
 }
 
 /// With dropout, a step of BitFit over twelve layers in bf16 starts at most 350 kernels on a GPU.
-/// There, attention is one kernel, and three backward: one prepares, one computes, and in the last
-/// layer one joins the gradients of keys and values.
+/// There, flash attention is one kernel, and five backward: one makes zeros, one prepares, one
+/// computes, one rounds the gradient of the queries, and one joins the gradients. The last layer's
+/// attention, over few queries, is two kernels backward: one computes, and one joins.
 #[test]
 fn kernels_are_few_in_a_step() {
     if !with_kernels(&["kernels_are_few_in_a_step"]) {
@@ -492,7 +493,7 @@ fn kernels_are_few_in_a_step() {
     // On the CPU, addmm copies its bias; a device adds it within the product.
     let sums: u64 = step.iter().filter(|(name, _)| name.contains("addmm")).map(|(_, n)| n).sum();
     step.entry("aten::copy_".into()).and_modify(|copies| *copies = copies.saturating_sub(sums));
-    let sum = step.values().sum::<u64>() + 11 * 3 + 4;
+    let sum = step.values().sum::<u64>() + 11 * 6 + 3;
     println!("{sum} launches; without attention: {step:#?}");
     assert!(sum <= 350, "{sum}: {step:#?}");
 }

@@ -316,12 +316,9 @@ def stage_same_bytes():
 
 
 SHAPES = [(16, 128, False), (32, 128, False), (64, 128, False), (32, 128, True)]
-PRECISIONS = ["bf16", "tf32", "fp32"]
 
 
-def compare(
-    label, length, batch, spread, precision, method="bitfit", dropout=None, steps=120, rounds=None
-):
+def compare(label, length, batch, spread, precision, method, dropout, rounds, steps=120):
     if args.cpu:
         length, batch, steps = min(length, 32), min(batch, 4), 6
     settings = [
@@ -336,7 +333,7 @@ def compare(
     if method != "bitfit":
         settings += [f'method.name="{method}"']
     mine, its = [], []
-    for _ in range(rounds or args.rounds):
+    for _ in range(rounds):
         mine.append(ours("speed", length, batch, steps, *settings, spread=spread))
         its.append(
             python(
@@ -384,19 +381,16 @@ def compare(
 
 
 def stage_speed():
-    for precision in PRECISIONS:
-        for batch, length, spread in SHAPES:
-            if left() < 60:
-                return "cut short"
-            compare("step", length, batch, spread, precision)
-    for batch, length, spread in SHAPES[1:]:
-        if left() < 60:
+    """Compares the times of a step; the rows that matter most come first."""
+    rows = [("step", *shape, "bf16", "bitfit", None, args.rounds) for shape in SHAPES]
+    rows += [(method, 32, 128, False, "bf16", method, None, 1) for method in ("full", "lora")]
+    rows += [("step", *shape, "tf32", "bitfit", None, 1) for shape in SHAPES]
+    rows += [("step", *shape, "fp32", "bitfit", None, 1) for shape in SHAPES]
+    rows += [("no dropout", *shape, "bf16", "bitfit", 0.0, 1) for shape in SHAPES[1:]]
+    for label, batch, length, spread, precision, method, dropout, rounds in rows:
+        if left() < 40:
             return "cut short"
-        compare("no dropout", length, batch, spread, "bf16", dropout=0.0)
-    for method in ("full", "lora"):
-        if left() < 60:
-            return "cut short"
-        compare(method, 128, 32, False, "bf16", method=method, rounds=1)
+        compare(label, length, batch, spread, precision, method, dropout, rounds=rounds)
 
 
 def work_of_a_step(settings, batch, api=False):
@@ -429,6 +423,8 @@ def stage_kernels():
     shapes = [("bf16", 16, None, "bitfit"), ("bf16", 64, None, "bitfit")]
     shapes += [("fp32", 16, None, "bitfit"), ("bf16", 32, None, "full")]
     for precision, batch, dropout, method in shapes:
+        if left() < 25:
+            return {**found, "cut short": True}
         settings = [f'training.precision="{precision}"', f'method.name="{method}"']
         step = work_of_a_step(settings, batch)
         largest = ((round(us), round(calls, 1), name[:90]) for name, (calls, us) in step.items())
