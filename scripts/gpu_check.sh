@@ -6,12 +6,15 @@
 #   DIR/gpu_check.sh run OUT            on the machine with the GPU, 9 minutes: writes results.json,
 #                                       the tests' output and tracebacks to OUT
 #   DIR/gpu_check.sh rehearse OUT       like run, with a tiny model on a machine without a GPU
+#   scripts/gpu_check.sh run OUT        on a machine with a GPU that can build bitfit: tests this
+#                                       tree's own build; scripts/gpu_check.sh rehearse OUT likewise
 #
 # Options after OUT are session.py's: --minutes N, --rounds N, --only STAGE,...
 #
-# The machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers and peft. It
-# needs neither Rust nor a network. The bundle is therefore built from HEAD against libtorch 2.11.0,
-# with tch 0.24.0, whose sources differ from this tree's version only in generated operations.
+# For a bundle, the machine with the GPU needs Python with torch 2.11.0 for CUDA 13, transformers
+# and peft. It needs neither Rust nor a network. The bundle is therefore built from HEAD against
+# libtorch 2.11.0, with tch 0.24.0, whose sources differ from this tree's version only in generated
+# operations. For this tree's build, Python needs the torch of the same version as libtorch.
 set -euo pipefail
 # With CDPATH set, cd may change to another directory and print its path.
 unset CDPATH
@@ -28,17 +31,9 @@ path.write_text(path.read_text().replace(old, new))
 PYTHON
 }
 
-bundle() {
-    # shellcheck source=scripts/common.sh
-    . "$here/common.sh"
-    local out work tests cupti
-    out=$(mkdir -p "$1" && cd "$1" && pwd)
-    work=$root/target/gpu-check
-    rm -rf "$work/tree"
-    mkdir -p "$work/tree"
-    local linux=manylinux2014_x86_64.manylinux_2_17_x86_64
-    fetch torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a \
-        torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl
+# fetch_cupti DIR: unpacks NVIDIA's CUPTI, with which kernels are counted, in DIR.
+fetch_cupti() {
+    local linux=manylinux2014_x86_64.manylinux_2_17_x86_64 wheel
     fetch nvidia-cuda-runtime==13.0.96 \
         7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548 \
         "nvidia_cuda_runtime-13.0.96-py3-none-$linux.whl"
@@ -48,6 +43,42 @@ bundle() {
     fetch nvidia-cuda-crt==13.0.88 \
         2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4 \
         "nvidia_cuda_crt-13.0.88-py3-none-$linux.whl"
+    for wheel in runtime cupti crt; do
+        unpack "$cache"/nvidia_cuda_"$wheel"-13.0.*.whl "$1"
+    done
+}
+
+# build: builds the tree in the working directory, and prints the path of the tests' program.
+build() {
+    cargo build --release --bins --tests --message-format=json-render-diagnostics \
+        | python3 -c '
+import json, sys
+for line in sys.stdin:
+    m = json.loads(line)
+    if m.get("reason") == "compiler-artifact" and m["target"]["name"] == "tests":
+        if m.get("executable"):
+            print(m["executable"])'
+}
+
+# complete DIR CUPTI: adds to DIR, which has the programs, what session.py needs beside them.
+complete() {
+    g++ -O2 -std=c++17 -shared -fPIC -I"$2/nvidia/cu13/include" "$here/gpu_check/kernels.cpp" \
+        -o "$1/libkernels.so" -L"$2/nvidia/cu13/lib" -l:libcupti.so.13
+    [ -f "$root/models/all-MiniLM-L6-v2/vocab.txt" ] || "$here/download_model.sh"
+    cp "$root/models/all-MiniLM-L6-v2/vocab.txt" "$here"/gpu_check/*.py "$1/"
+}
+
+bundle() {
+    # shellcheck source=scripts/common.sh
+    . "$here/common.sh"
+    local out work tests
+    out=$(mkdir -p "$1" && cd "$1" && pwd)
+    work=$root/target/gpu-check
+    rm -rf "$work/tree"
+    mkdir -p "$work/tree"
+    fetch torch==2.11.0 7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a \
+        torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl
+    fetch_cupti "$work/cupti"
     if [ ! -f "$work/libtorch/torch/build-version" ]; then
         # torch's wheel alone is enough to link.
         unpack "$cache"/torch-2.11.0-*.whl "$work/libtorch" torch/lib/ torch/include/
@@ -56,10 +87,6 @@ bundle() {
         echo 'INPUT(-ltorch_cpu)' >"$work/libtorch/torch/lib/libtorch.so"
         echo 2.11.0+cpu >"$work/libtorch/torch/build-version"
     fi
-    local wheel
-    for wheel in runtime cupti crt; do
-        unpack "$cache"/nvidia_cuda_"$wheel"-13.0.*.whl "$work/cupti"
-    done
 
     git -C "$root" archive HEAD | tar -x -C "$work/tree"
     cd "$work/tree"
@@ -67,14 +94,7 @@ bundle() {
     rewrite build.rs 'const VERSION: &str = "2.13.0";' 'const VERSION: &str = "2.11.0";'
     export LIBTORCH=$work/libtorch/torch CARGO_TARGET_DIR=$work/target
     cargo update --quiet -p tch --precise 0.24.0
-    tests=$(cargo build --release --bins --tests --message-format=json-render-diagnostics \
-        | python3 -c '
-import json, sys
-for line in sys.stdin:
-    m = json.loads(line)
-    if m.get("reason") == "compiler-artifact" and m["target"]["name"] == "tests":
-        if m.get("executable"):
-            print(m["executable"])')
+    tests=$(build)
 
     rm -rf "${out:?}"/{bin,tree}
     mkdir -p "$out/bin" "$out/tree"
@@ -86,12 +106,8 @@ for line in sys.stdin:
     cp -r tests configs docs scripts README.md "$out/tree/"
     printf '%s\n%s\n' "$work/tree" "$work/target/release" >"$out/built-in"
     git -C "$root" rev-parse HEAD >"$out/commit"
-    cupti=$work/cupti/nvidia/cu13
-    g++ -O2 -std=c++17 -shared -fPIC -I"$cupti/include" "$here/gpu_check/kernels.cpp" \
-        -o "$out/libkernels.so" -L"$cupti/lib" -l:libcupti.so.13
-    [ -f "$root/models/all-MiniLM-L6-v2/vocab.txt" ] || "$here/download_model.sh"
-    cp "$root/models/all-MiniLM-L6-v2/vocab.txt" "$here"/gpu_check/*.py "$here/gpu_check.sh" \
-        "$out/"
+    complete "$out" "$work/cupti"
+    cp "$here/gpu_check.sh" "$out/"
     du -sh "$out" >&2
 }
 
@@ -100,7 +116,23 @@ link() {
     [ -e "$1" ] || { mkdir -p "$(dirname "$1")" && ln -s "$2" "$1"; }
 }
 
-run() {
+# of_this_tree: builds this tree, and makes target/gpu-check/own with its programs.
+of_this_tree() {
+    # shellcheck source=scripts/common.sh
+    . "$here/common.sh"
+    local own=$root/target/gpu-check/own tests
+    cd "$root"
+    tests=$(build)
+    mkdir -p "$own/bin"
+    ln -sf "$root/target/release/bitfit" "$root/target/release/bitfit-train" "$own/bin/"
+    ln -sf "$tests" "$own/bin/tests"
+    fetch_cupti "$root/target/gpu-check/cupti"
+    complete "$own" "$root/target/gpu-check/cupti"
+    bundle=$own
+}
+
+# of_a_bundle: prepares the programs of the bundle that this script lies in.
+of_a_bundle() {
     local torch site built
     torch=$(python3 -c '
 import importlib.util
@@ -109,12 +141,19 @@ print(importlib.util.find_spec("torch").submodule_search_locations[0])')
     # beside torch.
     site=$(dirname "$torch")
     export LD_LIBRARY_PATH=$torch/lib:$site/nvidia/cu13/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
     [ -x "$here/bin/bitfit" ] || tar -xJf "$here/bin.tar.xz" -C "$here"
     mapfile -t built <"$here/built-in"
     link "${built[0]}" "$here/tree"
     link "${built[1]}" "$here/bin"
-    exec timeout -k 5 570 python3 "$here/session.py" --bundle "$here" --out "$@" 2>&1
+    bundle=$here
+}
+
+run() {
+    local bundle out
+    out=$(mkdir -p "$1" && cd "$1" && pwd)
+    if [ -f "$here/bin.tar.xz" ]; then of_a_bundle; else of_this_tree; fi
+    export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+    exec timeout -k 5 570 python3 "$bundle/session.py" --bundle "$bundle" --out "$out" "${@:2}" 2>&1
 }
 
 case ${1:-}:$# in
