@@ -7,7 +7,8 @@
 #                                       the tests' output and tracebacks to OUT
 #   DIR/gpu_check.sh rehearse OUT       like run, with a tiny model on a machine without a GPU
 #   scripts/gpu_check.sh run OUT        on a machine with a GPU that can build bitfit: tests this
-#                                       tree's own build; scripts/gpu_check.sh rehearse OUT likewise
+#                                       tree's own build
+#   scripts/gpu_check.sh rehearse OUT   like that, with a tiny model on a machine without a GPU
 #
 # Options after OUT are session.py's: --minutes N, --rounds N, --only STAGE,...
 #

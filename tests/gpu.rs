@@ -94,7 +94,7 @@ fn libtorch(scratch: &Scratch, name: &str, version: &str) -> PathBuf {
     let loaded = "#include <stdio.h>
         __attribute__((constructor)) static void loaded(void) { fputs(\"loaded\\n\", stderr); }";
     library(scratch, &format!("{name}/lib/libtorch_cuda.so"), loaded);
-    scratch.write(&format!("{name}/version.py"), &format!("__version__ = '{version}'\n"));
+    scratch.write(&format!("{name}/version.py"), format!("__version__ = '{version}'\n"));
     scratch.path(name)
 }
 
