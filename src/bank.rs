@@ -1,16 +1,16 @@
 //! A bank of tasks over one base: each task is a row of the vectors that it may change, and a head
 //! of its own. The sequences of a batch may be of any tasks, in any order.
 
-use crate::base::Base;
+use crate::base::{Base, BaseInfo};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::methods::Method;
 use crate::models::Task;
-use crate::native;
+use crate::native::{self, TaskLayer};
 use crate::nn::{Packed, Precision, TaskRow, TaskRows, to_rows};
 use crate::task_model::TaskModel;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -24,18 +24,30 @@ pub struct Bank {
     base: Base,
     /// The layers over the base's weights; its vectors come from the tasks' rows.
     model: TaskModel,
+    plan: Arc<TaskPlan>,
+    /// The dtype of the layers' weights, and so of their products.
+    kind: Kind,
+    /// The model of the last batch that was of one task.
+    alone: RefCell<Option<(TaskRow, TaskModel)>>,
+}
+
+/// What a task of a base consists of. A plan holds no tensors, so that any thread can make tasks.
+#[derive(Debug)]
+pub struct TaskPlan {
+    /// The base.
+    pub info: Arc<BaseInfo>,
     /// The shape of each tensor, for a head of one output.
     shapes: BTreeMap<String, Vec<i64>>,
+    /// The names of the base's tensors.
+    of_base: BTreeSet<String>,
+    /// The names of the tensors that the base lacks.
+    new: Vec<String>,
     /// Whether the dense layer before the output layer is the base's: BERT's pooler.
     has_pooler: bool,
     /// Where each vector lies in a row, by canonical name.
     places: BTreeMap<String, Place>,
     /// The base's own vectors.
     own: TaskRow,
-    /// The dtype of the layers' weights, and so of their products.
-    kind: Kind,
-    /// The model of the last batch that was of one task.
-    alone: RefCell<Option<(TaskRow, TaskModel)>>,
 }
 
 /// Where a vector lies in a [`TaskRow`].
@@ -47,16 +59,86 @@ struct Place {
     size: usize,
 }
 
-/// A task of a [`Bank`].
+/// A task of a [`Bank`], in plain memory that threads can share.
 #[derive(Debug)]
 pub struct BankTask {
     /// What the task predicts.
     pub task: Task,
     row: TaskRow,
-    /// The dense layer before the output, weight and bias, where the base has none.
-    dense: Option<(Tensor, Tensor)>,
-    /// The output layer, weight `[L, H]` and bias `[L]`.
-    output: (Tensor, Tensor),
+    /// The dense layer before the output, where the base has none.
+    dense: Option<TaskLayer>,
+    /// The output layer, `H` inputs and `L` outputs.
+    output: TaskLayer,
+}
+
+impl TaskPlan {
+    /// Makes a task from `delta`, read from `path`. Errs for LoRA, adapters and full fine-tuning,
+    /// which change more than vectors, for a delta of another base, and for NaN or infinity.
+    pub fn task(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
+        let Delta { meta, .. } = delta;
+        check_method(path, &meta.method)?;
+        delta.check_base(path, &self.info)?;
+        let architecture = self.info.config.architecture;
+        let outputs = meta.task.outputs() as i64;
+        let shape = |name: &str| {
+            let mut shape = self.shapes.get(name)?.clone();
+            if name.strip_prefix(architecture.head.output).is_some_and(|leaf| leaf.starts_with('.'))
+            {
+                shape.first_mut().into_iter().for_each(|rows| *rows = outputs);
+            }
+            Some(shape)
+        };
+        delta.check_tensors(path, &shape, &self.new)?;
+        let (mut biases, mut norm_weights) = (self.own.biases.to_vec(), None);
+        let mut head = BTreeMap::new();
+        for (name, tensor) in &delta.tensors {
+            match self.places.get(name) {
+                Some(&Place { is_weight, offset, size }) => {
+                    let part = match is_weight {
+                        true => norm_weights.get_or_insert_with(|| self.own.norm_weights.to_vec()),
+                        false => &mut biases,
+                    };
+                    let place = part.get_mut(offset..offset + size);
+                    let place = place.ok_or_else(|| Error::Bug(format!("no place of {name}")))?;
+                    tensor.f_copy_data(place, size)?;
+                    if !place.iter().all(|value| value.is_finite()) {
+                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
+                    }
+                }
+                None if self.of_base.contains(name) => {
+                    let problem =
+                        format!("{name}: found in the task, expected only vectors of the base");
+                    return Err(Error::file(path, problem));
+                }
+                None => {
+                    if !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
+                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
+                    }
+                    head.insert(name.clone(), tensor);
+                }
+            }
+        }
+        let mut take = |module: &str| {
+            let mut leaf = |leaf: &str| {
+                let name = format!("{module}.{leaf}");
+                head.remove(&name).ok_or_else(|| Error::Bug(format!("a task without {name}")))
+            };
+            TaskLayer::new(leaf("weight")?, leaf("bias")?)
+        };
+        let dense = if self.has_pooler { None } else { Some(take(architecture.head.dense)?) };
+        let output = take(architecture.head.output)?;
+        delta.check_unchanged()?;
+        let norm_weights = norm_weights.map_or_else(|| self.own.norm_weights.clone(), Arc::from);
+        let row = TaskRow { biases: biases.into(), norm_weights };
+        Ok(BankTask { task: meta.task.clone(), row, dense, output })
+    }
+}
+
+impl BankTask {
+    /// The dense layer, for a base that has none.
+    fn own_dense(&self) -> Result<&TaskLayer> {
+        self.dense.as_ref().ok_or_else(|| Error::Bug("a task without a dense layer".into()))
+    }
 }
 
 impl Bank {
@@ -82,16 +164,16 @@ impl Bank {
         }
         let offset = |name: &str| places.get(name).map(|place| place.offset);
         model.classifier.route(&model.config, &offset)?;
-        Ok(Self {
+        let plan = TaskPlan {
+            info: base.info.clone(),
             shapes: model.shapes(),
+            of_base: base.tensors().keys().cloned().collect(),
+            new: model.new.clone(),
             has_pooler: has_pooler(&base),
-            kind,
-            base,
-            model,
             places,
             own: TaskRow { biases: biases.into(), norm_weights: norm_weights.into() },
-            alone: RefCell::new(None),
-        })
+        };
+        Ok(Self { base, model, plan: Arc::new(plan), kind, alone: RefCell::new(None) })
     }
 
     /// The base.
@@ -99,66 +181,9 @@ impl Bank {
         &self.base
     }
 
-    /// Makes a task from `delta`, read from `path`. Errs for LoRA, adapters and full fine-tuning,
-    /// which change more than vectors, for a delta of another base, and for NaN or infinity.
-    pub fn task(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
-        let Delta { meta, .. } = delta;
-        check_method(path, &meta.method)?;
-        delta.check_base(path, &self.base.info)?;
-        let architecture = self.base.info.config.architecture;
-        let outputs = meta.task.outputs() as i64;
-        let shape = |name: &str| {
-            let mut shape = self.shapes.get(name)?.clone();
-            if name.strip_prefix(architecture.head.output).is_some_and(|leaf| leaf.starts_with('.'))
-            {
-                shape.first_mut().into_iter().for_each(|rows| *rows = outputs);
-            }
-            Some(shape)
-        };
-        delta.check_tensors(path, &shape, &self.model.new)?;
-        let (mut biases, mut norm_weights) = (self.own.biases.to_vec(), None);
-        let mut head = BTreeMap::new();
-        for (name, tensor) in &delta.tensors {
-            match self.places.get(name) {
-                Some(&Place { is_weight, offset, size }) => {
-                    let part = match is_weight {
-                        true => norm_weights.get_or_insert_with(|| self.own.norm_weights.to_vec()),
-                        false => &mut biases,
-                    };
-                    let place = part.get_mut(offset..offset + size);
-                    let place = place.ok_or_else(|| Error::Bug(format!("no place of {name}")))?;
-                    tensor.f_copy_data(place, size)?;
-                    if !place.iter().all(|value| value.is_finite()) {
-                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
-                    }
-                }
-                None if self.base.tensors().contains_key(name) => {
-                    let problem =
-                        format!("{name}: found in the task, expected only vectors of the base");
-                    return Err(Error::file(path, problem));
-                }
-                None => {
-                    if !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
-                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
-                    }
-                    let own = tensor.f_detach_copy()?.f_to_device(self.base.device())?;
-                    head.insert(name.clone(), own);
-                }
-            }
-        }
-        let mut take = |module: &str| {
-            let mut leaf = |leaf: &str| {
-                let name = format!("{module}.{leaf}");
-                head.remove(&name).ok_or_else(|| Error::Bug(format!("a task without {name}")))
-            };
-            Ok::<_, Error>((leaf("weight")?, leaf("bias")?))
-        };
-        let dense = if self.has_pooler { None } else { Some(take(architecture.head.dense)?) };
-        let output = take(architecture.head.output)?;
-        delta.check_unchanged()?;
-        let norm_weights = norm_weights.map_or_else(|| self.own.norm_weights.clone(), Arc::from);
-        let row = TaskRow { biases: biases.into(), norm_weights };
-        Ok(BankTask { task: meta.task.clone(), row, dense, output })
+    /// What a task of the base consists of.
+    pub fn plan(&self) -> &Arc<TaskPlan> {
+        &self.plan
     }
 
     /// The scores of each sequence of `batch` by its own task: probabilities by label, or the
@@ -187,39 +212,71 @@ impl Bank {
     fn scores_of_several(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
         let mut rows: Vec<TaskRow> = tasks.iter().map(|task| task.row.clone()).collect();
         // The dummy sequence that pads the batch is of no task.
-        rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.own.clone());
+        rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.plan.own.clone());
         batch.tasks = Some(TaskRows::new(rows));
         let (rows, head) = (batch.first_rows()?, self.model.classifier.head());
         let mut first = self.model.classifier.encode(&batch, &rows)?;
-        if self.has_pooler {
+        if self.plan.has_pooler {
             first = head.pooled(&first, &rows)?;
         }
-        // The sequences of one task are one product.
-        let mut of_task: BTreeMap<*const f32, (&BankTask, Vec<i64>)> = BTreeMap::new();
-        for (task, sequence) in tasks.iter().zip(0..) {
-            of_task
-                .entry(task.row.biases.as_ptr())
-                .or_insert_with(|| (*task, vec![]))
-                .1
-                .push(sequence);
+        let logits = match first.device() {
+            Device::Cpu => self.logits_by_row(first, tasks)?,
+            _ => self.logits_by_task(&first, tasks)?,
+        };
+        Ok(tasks.iter().zip(logits).map(|(t, row)| t.task.task_type.scores_of_row(&row)).collect())
+    }
+
+    /// The logits of each row of `x [B, H]` by its own task, by a kernel that reads each task's
+    /// layers in place. `x` holds the input of the dense layer if the base has none.
+    fn logits_by_row(&self, mut x: Tensor, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
+        if !self.plan.has_pooler {
+            let dense: Vec<&TaskLayer> =
+                tasks.iter().map(|task| task.own_dense()).collect::<Result<_>>()?;
+            let rows = native::routed_linear(&x, &dense)?.f_view([tasks.len() as i64, -1])?;
+            x = self.model.classifier.head().activated(rows)?;
         }
-        let mut scores = vec![vec![]; tasks.len()];
-        for (task, sequences) in of_task.into_values() {
-            let index = Tensor::f_from_slice(&sequences)?.f_to_device(first.device())?;
-            let mut x = first.f_index_select(0, &index)?;
-            if let Some((weight, bias)) = &task.dense {
+        let outputs: Vec<&TaskLayer> = tasks.iter().map(|task| &task.output).collect();
+        let flat = Vec::<f32>::try_from(native::routed_linear(&x, &outputs)?)?;
+        let mut rest = flat.into_iter();
+        Ok(outputs.iter().map(|layer| rest.by_ref().take(layer.outputs()).collect()).collect())
+    }
+
+    /// Like [`Bank::logits_by_row`] for other devices: the rows of one task are one product.
+    fn logits_by_task(&self, x: &Tensor, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
+        let mut of_task: BTreeMap<*const f32, (&BankTask, Vec<i64>)> = BTreeMap::new();
+        for (task, row) in tasks.iter().zip(0..) {
+            of_task.entry(task.row.biases.as_ptr()).or_insert((*task, vec![])).1.push(row);
+        }
+        let groups: Vec<(&BankTask, Vec<i64>)> = of_task.into_values().collect();
+        let layers = |layer: &dyn Fn(&BankTask) -> Result<&TaskLayer>| -> Result<_> {
+            let own = groups.iter().map(|(task, _)| layer(task)).collect::<Result<Vec<_>>>()?;
+            TaskLayer::tensors(&own, x.device())
+        };
+        let dense = if self.plan.has_pooler { vec![] } else { layers(&BankTask::own_dense)? };
+        let outputs = layers(&|task| Ok(&task.output))?;
+        let mut all = vec![];
+        for (index, ((_, rows), (weight, bias))) in groups.iter().zip(&outputs).enumerate() {
+            let own = Tensor::f_from_slice(rows)?.f_to_device(x.device())?;
+            let mut x = x.f_index_select(0, &own)?;
+            if let Some((weight, bias)) = dense.get(index) {
+                let head = self.model.classifier.head();
                 x = head.activated(native::product(&x, weight, Some(bias))?)?;
             }
-            let (weight, bias) = &task.output;
-            let logits = native::product(&x, weight, Some(bias))?;
-            let found = to_rows(&task.task.task_type.scores(&logits)?)?;
-            for (sequence, values) in sequences.into_iter().zip(found) {
-                if let Some(place) = scores.get_mut(sequence as usize) {
-                    *place = values;
+            all.push(native::product(&x, weight, Some(bias))?.f_reshape([-1])?);
+        }
+        // One copy from the device.
+        let flat = Tensor::f_cat(&all, 0)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+        let (flat, mut logits) = (Vec::<f32>::try_from(flat)?, vec![vec![]; tasks.len()]);
+        let mut rest = flat.into_iter();
+        for (task, rows) in groups {
+            for row in rows {
+                let own = rest.by_ref().take(task.output.outputs()).collect();
+                if let Some(place) = logits.get_mut(row as usize) {
+                    *place = own;
                 }
             }
         }
-        Ok(scores)
+        Ok(logits)
     }
 
     /// The scores of a batch of one task.
@@ -237,8 +294,8 @@ impl Bank {
     /// A model of `task` alone.
     fn alone(&self, task: &BankTask) -> Result<TaskModel> {
         let mut model = TaskModel::new(&self.base, task.task.outputs(), None)?;
-        for (name, &Place { is_weight, offset, size }) in &self.places {
-            let [own, vector] = [&self.own, &task.row].map(|row| {
+        for (name, &Place { is_weight, offset, size }) in &self.plan.places {
+            let [own, vector] = [&self.plan.own, &task.row].map(|row| {
                 let part = if is_weight { &row.norm_weights } else { &row.biases };
                 part.get(offset..offset + size)
             });
@@ -247,9 +304,11 @@ impl Bank {
             }
         }
         let architecture = self.base.info.config.architecture;
-        let layers = [(architecture.head.output, &task.output)].into_iter();
-        let dense = task.dense.as_ref().map(|dense| (architecture.head.dense, dense));
-        for (module, (weight, bias)) in layers.chain(dense) {
+        let mut layers = vec![(architecture.head.output, &task.output)];
+        layers.extend(task.dense.as_ref().map(|dense| (architecture.head.dense, dense)));
+        let own: Vec<&TaskLayer> = layers.iter().map(|(_, layer)| *layer).collect();
+        let tensors = TaskLayer::tensors(&own, self.base.device())?;
+        for ((module, _), (weight, bias)) in layers.iter().zip(&tensors) {
             model.set(&format!("{module}.weight"), weight)?;
             model.set(&format!("{module}.bias"), bias)?;
         }

@@ -112,6 +112,14 @@ pub enum Error {
         /// What may help.
         advice: String,
     },
+    /// An [`Engine`](crate::Engine) that takes no more rows for now.
+    #[error("{rows} rows wait already, which takes about {seconds:.1} s; ask again later")]
+    Busy {
+        /// The rows that wait.
+        rows: usize,
+        /// The expected time until they are computed.
+        seconds: f64,
+    },
     /// Values that are NaN or infinite, named by what contains them.
     #[error(
         "{} contains NaN or infinity; a lower training.learning_rate usually helps",

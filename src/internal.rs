@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 pub mod bank {
-    pub use crate::bank::{Bank, BankTask};
+    pub use crate::bank::{Bank, BankTask, TaskPlan};
 }
 pub mod base {
     pub use crate::base::Base;
@@ -101,6 +101,9 @@ pub mod predict {
 }
 pub mod process {
     pub use crate::process::{peak_rss_mib, process_age};
+}
+pub mod serve {
+    pub use crate::serve::{Queue, Taken};
 }
 pub mod sealed {
     pub use crate::sealed::{Contents, checksum, read, to_bytes};

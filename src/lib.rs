@@ -107,8 +107,8 @@
 // The modules in reading order; each uses only those before it: `escape`, `numbers`, `error`,
 // `bounds`, `random`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `cuda`, `nn`,
 // `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`, `bank`,
-// `changes`, `data`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `export`,
-// `checkpoint`, `train`, `compare`, `cli`, `internal`.
+// `changes`, `data`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `serve`,
+// `export`, `checkpoint`, `train`, `compare`, `cli`, `internal`.
 
 // `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -152,6 +152,7 @@ mod predict;
 mod process;
 mod random;
 mod sealed;
+mod serve;
 mod sources;
 mod task_model;
 mod tasks;
@@ -169,6 +170,7 @@ pub use error::{Error, Result};
 pub use models::{Task, TaskType};
 pub use nn::Precision;
 pub use predict::{Input, Prediction, Predictor, PredictorBuilder};
+pub use serve::{Engine, EngineBuilder};
 pub use tasks::{RefusedTask, Tasks, TasksBuilder};
 pub use tch::{self, Device};
 pub use train::{Event, MetricsRecord, ModelPlan, Summary, Trainer};

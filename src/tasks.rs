@@ -2,7 +2,7 @@
 
 #![deny(clippy::missing_errors_doc)]
 
-use crate::bank::{Bank, BankTask};
+use crate::bank::{Bank, BankTask, TaskPlan};
 use crate::base::Base;
 use crate::config::DeviceName;
 use crate::data::{
@@ -19,6 +19,7 @@ use crate::{escape, threads};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tch::Device;
 
 /// The most characters of a task's name.
@@ -58,12 +59,22 @@ const READ_AT_ONCE: usize = 64;
 /// ```
 pub struct Tasks {
     bank: Bank,
-    tokenizer: Tokenizer,
-    tasks: BTreeMap<String, BankTask>,
-    /// Why each task that was refused is not among the tasks, by name.
-    refused: BTreeMap<String, String>,
+    map: TaskMap,
     batch_size: usize,
 }
+
+/// The tasks of a base by name, and its tokenizer. A map holds no tensors, so that threads can
+/// share it.
+pub(crate) struct TaskMap {
+    plan: Arc<TaskPlan>,
+    tokenizer: Arc<Tokenizer>,
+    tasks: BTreeMap<Arc<str>, Arc<BankTask>>,
+    /// Why each task that was refused is not among the tasks, by name.
+    refused: BTreeMap<String, String>,
+}
+
+/// A task that a caller asked for, with its name.
+pub(crate) type Asked = (Arc<str>, Arc<BankTask>);
 
 /// How [`Tasks`] are opened.
 #[derive(Debug, Clone)]
@@ -140,8 +151,13 @@ impl TasksBuilder {
         let (tokenizer, base) = (tokenizer?, base?);
         fits(&model.dir, &tokenizer, &base.info.config)?;
         let bank = Bank::new(base, self.precision)?;
-        let (tasks, refused) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Tasks { bank, tokenizer, tasks, refused, batch_size: self.batch_size })
+        let map = TaskMap {
+            plan: bank.plan().clone(),
+            tokenizer: Arc::new(tokenizer),
+            tasks: BTreeMap::new(),
+            refused: BTreeMap::new(),
+        };
+        Ok(Tasks { bank, map, batch_size: self.batch_size })
     }
 }
 
@@ -176,12 +192,147 @@ impl Tasks {
     ///
     /// A directory that cannot be read, or that has no tasks.
     pub fn load_dir(&mut self, dir: impl AsRef<Path>) -> Result<Vec<RefusedTask>> {
-        self.load_of_dir(dir.as_ref(), &[], &mut |_, _| Ok(()))
+        self.map.load_dir(dir.as_ref(), &[], &mut |_, _| Ok(()))
     }
 
     /// Like [`Tasks::load_dir`], with `names` alone unless there are none, and with `progress`,
     /// which is told the number of files done and of all.
     pub(crate) fn load_of_dir(
+        &mut self,
+        dir: &Path,
+        names: &[String],
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Vec<RefusedTask>> {
+        self.map.load_dir(dir, names, progress)
+    }
+
+    /// Loads the task file `path` as the task `name`, which replaces a task of this name.
+    ///
+    /// # Errors
+    ///
+    /// A name that cannot be a task's, a file that is damaged, and a task that is not the base's or
+    /// cannot share a batch.
+    pub fn load(&mut self, name: &str, path: impl AsRef<Path>) -> Result<()> {
+        let task = self.map.read(name, path.as_ref())?;
+        self.map.insert(name, task);
+        Ok(())
+    }
+
+    /// The names of the tasks, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.map.names()
+    }
+
+    /// What the task `name` predicts; `None` if there is no such task.
+    pub fn get(&self, name: &str) -> Option<&Task> {
+        self.map.get(name).map(|task| &task.task)
+    }
+
+    /// The bank, for the thread that computes, and the map, for all threads.
+    pub(crate) fn into_parts(self) -> (Bank, TaskMap) {
+        (self.bank, self.map)
+    }
+
+    /// The directory of the base.
+    pub(crate) fn base_dir(&self) -> &Path {
+        &self.bank.base().info.dir
+    }
+
+    /// Checks that the task `name` is there, and takes `input`: a text or a pair. The error is the
+    /// problem.
+    pub(crate) fn check(&self, name: &str, input: &Input) -> std::result::Result<(), String> {
+        self.map.asked(name, input).map(drop)
+    }
+
+    /// Predicts each input by the task that is named beside it, in order.
+    ///
+    /// # Errors
+    ///
+    /// A name without a task; a pair where the task is about single texts, or the other way round;
+    /// scores that are NaN or infinite.
+    pub fn predict<N: AsRef<str>, T: Into<Input>>(
+        &self,
+        rows: impl IntoIterator<Item = (N, T)>,
+    ) -> Result<Vec<Prediction>> {
+        let rows: Vec<(N, Input)> =
+            rows.into_iter().map(|(name, input)| (name, input.into())).collect();
+        let mut asked = Vec::with_capacity(rows.len());
+        for ((name, input), number) in rows.iter().zip(1..) {
+            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+            asked.push(self.map.asked(name.as_ref(), input).map_err(error)?);
+        }
+        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
+        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
+        let tokens = self.map.encode(&texts)?;
+        self.answers(&asked, &tokens.iter().collect::<Vec<_>>())
+    }
+
+    /// Predicts each input by each of the tasks `names`. Returns for each input a prediction for
+    /// each name, in order. A text is tokenized once for all tasks that cut it alike.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tasks::predict`].
+    pub fn predict_by_each<T: Into<Input>>(
+        &self,
+        names: &[&str],
+        inputs: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<Vec<Prediction>>> {
+        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+        for (input, number) in inputs.iter().zip(1..) {
+            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+            names.iter().try_for_each(|name| self.check(name, input).map_err(error))?;
+        }
+        let named = |name: &&str| self.map.tasks.get_key_value(*name);
+        let tasks: Vec<Asked> = names
+            .iter()
+            .filter_map(named)
+            .map(|(name, task)| (name.clone(), task.clone()))
+            .collect();
+        let lengths: BTreeSet<usize> = tasks.iter().map(|(_, task)| task.task.max_length).collect();
+        let mut encoded = BTreeMap::new();
+        for length in lengths {
+            let texts: Vec<(usize, &Input)> = inputs.iter().map(|input| (length, input)).collect();
+            encoded.insert(length, self.map.encode(&texts)?);
+        }
+        let (mut asked, mut tokens) = (vec![], vec![]);
+        for row in 0..inputs.len() {
+            for (name, task) in &tasks {
+                let cut = encoded.get(&task.task.max_length).and_then(|texts| texts.get(row));
+                tokens.extend(cut);
+                asked.push((name.clone(), task.clone()));
+            }
+        }
+        let mut answers = self.answers(&asked, &tokens)?.into_iter();
+        Ok(inputs.iter().map(|_| answers.by_ref().take(tasks.len()).collect()).collect())
+    }
+
+    fn answers(&self, asked: &[Asked], tokens: &[&Encoding]) -> Result<Vec<Prediction>> {
+        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        let device = self.bank.base().device();
+        let mut answers = Vec::with_capacity(asked.len());
+        in_batches(&lengths, self.batch_size, device, &mut |range| {
+            let part = asked.get(range.clone()).unwrap_or_default();
+            let texts = tokens.get(range).unwrap_or_default();
+            let (packed, _) = Batch::new(texts.iter().copied()).to_device(device)?;
+            let tasks: Vec<&BankTask> = part.iter().map(|(_, task)| &**task).collect();
+            let scores = self.bank.scores(packed, &tasks)?;
+            for ((name, task), scores) in part.iter().zip(&scores) {
+                if scores.iter().any(|score| !score.is_finite()) {
+                    return Err(Error::NotFinite(format!("the prediction of the task {name}")));
+                }
+                answers.push(Prediction::new(&task.task, scores));
+            }
+            Ok(())
+        })?;
+        Ok(answers)
+    }
+}
+
+impl TaskMap {
+    /// Loads the tasks of a directory: of `names` alone, unless there are none. `progress` is told
+    /// the number of files done and of all.
+    pub fn load_dir(
         &mut self,
         dir: &Path,
         names: &[String],
@@ -204,8 +355,9 @@ impl Tasks {
             progress(start, found.len())?;
             let read = threads::each(part, &|(_, path)| Delta::read(path));
             for ((name, path), delta) in part.iter().zip(read) {
-                if let Err(error) = delta.and_then(|delta| self.add(name, path, &delta)) {
-                    refused.push(self.refuse(name, error));
+                match delta.and_then(|delta| self.make(path, &delta)) {
+                    Ok(task) => self.insert(name, task),
+                    Err(error) => refused.push(self.refuse(name, error)),
                 }
             }
         }
@@ -213,29 +365,32 @@ impl Tasks {
         Ok(refused)
     }
 
-    /// Loads the task file `path` as the task `name`, which replaces a task of this name.
-    ///
-    /// # Errors
-    ///
-    /// A name that cannot be a task's, a file that is damaged, and a task that is not the base's or
-    /// cannot share a batch.
-    pub fn load(&mut self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+    /// Reads the task file `path`, whose task is to be called `name`.
+    pub fn read(&self, name: &str, path: &Path) -> Result<BankTask> {
         if !is_name(name) {
             let found = escape::quoted(&escape::short(name, LONGEST_NAME));
             return Err(Error::Usage(format!("task {found}: expected a name of {NAMES}")));
         }
-        self.add(name, path, &Delta::read(path)?)
+        self.make(path, &Delta::read(path)?)
     }
 
-    fn add(&mut self, name: &str, path: &Path, delta: &Delta) -> Result<()> {
-        let base = &self.bank.base().info;
+    fn make(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
+        let base = &self.plan.info;
         same_tokenizer(&delta.meta, path, &base.dir, &self.tokenizer)?;
         check_length(&delta.meta, path, &base.config)?;
-        let task = self.bank.task(path, delta)?;
+        self.plan.task(path, delta)
+    }
+
+    /// Adds a task, which replaces a task of this name.
+    pub fn insert(&mut self, name: &str, task: BankTask) {
         self.refused.remove(name);
-        self.tasks.insert(name.to_owned(), task);
-        Ok(())
+        self.tasks.insert(name.into(), Arc::new(task));
+    }
+
+    /// Removes a task, and returns whether it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        self.refused.remove(name);
+        self.tasks.remove(name).is_some()
     }
 
     fn refuse(&mut self, name: &str, error: Error) -> RefusedTask {
@@ -245,131 +400,35 @@ impl Tasks {
 
     /// The names of the tasks, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.tasks.keys().map(String::as_str)
+        self.tasks.keys().map(|name| &**name)
     }
 
-    /// What the task `name` predicts; `None` if there is no such task.
-    pub fn get(&self, name: &str) -> Option<&Task> {
-        self.tasks.get(name).map(|task| &task.task)
+    /// The task `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<BankTask>> {
+        self.tasks.get(name)
     }
 
-    /// The directory of the base.
-    pub(crate) fn base_dir(&self) -> &Path {
-        &self.bank.base().info.dir
-    }
-
-    /// Checks that the task `name` is there, and takes `input`: a text or a pair. The error is the
-    /// problem.
-    pub(crate) fn check(&self, name: &str, input: &Input) -> std::result::Result<(), String> {
-        let Some(task) = self.tasks.get(name) else {
+    /// Returns the task `name`, if it takes `input`: a text or a pair. The error is the problem.
+    pub fn asked(&self, name: &str, input: &Input) -> std::result::Result<Asked, String> {
+        let Some((own, task)) = self.tasks.get_key_value(name) else {
             return Err(match self.refused.get(name) {
                 Some(why) => format!("task {name:?} was refused: {why}"),
                 None => no_such_task(name, self.names()),
             });
         };
         check_pairs(&task.task, input.text_pair.is_some())
-            .map_err(|problem| format!("task {name:?}: {problem}"))
-    }
-
-    /// Predicts each input by the task that is named beside it, in order.
-    ///
-    /// # Errors
-    ///
-    /// A name without a task; a pair where the task is about single texts, or the other way round;
-    /// scores that are NaN or infinite.
-    pub fn predict<N: AsRef<str>, T: Into<Input>>(
-        &self,
-        rows: impl IntoIterator<Item = (N, T)>,
-    ) -> Result<Vec<Prediction>> {
-        let rows: Vec<(N, Input)> =
-            rows.into_iter().map(|(name, input)| (name, input.into())).collect();
-        let mut asked = Vec::with_capacity(rows.len());
-        for ((name, input), number) in rows.iter().zip(1..) {
-            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
-            self.check(name.as_ref(), input).map_err(error)?;
-            let task = self.tasks.get_key_value(name.as_ref());
-            asked.extend(task.map(|(name, task)| (name.as_str(), task)));
-        }
-        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
-        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
-        let tokens = self.encode(&texts)?;
-        self.answers(&asked, &tokens.iter().collect::<Vec<_>>())
-    }
-
-    /// Predicts each input by each of the tasks `names`. Returns for each input a prediction for
-    /// each name, in order. A text is tokenized once for all tasks that cut it alike.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tasks::predict`].
-    pub fn predict_by_each<T: Into<Input>>(
-        &self,
-        names: &[&str],
-        inputs: impl IntoIterator<Item = T>,
-    ) -> Result<Vec<Vec<Prediction>>> {
-        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
-        for (input, number) in inputs.iter().zip(1..) {
-            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
-            names.iter().try_for_each(|name| self.check(name, input).map_err(error))?;
-        }
-        let tasks: Vec<(&str, &BankTask)> = names
-            .iter()
-            .filter_map(|name| self.tasks.get_key_value(*name))
-            .map(|(name, task)| (name.as_str(), task))
-            .collect();
-        let lengths: BTreeSet<usize> = tasks.iter().map(|(_, task)| task.task.max_length).collect();
-        let mut encoded = BTreeMap::new();
-        for length in lengths {
-            let texts: Vec<(usize, &Input)> = inputs.iter().map(|input| (length, input)).collect();
-            encoded.insert(length, self.encode(&texts)?);
-        }
-        let (mut asked, mut tokens) = (vec![], vec![]);
-        for row in 0..inputs.len() {
-            for &(name, task) in &tasks {
-                let cut = encoded.get(&task.task.max_length).and_then(|texts| texts.get(row));
-                tokens.extend(cut);
-                asked.push((name, task));
-            }
-        }
-        let mut answers = self.answers(&asked, &tokens)?.into_iter();
-        Ok(inputs.iter().map(|_| answers.by_ref().take(tasks.len()).collect()).collect())
+            .map_err(|problem| format!("task {name:?}: {problem}"))?;
+        Ok((own.clone(), task.clone()))
     }
 
     /// The token ids of each input, cut to the number beside it.
-    fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
-        // Tensors, which the other fields hold, stay on their thread.
-        let tokenizer = &self.tokenizer;
+    pub fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
         let tokens = threads::map(inputs, |(length, input)| {
-            tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
+            self.tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
         });
-        let base = &self.bank.base().info;
+        let base = &self.plan.info;
         has_embeddings(&base.dir, &base.config, &tokens)?;
         Ok(tokens)
-    }
-
-    fn answers(
-        &self,
-        asked: &[(&str, &BankTask)],
-        tokens: &[&Encoding],
-    ) -> Result<Vec<Prediction>> {
-        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
-        let device = self.bank.base().device();
-        let mut answers = Vec::with_capacity(asked.len());
-        in_batches(&lengths, self.batch_size, device, &mut |range| {
-            let part = asked.get(range.clone()).unwrap_or_default();
-            let texts = tokens.get(range).unwrap_or_default();
-            let (packed, _) = Batch::new(texts.iter().copied()).to_device(device)?;
-            let tasks: Vec<&BankTask> = part.iter().map(|(_, task)| *task).collect();
-            let scores = self.bank.scores(packed, &tasks)?;
-            for ((name, task), scores) in part.iter().zip(&scores) {
-                if scores.iter().any(|score| !score.is_finite()) {
-                    return Err(Error::NotFinite(format!("the prediction of the task {name}")));
-                }
-                answers.push(Prediction::new(&task.task, scores));
-            }
-            Ok(())
-        })?;
-        Ok(answers)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::common::{TINY, golden_dir};
 use crate::made;
-use bitfit::internal::bank::{Bank, BankTask};
+use bitfit::internal::bank::{Bank, BankTask, TaskPlan};
 use bitfit::internal::base::Base;
 use bitfit::internal::data::{Batch, Encoding};
 use bitfit::internal::delta::Delta;
@@ -30,7 +30,8 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
         let shared: Vec<Tensor> = base.tensors().values().map(Tensor::shallow_clone).collect();
         let deltas: Vec<Delta> = (0..12).map(|seed| made::task(&base, "", seed)).collect();
         let bank = Bank::new(base, Precision::Fp32).unwrap();
-        let tasks: Vec<BankTask> = deltas.iter().map(|d| bank.task(path, d).unwrap()).collect();
+        let tasks: Vec<BankTask> =
+            deltas.iter().map(|d| bank.plan().task(path, d).unwrap()).collect();
         let mut random = made::random(7);
         for _ in 0..4 {
             let count = 1 + made::below(&mut random, 40);
@@ -78,6 +79,14 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
     }
 }
 
+/// Threads share tasks and what makes them, which hold no tensors.
+#[test]
+fn tasks_are_for_every_thread() {
+    fn shared<T: Send + Sync>() {}
+    shared::<BankTask>();
+    shared::<TaskPlan>();
+}
+
 #[test]
 fn what_is_no_row_is_refused() {
     let read = || Base::read(&golden_dir().join("tiny-bert"), None, Device::Cpu).unwrap();
@@ -86,7 +95,7 @@ fn what_is_no_row_is_refused() {
     let refused = |change: &dyn Fn(&mut Delta), parts: &[&str]| {
         let mut delta = made::task(&read(), "", 3);
         change(&mut delta);
-        let error = bank.task(path, &delta).unwrap_err().to_string();
+        let error = bank.plan().task(path, &delta).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
     };
     refused(&|d| d.meta.method = Method::Full, &["the method full", "bitfit, head or layer_norm"]);

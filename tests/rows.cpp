@@ -84,6 +84,10 @@ void check_rows(int64_t n, RowDropout dropout) {
   for (int64_t c = 0; c < n; ++c) expected[c] = x[c] + y[c];
   compare("add", n, found, expected, 0);
 
+  double product = 0;
+  for (int64_t c = 0; c < n; ++c) product += double(x[c]) * double(y[c]);
+  compare("dot", n, {ROWS.dot(x.data(), y.data(), n)}, {float(product)}, 1e-5);
+
   if (dropout.enabled()) {
     ROWS.dropout(x.data(), found.data(), n, dropout);
     for (int64_t c = 0; c < n; ++c) expected[c] = float(x[c] * keep(dropout, c));

@@ -13,7 +13,7 @@ use std::path::Path;
 use tch::Device;
 
 /// Writes `count` made tasks of the base in `base` to the directory `dir`, as `t0.safetensors` on.
-fn write_tasks(base: &Path, dir: &Path, count: u64) {
+pub fn write_tasks(base: &Path, dir: &Path, count: u64) {
     let read = Base::read(base, None, Device::Cpu).unwrap();
     let fingerprint = Tokenizer::read(base).unwrap().fingerprint;
     std::fs::create_dir_all(dir).unwrap();

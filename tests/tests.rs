@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod delta;
 mod documents;
+mod engine;
 mod examples;
 mod export;
 mod faults;

@@ -142,6 +142,20 @@ impl TaskType {
         })
     }
 
+    /// The scores of one row's logits, as [`TaskType::scores`] computes them.
+    pub(crate) fn scores_of_row(self, logits: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Classification => {
+                let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let powers = logits.iter().map(|logit| (logit - largest).exp());
+                let sum: f32 = powers.clone().sum();
+                powers.map(|power| power / sum).collect()
+            }
+            Self::MultiLabel => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+            Self::Regression => logits.to_vec(),
+        }
+    }
+
     /// The loss of `logits_BL`, in nats (or squared units), summed over the rows and divided by
     /// `total`. `total` is the number of rows of the whole batch, of which these rows may be a
     /// part. With class weights, `total` is the sum of the rows' weights.

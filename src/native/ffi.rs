@@ -101,6 +101,16 @@ pub struct RoutedNormArgs {
 const _: () = assert!(size_of::<RoutedNormArgs>() == 10 * 8);
 
 #[repr(C)]
+pub struct RoutedLinearArgs {
+    pub x: *mut c_void,
+    pub weights: *const *const f32,
+    pub biases: *const *const f32,
+    pub outputs: *const i64,
+    pub count: i64,
+}
+const _: () = assert!(size_of::<RoutedLinearArgs>() == 5 * 8);
+
+#[repr(C)]
 pub struct TablesArgs {
     pub biases: *mut c_void,
     pub norm_weights: *mut c_void,
@@ -163,6 +173,7 @@ unsafe extern "C" {
         args: *const RoutedActivationArgs,
     ) -> c_int;
     pub fn bitfit_routed_norm(out: *mut *mut c_void, args: *const RoutedNormArgs) -> c_int;
+    pub fn bitfit_routed_linear(out: *mut *mut c_void, args: *const RoutedLinearArgs) -> c_int;
     pub fn bitfit_has_kernels(out: *mut bool, x: *mut c_void) -> c_int;
     pub fn bitfit_task_add(out: *mut *mut c_void, args: *const TaskAddArgs) -> c_int;
     pub fn bitfit_task_activation(out: *mut *mut c_void, args: *const TaskActivationArgs) -> c_int;

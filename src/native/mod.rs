@@ -40,7 +40,8 @@ pub use product::{
 };
 pub use profile::{profile_report, profile_start, profile_stop};
 pub use routed::{
-    Routed, RowSpan, TaskRow, TaskTables, has_kernels, routed_activation, routed_add, routed_norm,
+    Routed, RowSpan, TaskLayer, TaskRow, TaskTables, has_kernels, routed_activation, routed_add,
+    routed_linear, routed_norm,
 };
 pub use signals::{
     exit_now, explain_lack_of_memory, hold_signals, ignore_file_size_signal, ignores,

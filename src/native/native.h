@@ -125,6 +125,17 @@ struct RoutedNormArgs {
 };
 static_assert(sizeof(RoutedNormArgs) == 10 * 8);
 
+// The product of each row of x [count, I], in fp32 on the CPU, with a weight [E, I] of its own,
+// plus a bias [E]. `outputs` holds E of each row. The result is flat: the E values of each row.
+struct RoutedLinearArgs {
+  bitfit_tensor x;
+  const float *const *weights;
+  const float *const *biases;
+  const int64_t *outputs;
+  int64_t count;
+};
+static_assert(sizeof(RoutedLinearArgs) == 5 * 8);
+
 // The vectors of many tasks on a device with kernels: biases [K, P] and LayerNorm weights [K, W] in
 // fp32, and the row of them that each row of a batch takes, int64 [R].
 struct TablesArgs {
@@ -193,6 +204,8 @@ int bitfit_residual_norm(bitfit_tensor *out, bitfit_tensor *rounded,
 int bitfit_routed_add(bitfit_tensor *out, const bitfit::RoutedAddArgs *args);
 int bitfit_routed_activation(bitfit_tensor *out, const bitfit::RoutedActivationArgs *args);
 int bitfit_routed_norm(bitfit_tensor *out, const bitfit::RoutedNormArgs *args);
+
+int bitfit_routed_linear(bitfit_tensor *out, const bitfit::RoutedLinearArgs *args);
 
 // Whether the device of x has kernels for its kind.
 int bitfit_has_kernels(bool *out, bitfit_tensor x);

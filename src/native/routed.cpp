@@ -126,6 +126,37 @@ int bitfit_routed_norm(bitfit_tensor *out, const RoutedNormArgs *args) {
   });
 }
 
+int bitfit_routed_linear(bitfit_tensor *out, const RoutedLinearArgs *args) {
+  return guarded_tensor(out, [&] {
+    const auto &given = ref(args->x);
+    TORCH_CHECK(given.dim() == 2 && is_cpu_fp32(given) && given.size(0) == args->count &&
+                    !any_requires_grad({given}),
+                "heads of tasks: fp32 [", args->count, ", I] on the CPU expected, found ",
+                given.sizes());
+    const auto x = given.contiguous();
+    const int64_t inputs = x.size(1);
+    // The first output of each row, and the number of all outputs.
+    std::vector<int64_t> first{0};
+    for (int64_t r = 0; r < args->count; ++r) first.push_back(first.back() + args->outputs[r]);
+    const auto y = at::empty({first.back()}, x.options());
+    const float *from = x.const_data_ptr<float>();
+    float *to = y.mutable_data_ptr<float>();
+    BITFIT_PROFILED("bitfit::routed_linear");
+    const auto dot = rows().dot;
+    const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(inputs, 1));
+    at::parallel_for(0, first.back(), grain, [&](int64_t begin, int64_t end) {
+      int64_t r = std::upper_bound(first.begin(), first.end(), begin) - first.begin() - 1;
+      for (int64_t i = begin; i < end; ++i) {
+        while (i >= first[r + 1]) ++r;
+        const int64_t output = i - first[r];
+        to[i] = dot(from + r * inputs, args->weights[r] + output * inputs, inputs) +
+                args->biases[r][output];
+      }
+    });
+    return y;
+  });
+}
+
 int bitfit_has_kernels(bool *out, bitfit_tensor x) {
   return guarded([&] { *out = gpu::has_kernels(ref(x)); });
 }

@@ -4,7 +4,7 @@
 use super::{check, ffi, made, raw, raw_or_null};
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// A task's row of a bank: the vectors of its layers.
 #[derive(Debug, Clone)]
@@ -138,6 +138,76 @@ pub fn routed_norm(
     };
     // SAFETY: as in `routed_add`.
     unsafe { made("routed LayerNorm", ffi::bitfit_routed_norm, &args) }
+}
+
+/// A dense layer of a task, in plain memory that threads can share.
+#[derive(Debug, Clone)]
+pub struct TaskLayer {
+    /// The weight `[E, I]`.
+    weight: Box<[f32]>,
+    /// The bias `[E]`.
+    bias: Box<[f32]>,
+}
+
+impl TaskLayer {
+    /// Takes a weight `[E, I]` and a bias `[E]`. Errs if they do not fit together.
+    pub fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let [outputs, inputs] = weight.size()[..] else {
+            return Err(Error::Bug(format!("a weight of shape {:?}", weight.size())));
+        };
+        if bias.size() != [outputs] || outputs == 0 || inputs == 0 {
+            let (weight, bias) = (weight.size(), bias.size());
+            return Err(Error::Bug(format!("a bias {bias:?} for a weight {weight:?}")));
+        }
+        let values = |x: &Tensor| -> Result<Box<[f32]>> {
+            let flat = x.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+            Ok(Vec::<f32>::try_from(flat.f_reshape([-1])?)?.into())
+        };
+        Ok(Self { weight: values(weight)?, bias: values(bias)? })
+    }
+
+    /// The number of outputs, `E`.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Copies weight and bias of each layer to `device`, all at once.
+    pub fn tensors(layers: &[&Self], device: Device) -> Result<Vec<(Tensor, Tensor)>> {
+        let parts = layers.iter().flat_map(|layer| [&layer.weight[..], &layer.bias[..]]);
+        let all = Tensor::f_from_slice(&parts.collect::<Vec<_>>().concat())?.f_to_device(device)?;
+        let mut start = 0;
+        let mut piece = |length: usize| {
+            start += length as i64;
+            all.f_narrow(0, start - length as i64, length as i64)
+        };
+        let tensors = layers.iter().map(|layer| {
+            let weight = piece(layer.weight.len())?.f_view([layer.outputs() as i64, -1])?;
+            Ok((weight, piece(layer.outputs())?))
+        });
+        tensors.collect()
+    }
+}
+
+/// Computes, for each row of `x [B, I]` in fp32 on the CPU, the output of its own layer. Returns
+/// the outputs of all rows, one row after the other.
+pub fn routed_linear(x: &Tensor, layers: &[&TaskLayer]) -> Result<Tensor> {
+    let inputs = x.size().last().copied().unwrap_or(0) as usize;
+    if layers.iter().any(|layer| layer.weight.len() != layer.outputs() * inputs) {
+        return Err(Error::Bug(format!("layers of tasks for other inputs than {inputs}")));
+    }
+    let weights: Vec<*const f32> = layers.iter().map(|layer| layer.weight.as_ptr()).collect();
+    let biases: Vec<*const f32> = layers.iter().map(|layer| layer.bias.as_ptr()).collect();
+    let outputs: Vec<i64> = layers.iter().map(|layer| layer.outputs() as i64).collect();
+    let args = ffi::RoutedLinearArgs {
+        x: raw(x),
+        weights: weights.as_ptr(),
+        biases: biases.as_ptr(),
+        outputs: outputs.as_ptr(),
+        count: layers.len() as i64,
+    };
+    // SAFETY: tensors, slices and layers outlive the call. Each layer has as many values as its
+    // outputs and the row's inputs need, and C++ checks that there is a layer for each row.
+    unsafe { made("heads of tasks", ffi::bitfit_routed_linear, &args) }
 }
 
 /// The vectors of the tasks of a batch on a device with kernels.

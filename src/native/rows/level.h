@@ -26,6 +26,7 @@ constexpr int PANEL_COLUMNS = WIDTH * VECTORS;
 extern const RowFunctions ROWS;
 
 void add_row(float *x, const float *y, int64_t columns);
+float dot(const float *x, const float *y, int64_t columns);
 void dropout_row(const float *x, float *y, int64_t columns, RowDropout dropout);
 float softmax_row(float *scores, int64_t columns, RowDropout dropout);
 void softmax_row_backward(const SoftmaxBackward &row);

@@ -90,6 +90,9 @@ struct RowFunctions {
   // x += y
   void (*add)(float *x, const float *y, int64_t columns);
 
+  // The sum of x * y.
+  float (*dot)(const float *x, const float *y, int64_t columns);
+
   // y = dropout(x), with dropout enabled.
   void (*dropout)(const float *x, float *y, int64_t columns, RowDropout dropout);
 

@@ -8,6 +8,7 @@ namespace bitfit::BITFIT_LEVEL {
 
 const RowFunctions ROWS{BITFIT_STRING(BITFIT_LEVEL),
                         add_row,
+                        dot,
                         dropout_row,
                         softmax_row,
                         softmax_row_backward,
