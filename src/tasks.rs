@@ -63,11 +63,16 @@ pub struct Tasks {
     batch_size: usize,
 }
 
-/// The tasks of a base by name, and its tokenizer. A map holds no tensors, so that threads can
-/// share it.
-pub(crate) struct TaskMap {
+/// What reads the texts and the task files of a base. A reader holds no tensors, so that threads
+/// can share it.
+pub(crate) struct Reader {
     plan: Arc<TaskPlan>,
-    tokenizer: Arc<Tokenizer>,
+    tokenizer: Tokenizer,
+}
+
+/// The tasks of a base by name.
+pub(crate) struct TaskMap {
+    reader: Arc<Reader>,
     tasks: BTreeMap<Arc<str>, Arc<BankTask>>,
     /// Why each task that was refused is not among the tasks, by name.
     refused: BTreeMap<String, String>,
@@ -151,12 +156,8 @@ impl TasksBuilder {
         let (tokenizer, base) = (tokenizer?, base?);
         fits(&model.dir, &tokenizer, &base.info.config)?;
         let bank = Bank::new(base, self.precision)?;
-        let map = TaskMap {
-            plan: bank.plan().clone(),
-            tokenizer: Arc::new(tokenizer),
-            tasks: BTreeMap::new(),
-            refused: BTreeMap::new(),
-        };
+        let reader = Arc::new(Reader { plan: bank.plan().clone(), tokenizer });
+        let map = TaskMap { reader, tasks: BTreeMap::new(), refused: BTreeMap::new() };
         Ok(Tasks { bank, map, batch_size: self.batch_size })
     }
 }
@@ -213,7 +214,7 @@ impl Tasks {
     /// A name that cannot be a task's, a file that is damaged, and a task that is not the base's or
     /// cannot share a batch.
     pub fn load(&mut self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let task = self.map.read(name, path.as_ref())?;
+        let task = self.map.reader.read(name, path.as_ref())?;
         self.map.insert(name, task);
         Ok(())
     }
@@ -263,7 +264,7 @@ impl Tasks {
         }
         let lengths = asked.iter().map(|(_, task)| task.task.max_length);
         let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
-        let tokens = self.map.encode(&texts)?;
+        let tokens = self.map.reader.encode(&texts)?;
         self.answers(&asked, &tokens.iter().collect::<Vec<_>>())
     }
 
@@ -293,7 +294,7 @@ impl Tasks {
         let mut encoded = BTreeMap::new();
         for length in lengths {
             let texts: Vec<(usize, &Input)> = inputs.iter().map(|input| (length, input)).collect();
-            encoded.insert(length, self.map.encode(&texts)?);
+            encoded.insert(length, self.map.reader.encode(&texts)?);
         }
         let (mut asked, mut tokens) = (vec![], vec![]);
         for row in 0..inputs.len() {
@@ -329,7 +330,40 @@ impl Tasks {
     }
 }
 
+impl Reader {
+    /// Reads the task file `path`, whose task is to be called `name`.
+    pub fn read(&self, name: &str, path: &Path) -> Result<BankTask> {
+        if !is_name(name) {
+            let found = escape::quoted(&escape::short(name, LONGEST_NAME));
+            return Err(Error::Usage(format!("task {found}: expected a name of {NAMES}")));
+        }
+        self.make(path, &Delta::read(path)?)
+    }
+
+    fn make(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
+        let base = &self.plan.info;
+        same_tokenizer(&delta.meta, path, &base.dir, &self.tokenizer)?;
+        check_length(&delta.meta, path, &base.config)?;
+        self.plan.task(path, delta)
+    }
+
+    /// The token ids of each input, cut to the number beside it.
+    pub fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
+        let tokens = threads::map(inputs, |(length, input)| {
+            self.tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
+        });
+        let base = &self.plan.info;
+        has_embeddings(&base.dir, &base.config, &tokens)?;
+        Ok(tokens)
+    }
+}
+
 impl TaskMap {
+    /// What reads the texts and the task files of the base.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
     /// Loads the tasks of a directory: of `names` alone, unless there are none. `progress` is told
     /// the number of files done and of all.
     pub fn load_dir(
@@ -355,7 +389,7 @@ impl TaskMap {
             progress(start, found.len())?;
             let read = threads::each(part, &|(_, path)| Delta::read(path));
             for ((name, path), delta) in part.iter().zip(read) {
-                match delta.and_then(|delta| self.make(path, &delta)) {
+                match delta.and_then(|delta| self.reader.make(path, &delta)) {
                     Ok(task) => self.insert(name, task),
                     Err(error) => refused.push(self.refuse(name, error)),
                 }
@@ -363,22 +397,6 @@ impl TaskMap {
         }
         progress(found.len(), found.len())?;
         Ok(refused)
-    }
-
-    /// Reads the task file `path`, whose task is to be called `name`.
-    pub fn read(&self, name: &str, path: &Path) -> Result<BankTask> {
-        if !is_name(name) {
-            let found = escape::quoted(&escape::short(name, LONGEST_NAME));
-            return Err(Error::Usage(format!("task {found}: expected a name of {NAMES}")));
-        }
-        self.make(path, &Delta::read(path)?)
-    }
-
-    fn make(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
-        let base = &self.plan.info;
-        same_tokenizer(&delta.meta, path, &base.dir, &self.tokenizer)?;
-        check_length(&delta.meta, path, &base.config)?;
-        self.plan.task(path, delta)
     }
 
     /// Adds a task, which replaces a task of this name.
@@ -419,16 +437,6 @@ impl TaskMap {
         check_pairs(&task.task, input.text_pair.is_some())
             .map_err(|problem| format!("task {name:?}: {problem}"))?;
         Ok((own.clone(), task.clone()))
-    }
-
-    /// The token ids of each input, cut to the number beside it.
-    pub fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
-        let tokens = threads::map(inputs, |(length, input)| {
-            self.tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
-        });
-        let base = &self.plan.info;
-        has_embeddings(&base.dir, &base.config, &tokens)?;
-        Ok(tokens)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::data::{Batch, Encoding};
 use crate::error::{Error, Result};
 use crate::native;
 use crate::predict::{Input, Prediction};
-use crate::tasks::{Asked, RefusedTask, TaskMap, Tasks, TasksBuilder};
+use crate::tasks::{Asked, Reader, RefusedTask, TaskMap, Tasks, TasksBuilder};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +69,7 @@ pub struct EngineBuilder {
 
 /// What callers and the owner thread share.
 struct Shared {
+    reader: Arc<Reader>,
     map: RwLock<TaskMap>,
     state: Mutex<State>,
     /// Notified when something waits, and at the end.
@@ -162,6 +163,7 @@ impl EngineBuilder {
                 Err(error) => return drop(opened.send(Err(error))),
             };
             let shared = Arc::new(Shared {
+                reader: map.reader().clone(),
                 map: RwLock::new(map),
                 state: Mutex::new(State { queue, end: None }),
                 work: Condvar::new(),
@@ -210,7 +212,7 @@ impl Engine {
     ///
     /// As [`Tasks::load`].
     pub fn load(&self, name: &str, path: impl AsRef<Path>) -> Result<()> {
-        let task = self.map().read(name, path.as_ref())?;
+        let task = self.owner.shared.reader.read(name, path.as_ref())?;
         self.map_mut().insert(name, task);
         Ok(())
     }
@@ -270,15 +272,17 @@ impl Engine {
         rows: &[(N, Input)],
         call: &Arc<Call>,
     ) -> Result<Vec<(usize, Job)>> {
-        let map = self.map();
         let mut asked = Vec::with_capacity(rows.len());
-        for ((name, input), number) in rows.iter().zip(1..) {
-            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
-            asked.push(map.asked(name.as_ref(), input).map_err(error)?);
+        {
+            let map = self.map();
+            for ((name, input), number) in rows.iter().zip(1..) {
+                let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+                asked.push(map.asked(name.as_ref(), input).map_err(error)?);
+            }
         }
         let lengths = asked.iter().map(|(_, task)| task.task.max_length);
         let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
-        let tokens = map.encode(&texts)?;
+        let tokens = self.owner.shared.reader.encode(&texts)?;
         let jobs = asked.into_iter().zip(tokens).enumerate().map(|(row, (asked, tokens))| {
             let job = Job { tokens: Arc::new(tokens), asked, call: call.clone(), row };
             (job.tokens.ids.len(), job)
