@@ -120,6 +120,9 @@ pub enum Error {
         /// The expected time until they are computed.
         seconds: f64,
     },
+    /// A call that an [`Engine`](crate::Engine) could not answer.
+    #[error("{}", line(.0))]
+    Unanswered(String),
     /// Values that are NaN or infinite, named by what contains them.
     #[error(
         "{} contains NaN or infinity; a lower training.learning_rate usually helps",

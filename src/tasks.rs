@@ -257,14 +257,8 @@ impl Tasks {
     ) -> Result<Vec<Prediction>> {
         let rows: Vec<(N, Input)> =
             rows.into_iter().map(|(name, input)| (name, input.into())).collect();
-        let mut asked = Vec::with_capacity(rows.len());
-        for ((name, input), number) in rows.iter().zip(1..) {
-            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
-            asked.push(self.map.asked(name.as_ref(), input).map_err(error)?);
-        }
-        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
-        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
-        let tokens = self.map.reader.encode(&texts)?;
+        let asked = self.map.asked_each(&rows)?;
+        let tokens = self.map.reader.encode_for(&asked, &rows)?;
         self.answers(&asked, &tokens.iter().collect::<Vec<_>>())
     }
 
@@ -347,8 +341,15 @@ impl Reader {
         self.plan.task(path, delta)
     }
 
+    /// The token ids of each row's input, as long as its task takes.
+    pub fn encode_for<N>(&self, asked: &[Asked], rows: &[(N, Input)]) -> Result<Vec<Encoding>> {
+        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
+        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
+        self.encode(&texts)
+    }
+
     /// The token ids of each input, cut to the number beside it.
-    pub fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
+    fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
         let tokens = threads::map(inputs, |(length, input)| {
             self.tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
         });
@@ -424,6 +425,15 @@ impl TaskMap {
     /// The task `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<BankTask>> {
         self.tasks.get(name)
+    }
+
+    /// Returns the task of each row, as [`TaskMap::asked`] does.
+    pub fn asked_each<N: AsRef<str>>(&self, rows: &[(N, Input)]) -> Result<Vec<Asked>> {
+        let asked = rows.iter().zip(1..).map(|((name, input), number)| {
+            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
+            self.asked(name.as_ref(), input).map_err(error)
+        });
+        asked.collect()
     }
 
     /// Returns the task `name`, if it takes `input`: a text or a pair. The error is the problem.

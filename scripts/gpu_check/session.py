@@ -477,6 +477,20 @@ def stage_kernels():
     return found
 
 
+def stage_attention():
+    """Times attention's kernels alone: src/native/attention.cpp chooses between them by length."""
+    if args.cpu:
+        return "no GPU"
+    draw = random.Random(0)
+    natural = [max(5, min(126, int(draw.lognormvariate(3.0, 0.6)))) for _ in range(32)]
+    lengths = {"16 x 128": [128] * 16, "8 x 512": [512] * 8, "32 natural": natural}
+    time_of = lambda own, kernel: python(do="attention", lengths=own, kernel=kernel)["us"]
+    return {
+        name: {kernel: time_of(own, kernel) for kernel in ("flash", "efficient")}
+        for name, own in lengths.items()
+    }
+
+
 def stage_memory():
     """Trains with a batch that does not fit; bitfit should halve the batch and continue."""
     if args.cpu:
@@ -542,6 +556,7 @@ def main():
         "cpu": stage_cpu,
         "others": stage_others,
         "kernels": stage_kernels,
+        "attention": stage_attention,
         "same bytes": stage_same_bytes,
         "speed": stage_speed,
         "memory": stage_memory,

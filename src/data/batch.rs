@@ -161,7 +161,7 @@ pub fn copied_to(tensor: Tensor, device: Device) -> Result<Tensor> {
 }
 
 /// Tokens in a forward pass above which a larger batch is no faster on `device`.
-fn worthwhile(device: Device) -> usize {
+pub fn worthwhile(device: Device) -> usize {
     if device.is_cuda() { 16_384 } else { 2_048 }
 }
 

@@ -13,7 +13,7 @@ mod source;
 mod spelling;
 mod tokenize;
 
-pub use batch::{Batch, DropoutKeys, copied_to, texts_per_batch};
+pub use batch::{Batch, DropoutKeys, copied_to, texts_per_batch, worthwhile};
 pub use example::{Example, examples};
 pub use fit::{check_length, fits, has_embeddings, same_tokenizer};
 pub use labels::{Labels, Target};

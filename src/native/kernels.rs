@@ -1,7 +1,7 @@
 //! The fused kernels of the encoder: attention, bias and activation, bias and residual and
 //! LayerNorm, and the dropout inside them.
 
-use super::{check, ffi, made, raw, raw_or_null};
+use super::{check, ffi, made, made_rounded, raw, raw_or_null};
 use crate::error::{Error, Result};
 use tch::Tensor;
 
@@ -134,13 +134,6 @@ pub fn residual_norm(
         eps,
         mask: dropped.mask(),
     };
-    let (mut y, mut rounded) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: the tensors outlive the call, and C++ checks their shapes. On success `y` points to a
-    // new tensor that the caller owns, and `rounded` is null or points to one.
-    unsafe {
-        let code = ffi::bitfit_residual_norm(&mut y, &mut rounded, &args);
-        check(code, "residual and LayerNorm")?;
-        let rounded = (!rounded.is_null()).then(|| Tensor::from_ptr(rounded.cast()));
-        Ok((Tensor::from_ptr(y.cast()), rounded))
-    }
+    // SAFETY: the tensors outlive the call, and C++ checks their shapes.
+    unsafe { made_rounded("residual and LayerNorm", ffi::bitfit_residual_norm, &args) }
 }

@@ -89,3 +89,22 @@ unsafe fn made<A>(
         Ok(Tensor::from_ptr(out.cast()))
     }
 }
+
+/// Like [`made`], for a kernel that may also make its result in half precision.
+///
+/// # Safety
+///
+/// As [`made`].
+unsafe fn made_rounded<A>(
+    action: &str,
+    kernel: unsafe extern "C" fn(*mut *mut c_void, *mut *mut c_void, *const A) -> c_int,
+    args: &A,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (mut out, mut rounded) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: as in `made`; `rounded` is null or points to a new tensor too.
+    unsafe {
+        check(kernel(&mut out, &mut rounded, args), action)?;
+        let rounded = (!rounded.is_null()).then(|| Tensor::from_ptr(rounded.cast()));
+        Ok((Tensor::from_ptr(out.cast()), rounded))
+    }
+}

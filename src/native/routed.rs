@@ -1,7 +1,7 @@
 //! The fused kernels for batches whose sequences belong to several tasks. On the CPU they read each
 //! task's row in place; on a GPU they read tables with the rows of all tasks of the batch.
 
-use super::{check, ffi, made, raw, raw_or_null};
+use super::{check, ffi, made, made_rounded, raw, raw_or_null};
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -283,15 +283,8 @@ impl TaskTables<'_> {
             shift: shift.0 as i64,
             eps,
         };
-        let (mut y, mut rounded) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: as in `add`. On success `y` points to a new tensor that the caller owns, and
-        // `rounded` is null or points to one.
-        unsafe {
-            let code = ffi::bitfit_task_norm(&mut y, &mut rounded, &args);
-            check(code, "LayerNorm of tasks")?;
-            let rounded = (!rounded.is_null()).then(|| Tensor::from_ptr(rounded.cast()));
-            Ok((Tensor::from_ptr(y.cast()), rounded))
-        }
+        // SAFETY: as in `add`.
+        unsafe { made_rounded("LayerNorm of tasks", ffi::bitfit_task_norm, &args) }
     }
 }
 

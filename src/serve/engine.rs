@@ -4,7 +4,7 @@
 
 use super::queue::{Queue, Taken};
 use crate::bank::{Bank, BankTask};
-use crate::data::{Batch, Encoding};
+use crate::data::{Batch, Encoding, worthwhile};
 use crate::error::{Error, Result};
 use crate::native;
 use crate::predict::{Input, Prediction};
@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tch::Device;
 
-/// Tokens per thread that a batch on the CPU has at most. Larger batches are no faster, and
-/// callers would wait longer.
+/// Tokens per thread that a batch on the CPU has at most. The callers of larger batches would wait
+/// longer.
 const TOKENS_PER_THREAD: usize = 256;
 
 /// Predicts with many tasks of one base for many threads at once. One thread owns the base, and
@@ -91,7 +91,7 @@ struct Owner {
 
 /// A row that waits.
 struct Job {
-    tokens: Arc<Encoding>,
+    tokens: Encoding,
     asked: Asked,
     call: Arc<Call>,
     /// The row's number in its call.
@@ -176,7 +176,9 @@ impl EngineBuilder {
             }
         };
         let thread = std::thread::Builder::new().name("bitfit-engine".into()).spawn(run);
-        let thread = thread.map_err(|error| Error::Usage(format!("no thread: {error}")))?;
+        let thread = thread.map_err(|error| {
+            Error::Unanswered(format!("the engine's thread cannot be started: {error}"))
+        })?;
         let ended = |_| Error::Bug("the engine's thread ended while it opened the base".into());
         let shared = opening.recv().map_err(ended)??;
         Ok(Engine { owner: Arc::new(Owner { shared, thread: Some(thread) }) })
@@ -249,7 +251,7 @@ impl Engine {
         {
             let mut state = shared.state();
             if let Some(end) = &state.end {
-                return Err(Error::Usage(format!("the engine has ended: {end}")));
+                return Err(Error::Unanswered(format!("the engine has ended: {end}")));
             }
             state.queue.admit(jobs, deadline)?;
         }
@@ -272,20 +274,10 @@ impl Engine {
         rows: &[(N, Input)],
         call: &Arc<Call>,
     ) -> Result<Vec<(usize, Job)>> {
-        let mut asked = Vec::with_capacity(rows.len());
-        {
-            let map = self.map();
-            for ((name, input), number) in rows.iter().zip(1..) {
-                let error = |problem| Error::Usage(format!("input {number}: {problem}"));
-                asked.push(map.asked(name.as_ref(), input).map_err(error)?);
-            }
-        }
-        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
-        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
-        let tokens = self.owner.shared.reader.encode(&texts)?;
+        let asked = self.map().asked_each(rows)?;
+        let tokens = self.owner.shared.reader.encode_for(&asked, rows)?;
         let jobs = asked.into_iter().zip(tokens).enumerate().map(|(row, (asked, tokens))| {
-            let job = Job { tokens: Arc::new(tokens), asked, call: call.clone(), row };
-            (job.tokens.ids.len(), job)
+            (tokens.ids.len(), Job { tokens, asked, call: call.clone(), row })
         });
         Ok(jobs.collect())
     }
@@ -306,6 +298,7 @@ impl Shared {
 
     /// Computes until the engine ends.
     fn run(&self, bank: &Bank, budget: usize) {
+        let _end = EndOfThread(self);
         loop {
             let taken = {
                 let mut state = self.state();
@@ -313,13 +306,13 @@ impl Shared {
                     state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
                 if state.end.is_some() {
-                    break;
+                    return;
                 }
                 state.queue.take(Instant::now(), budget, Job::is_wanted)
             };
             let Taken { batch, tokens, expired } = taken;
             for job in expired {
-                job.answer(Err(Error::Usage(format!("no answer within {:?}", self.timeout))));
+                job.answer(Err(Error::Unanswered(format!("no answer within {:?}", self.timeout))));
             }
             let began = Instant::now();
             let ended = compute(bank, batch);
@@ -331,10 +324,19 @@ impl Shared {
                 state.end = Some(error.to_string());
             }
         }
-        let mut state = self.state();
-        let end = state.end.clone().unwrap_or_default();
+    }
+}
+
+/// Answers what waits with an error when the owner thread ends, also by a panic, so that no caller
+/// waits for ever.
+struct EndOfThread<'a>(&'a Shared);
+
+impl Drop for EndOfThread<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        let end = state.end.get_or_insert_with(|| "its thread has panicked".into()).clone();
         for job in state.queue.drain() {
-            job.answer(Err(Error::Usage(format!("the engine has ended: {end}"))));
+            job.answer(Err(Error::Unanswered(format!("the engine has ended: {end}"))));
         }
     }
 }
@@ -354,7 +356,7 @@ impl Drop for Owner {
 /// The most tokens of a batch on `device`.
 fn usual_budget(device: Device) -> usize {
     match device.is_cuda() {
-        true => 16_384,
+        true => worthwhile(device),
         false => TOKENS_PER_THREAD * usize::try_from(tch::get_num_threads()).unwrap_or(1).max(2),
     }
 }
@@ -388,7 +390,8 @@ fn compute(bank: &Bank, batch: Vec<Job>) -> Result<()> {
                         parts.extend([rest, part]);
                     }
                     Err(error) => {
-                        part.iter().for_each(|job| job.answer(Err(Error::Usage(text.clone()))));
+                        part.iter()
+                            .for_each(|job| job.answer(Err(Error::Unanswered(text.clone()))));
                         // A file of the base that was changed is an error of every batch.
                         bank.base().info.check_unchanged()?;
                         tracing::error!("a batch failed: {error}");
@@ -404,7 +407,7 @@ fn scores(bank: &Bank, part: &[Job]) -> Result<Vec<Vec<f32>>> {
     if part.is_empty() {
         return Ok(vec![]);
     }
-    let texts = part.iter().map(|job| &*job.tokens);
+    let texts = part.iter().map(|job| &job.tokens);
     let (packed, _) = Batch::new(texts).to_device(bank.base().device())?;
     let tasks: Vec<&BankTask> = part.iter().map(|job| &*job.asked.1).collect();
     bank.scores(packed, &tasks)

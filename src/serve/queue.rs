@@ -58,15 +58,15 @@ impl<T> Queue<T> {
     /// Takes a request of `rows`, each with its number of tokens, or refuses it whole with
     /// [`Error::Busy`].
     pub fn admit(&mut self, rows: Vec<(usize, T)>, deadline: Instant) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let wait = self.rate.map_or(0.0, |rate| self.tokens as f64 / rate);
         // A request that is alone always fits.
         if self.rows > 0 && self.rows + rows.len() > self.most_rows
             || wait > self.longest_wait.as_secs_f64()
         {
             return Err(Error::Busy { rows: self.rows, seconds: wait });
-        }
-        if rows.is_empty() {
-            return Ok(());
         }
         self.rows += rows.len();
         self.tokens += rows.iter().map(|(tokens, _)| tokens).sum::<usize>();
