@@ -6,13 +6,14 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::methods::Method;
 use crate::models::Task;
-use crate::native::{self, TaskLayer};
+use crate::native::{self, LoraLayer, TaskLayer, Values};
 use crate::nn::{Packed, Precision, TaskRow, TaskRows, to_rows};
 use crate::task_model::TaskModel;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tch::{Device, Kind, Tensor};
 
 /// Values that a vector's place in its part of a row is a multiple of: 64 bytes.
@@ -27,8 +28,9 @@ pub struct Bank {
     plan: Arc<TaskPlan>,
     /// The dtype of the layers' weights, and so of their products.
     kind: Kind,
-    /// The model of the last batch that was of one task.
-    alone: RefCell<Option<(TaskRow, TaskModel)>>,
+    /// The task of the last batch, by its number, if that was of one task, and a model of it once
+    /// two batches in a row were.
+    alone: RefCell<Option<(u64, Option<TaskModel>)>>,
 }
 
 /// What a task of a base consists of. A plan holds no tensors, so that any thread can make tasks.
@@ -42,6 +44,8 @@ pub struct TaskPlan {
     of_base: BTreeSet<String>,
     /// The names of the tensors that the base lacks.
     new: Vec<String>,
+    /// The dense layers of the encoder, by canonical name: those that LoRA may be added to.
+    dense: Vec<String>,
     /// Whether the dense layer before the output layer is the base's: BERT's pooler.
     has_pooler: bool,
     /// Where each vector lies in a row, by canonical name.
@@ -64,6 +68,15 @@ struct Place {
 pub struct BankTask {
     /// What the task predicts.
     pub task: Task,
+    /// The name of the method that trained the task; `None` for the head that a base was saved
+    /// with.
+    pub method: Option<&'static str>,
+    /// The first digits of the SHA-256 of the task's file, or of the base.
+    pub version: Box<str>,
+    /// The bytes of the task's values, without those that are the base's.
+    pub bytes: usize,
+    /// A number that no other task of this process has.
+    number: u64,
     row: TaskRow,
     /// The dense layer before the output, where the base has none.
     dense: Option<TaskLayer>,
@@ -71,16 +84,35 @@ pub struct BankTask {
     output: TaskLayer,
 }
 
+/// The values of a delta by where a task keeps them.
+struct Sorted {
+    /// All biases, if the delta has some.
+    biases: Option<Vec<f32>>,
+    /// All weights of LayerNorm, if the delta has some.
+    norm_weights: Option<Vec<f32>>,
+    /// The head's values and LoRA's, by canonical name.
+    others: BTreeMap<String, Values>,
+}
+
+/// Digits of a task's version.
+const VERSION: usize = 12;
+
 impl TaskPlan {
-    /// Makes a task from `delta`, read from `path`. Errs for LoRA, adapters and full fine-tuning,
-    /// which change more than vectors, for a delta of another base, and for NaN or infinity.
+    /// Makes a task from `delta`, read from `path`. Errs for adapters and full fine-tuning, which
+    /// change more than a batch can take from each task, for a delta of another base, and for NaN
+    /// or infinity.
     pub fn task(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
         let Delta { meta, .. } = delta;
         check_method(path, &meta.method)?;
         delta.check_base(path, &self.info)?;
         let architecture = self.info.config.architecture;
         let outputs = meta.task.outputs() as i64;
+        let lora = self.lora_shapes(&meta.method);
+        let new = self.new.iter().chain(lora.keys());
         let shape = |name: &str| {
+            if let Some(shape) = lora.get(name) {
+                return Some(shape.clone());
+            }
             let mut shape = self.shapes.get(name)?.clone();
             if name.strip_prefix(architecture.head.output).is_some_and(|leaf| leaf.starts_with('.'))
             {
@@ -88,53 +120,195 @@ impl TaskPlan {
             }
             Some(shape)
         };
-        delta.check_tensors(path, &shape, &self.new)?;
-        let (mut biases, mut norm_weights) = (self.own.biases.to_vec(), None);
-        let mut head = BTreeMap::new();
+        delta.check_tensors(path, &shape, new)?;
+        let Sorted { biases, norm_weights, mut others } = self.sorted(path, delta)?;
+        let lora = self.lora(&meta.method, &mut others)?;
+        let (dense, output) = self.head(&others)?;
+        delta.check_unchanged()?;
+        let part = |values: Option<Vec<f32>>, own: &Values| {
+            values.map_or_else(|| own.clone(), Values::from)
+        };
+        let row = TaskRow {
+            biases: part(biases, &self.own.biases),
+            norm_weights: part(norm_weights, &self.own.norm_weights),
+            lora,
+        };
+        let method = Some(meta.method.name());
+        let version = version(delta.checksum.as_deref().unwrap_or_default());
+        let (task, number, bytes) = (meta.task.clone(), next_number(), 0);
+        Ok(BankTask { task, method, version, bytes, number, row, dense, output }.counted(self))
+    }
+
+    /// Sorts the values of `delta`, read from `path`, by where a task keeps them. Errs for what is not
+    /// finite, and for matrices of the base.
+    fn sorted(&self, path: &Path, delta: &Delta) -> Result<Sorted> {
+        let mut sorted = Sorted { biases: None, norm_weights: None, others: BTreeMap::new() };
         for (name, tensor) in &delta.tensors {
+            let values = Values::of(tensor)?;
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(Error::file(path, format!("{name} contains NaN or infinity")));
+            }
             match self.places.get(name) {
                 Some(&Place { is_weight, offset, size }) => {
-                    let part = match is_weight {
-                        true => norm_weights.get_or_insert_with(|| self.own.norm_weights.to_vec()),
-                        false => &mut biases,
+                    let (part, own) = match is_weight {
+                        true => (&mut sorted.norm_weights, &self.own.norm_weights),
+                        false => (&mut sorted.biases, &self.own.biases),
                     };
+                    let part = part.get_or_insert_with(|| own.to_vec());
                     let place = part.get_mut(offset..offset + size);
+                    let place = place.filter(|place| place.len() == values.len());
                     let place = place.ok_or_else(|| Error::Bug(format!("no place of {name}")))?;
-                    tensor.f_copy_data(place, size)?;
-                    if !place.iter().all(|value| value.is_finite()) {
-                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
-                    }
+                    place.copy_from_slice(&values);
                 }
                 None if self.of_base.contains(name) => {
                     let problem =
                         format!("{name}: found in the task, expected only vectors of the base");
                     return Err(Error::file(path, problem));
                 }
-                None => {
-                    if !bool::try_from(tensor.f_isfinite()?.f_all()?)? {
-                        return Err(Error::file(path, format!("{name} contains NaN or infinity")));
-                    }
-                    head.insert(name.clone(), tensor);
-                }
+                None => drop(sorted.others.insert(name.clone(), values)),
             }
         }
-        let mut take = |module: &str| {
-            let mut leaf = |leaf: &str| {
+        Ok(sorted)
+    }
+
+    /// The task of the head that the base `model` was saved with.
+    fn saved(&self, model: &TaskModel, task: Task) -> Result<BankTask> {
+        if let Some(name) = model.not_finite(|_, _| true)? {
+            return Err(Error::file(&self.info.file, format!("{name} contains NaN or infinity")));
+        }
+        let variables = model.store.variables();
+        let values = |name: &String| Some((name.clone(), Values::of(variables.get(name)?)));
+        let head = model.new.iter().filter_map(values);
+        let head = head.map(|(name, values)| Ok((name, values?))).collect::<Result<_>>()?;
+        let (dense, output) = self.head(&head)?;
+        let (row, version) = (self.own.clone(), version(&self.info.fingerprint));
+        let (method, number, bytes) = (None, next_number(), 0);
+        Ok(BankTask { task, method, version, bytes, number, row, dense, output }.counted(self))
+    }
+
+    /// The layers of a head, of which the first is `None` if it is the base's.
+    fn head(&self, values: &BTreeMap<String, Values>) -> Result<(Option<TaskLayer>, TaskLayer)> {
+        let take = |module: &str| {
+            let leaf = |leaf: &str| {
                 let name = format!("{module}.{leaf}");
-                head.remove(&name).ok_or_else(|| Error::Bug(format!("a task without {name}")))
+                let values = values.get(&name).cloned();
+                values.ok_or_else(|| Error::Bug(format!("a task without {name}")))
             };
             TaskLayer::new(leaf("weight")?, leaf("bias")?)
         };
-        let dense = if self.has_pooler { None } else { Some(take(architecture.head.dense)?) };
-        let output = take(architecture.head.output)?;
-        delta.check_unchanged()?;
-        let norm_weights = norm_weights.map_or_else(|| self.own.norm_weights.clone(), Arc::from);
-        let row = TaskRow { biases: biases.into(), norm_weights };
-        Ok(BankTask { task: meta.task.clone(), row, dense, output })
+        let head = &self.info.config.architecture.head;
+        let dense = if self.has_pooler { None } else { Some(take(head.dense)?) };
+        Ok((dense, take(head.output)?))
+    }
+
+    /// The dense layers that get LoRA by `method`; none for other methods.
+    fn lora_modules<'a>(&'a self, method: &'a Method) -> impl Iterator<Item = &'a String> {
+        let targets = match method {
+            Method::Lora(config) => &config.target_modules[..],
+            _ => &[],
+        };
+        let is = |name: &str, target: &String| {
+            let rest = name.strip_suffix(target.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.dense.iter().filter(move |name| targets.iter().any(|target| is(name, target)))
+    }
+
+    /// The shapes of LoRA's matrices by `method`, by canonical name.
+    fn lora_shapes(&self, method: &Method) -> BTreeMap<String, Vec<i64>> {
+        let Method::Lora(config) = method else { return BTreeMap::new() };
+        let mut shapes = BTreeMap::new();
+        for module in self.lora_modules(method) {
+            if let Some([outputs, inputs]) =
+                self.shapes.get(&format!("{module}.weight")).map(|s| &s[..])
+            {
+                shapes.insert(format!("{module}.lora_A.weight"), vec![config.r, *inputs]);
+                shapes.insert(format!("{module}.lora_B.weight"), vec![*outputs, config.r]);
+            }
+        }
+        shapes
+    }
+
+    /// Takes LoRA's matrices from `values`.
+    fn lora(
+        &self,
+        method: &Method,
+        values: &mut BTreeMap<String, Values>,
+    ) -> Result<Option<Arc<BTreeMap<usize, LoraLayer>>>> {
+        let Method::Lora(config) = method else { return Ok(None) };
+        let mut layers = BTreeMap::new();
+        for module in self.lora_modules(method) {
+            let mut take = |leaf: &str| {
+                let name = format!("{module}.{leaf}.weight");
+                values.remove(&name).ok_or_else(|| Error::Bug(format!("a task without {name}")))
+            };
+            let (a, b) = (take("lora_A")?, take("lora_B")?);
+            let b: Vec<f32> = b.iter().map(|value| value * config.scaling() as f32).collect();
+            let place = self.places.get(&format!("{module}.bias"));
+            let place = place.ok_or_else(|| Error::Bug(format!("{module} has no bias")))?;
+            let rank = usize::try_from(config.r).map_err(Error::bug)?;
+            layers.insert(place.offset, LoraLayer { a, b: b.into(), rank });
+        }
+        Ok(Some(Arc::new(layers)))
     }
 }
 
+/// The version of a file with the SHA-256 `sha256`.
+fn version(sha256: &str) -> Box<str> {
+    sha256.chars().take(VERSION).collect()
+}
+
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl BankTask {
+    /// The parts of the task's memory that other tasks do not share.
+    fn own_parts(&mut self, plan: &TaskPlan) -> Vec<&mut Values> {
+        let mut parts = self.row.parts_mut();
+        let own = [&plan.own.biases, &plan.own.norm_weights];
+        parts.retain(|part| !own.iter().any(|own| part.is(own)));
+        parts.extend(self.output.parts_mut());
+        parts.extend(self.dense.iter_mut().flat_map(TaskLayer::parts_mut));
+        parts
+    }
+
+    /// The task with its number of bytes.
+    fn counted(mut self, plan: &TaskPlan) -> Self {
+        self.bytes = self.own_parts(plan).iter().map(|part| size_of_val(&***part)).sum();
+        self
+    }
+
+    /// Moves the task's values to other memory, which `keep` makes of them.
+    pub fn move_to(
+        &mut self,
+        plan: &TaskPlan,
+        keep: impl FnOnce(&[f32]) -> Result<Values>,
+    ) -> Result<()> {
+        let mut parts = self.own_parts(plan);
+        let mut all: Vec<f32> = vec![];
+        let mut places = vec![];
+        for part in &parts {
+            places.push((all.len(), part.len()));
+            all.extend(part.iter());
+            all.resize(all.len().next_multiple_of(ALIGNED), 0.0);
+        }
+        let whole = keep(&all)?;
+        for (part, (start, length)) in parts.iter_mut().zip(places) {
+            let moved = whole.part(start, length);
+            **part = moved.ok_or_else(|| Error::Bug("values that were not kept".into()))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the values in advance that are in a mapped file.
+    pub fn touch(&self) {
+        self.row.touch();
+        self.output.touch();
+        self.dense.iter().for_each(TaskLayer::touch);
+    }
+
     /// The dense layer, for a base that has none.
     fn own_dense(&self) -> Result<&TaskLayer> {
         self.dense.as_ref().ok_or_else(|| Error::Bug("a task without a dense layer".into()))
@@ -164,14 +338,22 @@ impl Bank {
         }
         let offset = |name: &str| places.get(name).map(|place| place.offset);
         model.classifier.route(&model.config, &offset)?;
+        let shapes = model.shapes();
+        let pooler = model.config.architecture.pooler();
+        let is_dense = |module: &&str| {
+            let weight = shapes.get(&format!("{module}.weight"));
+            weight.is_some_and(|shape| shape.len() == 2) && pooler != Some(*module)
+        };
+        let modules = places.keys().filter_map(|name| name.strip_suffix(".bias"));
         let plan = TaskPlan {
             info: base.info.clone(),
-            shapes: model.shapes(),
+            dense: modules.filter(is_dense).map(str::to_owned).collect(),
+            shapes,
             of_base: base.tensors().keys().cloned().collect(),
             new: model.new.clone(),
             has_pooler: has_pooler(&base),
             places,
-            own: TaskRow { biases: biases.into(), norm_weights: norm_weights.into() },
+            own: TaskRow { biases: biases.into(), norm_weights: norm_weights.into(), lora: None },
         };
         Ok(Self { base, model, plan: Arc::new(plan), kind, alone: RefCell::new(None) })
     }
@@ -186,30 +368,41 @@ impl Bank {
         &self.plan
     }
 
-    /// The scores of each sequence of `batch` by its own task: probabilities by label, or the
-    /// number of a regression. `tasks` has the task of each sequence. Errs if something was written
-    /// to the base's file.
+    /// The task of the head that the base was saved with. Errs if there is none.
+    pub fn saved_task(&self) -> Result<BankTask> {
+        let (model, task) = TaskModel::saved(&self.base)?;
+        self.plan.saved(&model, task)
+    }
+
+    /// The logits of each sequence of `batch` by its own task. `tasks` has the task of each
+    /// sequence. Errs if something was written to the base's file.
     ///
-    /// A batch of one task is computed as by a model of that task alone.
-    pub fn scores(&self, batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
+    /// The second of two batches of one task is computed as by a model of that task alone, unless
+    /// that has LoRA: making the model takes some milliseconds.
+    pub fn logits(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
         if tasks.len() != batch.sequences() {
             let (tasks, sequences) = (tasks.len(), batch.sequences());
             return Err(Error::Bug(format!("{tasks} tasks for {sequences} sequences")));
         }
         let _guard = tch::no_grad_guard();
-        let scores = match tasks.split_first() {
+        let logits = match tasks.split_first() {
             None => vec![],
-            Some((first, others)) if others.iter().all(|task| task.row.is(&first.row)) => {
-                self.scores_of_one(&batch, first)?
+            Some((first, others)) => {
+                batch.fill_first()?;
+                let is_one = others.iter().all(|task| task.number == first.number);
+                let was_one = self.was_last(first, is_one);
+                match is_one && was_one && first.row.lora.is_none() {
+                    true => self.logits_of_one(&batch, first, tasks.len())?,
+                    false => self.logits_of_several(batch, tasks)?,
+                }
             }
-            Some(_) => self.scores_of_several(batch, tasks)?,
         };
         self.base.info.check_unchanged()?;
-        Ok(scores)
+        Ok(logits)
     }
 
-    /// The scores of a batch of any tasks.
-    fn scores_of_several(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
+    /// The logits of a batch of any tasks.
+    fn logits_of_several(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
         let mut rows: Vec<TaskRow> = tasks.iter().map(|task| task.row.clone()).collect();
         // The dummy sequence that pads the batch is of no task.
         rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.plan.own.clone());
@@ -219,11 +412,11 @@ impl Bank {
         if self.plan.has_pooler {
             first = head.pooled(&first, &rows)?;
         }
-        let logits = match first.device() {
-            Device::Cpu => self.logits_by_row(first, tasks)?,
-            _ => self.logits_by_task(&first, tasks)?,
-        };
-        Ok(tasks.iter().zip(logits).map(|(t, row)| t.task.task_type.scores_of_row(&row)).collect())
+        let first = first.f_narrow(0, 0, tasks.len() as i64)?;
+        match first.device() {
+            Device::Cpu => self.logits_by_row(first, tasks),
+            _ => self.logits_by_task(&first, tasks),
+        }
     }
 
     /// The logits of each row of `x [B, H]` by its own task, by a kernel that reads each task's
@@ -243,9 +436,9 @@ impl Bank {
 
     /// Like [`Bank::logits_by_row`] for other devices: the rows of one task are one product.
     fn logits_by_task(&self, x: &Tensor, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
-        let mut of_task: BTreeMap<*const f32, (&BankTask, Vec<i64>)> = BTreeMap::new();
+        let mut of_task: BTreeMap<u64, (&BankTask, Vec<i64>)> = BTreeMap::new();
         for (task, row) in tasks.iter().zip(0..) {
-            of_task.entry(task.row.biases.as_ptr()).or_insert((*task, vec![])).1.push(row);
+            of_task.entry(task.number).or_insert((*task, vec![])).1.push(row);
         }
         let groups: Vec<(&BankTask, Vec<i64>)> = of_task.into_values().collect();
         let layers = |layer: &dyn Fn(&BankTask) -> Result<&TaskLayer>| -> Result<_> {
@@ -279,16 +472,33 @@ impl Bank {
         Ok(logits)
     }
 
-    /// The scores of a batch of one task.
-    fn scores_of_one(&self, batch: &Packed, task: &BankTask) -> Result<Vec<Vec<f32>>> {
+    /// Whether the last batch was of `task` alone too, for a batch of it alone if `is_one`.
+    fn was_last(&self, task: &BankTask, is_one: bool) -> bool {
+        let mut alone = self.alone.borrow_mut();
+        let was_last = matches!(&*alone, Some((number, _)) if *number == task.number);
+        if !is_one {
+            *alone = None;
+        } else if !was_last {
+            *alone = Some((task.number, None));
+        }
+        was_last
+    }
+
+    /// The logits of the first `count` rows of a batch of one task.
+    fn logits_of_one(
+        &self,
+        batch: &Packed,
+        task: &BankTask,
+        count: usize,
+    ) -> Result<Vec<Vec<f32>>> {
         let mut alone = self.alone.borrow_mut();
         let model = match alone.take() {
-            Some((row, model)) if row.is(&task.row) => model,
+            Some((_, Some(model))) => model,
             _ => self.alone(task)?,
         };
-        let (_, model) = alone.insert((task.row.clone(), model));
-        let logits = model.classifier.forward(batch)?;
-        to_rows(&task.task.task_type.scores(&logits)?)
+        let (_, model) = alone.insert((task.number, Some(model)));
+        let model = model.as_ref().ok_or_else(|| Error::Bug("no model of a task".into()))?;
+        to_rows(&model.classifier.forward(batch)?.f_narrow(0, 0, count as i64)?)
     }
 
     /// A model of `task` alone.
@@ -320,12 +530,18 @@ impl Bank {
 
 /// Errs if tasks of `method` change more than vectors of the base.
 fn check_method(path: &Path, method: &Method) -> Result<()> {
-    if matches!(method, Method::Bitfit | Method::Head | Method::LayerNorm) {
-        return Ok(());
-    }
+    let advice = match method {
+        Method::Bitfit | Method::Head | Method::LayerNorm | Method::Lora(_) => return Ok(()),
+        Method::Full => {
+            "is a base of its own: export it with bitfit export --format hf, and name the export \
+             with --model"
+        }
+        Method::Adapter(_) => "is for one task at a time: bitfit predict --run RUN",
+    };
+    let method = method.name();
     let problem = format!(
-        "a task of the method {}; expected bitfit, head or layer_norm, whose tasks share a batch",
-        method.name()
+        "a task of the method {method}, which {advice}; expected bitfit, head, layer_norm or lora, \
+         whose tasks share a batch"
     );
     Err(Error::file(path, problem))
 }

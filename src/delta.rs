@@ -134,6 +134,8 @@ pub struct Delta {
     pub meta: Meta,
     /// The tensors, by canonical name.
     pub tensors: BTreeMap<String, Tensor>,
+    /// The SHA-256 in the file that was read; `None` for a delta that was made in memory.
+    pub checksum: Option<String>,
     /// The mapped file that the tensors are views of; `None` for tensors in memory.
     mapped: Option<Arc<Mapped>>,
 }
@@ -141,7 +143,7 @@ pub struct Delta {
 impl Delta {
     /// A task of these tensors.
     pub fn new(meta: Meta, tensors: BTreeMap<String, Tensor>) -> Self {
-        Self { meta, tensors, mapped: None }
+        Self { meta, tensors, checksum: None, mapped: None }
     }
 
     /// Copies the tensors `names` from the model to the CPU.
@@ -210,10 +212,10 @@ impl Delta {
     /// The delta in `contents`, which were read from `path`. Errs where they are not those of a
     /// delta.
     pub fn of(path: &Path, contents: Contents) -> Result<Self> {
-        let mapped = contents.mapped.clone();
+        let (mapped, checksum) = (contents.mapped.clone(), contents.checksum.clone());
         let (meta, tensors) = parse(path, contents)?;
         match meta {
-            Some(meta) => Ok(Self { meta, tensors, mapped }),
+            Some(meta) => Ok(Self { meta, tensors, checksum, mapped }),
             None => Err(Error::file(
                 path,
                 "not a delta: a safetensors file without a delta's metadata (bitfit writes one as delta.safetensors)",

@@ -1,5 +1,6 @@
 //! What this process knows of itself: its age, its memory, and the time of day.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Time since this process started, which includes the loading of its libraries; zero where Linux's
@@ -42,6 +43,31 @@ fn of_status(key: &str) -> u64 {
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     read().unwrap_or(0) / 1024
+}
+
+/// The bytes of memory that this process may have: the machine's, or the least limit of its control
+/// groups (version 2).
+pub fn memory_limit() -> u64 {
+    let machine = || {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+    };
+    let groups = || {
+        let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let group = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let of = |group: &Path| {
+            let limit = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
+            std::fs::read_to_string(limit).ok()?.trim().parse::<u64>().ok()
+        };
+        Path::new(group).ancestors().filter_map(of).min()
+    };
+    machine().unwrap_or(u64::MAX).min(groups().unwrap_or(u64::MAX))
+}
+
+/// The time of day in seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs())
 }
 
 /// The time of day, for messages and for timestamps in files. No computed result depends on it.

@@ -85,10 +85,19 @@ pub fn checksum(bytes: &[u8]) -> Option<&str> {
 /// Large files are mapped, and the tensors are views of the file: memory is taken only when they
 /// are used.
 pub fn read(path: &Path) -> Result<Contents> {
+    let (whole, mapped) = open(path)?;
+    of(path, whole, mapped)
+}
+
+/// Like [`read`], of the `bytes` of a file. Errors name `path`.
+pub fn of_bytes(path: &Path, bytes: &[u8]) -> Result<Contents> {
+    of(path, Tensor::f_from_slice(bytes)?, None)
+}
+
+fn of(path: &Path, whole: Tensor, mapped: Option<Arc<Mapped>>) -> Result<Contents> {
     let broken = |problem: &dyn std::fmt::Display| {
         Error::file(path, format!("not a complete safetensors file: {problem}"))
     };
-    let (whole, mapped) = open(path)?;
     let size = whole.numel();
     let length =
         bytes(&whole, 0, size_of::<u64>()).map_err(|_| broken(&format!("{size} bytes")))?;

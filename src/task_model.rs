@@ -71,7 +71,7 @@ impl TaskModel {
         let Some(task) = Task::saved(&path, architecture, has_head, longest)? else {
             let class = architecture.class;
             let problem = format!(
-                "a base without a task (its architectures are not {class}); name a task with --delta or --run"
+                "a base without a task (its architectures are not {class}); name a task with --delta or --run, or tasks with --tasks"
             );
             return Err(Error::file(&path, problem));
         };

@@ -14,19 +14,21 @@ use crate::eval::in_batches;
 use crate::models::Task;
 use crate::nn::Precision;
 use crate::predict::{BATCH_SIZE, Input, Prediction, check_pairs};
+use crate::process::unix_seconds;
 use crate::sources::Model;
-use crate::{escape, threads};
+use crate::{escape, sealed, threads};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tch::Device;
 
 /// The most characters of a task's name.
 const LONGEST_NAME: usize = 96;
 
 /// The file of a task in a directory of its own, such as a run's.
-const DELTA: &str = "delta.safetensors";
+pub(crate) const DELTA: &str = "delta.safetensors";
 
 /// The number of files that are read before their tasks are made.
 const READ_AT_ONCE: usize = 64;
@@ -73,9 +75,28 @@ pub(crate) struct Reader {
 /// The tasks of a base by name.
 pub(crate) struct TaskMap {
     reader: Arc<Reader>,
-    tasks: BTreeMap<Arc<str>, Arc<BankTask>>,
-    /// Why each task that was refused is not among the tasks, by name.
+    tasks: BTreeMap<Arc<str>, TaskSlot>,
+    /// Why each file that was refused is not a task, by name.
     refused: BTreeMap<String, String>,
+}
+
+/// A task of a [`TaskMap`].
+pub(crate) struct TaskSlot {
+    /// The task's present version.
+    pub task: Arc<BankTask>,
+    /// How many texts were asked for.
+    pub requests: AtomicU64,
+    /// When one was asked for last, in seconds since 1970; 0 for never.
+    pub last_used: AtomicU64,
+}
+
+/// Why a [`TaskMap`] does not let a task predict an input.
+#[derive(Debug)]
+pub(crate) enum NotAsked {
+    /// There is no such task.
+    NoTask(String),
+    /// The task takes other inputs.
+    Input(String),
 }
 
 /// A task that a caller asked for, with its name.
@@ -215,7 +236,7 @@ impl Tasks {
     /// cannot share a batch.
     pub fn load(&mut self, name: &str, path: impl AsRef<Path>) -> Result<()> {
         let task = self.map.reader.read(name, path.as_ref())?;
-        self.map.insert(name, task);
+        self.map.insert(name, Arc::new(task));
         Ok(())
     }
 
@@ -242,7 +263,7 @@ impl Tasks {
     /// Checks that the task `name` is there, and takes `input`: a text or a pair. The error is the
     /// problem.
     pub(crate) fn check(&self, name: &str, input: &Input) -> std::result::Result<(), String> {
-        self.map.asked(name, input).map(drop)
+        self.map.asked(name, input).map(drop).map_err(NotAsked::into_problem)
     }
 
     /// Predicts each input by the task that is named beside it, in order.
@@ -282,7 +303,7 @@ impl Tasks {
         let tasks: Vec<Asked> = names
             .iter()
             .filter_map(named)
-            .map(|(name, task)| (name.clone(), task.clone()))
+            .map(|(name, slot)| (name.clone(), slot.task.clone()))
             .collect();
         let lengths: BTreeSet<usize> = tasks.iter().map(|(_, task)| task.task.max_length).collect();
         let mut encoded = BTreeMap::new();
@@ -311,12 +332,13 @@ impl Tasks {
             let texts = tokens.get(range).unwrap_or_default();
             let (packed, _) = Batch::new(texts.iter().copied()).to_device(device)?;
             let tasks: Vec<&BankTask> = part.iter().map(|(_, task)| &**task).collect();
-            let scores = self.bank.scores(packed, &tasks)?;
-            for ((name, task), scores) in part.iter().zip(&scores) {
-                if scores.iter().any(|score| !score.is_finite()) {
+            let logits = self.bank.logits(packed, &tasks)?;
+            for ((name, task), logits) in part.iter().zip(&logits) {
+                if logits.iter().any(|logit| !logit.is_finite()) {
                     return Err(Error::NotFinite(format!("the prediction of the task {name}")));
                 }
-                answers.push(Prediction::new(&task.task, scores));
+                let scores = task.task.task_type.scores_of_row(logits);
+                answers.push(Prediction::new(&task.task, &scores));
             }
             Ok(())
         })?;
@@ -324,14 +346,25 @@ impl Tasks {
     }
 }
 
+impl NotAsked {
+    /// The problem in words.
+    pub fn into_problem(self) -> String {
+        match self {
+            Self::NoTask(problem) | Self::Input(problem) => problem,
+        }
+    }
+}
+
 impl Reader {
     /// Reads the task file `path`, whose task is to be called `name`.
     pub fn read(&self, name: &str, path: &Path) -> Result<BankTask> {
-        if !is_name(name) {
-            let found = escape::quoted(&escape::short(name, LONGEST_NAME));
-            return Err(Error::Usage(format!("task {found}: expected a name of {NAMES}")));
-        }
+        check_name(name)?;
         self.make(path, &Delta::read(path)?)
+    }
+
+    /// Makes the task of a file's `bytes`. Errors name `path`.
+    pub fn of_bytes(&self, path: &Path, bytes: &[u8]) -> Result<BankTask> {
+        self.make(path, &Delta::of(path, sealed::of_bytes(path, bytes)?)?)
     }
 
     fn make(&self, path: &Path, delta: &Delta) -> Result<BankTask> {
@@ -339,6 +372,27 @@ impl Reader {
         same_tokenizer(&delta.meta, path, &base.dir, &self.tokenizer)?;
         check_length(&delta.meta, path, &base.config)?;
         self.plan.task(path, delta)
+    }
+
+    /// Reads files, each with its task's name. Calls `done` with each task or its error, in order,
+    /// and `progress` with the number of files done.
+    pub fn read_all(
+        &self,
+        files: &[(String, PathBuf)],
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+        done: &mut dyn FnMut(&str, Result<BankTask>),
+    ) -> Result<()> {
+        for (part, start) in files.chunks(READ_AT_ONCE).zip((0..).step_by(READ_AT_ONCE)) {
+            progress(start)?;
+            let tasks = threads::map(part, |(name, path)| self.read(name, path));
+            part.iter().zip(tasks).for_each(|((name, _), task)| done(name, task));
+        }
+        progress(files.len())
+    }
+
+    /// What a task of the base consists of.
+    pub fn plan(&self) -> &TaskPlan {
+        &self.plan
     }
 
     /// The token ids of each row's input, as long as its task takes.
@@ -350,12 +404,25 @@ impl Reader {
 
     /// The token ids of each input, cut to the number beside it.
     fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
-        let tokens = threads::map(inputs, |(length, input)| {
-            self.tokenizer.encode(&input.text, input.text_pair.as_deref(), *length)
-        });
-        let base = &self.plan.info;
-        has_embeddings(&base.dir, &base.config, &tokens)?;
+        let tokens = threads::map(inputs, |(length, input)| self.tokens(input, *length));
+        self.check_tokens(&tokens)?;
         Ok(tokens)
+    }
+
+    /// The token ids of `input`, cut to `length`.
+    pub fn tokens(&self, input: &Input, length: usize) -> Encoding {
+        self.tokenizer.encode(&input.text, input.text_pair.as_deref(), length)
+    }
+
+    /// Whether `tokens`, which are those of `input` cut to `length`, are not all.
+    pub fn is_cut(&self, input: &Input, length: usize, tokens: &Encoding) -> bool {
+        tokens.ids.len() >= length && self.tokens(input, length + 1).ids.len() > length
+    }
+
+    /// Checks that the base has an embedding for each token.
+    pub fn check_tokens<'a>(&self, tokens: impl IntoIterator<Item = &'a Encoding>) -> Result<()> {
+        let base = &self.plan.info;
+        has_embeddings(&base.dir, &base.config, tokens)
     }
 }
 
@@ -373,7 +440,11 @@ impl TaskMap {
         names: &[String],
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Vec<RefusedTask>> {
-        let Files { mut found, mut wrong } = Files::of(dir)?;
+        let TaskFiles { mut found, mut wrong } = TaskFiles::of(dir)?;
+        if found.is_empty() && wrong.is_empty() {
+            let problem = format!("no tasks; expected NAME.safetensors or NAME/{DELTA}");
+            return Err(Error::file(dir, problem));
+        }
         let is_there = |name: &&String| found.contains_key(*name) || wrong.contains_key(*name);
         if let Some(name) = names.iter().find(|name| !is_there(name)) {
             let all = found.keys().map(String::as_str);
@@ -386,24 +457,25 @@ impl TaskMap {
         let found: Vec<(String, PathBuf)> = found.into_iter().collect();
         let mut refused: Vec<RefusedTask> =
             wrong.into_iter().map(|(name, error)| self.refuse(&name, error)).collect();
-        for (part, start) in found.chunks(READ_AT_ONCE).zip((0..).step_by(READ_AT_ONCE)) {
-            progress(start, found.len())?;
-            let read = threads::each(part, &|(_, path)| Delta::read(path));
-            for ((name, path), delta) in part.iter().zip(read) {
-                match delta.and_then(|delta| self.reader.make(path, &delta)) {
-                    Ok(task) => self.insert(name, task),
-                    Err(error) => refused.push(self.refuse(name, error)),
-                }
-            }
-        }
-        progress(found.len(), found.len())?;
+        let reader = self.reader.clone();
+        let mut progress = |done| progress(done, found.len());
+        reader.read_all(&found, &mut progress, &mut |name, task| match task {
+            Ok(task) => self.insert(name, Arc::new(task)),
+            Err(error) => refused.push(self.refuse(name, error)),
+        })?;
         Ok(refused)
     }
 
-    /// Adds a task, which replaces a task of this name.
-    pub fn insert(&mut self, name: &str, task: BankTask) {
+    /// Adds a task, which replaces a task of this name and keeps its counts.
+    pub fn insert(&mut self, name: &str, task: Arc<BankTask>) {
         self.refused.remove(name);
-        self.tasks.insert(name.into(), Arc::new(task));
+        match self.tasks.get_mut(name) {
+            Some(slot) => slot.task = task,
+            None => {
+                let (requests, last_used) = (AtomicU64::new(0), AtomicU64::new(0));
+                self.tasks.insert(name.into(), TaskSlot { task, requests, last_used });
+            }
+        }
     }
 
     /// Removes a task, and returns whether it was there.
@@ -412,9 +484,15 @@ impl TaskMap {
         self.tasks.remove(name).is_some()
     }
 
-    fn refuse(&mut self, name: &str, error: Error) -> RefusedTask {
+    /// Notes why a file is not a task. A task of this name that was loaded before stays.
+    pub fn refuse(&mut self, name: &str, error: Error) -> RefusedTask {
         self.refused.insert(name.to_owned(), error.to_string());
         RefusedTask { name: name.to_owned(), error }
+    }
+
+    /// Forgets that a file was refused.
+    pub fn forget_refused(&mut self, name: &str) {
+        self.refused.remove(name);
     }
 
     /// The names of the tasks, sorted.
@@ -422,31 +500,48 @@ impl TaskMap {
         self.tasks.keys().map(|name| &**name)
     }
 
+    /// What is wrong with the name of a task that is not there.
+    pub fn no_task(&self, name: &str) -> String {
+        match self.refused.get(name) {
+            Some(why) => format!("task {name:?} was refused: {why}"),
+            None => no_such_task(name, self.names()),
+        }
+    }
+
+    /// The tasks by name.
+    pub fn tasks(&self) -> &BTreeMap<Arc<str>, TaskSlot> {
+        &self.tasks
+    }
+
+    /// Why each file that was refused is not a task, by name.
+    pub fn refused(&self) -> &BTreeMap<String, String> {
+        &self.refused
+    }
+
     /// The task `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<BankTask>> {
-        self.tasks.get(name)
+        self.tasks.get(name).map(|slot| &slot.task)
     }
 
     /// Returns the task of each row, as [`TaskMap::asked`] does.
     pub fn asked_each<N: AsRef<str>>(&self, rows: &[(N, Input)]) -> Result<Vec<Asked>> {
         let asked = rows.iter().zip(1..).map(|((name, input), number)| {
-            let error = |problem| Error::Usage(format!("input {number}: {problem}"));
-            self.asked(name.as_ref(), input).map_err(error)
+            let asked = self.asked(name.as_ref(), input).map_err(NotAsked::into_problem);
+            asked.map_err(|problem| Error::Usage(format!("input {number}: {problem}")))
         });
         asked.collect()
     }
 
-    /// Returns the task `name`, if it takes `input`: a text or a pair. The error is the problem.
-    pub fn asked(&self, name: &str, input: &Input) -> std::result::Result<Asked, String> {
-        let Some((own, task)) = self.tasks.get_key_value(name) else {
-            return Err(match self.refused.get(name) {
-                Some(why) => format!("task {name:?} was refused: {why}"),
-                None => no_such_task(name, self.names()),
-            });
+    /// Returns the task `name`, if it takes `input`: a text or a pair. Counts the input.
+    pub fn asked(&self, name: &str, input: &Input) -> std::result::Result<Asked, NotAsked> {
+        let Some((own, slot)) = self.tasks.get_key_value(name) else {
+            return Err(NotAsked::NoTask(self.no_task(name)));
         };
-        check_pairs(&task.task, input.text_pair.is_some())
-            .map_err(|problem| format!("task {name:?}: {problem}"))?;
-        Ok((own.clone(), task.clone()))
+        check_pairs(&slot.task.task, input.text_pair.is_some())
+            .map_err(|problem| NotAsked::Input(format!("task {name:?}: {problem}")))?;
+        slot.requests.fetch_add(1, Ordering::Relaxed);
+        slot.last_used.store(unix_seconds(), Ordering::Relaxed);
+        Ok((own.clone(), slot.task.clone()))
     }
 }
 
@@ -462,17 +557,38 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(inner)
 }
 
-/// The files of a directory of tasks.
-struct Files {
-    /// The file of each task, by name.
-    found: BTreeMap<String, PathBuf>,
-    /// What is wrong with the other task files, by name.
-    wrong: BTreeMap<String, Error>,
+/// A task's name like `name`, for a file that is not in a directory of tasks.
+pub(crate) fn task_name(name: &str) -> String {
+    let kept = name.chars().map(|letter| match letter.is_ascii_alphanumeric() {
+        true => letter,
+        false if "._-".contains(letter) => letter,
+        false => '-',
+    });
+    let name: String = kept.skip_while(|letter| !letter.is_ascii_alphanumeric()).collect();
+    let name: String = name.chars().take(LONGEST_NAME).collect();
+    if name.is_empty() { "task".into() } else { name }
 }
 
-impl Files {
-    /// The files in `dir`. Errs if no file is a task's.
-    fn of(dir: &Path) -> Result<Self> {
+/// Errs unless `name` can be a task's.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let found = escape::quoted(&escape::short(name, LONGEST_NAME));
+    Err(Error::Usage(format!("task {found}: expected a name of {NAMES}")))
+}
+
+/// The files of a directory of tasks.
+pub(crate) struct TaskFiles {
+    /// The file of each task, by name.
+    pub found: BTreeMap<String, PathBuf>,
+    /// What is wrong with the other task files, by name.
+    pub wrong: BTreeMap<String, Error>,
+}
+
+impl TaskFiles {
+    /// The files in `dir`.
+    pub fn of(dir: &Path) -> Result<Self> {
         let (mut found, mut wrong) = (BTreeMap::new(), BTreeMap::new());
         for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
             let path = entry.map_err(Error::io("read", dir))?.path();
@@ -488,10 +604,8 @@ impl Files {
             if matches!(there, Err(ErrorKind::NotFound | ErrorKind::NotADirectory)) {
                 continue;
             }
-            if !is_name(&name) {
-                let found = escape::quoted(&escape::short(&name, LONGEST_NAME));
-                let problem = format!("task {found}: expected a name of {NAMES}");
-                wrong.insert(name, Error::file(&path, problem));
+            if let Err(error) = check_name(&name) {
+                wrong.insert(name, Error::file(&path, error.to_string()));
             } else if let Some(other) = found.insert(name.clone(), path.clone()) {
                 let problem =
                     format!("a second file of the task {name}: the first is {}", other.display());
@@ -499,18 +613,19 @@ impl Files {
             }
         }
         found.retain(|name, _| !wrong.contains_key(name));
-        if found.is_empty() && wrong.is_empty() {
-            let problem = format!("no tasks; expected NAME.safetensors or NAME/{DELTA}");
-            return Err(Error::file(dir, problem));
-        }
         Ok(Self { found, wrong })
     }
 }
 
+/// The most names among which a misspelt one is looked for.
+const MOST_COMPARED: usize = 1000;
+
 /// What is wrong with the name of a task that is not among `names`.
 fn no_such_task<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
     let found = escape::quoted(&escape::short(name, LONGEST_NAME));
-    match nearest(name, names.clone()) {
+    let is_short = name.len() <= LONGEST_NAME && names.clone().count() <= MOST_COMPARED;
+    let near = if is_short { nearest(name, names.clone()) } else { None };
+    match near {
         Some(near) => format!("task {found}: no such task; did you mean {near}?"),
         None => format!("task {found}: no such task; expected one of: {}", listed(names)),
     }

@@ -2,7 +2,7 @@
 
 use bitfit::internal::base::Base;
 use bitfit::internal::delta::{Delta, Meta};
-use bitfit::internal::methods::Method;
+use bitfit::internal::methods::{LoraConfig, Method};
 use bitfit::internal::models::{Task, TaskType};
 use bitfit::internal::task_model::TaskModel;
 use rand_chacha::ChaCha8Rng;
@@ -35,17 +35,24 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     };
     let config = &base.info.config;
     let layers = config.num_hidden_layers as usize;
-    let model = TaskModel::new(base, task_type.outputs(labels), None).unwrap();
-    let (plan, first) = (below(&mut random, 7), below(&mut random, layers));
-    // Biases of every kind, of upper layers, of queries, at random; LayerNorm; the head alone.
+    let mut model = TaskModel::new(base, task_type.outputs(labels), None).unwrap();
+    let (plan, first) = (below(&mut random, 9), below(&mut random, layers));
+    // Biases of every kind, of upper layers, of queries, at random; LayerNorm; LoRA, also with
+    // biases; the head alone.
+    let lora = LoraConfig { r: 1 + below(&mut random, 8) as i64, ..LoraConfig::default() };
     let method = match plan {
         0..=3 => Method::Bitfit,
         4 => Method::LayerNorm,
+        5 | 6 => Method::Lora(lora).settled(config.architecture),
         _ => Method::Head,
     };
+    if let Method::Lora(_) = method {
+        method.place(&mut model).unwrap();
+        model.allocate_added().unwrap();
+    }
     let layer = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
     let mut trains = |name: &str| match (plan, name.ends_with(".bias")) {
-        (0, true) => true,
+        (0 | 6, true) => true,
         (1, true) => layer(name).is_some_and(|layer| layer >= first),
         (2, true) => name.contains("quer") || name.contains("q_lin"),
         (3, true) => below(&mut random, 4) > 0,
@@ -56,7 +63,7 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     let mut tensors = BTreeMap::new();
     for (name, shape) in model.shapes() {
         let own = base.tensors().get(&name).filter(|_| named.contains(&name));
-        if model.new.contains(&name) || own.is_some() {
+        if model.new.contains(&name) || model.added.contains(&name) || own.is_some() {
             let change = values(&mut random, &shape, if own.is_some() { 0.5 } else { 1.0 });
             tensors.insert(name, own.map_or(change.shallow_clone(), |own| own + &change));
         }

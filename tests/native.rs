@@ -420,7 +420,8 @@ impl RoutedBatch {
         let random = |vectors: i64| -> Vec<f32> {
             Tensor::randn([vectors * COLUMNS], FLOAT).try_into().unwrap()
         };
-        let row = || TaskRow { biases: random(3).into(), norm_weights: random(2).into() };
+        let row =
+            || TaskRow { biases: random(3).into(), norm_weights: random(2).into(), lora: None };
         let (a, b, c) = (row(), row(), row());
         Self {
             x: wide([11, COLUMNS]),

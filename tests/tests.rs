@@ -30,6 +30,7 @@ mod properties;
 mod readme;
 mod resume;
 mod rooms;
+mod serve;
 mod sparing;
 mod standin;
 mod tasks;

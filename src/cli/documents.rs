@@ -54,6 +54,8 @@ impl Docs {
         let mut written = vec![
             (PathBuf::from("configuration.md"), config::page().into_bytes()),
             ("bitfit.schema.json".into(), json(config::schema())?),
+            #[cfg(feature = "serve")]
+            ("openapi.json".into(), json(crate::serve::document())?),
             #[cfg(feature = "compare")]
             ("bitfit-compare.schema.json".into(), json(crate::compare::schema())?),
         ];

@@ -12,6 +12,8 @@ mod inputs;
 mod inspect;
 mod logging;
 mod predict;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod task_args;
 mod terminal;
@@ -71,6 +73,10 @@ enum Command {
     /// Export a task for Python: as a whole checkpoint, or as a PEFT adapter.
     #[command(after_help = export::EXAMPLES)]
     Export(export::Export),
+    #[cfg(feature = "serve")]
+    /// Serve many tasks of one base over HTTP.
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(Box<serve::Serve>),
     /// Convert a base's weights to a TorchScript archive that contains their fingerprint.
     #[command(
         after_help = "Examples:\n  bitfit convert --model models/all-MiniLM-L6-v2 --output models/all-MiniLM-L6-v2/model.ot"
@@ -202,6 +208,8 @@ impl Command {
             #[cfg(feature = "compare")]
             Self::Compare(args) => args.run(),
             Self::Export(args) => args.run(),
+            #[cfg(feature = "serve")]
+            Self::Serve(args) => args.run(),
             Self::Convert(args) => args.run(),
             Self::Completions(args) => args.run(),
             Self::Docs(args) => args.run(),
@@ -216,6 +224,8 @@ impl Command {
             Self::Inspect(args) => args.json,
             #[cfg(feature = "compare")]
             Self::Compare(args) => args.json,
+            #[cfg(feature = "serve")]
+            Self::Serve(args) => args.json,
             _ => false,
         }
     }

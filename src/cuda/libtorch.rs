@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 const VARIABLE: &str = "BITFIT_LIBTORCH_DIR";
 
 /// The version that this build needs, such as 2.13.0.
-const VERSION: &str = match option_env!("BITFIT_LIBTORCH") {
+pub const VERSION: &str = match option_env!("BITFIT_LIBTORCH") {
     Some(version) => version,
     None => "unknown",
 };

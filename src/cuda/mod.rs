@@ -4,6 +4,7 @@ mod kernels;
 mod libtorch;
 
 pub use kernels::{image, prepare};
+pub use libtorch::VERSION;
 
 use crate::native;
 use tch::Cuda;

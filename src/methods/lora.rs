@@ -82,7 +82,8 @@ impl LoraConfig {
         settled
     }
 
-    fn scaling(&self) -> f64 {
+    /// The factor of the product `B A`.
+    pub fn scaling(&self) -> f64 {
         self.lora_alpha / self.r as f64
     }
 

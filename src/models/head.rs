@@ -117,6 +117,19 @@ pub enum TaskType {
     Regression,
 }
 
+/// The softmax of one row's logits.
+pub fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers = logits.iter().map(|logit| (logit - largest).exp());
+    let sum: f32 = powers.clone().sum();
+    powers.map(|power| power / sum).collect()
+}
+
+/// The sigmoid of each of one row's logits.
+pub fn sigmoid(logits: &[f32]) -> Vec<f32> {
+    logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect()
+}
+
 impl TaskType {
     /// The task type's name in configurations.
     pub fn name(self) -> &'static str {
@@ -143,15 +156,11 @@ impl TaskType {
     }
 
     /// The scores of one row's logits, as [`TaskType::scores`] computes them.
-    pub(crate) fn scores_of_row(self, logits: &[f32]) -> Vec<f32> {
+    #[doc(hidden)]
+    pub fn scores_of_row(self, logits: &[f32]) -> Vec<f32> {
         match self {
-            Self::Classification => {
-                let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let powers = logits.iter().map(|logit| (logit - largest).exp());
-                let sum: f32 = powers.clone().sum();
-                powers.map(|power| power / sum).collect()
-            }
-            Self::MultiLabel => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+            Self::Classification => softmax(logits),
+            Self::MultiLabel => sigmoid(logits),
             Self::Regression => logits.to_vec(),
         }
     }

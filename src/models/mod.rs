@@ -15,7 +15,7 @@ mod term;
 
 pub use architectures::{ARCHITECTURES, by_class, by_model_type};
 pub use config::{Dropouts, ModelConfig};
-pub use head::{Head, Shaping, TaskType, check_labels};
+pub use head::{Head, Shaping, TaskType, check_labels, sigmoid, softmax};
 pub use keys::KeyVerdict;
 pub use names::{Name, canonical, classify};
 pub use spec::{

@@ -18,7 +18,9 @@ mod product;
 mod profile;
 mod routed;
 mod signals;
+mod sockets;
 mod threads;
+mod values;
 
 pub use adamw::{AdamWState, adamw_state, adamw_step, set_adamw_state};
 pub use cuda::{CUDA_LIBRARY, folder_of, has_cuda_library, has_driver, load_cuda_library};
@@ -40,14 +42,16 @@ pub use product::{
 };
 pub use profile::{profile_report, profile_start, profile_stop};
 pub use routed::{
-    Routed, RowSpan, TaskLayer, TaskRow, TaskTables, has_kernels, routed_activation, routed_add,
-    routed_linear, routed_norm,
+    LoraLayer, Routed, RowSpan, TaskLayer, TaskRow, TaskTables, has_kernels, routed_activation,
+    routed_add, routed_linear, routed_norm,
 };
 pub use signals::{
     exit_now, explain_lack_of_memory, hold_signals, ignore_file_size_signal, ignores,
     kill_this_process, stop_this_process,
 };
+pub use sockets::drop_new_connections;
 pub use threads::fit_threads;
+pub use values::{MappedValues, Values};
 
 use crate::error::{Error, Result};
 use std::ffi::{CStr, c_int, c_void};

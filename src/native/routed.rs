@@ -1,8 +1,9 @@
 //! The fused kernels for batches whose sequences belong to several tasks. On the CPU they read each
 //! task's row in place; on a GPU they read tables with the rows of all tasks of the batch.
 
-use super::{check, ffi, made, made_rounded, raw, raw_or_null};
+use super::{Values, check, ffi, made, made_rounded, raw, raw_or_null};
 use crate::error::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -10,16 +11,62 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Clone)]
 pub struct TaskRow {
     /// The biases, one after another.
-    pub biases: Arc<[f32]>,
+    pub biases: Values,
     /// The weights of LayerNorm, one after another. Tasks that leave them as they are share the
     /// base's.
-    pub norm_weights: Arc<[f32]>,
+    pub norm_weights: Values,
+    /// LoRA's matrices of dense layers, by the offset of the layer's bias among the biases.
+    pub lora: Option<Arc<BTreeMap<usize, LoraLayer>>>,
+}
+
+/// LoRA's matrices of a dense layer, in plain memory.
+#[derive(Debug, Clone)]
+pub struct LoraLayer {
+    /// `A`, `[r, I]`.
+    pub a: Values,
+    /// `B` times the scaling, `[E, r]`.
+    pub b: Values,
+    /// The rank, `r`.
+    pub rank: usize,
+}
+
+impl LoraLayer {
+    /// `A` and `B` on `device` in `kind`.
+    pub fn tensors(&self, device: Device, kind: Kind) -> Result<[Tensor; 2]> {
+        let sent = |values: &Values, shape: [i64; 2]| -> Result<Tensor> {
+            let values = Tensor::f_from_slice(values)?.f_view(shape)?;
+            Ok(values.f_to_device(device)?.f_to_kind(kind)?)
+        };
+        let rank = self.rank as i64;
+        Ok([sent(&self.a, [rank, -1])?, sent(&self.b, [-1, rank])?])
+    }
 }
 
 impl TaskRow {
-    /// Whether `other` is the row of the same task. Every task has biases of its own.
+    /// Whether `other` has the same vectors, and neither has LoRA. Tasks that train only the head
+    /// share the base's row.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.biases, &other.biases)
+        self.biases.is(&other.biases)
+            && self.norm_weights.is(&other.norm_weights)
+            && self.lora.is_none()
+            && other.lora.is_none()
+    }
+
+    /// Reads the values in advance that are in a mapped file.
+    pub fn touch(&self) {
+        self.biases.touch();
+        self.norm_weights.touch();
+        let lora = self.lora.iter().flat_map(|layers| layers.values());
+        lora.flat_map(|layer| [&layer.a, &layer.b]).for_each(Values::touch);
+    }
+
+    /// The parts of the row's memory.
+    pub fn parts_mut(&mut self) -> Vec<&mut Values> {
+        let mut parts = vec![&mut self.biases, &mut self.norm_weights];
+        if let Some(lora) = self.lora.as_mut().and_then(Arc::get_mut) {
+            parts.extend(lora.values_mut().flat_map(|layer| [&mut layer.a, &mut layer.b]));
+        }
+        parts
     }
 }
 
@@ -144,26 +191,30 @@ pub fn routed_norm(
 #[derive(Debug, Clone)]
 pub struct TaskLayer {
     /// The weight `[E, I]`.
-    weight: Box<[f32]>,
+    weight: Values,
     /// The bias `[E]`.
-    bias: Box<[f32]>,
+    bias: Values,
 }
 
 impl TaskLayer {
     /// Takes a weight `[E, I]` and a bias `[E]`. Errs if they do not fit together.
-    pub fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
-        let [outputs, inputs] = weight.size()[..] else {
-            return Err(Error::Bug(format!("a weight of shape {:?}", weight.size())));
-        };
-        if bias.size() != [outputs] || outputs == 0 || inputs == 0 {
-            let (weight, bias) = (weight.size(), bias.size());
-            return Err(Error::Bug(format!("a bias {bias:?} for a weight {weight:?}")));
+    pub fn new(weight: Values, bias: Values) -> Result<Self> {
+        if bias.is_empty() || weight.is_empty() || !weight.len().is_multiple_of(bias.len()) {
+            let (weight, bias) = (weight.len(), bias.len());
+            return Err(Error::Bug(format!("a bias of {bias} values for a weight of {weight}")));
         }
-        let values = |x: &Tensor| -> Result<Box<[f32]>> {
-            let flat = x.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
-            Ok(Vec::<f32>::try_from(flat.f_reshape([-1])?)?.into())
-        };
-        Ok(Self { weight: values(weight)?, bias: values(bias)? })
+        Ok(Self { weight, bias })
+    }
+
+    /// The parts of the layer's memory.
+    pub fn parts_mut(&mut self) -> [&mut Values; 2] {
+        [&mut self.weight, &mut self.bias]
+    }
+
+    /// Reads the values in advance that are in a mapped file.
+    pub fn touch(&self) {
+        self.weight.touch();
+        self.bias.touch();
     }
 
     /// The number of outputs, `E`.

@@ -41,22 +41,24 @@ bool is_set(char **environment, const char *name) {
 // Executes a command that computes again, with a short spin count; src/bin/bitfit-train.rs says
 // why. GNU's OpenMP reads its environment in its initialiser, so that main would be too late. A
 // restart from main would also run libtorch's initialisers twice, which take most of a short call's
-// time.
-void shorten_spinning(int argc, char **argv, char **environment) {
+// time. oneDNN gets room for the code of all shapes of a server's batches.
+void set_environment(int argc, char **argv, char **environment) {
   const auto computes = [](const char *command) {
     return strcmp(command, "train") == 0 || strcmp(command, "eval") == 0 ||
-           strcmp(command, "predict") == 0;
+           strcmp(command, "predict") == 0 || strcmp(command, "serve") == 0;
   };
   if (argc < 2 || !computes(argv[1])) return;
   if (is_set(environment, "GOMP_SPINCOUNT") || is_set(environment, "OMP_WAIT_POLICY")) return;
   size_t count = 0;
   while (environment[count]) ++count;
-  auto **longer = static_cast<char **>(malloc((count + 2) * sizeof(char *)));
+  auto **longer = static_cast<char **>(malloc((count + 3) * sizeof(char *)));
   if (!longer) return;
-  static char entry[] = "GOMP_SPINCOUNT=30000";
+  static char spinning[] = "GOMP_SPINCOUNT=30000";
+  static char capacity[] = "ONEDNN_PRIMITIVE_CACHE_CAPACITY=4096";
   memcpy(longer, environment, count * sizeof(char *));
-  longer[count] = entry;
-  longer[count + 1] = nullptr;
+  longer[count++] = spinning;
+  if (!is_set(environment, "ONEDNN_PRIMITIVE_CACHE_CAPACITY")) longer[count++] = capacity;
+  longer[count] = nullptr;
   execve("/proc/self/exe", argv, longer);
   // Without /proc, this process computes with OpenMP's default.
   free(longer);
@@ -64,7 +66,7 @@ void shorten_spinning(int argc, char **argv, char **environment) {
 
 void start(int argc, char **argv, char **environment) {
   check_working_directory();
-  shorten_spinning(argc, argv, environment);
+  set_environment(argc, argv, environment);
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 //! Dense layers: `y = x Wᵀ + b`.
 
 use super::{
-    Activation, Bias, Dropout, Hidden, LayerNorm, Lora, LoraShape, PackedRows, Weight, variable,
+    Activation, Bias, Dropout, Hidden, LayerNorm, Lora, LoraShape, PackedRows, Weight, route,
+    variable,
 };
 use crate::error::Result;
 use crate::native;
@@ -91,9 +92,24 @@ impl Linear {
     }
 
     fn with_lora(&self, y: Tensor, x: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
+        self.add_routed_lora(&y, x, 0, rows)?;
         match &self.lora {
             None => Ok(y),
             Some(lora) => lora.add(y, x, rows.keys.as_ref()),
+        }
+    }
+
+    /// Adds the LoRA of each sequence's task to the columns of `y` from `column` on, in place.
+    fn add_routed_lora(
+        &self,
+        y: &Tensor,
+        x: &Tensor,
+        column: i64,
+        rows: &PackedRows<'_>,
+    ) -> Result<()> {
+        match self.bias {
+            Bias::Routed { offset, .. } => route::add_lora(y, x, offset, column, rows),
+            Bias::Shared(_) => Ok(()),
         }
     }
 }
@@ -155,6 +171,11 @@ impl Joined {
                 Bias::joined_linear(&biases, x, &Weight::Passing(&weight), rows)?
             }
         };
+        let mut column = 0;
+        for part in parts() {
+            part.add_routed_lora(&y, x, column, rows)?;
+            column += part.outputs();
+        }
         if parts().all(|part| part.lora.is_none()) {
             return Ok(y);
         }

@@ -140,10 +140,31 @@ impl Packed {
             .as_ref()
             .map(|keys| keys.f_index_select(0, &self.first))
             .transpose()?;
-        let count = self.sequences() as i64;
-        // The dummy sequence that pads the batch has no row.
+        let count = self.first.numel() as i64;
+        // The dummy sequence that pads the batch has only the rows of `fill_first`, if any.
         let starts = (0..self.cu_seqlens.len() as i64).map(|start| start.min(count));
-        let starts: Vec<i64> = starts.collect();
+        let mut starts: Vec<i64> = starts.collect();
+        starts.last_mut().into_iter().for_each(|end| *end = count);
         Ok(PackedRows::new(keys, self.seed, starts, self.tasks.as_ref()))
+    }
+
+    /// Pads the rows of the first tokens to one of a few numbers, with rows whose results mean
+    /// nothing. oneDNN compiles code for every new shape. For predicting on a CPU.
+    pub fn fill_first(&mut self) -> Result<()> {
+        let (count, device) = (self.first.numel(), self.first.device());
+        // 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
+        let (upper, middle) = (count.next_power_of_two(), count.next_power_of_two() / 4 * 3);
+        let filled = if middle >= count { middle } else { upper };
+        if filled == count || device != Device::Cpu {
+            return Ok(());
+        }
+        // The last token is of the sequence that gets these rows.
+        let last = Tensor::f_full(
+            [(filled - count) as i64],
+            self.input_ids.numel() as i64 - 1,
+            (Kind::Int64, device),
+        )?;
+        self.first = Tensor::f_cat(&[&self.first, &last], 0)?;
+        Ok(())
     }
 }

@@ -105,6 +105,29 @@ pub fn add(x: &Tensor, places: &[RowSpan], rows: &PackedRows<'_>) -> Result<Tens
     Ok(x.f_add(&Tensor::f_cat(&vectors.collect::<Result<Vec<_>>>()?, 1)?)?)
 }
 
+/// Adds the LoRA of each sequence's task, if it has one there, to the columns of `y [R, E]` from
+/// `column` on, in place: the output of the dense layer with the input `x [R, I]` and the bias at
+/// `offset`.
+pub fn add_lora(
+    y: &Tensor,
+    x: &Tensor,
+    offset: usize,
+    column: i64,
+    rows: &PackedRows<'_>,
+) -> Result<()> {
+    let Some(tasks) = rows.tasks else { return Ok(()) };
+    for (task, ends) in tasks.rows.iter().zip(rows.cu_seqlens.windows(2)) {
+        let (Some(lora), &[start, end]) = (&task.lora, ends) else { continue };
+        let Some(layer) = lora.get(&offset).filter(|_| end > start) else { continue };
+        let [a, b] = layer.tensors(y.device(), y.kind())?;
+        let own = x.f_narrow(0, start, end - start)?.f_to_kind(y.kind())?;
+        let outputs = b.size().first().copied().unwrap_or(0);
+        let mut y = y.f_narrow(0, start, end - start)?.f_narrow(1, column, outputs)?;
+        let _ = y.f_addmm_(&own.f_mm(&a.f_tr()?)?, &b.f_tr()?)?;
+    }
+    Ok(())
+}
+
 /// Applies `activation` to `x [R, E]` plus a vector; `x` may be overwritten.
 pub fn activate(
     x: &Tensor,

@@ -61,17 +61,23 @@ impl<T> Queue<T> {
         if rows.is_empty() {
             return Ok(());
         }
-        let wait = self.rate.map_or(0.0, |rate| self.tokens as f64 / rate);
-        // A request that is alone always fits.
-        if self.rows > 0 && self.rows + rows.len() > self.most_rows
-            || wait > self.longest_wait.as_secs_f64()
-        {
-            return Err(Error::Busy { rows: self.rows, seconds: wait });
-        }
+        self.check_room(rows.len())?;
         self.rows += rows.len();
         self.tokens += rows.iter().map(|(tokens, _)| tokens).sum::<usize>();
         let rows = rows.into_iter().map(|(tokens, item)| Row { tokens, item }).collect();
         self.requests.push_back(Request { rows, deadline });
+        Ok(())
+    }
+
+    /// Refuses a request of `rows` rows as [`Queue::admit`] would.
+    pub fn check_room(&self, rows: usize) -> Result<()> {
+        let wait = self.rate.map_or(0.0, |rate| self.tokens as f64 / rate);
+        // A request that is alone always fits.
+        if self.rows > 0 && self.rows + rows > self.most_rows
+            || wait > self.longest_wait.as_secs_f64()
+        {
+            return Err(Error::Busy { rows: self.rows, seconds: wait });
+        }
         Ok(())
     }
 
@@ -83,6 +89,11 @@ impl<T> Queue<T> {
     /// The number of rows that wait.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// The number of tokens that wait.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 
     /// Takes the next batch: at most `budget` tokens, but one row at least. Rows for which `wanted`

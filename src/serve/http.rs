@@ -1,0 +1,212 @@
+//! Connections: who is let in, how long a slow client may take, and how the server ends.
+//!
+//! axum's own server has no timeout for a request's head, and closes a connection with data that
+//! was not read by a reset. So the accept loop is here, on hyper.
+
+use super::listen::{Listener, Stream};
+use super::metrics::Metrics;
+use super::routes::{Door, Phase, Response, Routes};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_io_timeout::TimeoutStream;
+
+/// The most bytes of a request's head.
+const MOST_HEAD: usize = 64 << 10;
+
+/// The longest time that a client may take to read what was written.
+const SLOWEST_READER: Duration = Duration::from_secs(30);
+
+/// How long a closed connection is still read, so that the client reads its answer instead of a
+/// reset.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long idle connections stay open while the server drains: a request that is on its way is
+/// still answered.
+const LAST_REQUESTS: Duration = Duration::from_millis(300);
+
+/// Connections beyond the most that are told so at once.
+const TURNED_AWAY: usize = 64;
+
+/// Without a free file for a connection, the accept loop waits this long.
+const NO_FILES: Duration = Duration::from_millis(100);
+
+/// The answer to a connection beyond the most.
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    content-length: 88\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"error\":\"too many connections (--max-connections)\",\"error_type\":\"too_many_connections\"}";
+
+/// Limits of connections.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// The most open connections.
+    pub most: usize,
+    /// How long an idle connection stays open, and how long a request's head may take.
+    pub keep_alive: Duration,
+}
+
+/// A response that is being made.
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// Lets clients in.
+pub struct Doors {
+    routes: Arc<Routes>,
+    metrics: Arc<Metrics>,
+    limits: ConnectionLimits,
+    free: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Doors {
+    /// Takes what answers, and the limits.
+    pub fn new(
+        routes: Arc<Routes>,
+        metrics: Arc<Metrics>,
+        limits: ConnectionLimits,
+        phase: watch::Receiver<Phase>,
+    ) -> Arc<Self> {
+        let free = Arc::new(Semaphore::new(limits.most));
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+        Arc::new(Self { routes, metrics, limits, free, turned_away, phase })
+    }
+
+    /// Accepts connections until the server drains, and then those that had begun before.
+    pub async fn open(self: Arc<Self>, listener: Listener, is_admin: bool) {
+        let mut phase = self.phase.clone();
+        let mut drains = pin!(async move {
+            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+        });
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok(stream) => self.clone().let_in(stream, is_admin),
+                    // Out of files, or a client that has left already.
+                    Err(error) => {
+                        tracing::debug!("a connection is not accepted: {error}");
+                        tokio::time::sleep(NO_FILES).await;
+                    }
+                },
+                () = &mut drains => break,
+            }
+        }
+        listener.refuse_new();
+        while let Some(Ok(stream)) = at_once(listener.accept()).await {
+            self.clone().let_in(stream, is_admin);
+        }
+    }
+
+    /// Waits until every connection is closed.
+    pub async fn all_closed(&self) {
+        let most = u32::try_from(self.limits.most).unwrap_or(u32::MAX);
+        let _ = self.free.acquire_many(most).await;
+        let _ = self.turned_away.acquire_many(TURNED_AWAY as u32).await;
+    }
+
+    fn let_in(self: Arc<Self>, stream: Stream, is_admin: bool) {
+        match self.free.clone().try_acquire_owned() {
+            Ok(permit) => {
+                tokio::spawn(async move {
+                    self.metrics.connections.inc();
+                    let is_unix = matches!(stream, Stream::Unix(_));
+                    let door = Door { is_admin, is_unix };
+                    match stream {
+                        Stream::Tcp(stream) => self.serve(stream, door).await,
+                        Stream::Unix(stream) => self.serve(stream, door).await,
+                    }
+                    self.metrics.connections.dec();
+                    drop(permit);
+                });
+            }
+            Err(_) => {
+                // Beyond these, the connection is closed without a word.
+                if let Ok(permit) = self.turned_away.clone().try_acquire_owned() {
+                    self.metrics.count_request("other", 503, Duration::ZERO);
+                    tokio::spawn(turn_away(stream, permit));
+                }
+            }
+        }
+    }
+
+    /// Answers a connection's requests.
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static, door: Door) {
+        let mut timed = TimeoutStream::new(stream);
+        timed.set_write_timeout(Some(SLOWEST_READER));
+        let routes = self.routes.clone();
+        let answer = service_fn(move |request: Request<Incoming>| -> Answering {
+            let routes = routes.clone();
+            Box::pin(async move { Ok(routes.answer(request, door).await) })
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.keep_alive)
+            .max_buf_size(MOST_HEAD)
+            .serve_connection(TokioIo::new(Box::pin(timed)), answer);
+        let mut phase = self.phase.clone();
+        let mut idle_ends = pin!(async move {
+            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+            tokio::time::sleep(LAST_REQUESTS).await;
+        });
+        let mut is_ending = false;
+        let ended = poll_fn(|context| {
+            if !is_ending && idle_ends.as_mut().poll(context).is_ready() {
+                is_ending = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            connection.poll_without_shutdown(context)
+        })
+        .await;
+        if let Err(error) = ended {
+            tracing::debug!("a connection ended: {error}");
+        }
+        linger(connection.into_parts().io.into_inner()).await;
+    }
+}
+
+/// Waits for what is ready at once; `None` for what would wait.
+async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    // tokio looks at a socket only at the second attempt if it thinks that nothing is there.
+    tokio::time::timeout(
+        Duration::from_millis(20),
+        poll_fn(|context| future.as_mut().poll(context)),
+    )
+    .await
+    .ok()
+}
+
+/// Ends the sending of `stream`, and reads what the client still sends. Data that was not read
+/// would make the system reset the connection, and the client would lose its answer.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let read = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut unread = [0; 4096];
+        while stream.read(&mut unread).await.is_ok_and(|count| count > 0) {}
+    };
+    let _ = tokio::time::timeout(LINGER, read).await;
+}
+
+async fn turn_away(stream: Stream, permit: OwnedSemaphorePermit) {
+    async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let written = tokio::time::timeout(LINGER, stream.write_all(FULL.as_bytes())).await;
+        if matches!(written, Ok(Ok(()))) {
+            linger(stream).await;
+        }
+    }
+    match stream {
+        Stream::Tcp(stream) => answer(stream).await,
+        Stream::Unix(stream) => answer(stream).await,
+    }
+    drop(permit);
+}
