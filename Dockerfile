@@ -38,6 +38,7 @@ RUN apt-get update \
     && useradd --uid 1000 --user-group --create-home bitfit \
     && install --directory --owner=bitfit --group=bitfit /work /work/models /work/data /work/runs
 COPY --from=build /opt/bitfit /opt/bitfit
+COPY scripts/docker_entry.sh /usr/local/bin/
 RUN ln -s /opt/bitfit/bin/* /usr/local/bin/ \
     && cp -r /opt/bitfit/share/bitfit/configs /work/
 # Downloads from the Hub stay in the models' volume.
@@ -45,7 +46,9 @@ ENV HF_HOME=/work/models/huggingface
 WORKDIR /work
 VOLUME ["/work/models", "/work/data", "/work/runs"]
 USER 1000:1000
-ENTRYPOINT ["bitfit-train"]
+# The port of `serve`.
+EXPOSE 8080
+ENTRYPOINT ["docker_entry.sh"]
 CMD ["--help"]
 
 FROM run AS run-cpu

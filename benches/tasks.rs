@@ -1,8 +1,12 @@
 //! Measures many tasks of one base in one process: how fast they load, how much memory they take,
 //! and the speed of mixed batches beside that of one task. `scripts/bench.sh tasks` runs it.
 //!
-//! Options, after `cargo bench --bench tasks --`: `--tasks N` (10,000), `--rounds N` (9), `--model
-//! DIR` (models/all-MiniLM-L6-v2), `--dir DIR` for the tasks' files (target/bench/tasks, 1.2 GB).
+//! Options, after `cargo bench --bench tasks --`: `--tasks N` (10,000), `--rounds N` (9; 0 only
+//! writes the tasks), `--model DIR` (models/all-MiniLM-L6-v2), `--dir DIR` for the tasks' files
+//! (target/bench/tasks, 1.2 GB).
+//!
+//! With `--engine FILE`, of requests as examples/load.rs reads them, it prints the rows that the
+//! engine answers in a second to `--connections N` threads in `--seconds S`, without HTTP.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -16,11 +20,12 @@ use bitfit::internal::delta::{Delta, Meta};
 use bitfit::internal::methods::Method;
 use bitfit::internal::models::{Task, TaskType};
 use bitfit::internal::task_model::TaskModel;
-use bitfit::internal::tasks::Tasks;
+use bitfit::{Engine, Tasks};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use tch::{Device, Tensor};
 
@@ -39,6 +44,13 @@ fn main() {
     let model = PathBuf::from(argument("--model", "models/all-MiniLM-L6-v2"));
     let dir = PathBuf::from(argument("--dir", "target/bench/tasks"));
     write_tasks(&model, &dir, count);
+    let bodies = argument("--engine", "");
+    if !bodies.is_empty() {
+        return println!("{:.1}", engine_rows_per_second(&model, &dir, &bodies));
+    }
+    if rounds == 0 {
+        return;
+    }
     let mut tasks = Tasks::builder(&model).device(Device::Cpu).open().unwrap();
     tasks.load("alone", dir.join("t0.safetensors")).unwrap();
     let texts = texts(&model);
@@ -74,6 +86,45 @@ fn main() {
         ratios[0],
         ratios[rounds - 1]
     );
+}
+
+/// The rows that an engine with the tasks of `dir` answers in a second, to threads that each ask
+/// again as soon as they are answered.
+fn engine_rows_per_second(model: &Path, dir: &Path, bodies: &str) -> f64 {
+    let connections: usize = argument("--connections", "64").parse().unwrap();
+    let seconds: f64 = argument("--seconds", "8").parse().unwrap();
+    let text = std::fs::read_to_string(bodies).unwrap();
+    let rows = |line: &str| -> Vec<(String, String)> {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let rows = line["body"]["rows"].as_array().unwrap();
+        let text = |row: &serde_json::Value, key: &str| row[key].as_str().unwrap().to_owned();
+        rows.iter().map(|row| (text(row, "task"), text(row, "text"))).collect()
+    };
+    let requests: Vec<Vec<(String, String)>> = text.lines().map(rows).collect();
+    let engine = Engine::builder(Tasks::builder(model).device(Device::Cpu)).start().unwrap();
+    assert!(engine.load_dir(dir).unwrap().is_empty());
+    let (next, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let run = |seconds: f64| {
+        answered.store(0, Ordering::Relaxed);
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..connections {
+                scope.spawn(|| {
+                    while began.elapsed().as_secs_f64() < seconds {
+                        let number = next.fetch_add(1, Ordering::Relaxed) % requests.len();
+                        let rows = requests[number].iter();
+                        let rows = rows.map(|(task, text)| (task.as_str(), text.as_str()));
+                        let count = engine.predict(rows).unwrap().len();
+                        answered.fetch_add(count, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        answered.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64()
+    };
+    // The first second is not counted.
+    run(1.0);
+    run(seconds)
 }
 
 /// The resident memory of this process, in MiB.

@@ -4,11 +4,13 @@
 use crate::base::{Base, BaseInfo};
 use crate::delta::Delta;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::methods::Method;
 use crate::models::Task;
 use crate::native::{self, LoraLayer, TaskLayer, Values};
 use crate::nn::{Packed, Precision, TaskRow, TaskRows, to_rows};
 use crate::task_model::TaskModel;
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -71,7 +73,7 @@ pub struct BankTask {
     /// The name of the method that trained the task; `None` for the head that a base was saved
     /// with.
     pub method: Option<&'static str>,
-    /// The first digits of the SHA-256 of the task's file, or of the base.
+    /// The first digits of the SHA-256 that the task's file holds, or of a saved head's values.
     pub version: Box<str>,
     /// The bytes of the task's values, without those that are the base's.
     pub bytes: usize,
@@ -139,8 +141,8 @@ impl TaskPlan {
         Ok(BankTask { task, method, version, bytes, number, row, dense, output }.counted(self))
     }
 
-    /// Sorts the values of `delta`, read from `path`, by where a task keeps them. Errs for what is not
-    /// finite, and for matrices of the base.
+    /// Sorts the values of `delta`, read from `path`, by where a task keeps them. Errs for NaN and
+    /// infinity, and for matrices of the base.
     fn sorted(&self, path: &Path, delta: &Delta) -> Result<Sorted> {
         let mut sorted = Sorted { biases: None, norm_weights: None, others: BTreeMap::new() };
         for (name, tensor) in &delta.tensors {
@@ -179,9 +181,15 @@ impl TaskPlan {
         let variables = model.store.variables();
         let values = |name: &String| Some((name.clone(), Values::of(variables.get(name)?)));
         let head = model.new.iter().filter_map(values);
-        let head = head.map(|(name, values)| Ok((name, values?))).collect::<Result<_>>()?;
+        let head = head.map(|(name, values)| Ok((name, values?)));
+        let head: BTreeMap<String, Values> = head.collect::<Result<_>>()?;
         let (dense, output) = self.head(&head)?;
-        let (row, version) = (self.own.clone(), version(&self.info.fingerprint));
+        let row = self.own.clone();
+        let mut digest = Sha256::new_with_prefix(&self.info.fingerprint);
+        for values in head.values() {
+            values.iter().for_each(|value| digest.update(value.to_le_bytes()));
+        }
+        let version = version(&files::hex(&digest.finalize()));
         let (method, number, bytes) = (None, next_number(), 0);
         Ok(BankTask { task, method, version, bytes, number, row, dense, output }.counted(self))
     }

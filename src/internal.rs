@@ -103,6 +103,8 @@ pub mod process {
     pub use crate::process::{peak_rss_mib, process_age};
 }
 pub mod serve {
+    #[cfg(feature = "serve")]
+    pub use crate::serve::parse_in_each_shape;
     pub use crate::serve::{Queue, Taken};
 }
 pub mod sealed {

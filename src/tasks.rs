@@ -589,6 +589,11 @@ pub(crate) struct TaskFiles {
 impl TaskFiles {
     /// The files in `dir`.
     pub fn of(dir: &Path) -> Result<Self> {
+        if dir.join(DELTA).exists() && dir.join("config.toml").exists() {
+            let problem = "the directory of a run; name it with --run, or the directory that it is \
+                           in with --tasks";
+            return Err(Error::file(dir, problem));
+        }
         let (mut found, mut wrong) = (BTreeMap::new(), BTreeMap::new());
         for entry in std::fs::read_dir(dir).map_err(Error::io("read", dir))? {
             let path = entry.map_err(Error::io("read", dir))?.path();

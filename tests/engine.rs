@@ -92,6 +92,19 @@ fn what_would_wait_too_long_is_refused() {
     queue.admit(request("d", &[1]), now + LONG).unwrap();
 }
 
+/// A request of thousands of rows delays a small one by a turn, and is no reason to refuse it.
+#[test]
+fn a_large_request_leaves_room_for_small_ones() {
+    let later = Instant::now() + LONG;
+    let mut queue = Queue::new(10_000, Duration::from_secs(1));
+    queue.computed(1000, Duration::from_secs(1));
+    queue.admit(request("bulk", &[100; 1000]), later).unwrap();
+    queue.admit(request("small", &[100]), later).unwrap();
+    let busy = queue.admit(request("other", &[100; 1000]), later).unwrap_err();
+    assert!(matches!(busy, Error::Busy { rows: 1001, seconds } if seconds > 100.0), "{busy}");
+    assert_eq!(batch(&mut queue, 512), "bulk0 bulk1 small0 bulk2 bulk3");
+}
+
 #[test]
 fn late_and_unwanted_rows_are_left_out() {
     let now = Instant::now();

@@ -1,11 +1,12 @@
 //! `bitfit serve`: the shapes of requests, limits, bad clients, changes of tasks, and the end.
 
-use crate::common::{Scratch, refused};
+use crate::common::{Scratch, refused, root};
 use crate::made;
 use crate::tasks::write_tasks;
 use bitfit::internal::base::Base;
 use bitfit::internal::data::Tokenizer;
 use bitfit::internal::methods::Method;
+use bitfit::internal::serve::parse_in_each_shape;
 use bitfit::{Device, Input, Prediction, TaskType, Tasks};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -513,7 +514,7 @@ const WRONG: [(&str, &str, u16, &str); 27] = [
     ("/v1/predict", r#"{"rows":[{"task":"film","text":"a","x":1}]}"#, 422, "rows[0].x"),
     ("/v1/predict", r#"{"rows":[{"task":"film","text":"a","text":"b"}]}"#, 422, "text"),
     ("/v1/predict", r#"{"rows":[{"task":"flim","text":"a"}]}"#, 404, "did you mean film?"),
-    ("/v1/predict", r#"{"rows":[{"text":"a"}]}"#, 422, "rows[0]: task: missing"),
+    ("/v1/predict", r#"{"rows":[{"task":"film","text":"a","text_pair":"b"}]}"#, 422, "rows[0]: "),
     ("/v1/predict", r#"{"rows":[{"tasks":[],"text":"a"}]}"#, 422, "tasks"),
     ("/v1/predict", r#"{"rows":[],"top_k":-1}"#, 422, "top_k"),
     ("/models/film", r#"{"inputs":1}"#, 422, "inputs: found a number"),
@@ -778,6 +779,28 @@ fn a_row_that_waits_too_long_is_504() {
     server.end();
 }
 
+/// Writes files that are not tasks of the base, of which `film` was one. `whole` are the bytes of a
+/// task.
+fn write_bad_files(scratch: &Scratch, whole: &[u8]) {
+    scratch.write("tasks/film.safetensors", &whole[..whole.len() - 1]);
+    let mut flipped = whole.to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    scratch.write("tasks/flipped.safetensors", &flipped);
+    let long = [&(100_u64 << 20).to_le_bytes()[..], &[b' '; 1000]].concat();
+    scratch.write("tasks/header.safetensors", long);
+    std::fs::create_dir(scratch.path("tasks/folder.safetensors")).unwrap();
+    std::os::unix::fs::symlink("nowhere", scratch.path("tasks/gone.safetensors")).unwrap();
+    let fifo = scratch.path("tasks/fifo.safetensors");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    write_task(scratch, "nan", 2, |delta| {
+        let nan = delta.tensors["classifier.bias"].full_like(f64::NAN);
+        delta.tensors.insert("classifier.bias".into(), nan);
+    });
+    write_task(scratch, "full", 2, |delta| delta.meta.method = Method::Full);
+    write_task(scratch, "other", 2, |delta| delta.meta.base_fingerprint = "0".repeat(64));
+    write_task(scratch, "words", 2, |delta| delta.meta.tokenizer_fingerprint = "0".repeat(64));
+}
+
 /// Files that come, change, go or are bad are seen at the next look; the other tasks go on.
 #[test]
 fn the_directory_is_looked_at_again() {
@@ -793,23 +816,7 @@ fn the_directory_is_looked_at_again() {
     let second = server.predict("film", TEXT)["version"].clone();
     assert_ne!(first, second);
     // A bad file of a name that was good; the last version goes on.
-    scratch.write("tasks/film.safetensors", &whole[..whole.len() - 1]);
-    let mut flipped = whole.clone();
-    *flipped.last_mut().unwrap() ^= 1;
-    scratch.write("tasks/flipped.safetensors", &flipped);
-    let long = [&(100_u64 << 20).to_le_bytes()[..], &[b' '; 1000]].concat();
-    scratch.write("tasks/header.safetensors", long);
-    std::fs::create_dir(scratch.path("tasks/folder.safetensors")).unwrap();
-    std::os::unix::fs::symlink("nowhere", scratch.path("tasks/gone.safetensors")).unwrap();
-    let fifo = scratch.path("tasks/fifo.safetensors");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    write_task(&scratch, "nan", 2, |delta| {
-        let nan = delta.tensors["classifier.bias"].full_like(f64::NAN);
-        delta.tensors.insert("classifier.bias".into(), nan);
-    });
-    write_task(&scratch, "full", 2, |delta| delta.meta.method = Method::Full);
-    write_task(&scratch, "other", 2, |delta| delta.meta.base_fingerprint = "0".repeat(64));
-    write_task(&scratch, "words", 2, |delta| delta.meta.tokenizer_fingerprint = "0".repeat(64));
+    write_bad_files(&scratch, &whole);
     std::fs::remove_file(scratch.path("tasks/new.safetensors")).unwrap();
     server.signal("HUP");
     server.wait_for("tasks: 0 loaded, 10 refused, 1 removed");
@@ -831,9 +838,16 @@ fn the_directory_is_looked_at_again() {
         assert_eq!(found["state"], json!(if name == "film" { "loaded" } else { "refused" }));
     }
     let page = server.get("/tasks?state=refused&limit=3").json();
-    assert_eq!((page["tasks"].as_array().unwrap().len(), &page["total"]), (3, &json!(9)));
-    let rest = server.get(&format!("/tasks?after={}", page["next"].as_str().unwrap())).json();
-    assert_eq!(rest["tasks"][0]["name"], json!("full"));
+    assert_eq!((page["tasks"].as_array().unwrap().len(), &page["total"]), (3, &json!(10)));
+    let names: Vec<&str> = page["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["fifo", "film", "flipped"]);
+    let rest = server.get("/tasks?after=flipped").json();
+    assert_eq!(rest["tasks"][0]["name"], json!("folder"));
     assert_eq!(server.get("/tasks/new").status, 404);
     // What is whole again is taken again.
     scratch.write("tasks/film.safetensors", &whole);
@@ -868,6 +882,7 @@ fn tasks_are_changed_over_http() {
     assert_eq!(server.predict("new", TEXT)["version"], json!(version));
     assert_eq!(put("new", &[("If-Match", "0123")], &film).status, 412);
     assert_eq!(put("nothing", &[("If-Match", "*")], &film).status, 412);
+    assert_eq!(put("new", &[("If-None-Match", "*")], &film).status, 412);
     let quoted = format!("\"{version}\"");
     assert_eq!(put("new", &[("If-Match", &quoted)], &film).status, 200);
     assert_ne!(server.predict("new", TEXT)["version"], json!(version));
@@ -1160,11 +1175,30 @@ fn what_cannot_be_served_is_refused_at_the_start() {
         (["--listen", "8080"], "ADDRESS:PORT"),
         (["--admin", "unix:"], "a path"),
         (["--max-batch-tokens", "0"], "--max-batch-tokens"),
-        (["--request-timeout", "-1"], "seconds"),
+        (["--request-timeout", "soon"], "seconds"),
     ] {
         let all = ["serve", "--model", "base", "--tasks", "tasks"];
         refused(&scratch.bitfit(&[&all[..], &args].concat()), 2, &[part]);
     }
     let nowhere = ["serve", "--model", "base", "--tasks", "nowhere", "--listen", "127.0.0.1:0"];
     refused(&scratch.bitfit(&nowhere), 1, &["nowhere"]);
+}
+
+/// Bodies of each shape, cut and changed in each byte, are read or refused.
+#[test]
+fn changed_bodies_are_read_or_refused() {
+    let read = |body: &[u8]| parse_in_each_shape(&body.to_vec().into());
+    for seed in std::fs::read_dir(root().join("fuzz/corpus/request")).unwrap() {
+        let seed = seed.unwrap().path();
+        let body = std::fs::read(&seed).unwrap();
+        assert!(read(&body) >= 1, "{}", seed.display());
+        for i in 0..body.len() {
+            read(&body[..i]);
+            for byte in [0, b'"', b'[', b'9', 0xff, body[i] ^ 1] {
+                let mut changed = body.clone();
+                changed[i] = byte;
+                read(&changed);
+            }
+        }
+    }
 }

@@ -32,6 +32,7 @@ complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "predict" -d 'Predict 
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "serve" -d 'Serve many tasks of one base over HTTP'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
@@ -119,6 +120,40 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l format -d 'The 
 peft\t'An adapter, for PeftModel.from_pretrained over the base'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l output -d 'The directory to write to; it must be new or empty' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l model -d 'The base: a directory, or the id of a model on the Hub' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l weights -d 'The base\'s weight file [default: as bitfit predict]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l tasks -d 'Directory of tasks: NAME.safetensors, or NAME/delta.safetensors as a run has it. Without --tasks and --run, the head that the base was saved with is the one task' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l run -d 'A run directory, whose task is the one task' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l default-task -d 'The task of requests that name none' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l listen -d 'Where to listen: ADDRESS:PORT or unix:PATH' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l admin -d 'Where to listen for changes of tasks: PUT and DELETE /tasks/NAME, POST /reload. Without it no task can be changed over HTTP' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l api-key-file -d 'File with a key a line; requests then need the header Authorization: Bearer KEY' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l allow-host -d 'A name of this server that requests may have in Host, besides localhost and addresses; *.example.com and * are possible. May be given several times' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l device -d 'Device to compute on: auto, cpu, cuda or cuda:N' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l precision -d 'Precision of the matrix products, whatever the tasks were trained in' -r -f -a "auto\t'`bf16` on a GPU of compute capability 8.0 or more, otherwise `fp32`'
+fp32\t'32-bit throughout'
+bf16\t'The layers\' products in bfloat16, for GPUs and for CPUs that multiply bfloat16'
+fp16\t'The layers\' products in float16, for GPUs; slow on CPUs. The loss is scaled so that small gradients do not vanish'"
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l threads -d 'Threads that compute [default: all cores, or OMP_NUM_THREADS]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l max-batch-tokens -d 'Tokens of a batch, at most; a text that is longer is a batch of its own [default: 256 for each thread, 512 at least; 16,384 on a GPU]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l max-queue-ms -d 'Refuse requests, with 429, that would wait longer than this, in milliseconds' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l max-queue-rows -d 'Refuse requests, with 429, beyond this number of rows that wait' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l max-rows -d 'Rows of a request, at most: its texts, times their tasks' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l max-body-mib -d 'MiB of a request\'s body, at most' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l request-timeout -d 'Seconds after which a request fails with 504' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l keep-alive -d 'Seconds that an idle connection stays open, and that a request\'s head may take' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l max-connections -d 'Open connections, at most' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l drain-delay -d 'Seconds from SIGTERM to the end of new requests, in which load balancers learn of it' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l drain-timeout -d 'Seconds to answer what was taken, at most' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l reload-seconds -d 'Seconds between looks at --tasks for new files; 0 looks on SIGHUP alone' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l tasks-memory-mib -d 'MiB of the tasks in memory, at most; more are in files without a name, in --cache-dir [default: half of the memory that this process may have]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l cache-dir -d 'Directory of these files [default: the system\'s for temporary files]' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l strict -d 'End the start if a task is refused'
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l no-page -d 'Leave out the page of GET /'
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l json -d 'Log JSON lines'
+complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l model -d 'The base: a directory, or the id of a model on the Hub' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l output -d 'The archive to write; its name must end in .ot, by which VarStore knows the format' -r -F
@@ -126,13 +161,14 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l weights -d 'Th
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand docs" -s h -l help -d 'Print help'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "train" -d 'Train a task, as bitfit-train does'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "eval" -d 'Evaluate a trained task on labelled data'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export convert completions docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "train" -d 'Train a task, as bitfit-train does'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "eval" -d 'Evaluate a trained task on labelled data'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "serve" -d 'Serve many tasks of one base over HTTP'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

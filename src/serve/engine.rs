@@ -404,9 +404,9 @@ impl Engine {
         Ok(Ticket(call))
     }
 
-    /// Errs if `rows` more rows would not be taken now.
+    /// Errs if `rows` more rows would not be taken now, however short they are.
     pub(crate) fn check_room(&self, rows: usize) -> Result<()> {
-        self.owner.shared.state().queue.check_room(rows)
+        self.owner.shared.state().queue.check_room(rows, 0)
     }
 
     /// The rows and tokens that wait.

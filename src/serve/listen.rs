@@ -21,9 +21,9 @@ pub enum Address {
 
 /// A connection.
 pub enum Stream {
-    /// Of a TCP listener.
+    /// A connection of a TCP listener.
     Tcp(TcpStream),
-    /// Of a Unix socket.
+    /// A connection of a Unix socket.
     Unix(UnixStream),
 }
 

@@ -1,7 +1,7 @@
 //! What the server counts, in Prometheus's text format.
 //!
 //! No task's name is ever a label: thousands of tasks, or of misspelt names, would fill the memory
-//! of whoever collects the metrics. Counts of tasks are in `GET /tasks`.
+//! of Prometheus. Counts of tasks are in `GET /tasks`.
 
 use super::engine::{BatchReport, Engine};
 use crate::error::{Error, Result};

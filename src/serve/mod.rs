@@ -43,6 +43,9 @@ mod table;
 #[cfg(feature = "serve")]
 mod warm_up;
 
+#[cfg(feature = "serve")]
+#[doc(hidden)]
+pub use api::parse_in_each_shape;
 pub use engine::{Engine, EngineBuilder};
 #[cfg(feature = "serve")]
 pub use http::ConnectionLimits;

@@ -27,6 +27,8 @@ pub struct Queue<T> {
 #[derive(Debug)]
 struct Request<T> {
     rows: VecDeque<Row<T>>,
+    /// The tokens of these rows.
+    tokens: usize,
     deadline: Instant,
 }
 
@@ -56,22 +58,27 @@ impl<T> Queue<T> {
     }
 
     /// Takes a request of `rows`, each with its number of tokens, or refuses it whole with
-    /// [`Error::Busy`].
+    /// [`Error::Busy`]: if too many rows wait, or if what the others compute before the request's
+    /// last turn would take too long.
     pub fn admit(&mut self, rows: Vec<(usize, T)>, deadline: Instant) -> Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
-        self.check_room(rows.len())?;
+        let tokens = rows.iter().map(|(tokens, _)| tokens).sum();
+        self.check_room(rows.len(), tokens)?;
         self.rows += rows.len();
-        self.tokens += rows.iter().map(|(tokens, _)| tokens).sum::<usize>();
+        self.tokens += tokens;
         let rows = rows.into_iter().map(|(tokens, item)| Row { tokens, item }).collect();
-        self.requests.push_back(Request { rows, deadline });
+        self.requests.push_back(Request { rows, tokens, deadline });
         Ok(())
     }
 
-    /// Refuses a request of `rows` rows as [`Queue::admit`] would.
-    pub fn check_room(&self, rows: usize) -> Result<()> {
-        let wait = self.rate.map_or(0.0, |rate| self.tokens as f64 / rate);
+    /// Refuses a request of `rows` rows with `tokens` tokens as [`Queue::admit`] would.
+    pub fn check_room(&self, rows: usize, tokens: usize) -> Result<()> {
+        // A large request delays a small one by a turn, not by all of its tokens.
+        let turns = tokens.div_ceil(TURN).max(1).saturating_mul(TURN);
+        let before: usize = self.requests.iter().map(|other| other.tokens.min(turns)).sum();
+        let wait = self.rate.map_or(0.0, |rate| before as f64 / rate);
         // A request that is alone always fits.
         if self.rows > 0 && self.rows + rows > self.most_rows
             || wait > self.longest_wait.as_secs_f64()
@@ -114,6 +121,7 @@ impl<T> Queue<T> {
                 }
                 let Some(row) = request.rows.pop_front() else { break };
                 (self.rows, self.tokens) = (self.rows - 1, self.tokens - tokens);
+                request.tokens -= tokens;
                 if !is_left_out {
                     taken.batch.push(row.item);
                     (taken.tokens, turn) = (taken.tokens + tokens, turn + tokens);

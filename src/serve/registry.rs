@@ -119,6 +119,8 @@ pub struct Look {
 pub enum IfMatch {
     /// Anything, or nothing.
     Any,
+    /// Not there.
+    Absent,
     /// There, in whatever version.
     There,
     /// There, in this version.
@@ -126,7 +128,7 @@ pub enum IfMatch {
 }
 
 /// Is told of the files done and of all.
-pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
+pub type Progress<'a> = dyn FnMut(usize, usize) + Send + 'a;
 
 impl TaskDir {
     /// Takes a directory, and reads nothing yet.
@@ -147,7 +149,7 @@ impl TaskDir {
         let TaskFiles { found, wrong } = match TaskFiles::of(&self.dir) {
             Ok(files) => files,
             Err(error) => {
-                if !std::mem::replace(&mut state.is_lost, true) {
+                if !std::mem::replace(&mut state.is_lost, true) && !state.known.is_empty() {
                     tracing::error!("{error}; the tasks that are loaded stay");
                 }
                 return Err(error);
@@ -186,6 +188,8 @@ impl TaskDir {
                     state.set(name, Some(KnownFile { path, stamp, kept: Some(kept) }));
                 }
                 Err(error) => {
+                    // What failed outside of the file is tried again.
+                    let stamp = stamp.filter(|_| !matches!(error, Error::Io { .. }));
                     look.refused += usize::from(self.refuse(name, error));
                     let kept = state.known.get(name).and_then(|known| known.kept);
                     state.set(name, Some(KnownFile { path, stamp, kept }));
@@ -220,8 +224,8 @@ impl TaskDir {
         removed
     }
 
-    /// Makes `task` the engine's, unless that has this version. Returns whether it is new, and where
-    /// its values are.
+    /// Makes `task` the engine's, unless that has this version. Returns whether it is new, and
+    /// where its values are.
     fn keep(
         &self,
         state: &mut State,
@@ -299,6 +303,7 @@ impl TaskDir {
         let stamp = Stamp::of(&path).filter(Stamp::is_settled);
         let began = Instant::now();
         let (is_new, kept) = self.keep(&mut state, name, task)?;
+        tracing::info!("task {name} was put");
         state.set(name, Some(KnownFile { path, stamp, kept: Some(kept) }));
         self.count(&state, &Look { loaded: usize::from(is_new), ..Look::default() }, began);
         Ok(present.is_none())
@@ -315,6 +320,7 @@ impl TaskDir {
         let path = self.file_of(name, known, "deleted")?;
         self.check_version(name, if_match)?;
         files::remove(&path).map_err(Problem::failed)?;
+        tracing::info!("task {name} was deleted");
         state.set(name, None);
         self.engine.remove(name);
         self.count(&state, &Look { removed: 1, ..Look::default() }, Instant::now());
@@ -337,11 +343,12 @@ impl TaskDir {
         let present = self.engine.map().get(name).map(|task| task.version.clone());
         let (is_right, expected) = match if_match {
             IfMatch::Any => (true, "any"),
+            IfMatch::Absent => (present.is_none(), "no such task"),
             IfMatch::There => (present.is_some(), "any version"),
             IfMatch::Version(version) => (present.as_deref() == Some(version), version.as_str()),
         };
         let found = present.as_deref().unwrap_or("no such task");
-        let problem = || format!("task {name}: found {found}, and If-Match expects {expected}");
+        let problem = || format!("task {name}: found {found}, and the request expects {expected}");
         if is_right { Ok(present) } else { Err(Problem::precondition(problem())) }
     }
 

@@ -9,6 +9,7 @@ use super::keys::Keys;
 use super::problem::Problem;
 use super::service::Service;
 use super::table::{Accepts, Route, table};
+use crate::escape;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -189,7 +190,7 @@ impl Routes {
             Err(_) => "other",
         };
         let trace = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let trace = trace.unwrap_or_default().to_owned();
+        let trace = trace.map(|trace| escape::short(trace, LONGEST_ID));
         let method = head.method.clone();
         let answered = match found {
             Ok((route, params)) => {
@@ -248,10 +249,10 @@ impl Routes {
             return Err(no_path());
         }
         let (found, allowed) = (&head.method, allowed.join(", "));
-        let hint = if door.is_admin || found == Method::GET || found == Method::POST {
-            ""
-        } else {
-            "; tasks are changed on the listener of --admin"
+        let changes = found == Method::PUT || found == Method::DELETE;
+        let hint = match changes && !door.is_admin {
+            true => "; tasks are changed on the listener of --admin",
+            false => "",
         };
         let message = format!("{path}: found {found}, expected {allowed}{hint}");
         Err(Problem::method(message, allowed))

@@ -15,10 +15,11 @@ use crate::process::unix_seconds;
 use rayon::ThreadPoolBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How often the server looks whether the engine has ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -107,17 +108,23 @@ pub fn serve(
         )));
     }
     let metrics = Arc::new(Metrics::new()?);
-    let counted = metrics.clone();
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let (counted, counts) = (metrics.clone(), is_ready.clone());
     let mut engine = engine
         .max_queue(settings.limits.max_queue)
         .max_queue_rows(settings.limits.max_queue_rows)
         .timeout(settings.limits.request_timeout)
-        .on_batch(move |report| counted.count_batch(report));
+        // The first batches are not what clients ask for.
+        .on_batch(move |report| {
+            if counts.load(Ordering::Relaxed) {
+                counted.count_batch(report);
+            }
+        });
     if let Served::Saved(name) = &settings.served {
         engine = engine.saved_task(name);
     }
     let engine = engine.start()?;
-    let server = Server::new(engine, metrics, keys, settings)?;
+    let server = Server::new(engine, metrics, keys, settings, is_ready)?;
     let result = server.run(&runtime, listening, progress);
     // Requests that are still being answered do not hold the process.
     runtime.shutdown_background();
@@ -148,6 +155,8 @@ impl Listening {
 
 struct Server<'a> {
     service: Arc<Service>,
+    /// Whether batches are counted.
+    is_ready: Arc<AtomicBool>,
     keys: Option<Arc<Keys>>,
     settings: &'a ServeSettings,
     phase: watch::Sender<Phase>,
@@ -186,6 +195,7 @@ impl<'a> Server<'a> {
         metrics: Arc<Metrics>,
         keys: Option<Arc<Keys>>,
         settings: &'a ServeSettings,
+        is_ready: Arc<AtomicBool>,
     ) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let tokenizing = ThreadPoolBuilder::new()
@@ -218,7 +228,7 @@ impl<'a> Server<'a> {
             started: unix_seconds(),
         };
         let (phase, _) = watch::channel(Phase::Loading);
-        Ok(Self { service: Arc::new(service), keys, settings, phase })
+        Ok(Self { service: Arc::new(service), is_ready, keys, settings, phase })
     }
 
     fn run(
@@ -247,12 +257,28 @@ impl<'a> Server<'a> {
             [Some(&main), admin.as_ref()].into_iter().flatten().map(Listener::url).collect();
         let mut open = vec![runtime.spawn(doors.clone().open(main, false))];
         open.extend(admin.map(|admin| runtime.spawn(doors.clone().open(admin, true))));
+        let loaded = std::thread::scope(|scope| {
+            let (sender, loaded) = oneshot::channel();
+            // An error says that the server has ended.
+            scope.spawn(move || drop(sender.send(self.load(progress))));
+            runtime.block_on(async {
+                tokio::select! {
+                    loaded = loaded => {
+                        loaded.map_err(|_| Error::Bug("a panic while tasks were loaded".into()))?
+                    }
+                    () = signals.end() => {
+                        // Nothing was taken, and the loading thread need not be waited for.
+                        self.phase.send_replace(Phase::Draining);
+                        let all = async { for door in &mut open { drop(door.await) } };
+                        let _ = tokio::time::timeout(GIVE_UP, all).await;
+                        native::exit_now(0)
+                    }
+                }
+            })
+        });
         let ended = runtime.block_on(async {
-            tokio::select! {
-                // The work of loading waits for no signal, so signals are heard beside it.
-                _ = signals.end() => return Ok(()),
-                loaded = async { tokio::task::block_in_place(|| self.load(progress)) } => loaded?,
-            }
+            loaded?;
+            self.is_ready.store(true, Ordering::Relaxed);
             self.phase.send_replace(Phase::Ready);
             tracing::info!("listening on {}", urls.first().map_or("", String::as_str));
             if let Some(admin) = urls.get(1) {

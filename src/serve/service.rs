@@ -1,7 +1,7 @@
 //! From a request's rows to their answers:
 //!
 //! ```text
-//! rows (task, text) -> tasks pinned (name -> version) -> token ids -> the engine's queue -> answers
+//! rows (task, text) -> tasks pinned (name -> version) -> token ids -> the queue -> answers
 //! ```
 
 use super::engine::{Ask, Engine, RowResult, Ticket};
@@ -79,6 +79,16 @@ pub struct RowAsk {
     pub input: Arc<Input>,
     /// Whether a text that is too long may be cut.
     pub truncate: bool,
+    /// The list and the number in the request, for messages.
+    pub place: (&'static str, usize),
+}
+
+impl RowAsk {
+    /// The problem of this row, with its place.
+    fn problem(&self, problem: impl Into<Problem>) -> Problem {
+        let (list, number) = self.place;
+        problem.into().at(format_args!("{list}[{number}]"))
+    }
 }
 
 /// The answer to a row.
@@ -139,8 +149,8 @@ enum Pending {
 }
 
 impl Service {
-    /// Puts rows into the queue. Unless `is_partial`, one row that cannot be answered is an error of
-    /// all.
+    /// Puts rows into the queue. Unless `is_partial`, one row that cannot be answered is an error
+    /// of all.
     pub async fn ask(
         self: &Arc<Self>,
         rows: Vec<RowAsk>,
@@ -201,13 +211,13 @@ impl Service {
         let pinned = rows.iter().map(|row| {
             let asked = map.asked(&row.task, &row.input);
             asked.map_err(|problem| match problem {
-                NotAsked::NoTask(_) => problem.into(),
+                NotAsked::NoTask(_) => row.problem(problem),
                 NotAsked::Input(_) => {
                     let task = &row.task;
-                    Problem::invalid(match row.input.text_pair {
+                    row.problem(Problem::invalid(match row.input.text_pair {
                         Some(_) => format!("text_pair: given, and the task {task} takes one text"),
                         None => format!("text_pair: missing; the task {task} takes two texts"),
-                    })
+                    }))
                 }
             })
         });
@@ -276,10 +286,10 @@ fn ready(
         let (is_cut, tokens) = encoded.get(place).cloned().unwrap_or_else(missing)?;
         if is_cut && !row.truncate {
             let (name, length) = (&asked.0, asked.1.task.max_length);
-            return Err(Problem::invalid(format!(
+            return Err(row.problem(Problem::invalid(format!(
                 "the text has more than the {length} tokens that the task {name} takes; \
                  \"truncate\": true cuts it"
-            )));
+            ))));
         }
         asked.1.touch();
         Ok(Ready { asked, tokens, is_cut })

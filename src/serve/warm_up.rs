@@ -13,6 +13,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// The step of the numbers of tokens: what batches are padded to a multiple of.
 const STEP: usize = 16;
 
+/// The most tokens: larger batches take long, and their sizes are further apart.
+const MOST: usize = 1024;
+
 /// The numbers of rows that the last layer is padded to.
 const ROWS: [usize; 13] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96];
 
@@ -26,7 +29,7 @@ pub fn warm_up(engine: &Engine) {
     };
     let config = &engine.reader().plan().info.config;
     let longest = usize::try_from(config.max_length()).unwrap_or(STEP).max(STEP);
-    let (began, budget) = (Instant::now(), engine.budget());
+    let (began, budget) = (Instant::now(), engine.budget().min(MOST));
     let sizes = (1..=budget / STEP).rev().map(|size| size * STEP);
     for (tokens, rows) in sizes.zip(ROWS.into_iter().cycle()) {
         if tasks.is_empty() || began.elapsed() > LONGEST {

@@ -120,8 +120,17 @@ pub async fn invocations(call: Call) -> Result<Response, Problem> {
     answer(call, &task).await
 }
 
-async fn answer(call: Call, task: &str) -> Result<Response, Problem> {
-    let HfRequest { inputs, parameters, .. } = read(&call.body)?;
+/// What a request asks for.
+pub struct Asked {
+    inputs: Vec<Input>,
+    top_k: Option<usize>,
+    function: ScoreFunction,
+    truncate: bool,
+}
+
+/// Reads a request.
+pub fn parse(body: &[u8]) -> Result<Asked, Problem> {
+    let HfRequest { inputs, parameters, .. } = read(body)?;
     let inputs = match inputs {
         Value::Array(list) => {
             let each = list.into_iter().enumerate();
@@ -134,7 +143,12 @@ async fn answer(call: Call, task: &str) -> Result<Response, Problem> {
     let top_k = checked_top_k(parameters.top_k)?;
     let function = parameters.function_to_apply.unwrap_or_default();
     let truncate = parameters.truncation.unwrap_or(true);
-    let (scored, timing) = answers(&call, rows_of(task, inputs, truncate)).await?;
+    Ok(Asked { inputs, top_k, function, truncate })
+}
+
+async fn answer(call: Call, task: &str) -> Result<Response, Problem> {
+    let Asked { inputs, top_k, function, truncate } = parse(&call.body)?;
+    let (scored, timing) = answers(&call, rows_of(task, "inputs", inputs, truncate)).await?;
     let mut rows: Vec<Vec<LabelScore>> = vec![];
     for row in &scored {
         let scores = row.scores(function)?;

@@ -23,6 +23,21 @@ use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+/// Reads a body in each shape, as the fuzz target does. Returns how many shapes take it.
+pub fn parse_in_each_shape(body: &Bytes) -> usize {
+    let half = (body.len() / 2).to_string();
+    let parsed = [
+        read::<predict::PredictRequest>(body).is_ok(),
+        read::<predict::PredictRow>(body).is_ok(),
+        hf::parse(body).is_ok(),
+        tei::parse(body).is_ok(),
+        vllm::parse(body).is_ok(),
+        oip::parse(body, None).is_ok(),
+        oip::parse(body, Some(&half)).is_ok(),
+    ];
+    parsed.into_iter().filter(|is_ok| *is_ok).count()
+}
+
 /// A body of bytes.
 pub fn full(bytes: impl Into<Bytes>) -> BoxBody<Bytes, Infallible> {
     Full::new(bytes.into()).boxed()
@@ -129,12 +144,13 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Texts and pairs of one task, as rows.
-pub fn rows_of(task: &str, inputs: Vec<Input>, truncate: bool) -> Vec<RowAsk> {
-    let rows = inputs.into_iter().map(|input| RowAsk {
+/// Texts and pairs of one task, as rows. `list` is their name in the request.
+pub fn rows_of(task: &str, list: &'static str, inputs: Vec<Input>, truncate: bool) -> Vec<RowAsk> {
+    let rows = inputs.into_iter().enumerate().map(|(number, input)| RowAsk {
         task: task.to_owned(),
         input: Arc::new(input),
         truncate,
+        place: (list, number),
     });
     rows.collect()
 }

@@ -58,6 +58,7 @@ struct InferInput {
     datatype: String,
     /// The texts.
     #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
     data: Option<Vec<Value>>,
     /// `binary_data_size`: the bytes of a tensor in binary.
     #[serde(default)]
@@ -117,7 +118,7 @@ struct InferOutput {
     shape: Vec<usize>,
     /// The values, unless they are binary.
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Vec<Value>>,
+    data: Option<Data>,
     /// `binary_data_size` of a tensor in binary.
     #[serde(skip_serializing_if = "Map::is_empty")]
     parameters: Map<String, Value>,
@@ -170,7 +171,9 @@ pub struct ModelReady {
 }
 
 /// The values of an output.
-enum Tensor {
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Data {
     Texts(Vec<String>),
     Numbers(Vec<f32>),
 }
@@ -239,17 +242,22 @@ pub async fn ready(call: Call) -> Result<Response, Problem> {
     json(&ModelReady { name: call.param("task").to_owned(), ready: true })
 }
 
-/// The JSON of a body, and the tensors after it.
-fn split(call: &Call) -> Result<(Bytes, Bytes), Problem> {
-    let Some(length) = call.header(HEADER_LENGTH) else {
-        return Ok((call.body.clone(), Bytes::new()));
+/// Reads a request, whose JSON has the length in the header `length` if tensors follow. Returns
+/// what the request says, and its inputs.
+pub fn parse(body: &Bytes, length: Option<&str>) -> Result<(InferRequest, Vec<Input>), Problem> {
+    let length = match length {
+        None => body.len(),
+        Some(length) => {
+            let length = length.parse::<usize>().ok().filter(|length| *length <= body.len());
+            length.ok_or_else(|| {
+                let most = body.len();
+                Problem::malformed(format!("{HEADER_LENGTH}: expected a number up to {most}"))
+            })?
+        }
     };
-    let length = length.parse::<usize>().ok().filter(|length| *length <= call.body.len());
-    let length = length.ok_or_else(|| {
-        let most = call.body.len();
-        Problem::malformed(format!("{HEADER_LENGTH}: expected a number up to {most}"))
-    })?;
-    Ok((call.body.slice(..length), call.body.slice(length..)))
+    let mut request: InferRequest = read(&body.slice(..length))?;
+    let inputs = inputs(std::mem::take(&mut request.inputs), body.slice(length..))?;
+    Ok((request, inputs))
 }
 
 /// The texts of a tensor in binary, each after its length.
@@ -348,30 +356,30 @@ fn chosen(
 }
 
 /// The values of the output `name`.
-fn values(name: &str, scored: &[Scored]) -> Result<Tensor, Problem> {
+fn values(name: &str, scored: &[Scored]) -> Result<Data, Problem> {
     let each = scored.iter();
     Ok(match name {
-        "label" => Tensor::Texts(each.filter_map(|row| row.prediction().label).collect()),
+        "label" => Data::Texts(each.filter_map(|row| row.prediction().label).collect()),
         "labels" => {
             let labels = each.filter_map(|row| row.prediction().labels);
             let texts = labels.map(|labels| serde_json::to_string(&labels));
-            Tensor::Texts(texts.collect::<Result<_, _>>().map_err(Problem::failed)?)
+            Data::Texts(texts.collect::<Result<_, _>>().map_err(Problem::failed)?)
         }
         _ => {
             let mut numbers = vec![];
             for row in scored {
                 numbers.extend(row.scores(ScoreFunction::Auto)?.scores);
             }
-            Tensor::Numbers(numbers)
+            Data::Numbers(numbers)
         }
     })
 }
 
 /// The bytes of a tensor in binary.
-fn binary(tensor: &Tensor) -> Vec<u8> {
+fn binary(tensor: &Data) -> Vec<u8> {
     match tensor {
-        Tensor::Numbers(numbers) => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
-        Tensor::Texts(texts) => {
+        Data::Numbers(numbers) => numbers.iter().flat_map(|n| n.to_le_bytes()).collect(),
+        Data::Texts(texts) => {
             let each = texts.iter().flat_map(|text| {
                 let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
                 [&length.to_le_bytes()[..], text.as_bytes()].concat()
@@ -385,11 +393,10 @@ fn binary(tensor: &Tensor) -> Vec<u8> {
 pub async fn infer(call: Call) -> Result<Response, Problem> {
     let task = task_of(&call)?;
     let name = call.param("task").to_owned();
-    let (head, tensors) = split(&call)?;
-    let request: InferRequest = read(&head)?;
+    let (request, inputs) = parse(&call.body, call.header(HEADER_LENGTH))?;
     let is_binary = request.parameters.unwrap_or_default().binary_data_output;
     let chosen = chosen(outputs(&task.task), request.outputs, is_binary)?;
-    let rows = rows_of(&name, inputs(request.inputs, tensors)?, true);
+    let rows = rows_of(&name, "text", inputs, true);
     let (scored, timing) = answers(&call, rows).await?;
     let count = scored.len();
     let (mut outputs, mut tail) = (vec![], vec![]);
@@ -401,10 +408,7 @@ pub async fn infer(call: Call) -> Result<Response, Problem> {
             parameters.insert("binary_data_size".into(), bytes.len().into());
             tail.extend(bytes);
         } else {
-            data = Some(match tensor {
-                Tensor::Texts(texts) => texts.into_iter().map(Value::from).collect(),
-                Tensor::Numbers(numbers) => numbers.into_iter().map(Value::from).collect(),
-            });
+            data = Some(tensor);
         }
         let width = shape.get(1).and_then(|width| usize::try_from(*width).ok());
         let shape = [count].into_iter().chain(width).collect();

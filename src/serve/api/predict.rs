@@ -1,6 +1,6 @@
 //! `POST /v1/predict`: rows of any tasks in one request.
 
-use super::{checked_top_k, full, json, read, set_timing};
+use super::{checked_top_k, default_task, full, json, read, set_timing};
 use crate::predict::Input;
 use crate::serve::problem::{ErrorBody, Problem};
 use crate::serve::routes::{Call, Response};
@@ -44,7 +44,7 @@ pub struct PredictRequest {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PredictRow {
-    /// The task; or `tasks`, for several.
+    /// The task; or `tasks`, for several. By default the server's only or default task.
     #[serde(default)]
     pub task: Option<String>,
     /// Several tasks, which answer in this order.
@@ -142,10 +142,12 @@ struct RowPlan {
 }
 
 impl RowPlan {
-    /// Plans a row whose options are `top_k`, `activation` and `truncate` unless it has its own, and
-    /// adds what it asks for to `asks`.
+    /// Plans the row at `place`, whose options are `top_k`, `activation` and `truncate` unless it
+    /// has its own, and adds what it asks for to `asks`.
     fn new(
+        call: &Call,
         row: PredictRow,
+        place: (&'static str, usize),
         (top_k, activation, truncate): (Option<usize>, ScoreFunction, bool),
         asks: &mut Vec<RowAsk>,
     ) -> Result<Self, Problem> {
@@ -156,12 +158,12 @@ impl RowPlan {
             (Some(_), Some(_)) => {
                 return Err(Problem::invalid("task and tasks: expected one of them"));
             }
-            (None, None) => return Err(Problem::invalid("task: missing, and so is tasks")),
+            (None, None) => vec![default_task(call, "give \"task\" or \"tasks\"")?],
         };
         let input = Arc::new(Input { text: row.text, text_pair: row.text_pair });
         let truncate = row.truncate.unwrap_or(truncate);
         for task in &tasks {
-            asks.push(RowAsk { task: task.clone(), input: input.clone(), truncate });
+            asks.push(RowAsk { task: task.clone(), input: input.clone(), truncate, place });
         }
         let top_k = checked_top_k(row.top_k.or(top_k))?;
         Ok(Self { tasks, top_k, activation: row.activation.unwrap_or(activation) })
@@ -224,7 +226,7 @@ pub async fn predict(call: Call) -> Result<Response, Problem> {
     let options = (request.top_k, request.activation, request.truncate);
     let (mut asks, mut plans) = (vec![], vec![]);
     for (row, number) in request.rows.into_iter().zip(0..) {
-        let plan = RowPlan::new(row, options, &mut asks);
+        let plan = RowPlan::new(&call, row, ("rows", number), options, &mut asks);
         plans.push(plan.map_err(|problem| problem.at(format_args!("rows[{number}]")))?);
     }
     let asking = call.service.ask(asks, request.partial, call.deadline).await?;
@@ -252,7 +254,8 @@ async fn predict_lines(call: Call) -> Result<Response, Problem> {
             continue;
         }
         let plan = read(line).and_then(|row: PredictRow| {
-            RowPlan::new(row, (None, ScoreFunction::Auto, true), &mut asks)
+            let options = (None, ScoreFunction::Auto, true);
+            RowPlan::new(&call, row, ("line", number), options, &mut asks)
         });
         plans.push(plan.map_err(|problem| problem.at(format_args!("line {number}")))?);
     }

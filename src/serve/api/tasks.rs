@@ -43,7 +43,7 @@ pub struct TaskObject {
 /// A task that answers.
 #[derive(Debug, Serialize, JsonSchema)]
 struct LoadedTask {
-    /// The first digits of the SHA-256 of its file.
+    /// The first digits of the SHA-256 that its file holds.
     version: String,
     /// What it predicts.
     task_type: TaskType,
@@ -178,8 +178,8 @@ impl Listing {
         }
         if self.has(State::Refused) {
             let wrong = map.refused().range::<str, _>(range).map(|(name, _)| name.as_str());
-            let wrong = wrong.filter(|name| !map.tasks().contains_key(*name));
-            names.extend(wrong.take(self.limit + 1));
+            let is_new = |name: &&str| self.state.is_some() || !map.tasks().contains_key(*name);
+            names.extend(wrong.filter(is_new).take(self.limit + 1));
         }
         names.sort_unstable();
         names.truncate(self.limit + 1);
@@ -191,10 +191,14 @@ impl Listing {
 pub async fn list(call: Call) -> Result<Response, Problem> {
     let listing = Listing::of(&call)?;
     let map = call.service.engine.map();
-    let only_refused =
-        map.refused().keys().filter(|name| !map.tasks().contains_key(name.as_str())).count();
-    let counts = [(State::Loaded, map.tasks().len()), (State::Refused, only_refused)];
-    let total = counts.into_iter().filter(|(state, _)| listing.has(*state)).map(|(_, n)| n).sum();
+    let is_there = |name: &&String| map.tasks().contains_key(name.as_str());
+    let total = match listing.state {
+        Some(State::Loaded) => map.tasks().len(),
+        Some(State::Refused) => map.refused().len(),
+        None => {
+            map.tasks().len() + map.refused().len() - map.refused().keys().filter(is_there).count()
+        }
+    };
     let mut names = match listing.by_requests {
         true => listing.most_used(&map),
         false => listing.page(&map),
@@ -238,12 +242,15 @@ fn dir(call: &Call) -> Result<&TaskDir, Problem> {
     call.service.dir.as_ref().ok_or_else(|| Problem::conflict(problem))
 }
 
-/// What the header `If-Match` asks for.
-fn if_match(call: &Call) -> IfMatch {
-    match call.header("if-match") {
-        None => IfMatch::Any,
-        Some("*") => IfMatch::There,
-        Some(version) => IfMatch::Version(version.trim_matches('"').to_owned()),
+/// What the headers `If-Match` and `If-None-Match` ask for.
+fn if_match(call: &Call) -> Result<IfMatch, Problem> {
+    match (call.header("if-match"), call.header("if-none-match")) {
+        (None, None) => Ok(IfMatch::Any),
+        (None, Some("*")) => Ok(IfMatch::Absent),
+        (None, Some(_)) => Err(Problem::invalid("If-None-Match: expected *")),
+        (Some(_), Some(_)) => Err(Problem::invalid("If-Match and If-None-Match: expected one")),
+        (Some("*"), None) => Ok(IfMatch::There),
+        (Some(version), None) => Ok(IfMatch::Version(version.trim_matches('"').to_owned())),
     }
 }
 
@@ -251,7 +258,7 @@ fn if_match(call: &Call) -> IfMatch {
 pub async fn put(call: Call) -> Result<Response, Problem> {
     dir(&call)?;
     let (service, body) = (call.service.clone(), call.body.clone());
-    let (name, if_match) = (call.param("task").to_owned(), if_match(&call));
+    let (name, if_match) = (call.param("task").to_owned(), if_match(&call)?);
     let work = move || match &service.dir {
         Some(dir) => dir.put(&name, &body, &if_match),
         None => Ok(false),
@@ -272,7 +279,7 @@ pub async fn put(call: Call) -> Result<Response, Problem> {
 pub async fn delete(call: Call) -> Result<Response, Problem> {
     dir(&call)?;
     let service = call.service.clone();
-    let (name, if_match) = (call.param("task").to_owned(), if_match(&call));
+    let (name, if_match) = (call.param("task").to_owned(), if_match(&call)?);
     let work = move || match &service.dir {
         Some(dir) => dir.delete(&name, &if_match),
         None => Ok(()),

@@ -96,18 +96,24 @@ fn inputs(value: Value) -> Result<(Vec<Input>, bool), Problem> {
     }
 }
 
+/// Reads a request: what it says, its inputs, and whether they are a batch.
+pub fn parse(body: &[u8]) -> Result<(TeiRequest, Vec<Input>, bool), Problem> {
+    let mut request: TeiRequest = read(body)?;
+    let (inputs, is_batch) = inputs(request.inputs.take())?;
+    Ok((request, inputs, is_batch))
+}
+
 /// Answers with labels from the most likely down: of one text, or a list for each text of a batch.
 pub async fn predict(call: Call) -> Result<Response, Problem> {
-    let request: TeiRequest = read(&call.body)?;
+    let (request, inputs, is_batch) = parse(&call.body)?;
     let task = match (call.find_param("task"), request.task) {
         (Some(task), None) => task.to_owned(),
         (Some(_), Some(_)) => return Err(Problem::invalid("task: the path names it already")),
         (None, Some(task)) => task,
         (None, None) => default_task(&call, "give \"task\", or POST to /models/{task}/predict")?,
     };
-    let (inputs, is_batch) = inputs(request.inputs)?;
     let truncate = request.truncate.unwrap_or(true);
-    let (scored, timing) = answers(&call, rows_of(&task, inputs, truncate)).await?;
+    let (scored, timing) = answers(&call, rows_of(&task, "inputs", inputs, truncate)).await?;
     let function = if request.raw_scores { ScoreFunction::None } else { ScoreFunction::Auto };
     let mut rows = vec![];
     for row in &scored {

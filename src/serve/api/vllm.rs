@@ -1,6 +1,7 @@
 //! The shape of vLLM and SGLang: `POST /classify`, `POST /v1/classify` and `GET /v1/models`.
 
 use super::{answers, default_task, json, kind, read, rows_of, set_about};
+use crate::bank::BankTask;
 use crate::predict::Input;
 use crate::process::unix_seconds;
 use crate::serve::problem::Problem;
@@ -9,6 +10,7 @@ use crate::serve::scores::ScoreFunction;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Texts of one task.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -100,10 +102,10 @@ struct ModelCard {
     root: String,
 }
 
-/// Answers with the scores of each text.
-pub async fn classify(call: Call) -> Result<Response, Problem> {
-    let request: VllmRequest = read(&call.body)?;
-    let texts = match request.input {
+/// Reads a request: what it says, and its texts.
+pub fn parse(body: &[u8]) -> Result<(VllmRequest, Vec<String>), Problem> {
+    let mut request: VllmRequest = read(body)?;
+    let texts = match request.input.take() {
         Value::String(text) => vec![text],
         Value::Array(list) => {
             let each = list.into_iter().enumerate();
@@ -116,12 +118,23 @@ pub async fn classify(call: Call) -> Result<Response, Problem> {
             return Err(Problem::invalid(problem));
         }
     };
+    Ok((request, texts))
+}
+
+/// Answers with the scores of each text.
+pub async fn classify(call: Call) -> Result<Response, Problem> {
+    let (request, texts) = parse(&call.body)?;
     let task = match request.model {
         Some(task) => task,
         None => default_task(&call, "give \"model\"")?,
     };
+    let is_pairs = |task: &Arc<BankTask>| task.task.pairs == Some(true);
+    if call.service.engine.map().get(&task).is_some_and(is_pairs) {
+        let problem = "takes pairs of texts, for which this shape has no place; expected another";
+        return Err(Problem::invalid(format!("model: the task {task} {problem}")));
+    }
     let inputs = texts.into_iter().map(Input::from).collect();
-    let (scored, timing) = answers(&call, rows_of(&task, inputs, true)).await?;
+    let (scored, timing) = answers(&call, rows_of(&task, "input", inputs, true)).await?;
     let function = match request.use_activation {
         Some(false) => ScoreFunction::None,
         _ => ScoreFunction::Auto,
