@@ -50,7 +50,7 @@ fi
 say "the library without its features, and with each alone"
 cargo test --release --locked --no-default-features --test lean
 # doc-only: checking needs no libtorch and none of the C++ side.
-for feature in cli compare hub parquet doc-only; do
+for feature in cli compare hub parquet serve doc-only; do
     cargo clippy --release --locked --no-default-features \
         --features "doc-only $feature" --quiet -- -D warnings
 done

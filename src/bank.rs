@@ -536,7 +536,7 @@ impl Bank {
     }
 }
 
-/// Errs if tasks of `method` change more than vectors of the base.
+/// Errs if tasks of `method` cannot share a batch with others.
 fn check_method(path: &Path, method: &Method) -> Result<()> {
     let advice = match method {
         Method::Bitfit | Method::Head | Method::LayerNorm | Method::Lora(_) => return Ok(()),

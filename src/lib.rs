@@ -88,6 +88,7 @@
 //! | `compare` | comparisons of methods (`bitfit compare`) |
 //! | `hub` | bases and data sets by their ids on the Hugging Face Hub |
 //! | `parquet` | texts from `.parquet` files |
+//! | `serve` | the HTTP server of many tasks (`bitfit serve`, with `cli`) |
 //!
 //! Without a feature, what needs it is an error that names the feature.
 //!
@@ -116,7 +117,13 @@
 #![allow(rustdoc::private_intra_doc_links)]
 // The build with all features shows what nothing uses.
 #![cfg_attr(
-    not(all(feature = "cli", feature = "compare", feature = "hub", feature = "parquet")),
+    not(all(
+        feature = "cli",
+        feature = "compare",
+        feature = "hub",
+        feature = "parquet",
+        feature = "serve"
+    )),
     allow(dead_code, unused_imports)
 )]
 
