@@ -493,18 +493,19 @@ fn rows_choose_how_they_are_answered() {
     assert!(found["rows"][0][0]["label"].is_string());
     assert_eq!(found["rows"][0][1]["error_type"], json!("task_not_found"));
     // JSON lines.
-    let lines =
-        format!("{{\"task\":\"{class}\",\"text\":\"a\"}}\n\n{{\"task\":\"x\",\"text\":\"b\"}}");
+    let row = |task: &str| json!({"task": task, "text": "a"}).to_string();
+    let lines = [row(class), String::new(), row("x"), "{".into(), row(class)].join("\n");
     let headers = [("Content-Type", "application/x-ndjson; charset=utf-8")];
     let found = server.ask("POST", "/v1/predict", &headers, lines.as_bytes()).text();
     let found: Vec<Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(found[0][0]["label"].is_string() && found[1][0]["error"].is_string());
-    assert_eq!(found.len(), 2);
+    assert_eq!(found[2]["error_type"], json!("malformed"));
+    assert!(found[3][0]["label"].is_string() && found.len() == 4);
     server.end();
 }
 
 /// Paths and bodies that are wrong, with the status and a part of the message.
-const WRONG: [(&str, &str, u16, &str); 27] = [
+const WRONG: [(&str, &str, u16, &str); 28] = [
     ("/v1/predict", "{", 400, "not JSON"),
     ("/v1/predict", "", 400, "not JSON"),
     ("/v1/predict", r#"{"rows":[]} 1"#, 400, "not JSON"),
@@ -531,6 +532,7 @@ const WRONG: [(&str, &str, u16, &str); 27] = [
     ("/health", "{}", 405, "expected GET"),
     ("/tasks/film", "{}", 405, "expected GET"),
     ("/predict", r#"{"inputs":"a","task":"none"}"#, 404, "no such task"),
+    ("/models/none", r#"{"inputs":[]}"#, 404, "no such task"),
     ("/v2/models/film/infer", r#"{"inputs":1}"#, 422, "inputs"),
 ];
 
@@ -580,6 +582,10 @@ fn a_head_that_is_wrong_is_refused() {
         ("GET", "/info", vec![("Origin", "http://evil.example")], b"", 403),
         ("GET", "/info", own.into(), b"", 200),
         ("GET", "/info", vec![("Host", "[::1]:8080")], b"", 200),
+        ("GET", "/info", vec![("Host", "localhost.")], b"", 200),
+        ("GET", "/info", vec![("Host", "localhost:1@evil.example")], b"", 403),
+        ("GET", "/info", vec![("Host", "[::1]evil.example")], b"", 403),
+        ("GET", "/info", vec![("Host", "localhost"), ("Host", "evil.example")], b"", 400),
         ("HEAD", "/info", vec![], b"", 200),
         ("OPTIONS", "/info", vec![], b"", 405),
         ("GET", "/tasks?limit=0", vec![], b"", 422),
@@ -635,7 +641,8 @@ fn bad_clients_harm_nobody_else() {
         let text = read(stream);
         assert!(text.starts_with("HTTP/1.1 408"), "{text}");
     }
-    // More connections than there may be.
+    // More connections than there may be, once those before are gone.
+    std::thread::sleep(Duration::from_millis(300));
     let idle: Vec<TcpStream> = (0..64).map(|_| open(b"")).collect();
     std::thread::sleep(Duration::from_millis(100));
     let turned_away = sent(&address, &request("GET", "/health", &[], b"")).unwrap();
@@ -699,27 +706,56 @@ fn hammer(address: &str, threads: usize, body: &Value, stop: &AtomicBool) -> Vec
 #[test]
 fn the_end_loses_nothing() {
     let scratch = film();
-    for idle in [0, 200] {
-        let mut server = Server::start(&scratch, &["--tasks", "tasks"]);
-        let address = server.addresses[0].clone();
-        let connections: Vec<TcpStream> =
-            (0..idle).map(|_| TcpStream::connect(&address).unwrap()).collect();
-        let rows = vec![json!({"task": "film", "text": TEXT}); 4];
-        let (body, stop) = (json!({"rows": rows}), AtomicBool::new(false));
-        let seen = std::thread::scope(|scope| {
-            let hammering = scope.spawn(|| hammer(&address, 8, &body, &stop));
-            std::thread::sleep(Duration::from_millis(500));
-            server.signal("TERM");
-            let began = Instant::now();
-            assert_eq!(server.code(), Some(0));
-            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-            stop.store(true, Ordering::Relaxed);
-            hammering.join().unwrap()
-        });
-        assert!(seen.iter().all(|status| [200, 503, 0].contains(status)), "{seen:?}");
-        assert!(seen.iter().filter(|status| **status == 200).count() > 10, "{seen:?}");
-        drop(connections);
-    }
+    let mut server = Server::start(&scratch, &["--tasks", "tasks"]);
+    let address = server.addresses[0].clone();
+    // Half a head and half a body do not hold the end.
+    let body = "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{";
+    let halves: Vec<TcpStream> = ["GET /hea", body]
+        .into_iter()
+        .map(|half| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(half.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let rows = vec![json!({"task": "film", "text": TEXT}); 4];
+    let (body, stop) = (json!({"rows": rows}), AtomicBool::new(false));
+    let seen = std::thread::scope(|scope| {
+        let hammering = scope.spawn(|| hammer(&address, 8, &body, &stop));
+        std::thread::sleep(Duration::from_millis(500));
+        server.signal("TERM");
+        let began = Instant::now();
+        assert_eq!(server.code(), Some(0));
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        stop.store(true, Ordering::Relaxed);
+        hammering.join().unwrap()
+    });
+    assert!(seen.iter().all(|status| [200, 503, 0].contains(status)), "{seen:?}");
+    assert!(seen.iter().filter(|status| **status == 200).count() > 10, "{seen:?}");
+    drop(halves);
+}
+
+/// Idle connections, which their clients keep open, do not hold the end.
+#[test]
+fn idle_connections_end_within_a_second() {
+    let scratch = film();
+    let mut server = Server::start(&scratch, &["--tasks", "tasks"]);
+    let get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let idle: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&server.addresses[0]).unwrap();
+            stream.write_all(get).unwrap();
+            let mut answer = [0; 15];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+            stream
+        })
+        .collect();
+    server.signal("TERM");
+    let began = Instant::now();
+    assert_eq!(server.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    drop(idle);
 }
 
 /// A client that never reads its answer is given up at --drain-timeout; a second signal ends at
@@ -899,6 +935,7 @@ fn tasks_are_changed_over_http() {
         assert!(found.text().contains(part), "{name}: {}", found.text());
     }
     assert!(!scratch.path("tasks/bad.safetensors").exists());
+    only_files_are_changed(&scratch, &server, &film);
     let delete =
         |name: &str| server.ask_at(1, "DELETE", &format!("/tasks/{name}"), &[], b"").status;
     assert_eq!([delete("new"), delete("new"), delete("run")], [204, 404, 409]);
@@ -911,6 +948,27 @@ fn tasks_are_changed_over_http() {
     let open = ["serve", "--model", "base", "--tasks", "tasks", "--listen", "127.0.0.1:0"];
     let args = [&open[..], &["--admin", "0.0.0.0:0"]].concat();
     refused(&scratch.bitfit(&args), 2, &["--admin", "--api-key-file"]);
+}
+
+/// Directories, links and pipes in the directory of tasks are left as they are.
+fn only_files_are_changed(scratch: &Scratch, server: &Server, bytes: &[u8]) {
+    std::fs::create_dir(scratch.path("tasks/dir.safetensors")).unwrap();
+    scratch.write("tasks/dir.safetensors/kept", "");
+    std::os::unix::fs::symlink("../elsewhere", scratch.path("tasks/link.safetensors")).unwrap();
+    let fifo = scratch.path("tasks/fifo.safetensors");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    server.ask_at(1, "POST", "/reload", &[], b"");
+    for name in ["dir", "link", "fifo"] {
+        for (method, body) in [("PUT", bytes), ("DELETE", b"")] {
+            let found = server.ask_at(1, method, &format!("/tasks/{name}"), &[], body);
+            assert_eq!(found.status, 409, "{method} {name}: {}", found.text());
+        }
+        let _ = std::fs::remove_file(scratch.path(&format!("tasks/{name}.safetensors")));
+    }
+    assert!(scratch.path("tasks/dir.safetensors/kept").exists());
+    assert!(!scratch.path("elsewhere").exists());
+    std::fs::remove_dir_all(scratch.path("tasks/dir.safetensors")).unwrap();
+    server.ask_at(1, "POST", "/reload", &[], b"");
 }
 
 /// While a task is replaced again and again, each answer is of the version that it names, and none

@@ -95,16 +95,16 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 65_536)]
     max_queue_rows: u32,
     /// Rows of a request, at most: its texts, times their tasks.
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     max_rows: u32,
     /// MiB of a request's body, at most.
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     max_body_mib: u32,
     /// Seconds after which a request fails with 504.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = some_seconds)]
     request_timeout: Duration,
     /// Seconds that an idle connection stays open, and that a request's head may take.
-    #[arg(long, value_name = "S", default_value = "75", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "75", value_parser = some_seconds)]
     keep_alive: Duration,
     /// Open connections, at most.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -137,6 +137,12 @@ pub struct Serve {
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=1e6).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected seconds, 0 to 1000000".into())
+}
+
+/// Parses a number of seconds above zero.
+fn some_seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds = seconds(text)?;
+    if seconds.is_zero() { Err("expected more than 0 seconds".into()) } else { Ok(seconds) }
 }
 
 impl Serve {

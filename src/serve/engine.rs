@@ -501,7 +501,8 @@ impl Shared {
             let time = began.elapsed();
             self.beat();
             let mut state = self.state();
-            if tokens > 0 {
+            // What waits is computed in full batches, which are faster than small ones.
+            if 2 * tokens >= self.budget {
                 state.queue.computed(tokens, time);
             }
             if let Err(error) = ended {
@@ -611,7 +612,10 @@ fn compute(bank: &Bank, batch: Vec<Job>, began: Instant, panics: &mut Vec<Instan
                 // A file of the base that was changed is an error of every batch.
                 let unchanged = bank.base().info.check_unchanged();
                 for job in &part {
-                    job.answer(Err(RowError::Failed(Error::Unanswered(text.clone()))));
+                    job.answer(Err(match &unchanged {
+                        Ok(()) => RowError::Failed(Error::Unanswered(text.clone())),
+                        Err(error) => RowError::Ended(error.to_string()),
+                    }));
                 }
                 unchanged?;
                 tracing::error!("a batch failed: {error}");

@@ -6,6 +6,7 @@
 use super::listen::{Listener, Stream};
 use super::metrics::Metrics;
 use super::routes::{Door, Phase, Response, Routes};
+use http_body_util::BodyExt;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -13,10 +14,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_io_timeout::TimeoutStream;
 
@@ -30,8 +34,8 @@ const SLOWEST_READER: Duration = Duration::from_secs(30);
 /// reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long idle connections stay open while the server drains: a request that is on its way is
-/// still answered.
+/// How long idle connections stay open while the server drains, and how long they are still read: a
+/// request that is on its way is still answered.
 const LAST_REQUESTS: Duration = Duration::from_millis(300);
 
 /// Connections beyond the most that are told so at once.
@@ -89,7 +93,7 @@ impl Doors {
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
-                    Ok(stream) => self.clone().let_in(stream, is_admin),
+                    Ok(stream) => self.clone().let_in(stream, is_admin).await,
                     // Out of files, or a client that has left already.
                     Err(error) => {
                         tracing::debug!("a connection is not accepted: {error}");
@@ -101,7 +105,7 @@ impl Doors {
         }
         listener.refuse_new();
         while let Some(Ok(stream)) = at_once(listener.accept()).await {
-            self.clone().let_in(stream, is_admin);
+            self.clone().let_in(stream, is_admin).await;
         }
     }
 
@@ -112,7 +116,8 @@ impl Doors {
         let _ = self.turned_away.acquire_many(TURNED_AWAY as u32).await;
     }
 
-    fn let_in(self: Arc<Self>, stream: Stream, is_admin: bool) {
+    /// Answers a connection in a task of its own. Waits if there are too many to turn them away.
+    async fn let_in(self: Arc<Self>, stream: Stream, is_admin: bool) {
         match self.free.clone().try_acquire_owned() {
             Ok(permit) => {
                 tokio::spawn(async move {
@@ -128,8 +133,8 @@ impl Doors {
                 });
             }
             Err(_) => {
-                // Beyond these, the connection is closed without a word.
-                if let Ok(permit) = self.turned_away.clone().try_acquire_owned() {
+                // Others wait in the system's queue meanwhile.
+                if let Ok(permit) = self.turned_away.clone().acquire_owned().await {
                     self.metrics.count_request("other", 503, Duration::ZERO);
                     tokio::spawn(turn_away(stream, permit));
                 }
@@ -139,18 +144,28 @@ impl Doors {
 
     /// Answers a connection's requests.
     async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static, door: Door) {
-        let mut timed = TimeoutStream::new(stream);
-        timed.set_write_timeout(Some(SLOWEST_READER));
-        let routes = self.routes.clone();
+        let (watched, is_blocked) = Watched::new(stream);
+        let (routes, busy) = (self.routes.clone(), Arc::new(()));
+        let answering = busy.clone();
         let answer = service_fn(move |request: Request<Incoming>| -> Answering {
-            let routes = routes.clone();
-            Box::pin(async move { Ok(routes.answer(request, door).await) })
+            let (routes, answering) = (routes.clone(), answering.clone());
+            Box::pin(async move {
+                let response = routes.answer(request, door).await;
+                // The request is being answered until its body is gone.
+                Ok(response.map(|body| {
+                    let held = move |frame| {
+                        let _ = &answering;
+                        frame
+                    };
+                    body.map_frame(held).boxed()
+                }))
+            })
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.keep_alive)
             .max_buf_size(MOST_HEAD)
-            .serve_connection(TokioIo::new(Box::pin(timed)), answer);
+            .serve_connection(TokioIo::new(watched), answer);
         let mut phase = self.phase.clone();
         let mut idle_ends = pin!(async move {
             let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
@@ -162,13 +177,88 @@ impl Doors {
                 is_ending = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            connection.poll_without_shutdown(context)
+            let polled = connection.poll_without_shutdown(context);
+            // Besides this, only the service holds `busy`. A head that has not come whole is waited
+            // for no longer.
+            let is_idle = Arc::strong_count(&busy) <= 2 && !is_blocked.load(Ordering::Relaxed);
+            if is_ending && is_idle { Poll::Ready(Ok(())) } else { polled }
         })
         .await;
         if let Err(error) = ended {
             tracing::debug!("a connection ended: {error}");
         }
-        linger(connection.into_parts().io.into_inner()).await;
+        let longest = if is_ending { LAST_REQUESTS } else { LINGER };
+        linger(connection.into_parts().io.into_inner(), longest).await;
+    }
+}
+
+/// A stream whose writes fail if the client reads nothing for [`SLOWEST_READER`], and that tells
+/// whether it waits for the client.
+struct Watched<S> {
+    inner: Pin<Box<TimeoutStream<S>>>,
+    is_blocked: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + AsyncWrite> Watched<S> {
+    /// Takes a stream. Returns, too, whether its last write waits.
+    fn new(stream: S) -> (Self, Arc<AtomicBool>) {
+        let mut timed = TimeoutStream::new(stream);
+        timed.set_write_timeout(Some(SLOWEST_READER));
+        let is_blocked = Arc::new(AtomicBool::new(false));
+        (Self { inner: Box::pin(timed), is_blocked: is_blocked.clone() }, is_blocked)
+    }
+
+    fn wrote<T>(&self, written: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
+        self.is_blocked.store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.inner.as_mut().poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = self.inner.as_mut().poll_write(context, bytes);
+        self.wrote(written)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.inner.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.inner.as_mut().poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = self.inner.as_mut().poll_write_vectored(context, parts);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 }
 
@@ -184,9 +274,10 @@ async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     .ok()
 }
 
-/// Ends the sending of `stream`, and reads what the client still sends. Data that was not read
-/// would make the system reset the connection, and the client would lose its answer.
-async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// Ends the sending of `stream`, and reads what the client still sends, for at most `longest`. Data
+/// that was not read would make the system reset the connection, and the client would lose its
+/// answer.
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, longest: Duration) {
     let read = async {
         if stream.shutdown().await.is_err() {
             return;
@@ -194,14 +285,14 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut unread = [0; 4096];
         while stream.read(&mut unread).await.is_ok_and(|count| count > 0) {}
     };
-    let _ = tokio::time::timeout(LINGER, read).await;
+    let _ = tokio::time::timeout(longest, read).await;
 }
 
 async fn turn_away(stream: Stream, permit: OwnedSemaphorePermit) {
     async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         let written = tokio::time::timeout(LINGER, stream.write_all(FULL.as_bytes())).await;
         if matches!(written, Ok(Ok(()))) {
-            linger(stream).await;
+            linger(stream, LINGER).await;
         }
     }
     match stream {

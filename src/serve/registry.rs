@@ -9,6 +9,7 @@ use super::metrics::Metrics;
 use super::problem::{Answered, Problem};
 use crate::bank::BankTask;
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::files::{self, FileWriter};
 use crate::native::{MappedValues, Values};
 use crate::process::unix_seconds;
@@ -267,7 +268,8 @@ impl TaskDir {
                 Some(task) => format!("; version {} goes on", task.version),
                 None => String::new(),
             };
-            tracing::warn!("task {name} is refused: {}{goes_on}", refused.error);
+            let shown = escape::line(name);
+            tracing::warn!("task {shown} is refused: {}{goes_on}", refused.error);
         }
         !is_known
     }
@@ -330,9 +332,16 @@ impl TaskDir {
     /// The file of a task, whose present one is `known`, that a client may change.
     fn file_of(&self, name: &str, known: Option<PathBuf>, done: &str) -> Answered<PathBuf> {
         let own = self.dir.join(format!("{name}.safetensors"));
-        match known {
-            Some(path) if path != own => Err(Problem::conflict(format!(
+        if known.is_some_and(|path| path != own) {
+            return Err(Problem::conflict(format!(
                 "task {name}: its file is {name}/{DELTA}, of a run, which is not {done} over HTTP"
+            )));
+        }
+        // Through a link another directory would be written to, and a pipe would never be ready.
+        match std::fs::symlink_metadata(&own) {
+            Ok(there) if !there.is_file() => Err(Problem::conflict(format!(
+                "task {name}: {name}.safetensors is a link, a directory or no file, which is not \
+                 {done} over HTTP"
             ))),
             _ => Ok(own),
         }

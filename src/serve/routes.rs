@@ -18,7 +18,7 @@ use hyper::header::{
     HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::http::request::Parts;
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, Version};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -201,7 +201,7 @@ impl Routes {
         };
         let is_draining = *self.phase.borrow() == Phase::Draining;
         let mut response = answered.unwrap_or_else(|problem| {
-            if problem.status.is_server_error() {
+            if problem.status == StatusCode::INTERNAL_SERVER_ERROR {
                 let why = &problem.message;
                 tracing::warn!(request_id = id, traceparent = trace, "{method} {label}: {why}");
             }
@@ -264,10 +264,14 @@ impl Routes {
         let text = |value: Option<&HeaderValue>| -> Option<String> {
             value.map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase())
         };
+        let is_twice = |name| head.headers.get_all(name).iter().count() > 1;
+        if is_twice(HOST) || is_twice(ORIGIN) {
+            return Err(Problem::malformed("Host or Origin: given twice"));
+        }
         let host = text(head.headers.get(HOST))
             .or_else(|| head.uri.authority().map(|host| host.as_str().to_lowercase()));
         let host = host.unwrap_or_default();
-        let name = without_port(&host);
+        let name = without_port(&host).unwrap_or_default();
         let is_address = name.parse::<std::net::IpAddr>().is_ok();
         let is_allowed = |allowed: &String| match allowed.strip_prefix("*.") {
             Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')),
@@ -278,7 +282,9 @@ impl Routes {
             || door.is_unix
             || self.hosts.iter().any(is_allowed)
             // HTTP/1.0, which no browser speaks.
-            || host.is_empty() && head.headers.get(ORIGIN).is_none();
+            || host.is_empty()
+                && head.version == Version::HTTP_10
+                && head.headers.get(ORIGIN).is_none();
         if !is_known {
             return Err(Problem::forbidden(format!(
                 "Host: found {host:?}, expected localhost, an address, or a name of --allow-host"
@@ -286,7 +292,8 @@ impl Routes {
         }
         let Some(origin) = text(head.headers.get(ORIGIN)) else { return Ok(()) };
         let own = origin.split_once("://").is_some_and(|(_, origin)| {
-            origin == host || without_port(origin) == name && !origin.contains(':')
+            // A proxy for TLS may leave out the port of either.
+            origin == host || origin == name
         });
         match own {
             true => Ok(()),
@@ -380,7 +387,15 @@ impl Routes {
             return Err(too_large());
         }
         let timeout = self.service.limits.request_timeout;
-        let whole = tokio::time::timeout(timeout, Limited::new(body, most).collect()).await;
+        let mut phase = self.phase.clone();
+        let whole = tokio::select! {
+            whole = tokio::time::timeout(timeout, Limited::new(body, most).collect()) => whole,
+            () = async { drop(phase.wait_for(|phase| *phase == Phase::Draining).await) },
+                if !route.is_always =>
+            {
+                return Err(Problem::unavailable("the server is draining"));
+            }
+        };
         match whole {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -417,12 +432,18 @@ fn media_type_of(head: &Parts) -> Option<String> {
     (!media_type.is_empty()).then_some(media_type)
 }
 
-/// A host without its port and the brackets of an IPv6 address.
-fn without_port(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
+/// A host without its port, the brackets of an IPv6 address, and the dot at the end; `None` for
+/// another text.
+fn without_port(host: &str) -> Option<&str> {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return None;
     }
-    host.split(':').next().unwrap_or_default()
+    Some(name.strip_suffix('.').unwrap_or(name))
 }
 
 /// The response of a problem.

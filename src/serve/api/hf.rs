@@ -34,6 +34,7 @@ pub struct HfRequest {
 struct HfParameters {
     /// How many of the most likely labels to give; all by default.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     top_k: Option<usize>,
     /// What makes scores of logits; by default what the task was trained with.
     #[serde(default)]
@@ -148,7 +149,7 @@ pub fn parse(body: &[u8]) -> Result<Asked, Problem> {
 
 async fn answer(call: Call, task: &str) -> Result<Response, Problem> {
     let Asked { inputs, top_k, function, truncate } = parse(&call.body)?;
-    let (scored, timing) = answers(&call, rows_of(task, "inputs", inputs, truncate)).await?;
+    let (scored, timing) = answers(&call, task, rows_of(task, "inputs", inputs, truncate)).await?;
     let mut rows: Vec<Vec<LabelScore>> = vec![];
     for row in &scored {
         let scores = row.scores(function)?;

@@ -155,8 +155,17 @@ pub fn rows_of(task: &str, list: &'static str, inputs: Vec<Input>, truncate: boo
     rows.collect()
 }
 
-/// Computes rows of which each must be answered.
-pub async fn answers(call: &Call, rows: Vec<RowAsk>) -> Result<(Vec<Scored>, Timing), Problem> {
+/// Computes rows of `task`, of which each must be answered.
+pub async fn answers(
+    call: &Call,
+    task: &str,
+    rows: Vec<RowAsk>,
+) -> Result<(Vec<Scored>, Timing), Problem> {
+    if rows.is_empty() {
+        // No row says whether the task is there.
+        let map = call.service.engine.map();
+        map.get(task).ok_or_else(|| Problem::no_task(map.no_task(task)))?;
+    }
     call.service.ask(rows, false, call.deadline).await?.all().await
 }
 

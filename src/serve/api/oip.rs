@@ -121,6 +121,7 @@ struct InferOutput {
     data: Option<Data>,
     /// `binary_data_size` of a tensor in binary.
     #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schemars(with = "Option<Map<String, Value>>")]
     parameters: Map<String, Value>,
 }
 
@@ -327,6 +328,10 @@ fn inputs(inputs: Vec<InferInput>, mut tensors: Bytes) -> Result<Vec<Input>, Pro
         }
         *place = Some(texts(input, &mut tensors)?);
     }
+    if !tensors.is_empty() {
+        let left = tensors.len();
+        return Err(Problem::malformed(format!("{left} bytes follow the tensors")));
+    }
     let first = first.ok_or_else(|| Problem::invalid("inputs: no input \"text\""))?;
     let Some(second) = second else { return Ok(first.into_iter().map(Input::from).collect()) };
     if first.len() != second.len() {
@@ -397,7 +402,7 @@ pub async fn infer(call: Call) -> Result<Response, Problem> {
     let is_binary = request.parameters.unwrap_or_default().binary_data_output;
     let chosen = chosen(outputs(&task.task), request.outputs, is_binary)?;
     let rows = rows_of(&name, "text", inputs, true);
-    let (scored, timing) = answers(&call, rows).await?;
+    let (scored, timing) = answers(&call, &name, rows).await?;
     let count = scored.len();
     let (mut outputs, mut tail) = (vec![], vec![]);
     for ((output, is_text, shape), is_binary) in chosen {

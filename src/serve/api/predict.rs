@@ -28,6 +28,7 @@ pub struct PredictRequest {
     pub rows: Vec<PredictRow>,
     /// How many of the most likely labels `scores` has; all by default.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
     /// What makes scores of logits.
     #[serde(default)]
@@ -57,6 +58,7 @@ pub struct PredictRow {
     pub text_pair: Option<String>,
     /// The request's `top_k`, for this row.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
     /// The request's `activation`, for this row.
     #[serde(default)]
@@ -104,7 +106,7 @@ struct TaskScores {
     /// The scores by label: in the order of the task's labels, or with `top_k` from the highest
     /// down.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
-    #[schemars(with = "std::collections::BTreeMap<String, f32>")]
+    #[schemars(with = "Option<std::collections::BTreeMap<String, f32>>")]
     scores: Vec<(String, f32)>,
     /// The number of tokens, special tokens included.
     tokens: usize,
@@ -245,31 +247,36 @@ pub async fn predict(call: Call) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// Answers each line, a row, with a line: the list of its answers. The lines are written as they
-/// are ready.
+/// Answers each line, a row, with a line: the list of its answers, or an error if it is no row. The
+/// lines are written as they are ready.
 async fn predict_lines(call: Call) -> Result<Response, Problem> {
     let (mut asks, mut plans) = (vec![], vec![]);
     for (line, number) in call.body.split(|byte| *byte == b'\n').zip(1..) {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let plan = read(line).and_then(|row: PredictRow| {
+        plans.push(read(line).and_then(|row: PredictRow| {
             let options = (None, ScoreFunction::Auto, true);
             RowPlan::new(&call, row, ("line", number), options, &mut asks)
-        });
-        plans.push(plan.map_err(|problem| problem.at(format_args!("line {number}")))?);
+        }));
     }
     let mut asking = call.service.ask(asks, true, call.deadline).await?;
     let (mut sender, body) = Channel::new(LINES_AHEAD);
     tokio::spawn(async move {
         for plan in plans {
-            let mut scorings = vec![];
-            for _ in &plan.tasks {
-                scorings.extend(asking.next().await);
-            }
-            let line = plan.answers(&mut scorings.into_iter(), true).ok();
-            let line = line.and_then(|answers| serde_json::to_string(&answers).ok());
-            let line = line.unwrap_or_else(|| "null".into()) + "\n";
+            let line = match plan {
+                Ok(plan) => {
+                    let mut scorings = vec![];
+                    for _ in &plan.tasks {
+                        scorings.extend(asking.next().await);
+                    }
+                    let answers = plan.answers(&mut scorings.into_iter(), true);
+                    answers.map(|answers| serde_json::to_string(&answers))
+                }
+                Err(problem) => Err(problem),
+            };
+            let line = line.unwrap_or_else(|problem| serde_json::to_string(&problem.body()));
+            let line = line.unwrap_or_default() + "\n";
             // An error says that the client has left: what waits is dropped.
             if sender.send(Frame::data(Bytes::from(line))).await.is_err() {
                 return;

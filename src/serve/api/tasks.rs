@@ -194,6 +194,7 @@ pub async fn list(call: Call) -> Result<Response, Problem> {
     let is_there = |name: &&String| map.tasks().contains_key(name.as_str());
     let total = match listing.state {
         Some(State::Loaded) => map.tasks().len(),
+        None if listing.by_requests => map.tasks().len(),
         Some(State::Refused) => map.refused().len(),
         None => {
             map.tasks().len() + map.refused().len() - map.refused().keys().filter(is_there).count()

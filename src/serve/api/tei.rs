@@ -113,7 +113,8 @@ pub async fn predict(call: Call) -> Result<Response, Problem> {
         (None, None) => default_task(&call, "give \"task\", or POST to /models/{task}/predict")?,
     };
     let truncate = request.truncate.unwrap_or(true);
-    let (scored, timing) = answers(&call, rows_of(&task, "inputs", inputs, truncate)).await?;
+    let (scored, timing) =
+        answers(&call, &task, rows_of(&task, "inputs", inputs, truncate)).await?;
     let function = if request.raw_scores { ScoreFunction::None } else { ScoreFunction::Auto };
     let mut rows = vec![];
     for row in &scored {

@@ -134,7 +134,7 @@ pub async fn classify(call: Call) -> Result<Response, Problem> {
         return Err(Problem::invalid(format!("model: the task {task} {problem}")));
     }
     let inputs = texts.into_iter().map(Input::from).collect();
-    let (scored, timing) = answers(&call, rows_of(&task, "input", inputs, true)).await?;
+    let (scored, timing) = answers(&call, &task, rows_of(&task, "input", inputs, true)).await?;
     let function = match request.use_activation {
         Some(false) => ScoreFunction::None,
         _ => ScoreFunction::Auto,
