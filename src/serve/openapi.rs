@@ -68,7 +68,10 @@ fn operation(route: &Route, error: &Schema, generator: &mut SchemaGenerator) -> 
         Accepts::JsonOrLines => {
             drop(body.insert(JSON_LINES.into(), json!({"schema": {"type": "string"}})));
         }
-        Accepts::File => drop(body.insert("application/octet-stream".into(), json!({}))),
+        Accepts::File => {
+            let binary = json!({"schema": {"type": "string", "format": "binary"}});
+            drop(body.insert("application/octet-stream".into(), binary));
+        }
         _ => {}
     }
     if !body.is_empty() {
