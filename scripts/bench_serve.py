@@ -305,7 +305,9 @@ if unknown:
 os.makedirs(OUT, exist_ok=True)
 with open("/proc/cpuinfo", encoding="utf-8") as file:
     cpu = file.read()
-level = next(level for level in ("avx512f", "avx2", "sse2") if level in cpu)
+# bitfit alone obeys the switch; its peers take what the processor has.
+found = next(level for level in ("avx512f", "avx2", "sse2") if level in cpu)
+level = os.environ.get("BITFIT_CPU_LEVEL", found)
 model = re.search("model name\t: (.*)", cpu)[1]
 print(
     f"{model}, {os.cpu_count()} CPUs, {level}; medians of {args.rounds} interleaved rounds",

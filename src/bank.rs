@@ -6,7 +6,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::methods::Method;
-use crate::models::Task;
+use crate::models::{Task, is_target};
 use crate::native::{self, LoraLayer, TaskLayer, Values};
 use crate::nn::{Packed, Precision, TaskRow, TaskRows, to_rows};
 use crate::task_model::TaskModel;
@@ -215,11 +215,7 @@ impl TaskPlan {
             Method::Lora(config) => &config.target_modules[..],
             _ => &[],
         };
-        let is = |name: &str, target: &String| {
-            let rest = name.strip_suffix(target.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        self.dense.iter().filter(move |name| targets.iter().any(|target| is(name, target)))
+        self.dense.iter().filter(move |name| targets.iter().any(|target| is_target(name, target)))
     }
 
     /// The shapes of LoRA's matrices by `method`, by canonical name.

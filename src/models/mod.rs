@@ -41,6 +41,12 @@ pub struct Classifier {
     head: Head,
 }
 
+/// Whether `target`, of LoRA's `target_modules`, names the dense layer `name`: by its full name, or
+/// by its last parts.
+pub fn is_target(name: &str, target: &str) -> bool {
+    name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 impl Classifier {
     /// Places all tensors, zero-filled, in the store under their Hugging Face names.
     pub fn new(root: &nn::Path<'_>, config: &ModelConfig, num_labels: usize) -> Result<Self> {
@@ -87,12 +93,8 @@ impl Classifier {
         if let Some(pooler) = architecture.pooler() {
             layers.push((pooler.to_owned(), self.head.dense_layer()));
         }
-        let is = |name: &str, target: &String| {
-            name.strip_suffix(target.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
         if let Some(target) =
-            targets.iter().find(|target| !layers.iter().any(|(name, _)| is(name, target)))
+            targets.iter().find(|target| !layers.iter().any(|(name, _)| is_target(name, target)))
         {
             let last = |(name, _): &(String, _)| name.rsplit('.').next().map(str::to_owned);
             let names: std::collections::BTreeSet<_> = layers.iter().filter_map(last).collect();
@@ -103,7 +105,7 @@ impl Classifier {
             )));
         }
         for (index, (name, layer)) in layers.into_iter().enumerate() {
-            if targets.iter().any(|target| is(&name, target)) {
+            if targets.iter().any(|target| is_target(&name, target)) {
                 layer.add_lora(&below(root, &name), shape, LORA_SITES + index as i64)?;
             }
         }

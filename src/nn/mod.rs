@@ -84,7 +84,7 @@ pub struct Packed {
     /// The row where each sequence begins, and the end `T`, on the host. After the batch's `B`
     /// sequences, there may be a dummy sequence that pads the batch.
     pub cu_seqlens: Vec<i64>,
-    /// The rows of the first tokens, int64 `[B]`.
+    /// The rows of the first tokens, int64 `[B]`; longer after [`Packed::fill_first`].
     pub first: Tensor,
     /// A dropout key for each token, int64 `[T]`; `None` when evaluating.
     pub dropout_keys: Option<Tensor>,
@@ -122,7 +122,7 @@ impl<'a> PackedRows<'a> {
 }
 
 impl Packed {
-    /// Number of sequences, `B`.
+    /// Number of sequences, `B`, before [`Packed::fill_first`].
     pub fn sequences(&self) -> usize {
         self.first.numel()
     }

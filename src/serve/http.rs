@@ -262,16 +262,10 @@ impl<S: AsyncRead + AsyncWrite> AsyncWrite for Watched<S> {
     }
 }
 
-/// Waits for what is ready at once; `None` for what would wait.
+/// Waits for what is about to be ready; `None` for what would wait longer.
 async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    // tokio looks at a socket only at the second attempt if it thinks that nothing is there.
-    tokio::time::timeout(
-        Duration::from_millis(20),
-        poll_fn(|context| future.as_mut().poll(context)),
-    )
-    .await
-    .ok()
+    // tokio may look at a socket only at the second attempt.
+    tokio::time::timeout(Duration::from_millis(20), future).await.ok()
 }
 
 /// Ends the sending of `stream`, and reads what the client still sends, for at most `longest`. Data

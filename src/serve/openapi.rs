@@ -14,7 +14,7 @@ pub fn document() -> Value {
     let settings = SchemaSettings::draft2020_12()
         .with(|settings| settings.definitions_path = "/components/schemas".into());
     let mut generator = settings.into_generator();
-    let error = generator.subschema_for::<ErrorBody<'_>>();
+    let error = generator.subschema_for::<ErrorBody>();
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     for route in table() {
         let method = route.method.as_str().to_lowercase();

@@ -32,9 +32,9 @@ pub struct Problem {
 
 /// An error.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ErrorBody<'a> {
+pub struct ErrorBody {
     /// What is wrong, and what is expected.
-    pub error: &'a str,
+    pub error: String,
     /// The kind of error.
     pub error_type: &'static str,
 }
@@ -130,8 +130,8 @@ impl Problem {
     }
 
     /// The body of the response.
-    pub fn body(&self) -> ErrorBody<'_> {
-        ErrorBody { error: &self.message, error_type: self.kind }
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { error: self.message.clone(), error_type: self.kind }
     }
 }
 

@@ -4,7 +4,7 @@
 //! rows (task, text) -> tasks pinned (name -> version) -> token ids -> the queue -> answers
 //! ```
 
-use super::engine::{Ask, Engine, RowResult, Ticket};
+use super::engine::{Ask, Engine, RowError, RowResult, Ticket};
 use super::metrics::{Metrics, Outcome};
 use super::problem::Problem;
 use super::registry::TaskDir;
@@ -351,7 +351,7 @@ impl Asking {
                 metrics.queue_seconds.observe(answer.waited.as_secs_f64());
                 metrics.count_rows(Outcome::Ok, 1);
             }
-            Err(super::engine::RowError::Late) => metrics.count_rows(Outcome::Expired, 1),
+            Err(RowError::Late) => metrics.count_rows(Outcome::Expired, 1),
             Err(_) => metrics.count_rows(Outcome::Failed, 1),
         }
         if let Some(Some(Pending::Waiting(_, place))) = self.rows.get_mut(row) {

@@ -120,16 +120,7 @@ struct TaskError {
     /// The task.
     task: String,
     #[serde(flatten)]
-    error: OwnedError,
-}
-
-/// An [`ErrorBody`] that outlives its problem.
-#[derive(Debug, Serialize, JsonSchema)]
-struct OwnedError {
-    /// What is wrong, and what is expected.
-    error: String,
-    /// The kind of error.
-    error_type: &'static str,
+    error: ErrorBody,
 }
 
 fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -182,9 +173,8 @@ impl RowPlan {
             match answer {
                 Ok(answer) => Ok(TaskAnswer::Scores(answer)),
                 Err(problem) if is_partial => {
-                    let ErrorBody { error, error_type } = problem.body();
-                    let error = OwnedError { error: error.to_owned(), error_type };
-                    Ok(TaskAnswer::Error(TaskError { task: task.clone(), error }))
+                    let (task, error) = (task.clone(), problem.body());
+                    Ok(TaskAnswer::Error(TaskError { task, error }))
                 }
                 Err(problem) => Err(problem),
             }
