@@ -2,20 +2,7 @@
 
 import argparse, json, os, platform, random, re, shutil, statistics, subprocess, sys
 
-# The limits that bring PyTorch's libraries to a level; bitfit sets its own by the same values.
-LEVELS = {
-    "avx512": {},
-    "avx2": {
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    },
-    "sse2": {
-        "ATEN_CPU_CAPABILITY": "default",
-        "ONEDNN_MAX_CPU_ISA": "SSE41",
-        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
-    },
-}
+from cpu_levels import LEVELS, level, limit_to
 
 MINILM, BASE = "models/all-MiniLM-L6-v2", "target/bench/bert-base"
 # A folder with only the used reviews, so that both sides read the same number of files.
@@ -36,8 +23,7 @@ parser.add_argument("work", nargs="*")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--level", choices=LEVELS)
 args = parser.parse_args()
-if args.level:
-    os.environ.update({"BITFIT_CPU_LEVEL": args.level, **LEVELS[args.level]})
+limit_to(args.level)
 
 
 def few_reviews():
@@ -353,12 +339,8 @@ model = next(
     (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
     platform.machine(),
 )
-features = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
-level = os.environ.get("BITFIT_CPU_LEVEL") or next(
-    (name for name in ("avx512f", "avx2") if name in features), "sse2"
-)
 print(
-    f"{model}, level {level.removesuffix('f')}, {len(os.sched_getaffinity(0))} cores; "
+    f"{model}, level {level()}, {len(os.sched_getaffinity(0))} cores; "
     f"medians of {args.rounds} runs each, in turn"
 )
 few_reviews()

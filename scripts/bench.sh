@@ -22,19 +22,12 @@ case "$*" in
     tasks) exec cargo bench --locked --bench tasks ;;
     "--rounds "*" tasks") exec cargo bench --locked --bench tasks -- --rounds "$2" ;;
 esac
-python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"
 [ -d data/aclImdb ] || scripts/download_imdb.sh
 [ -d data/glue/SST-2 ] || scripts/download_glue.sh SST-2
-venv=target/bench/venv
-if ! "$venv/bin/python" -c 'import torch, transformers, peft, onnx, onnxruntime' 2>/dev/null; then
-    say "installing the Python packages"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 peft==0.21.2 \
-        onnx==1.23.2 onnxruntime==1.32.0
-fi
+bench_packages
 if [ ! -f target/bench/bert-base/config.json ]; then
-    "$venv/bin/python" scripts/bench_peer.py --model models/all-MiniLM-L6-v2 --rows 0 \
+    "$bench_venv/bin/python" scripts/bench_peer.py --model models/all-MiniLM-L6-v2 --rows 0 \
         --make-random target/bench/bert-base
 fi
 cargo build --release --locked --quiet
-exec "$venv/bin/python" scripts/bench.py "$@"
+exec "$bench_venv/bin/python" scripts/bench.py "$@"

@@ -4,6 +4,8 @@
 import argparse, json, os, random, re, signal, statistics, subprocess, sys, threading, time
 import urllib.request
 
+from cpu_levels import LEVELS, level, limit_to
+
 MODEL, RUN, TASKS = "models/all-MiniLM-L6-v2", "runs/movie-reviews", "target/bench/tasks"
 TEXTS, OUT = "data/movie-reviews/eval.tsv", "target/bench/serve"
 SERVE, LOAD = "target/release/bitfit", "target/release/examples/load"
@@ -14,9 +16,11 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("work", nargs="*")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--seconds", type=float, default=8)
+parser.add_argument("--level", choices=LEVELS)
 parser.add_argument("--peer", choices=["pipeline", "onnx"], help="run as this peer; internal")
 parser.add_argument("--batch-size", type=int, default=1)
 args = parser.parse_args()
+limit_to(args.level)
 
 
 def texts():
@@ -141,7 +145,7 @@ def engine(path, connections):
     command = ["cargo", "bench", "--quiet", "--locked", "--bench", "tasks", "--", "--engine", path]
     command += ["--connections", str(connections), "--seconds", str(args.seconds)]
     # As bitfit serve has it.
-    environment = {**os.environ, "GOMP_SPINCOUNT": "30000"}
+    environment = {**os.environ, "GOMP_SPINCOUNT": "3000"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return float(done.stdout.split()[-1])
 
@@ -216,7 +220,7 @@ def one():
     server = Server(f"{OUT}/review")
     for rows in (1, 32):
         path = bodies(f"review-{rows}", ["review"], rows)
-        for name in ("pipeline", "onnx"):
+        for name in ("pipeline",) if args.level else ("pipeline", "onnx"):
             ratios = []
             for _ in range(args.rounds):
                 theirs = python("--peer", name, "--batch-size", str(rows))
@@ -305,12 +309,9 @@ if unknown:
 os.makedirs(OUT, exist_ok=True)
 with open("/proc/cpuinfo", encoding="utf-8") as file:
     cpu = file.read()
-# bitfit alone obeys the switch; its peers take what the processor has.
-found = next(level for level in ("avx512f", "avx2", "sse2") if level in cpu)
-level = os.environ.get("BITFIT_CPU_LEVEL", found)
 model = re.search("model name\t: (.*)", cpu)[1]
 print(
-    f"{model}, {os.cpu_count()} CPUs, {level}; medians of {args.rounds} interleaved rounds",
+    f"{model}, {os.cpu_count()} CPUs, {level()}; medians of {args.rounds} interleaved rounds",
     flush=True,
 )
 for name in args.work or WORK:

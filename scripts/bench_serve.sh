@@ -3,11 +3,13 @@
 # servers of one task, a transformers pipeline, and ONNX Runtime, and prints a table of ratios. The
 # texts are the sentences of the movie reviews. Run nothing else meanwhile.
 #
-#   scripts/bench_serve.sh [--rounds N] [--seconds S] [WORK...]
+#   scripts/bench_serve.sh [--rounds N] [--seconds S] [--level LEVEL] [WORK...]
 #
-#   WORK         http servers one latency overload bulk; all of them by default (20 minutes)
-#   --rounds N   runs of each side, in turn; 3 by default
-#   --seconds S  seconds of each run; 8 by default
+#   WORK           http servers one latency overload bulk; all of them by default (20 minutes)
+#   --rounds N     runs of each side, in turn; 3 by default
+#   --seconds S    seconds of each run; 8 by default
+#   --level LEVEL  avx512, avx2 or sse2: bitfit and PyTorch use no instructions above it. ONNX
+#                  Runtime has no such switch, and is left out
 #
 # Needs runs/movie-reviews (scripts/quickstart.sh) and, for the work `one`, Python 3 with venv: the
 # Python packages are installed in target/bench (3 GB).
@@ -18,18 +20,15 @@ case ${1:-} in -h | --help) usage "${BASH_SOURCE[0]}"; exit ;; esac
 set_up
 [ -f runs/movie-reviews/delta.safetensors ] \
     || die "runs/movie-reviews is missing: scripts/quickstart.sh makes it"
-venv=target/bench/venv
+python=python3
 case " $* " in
-    *" one "*) python=$venv/bin/python ;;
-    *" http "* | *" servers "* | *" latency "* | *" overload "* | *" bulk "*) python=python3 ;;
-    *) python=$venv/bin/python ;;
+    *" one "*) needs_peers=1 ;;
+    *" http "* | *" servers "* | *" latency "* | *" overload "* | *" bulk "*) needs_peers= ;;
+    *) needs_peers=1 ;;
 esac
-if [ "$python" != python3 ] && ! "$python" -c 'import torch, transformers, onnxruntime' 2>/dev/null
-then
-    say "installing the Python packages"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 onnx==1.23.2 \
-        onnxruntime==1.32.0
+if [ "$needs_peers" ]; then
+    bench_packages
+    python=$bench_venv/bin/python
 fi
 cargo build --release --locked --quiet --bins --example load
 # Writes the tasks.

@@ -28,6 +28,20 @@ need_pip() {
             "On Debian or Ubuntu: sudo apt-get install python3-pip"
 }
 
+bench_venv=target/bench/venv
+# bench_packages: installs in $bench_venv what the benchmarks compare bitfit with.
+bench_packages() {
+    python3 -m venv --help >/dev/null 2>&1 || die "Python's venv is missing"
+    if ! "$bench_venv/bin/python" -c 'import torch, transformers, peft, onnx, onnxruntime' \
+        2>/dev/null
+    then
+        say "installing the Python packages"
+        python3 -m venv "$bench_venv"
+        "$bench_venv/bin/pip" install --quiet torch==2.13.0 transformers==4.57.6 peft==0.21.2 \
+            onnx==1.23.2 onnxruntime==1.32.0
+    fi
+}
+
 # usage SCRIPT: prints the script's head comment, which is its --help.
 usage() {
     sed -n '2,/^[^#]/{/shellcheck/d;s/^# \{0,1\}//p}' "$1"

@@ -2,13 +2,14 @@
 //! of its own. The sequences of a batch may be of any tasks, in any order.
 
 use crate::base::{Base, BaseInfo};
+use crate::data::Batch;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::methods::Method;
 use crate::models::{Task, is_target};
 use crate::native::{self, LoraLayer, TaskLayer, Values};
-use crate::nn::{Packed, Precision, TaskRow, TaskRows, to_rows};
+use crate::nn::{Packed, Precision, TaskRow, TaskRows};
 use crate::task_model::TaskModel;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -381,45 +382,61 @@ impl Bank {
     /// The logits of each sequence of `batch` by its own task. `tasks` has the task of each
     /// sequence. Errs if something was written to the base's file.
     ///
-    /// The second of two batches of one task is computed as by a model of that task alone, unless
-    /// that has LoRA: making the model takes some milliseconds.
-    pub fn logits(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
-        if tasks.len() != batch.sequences() {
-            let (tasks, sequences) = (tasks.len(), batch.sequences());
+    /// The encoder of the second of two batches of one task has that task's vectors in its layers,
+    /// which is faster, unless the task has LoRA. Setting them takes some milliseconds.
+    pub fn logits(&self, batch: &Batch, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
+        let mut packed = self.packed(batch)?;
+        if tasks.len() != packed.sequences() {
+            let (tasks, sequences) = (tasks.len(), packed.sequences());
             return Err(Error::Bug(format!("{tasks} tasks for {sequences} sequences")));
         }
         let _guard = tch::no_grad_guard();
-        let logits = match tasks.split_first() {
-            None => vec![],
-            Some((first, others)) => {
-                batch.fill_first()?;
-                let is_one = others.iter().all(|task| task.number == first.number);
-                let was_one = self.was_last(first, is_one);
-                match is_one && was_one && first.row.lora.is_none() {
-                    true => self.logits_of_one(&batch, first, tasks.len())?,
-                    false => self.logits_of_several(batch, tasks)?,
-                }
-            }
+        let Some((task, others)) = tasks.split_first() else { return Ok(vec![]) };
+        let is_one = others.iter().all(|other| other.number == task.number);
+        let first = if self.was_last(task, is_one) && is_one && task.row.lora.is_none() {
+            let mut alone = self.alone.borrow_mut();
+            let model = match alone.take() {
+                Some((_, Some(model))) => model,
+                _ => self.alone(task)?,
+            };
+            let (_, model) = alone.insert((task.number, Some(model)));
+            let model = model.as_ref().ok_or_else(|| Error::Bug("no model of a task".into()))?;
+            self.encoded(model, &packed)?
+        } else {
+            let mut rows: Vec<TaskRow> = tasks.iter().map(|task| task.row.clone()).collect();
+            // The dummy sequence that pads the batch is of no task.
+            rows.resize(packed.cu_seqlens.len().saturating_sub(1), self.plan.own.clone());
+            packed.tasks = Some(TaskRows::new(rows));
+            self.encoded(&self.model, &packed)?
+        };
+        let first = first.f_narrow(0, 0, tasks.len() as i64)?;
+        let logits = match first.device() {
+            Device::Cpu => self.logits_by_row(first, tasks)?,
+            _ => self.logits_by_task(&first, tasks)?,
         };
         self.base.info.check_unchanged()?;
         Ok(logits)
     }
 
-    /// The logits of a batch of any tasks.
-    fn logits_of_several(&self, mut batch: Packed, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
-        let mut rows: Vec<TaskRow> = tasks.iter().map(|task| task.row.clone()).collect();
-        // The dummy sequence that pads the batch is of no task.
-        rows.resize(batch.cu_seqlens.len().saturating_sub(1), self.plan.own.clone());
-        batch.tasks = Some(TaskRows::new(rows));
-        let (rows, head) = (batch.first_rows()?, self.model.classifier.head());
-        let mut first = self.model.classifier.encode(&batch, &rows)?;
-        if self.plan.has_pooler {
-            first = head.pooled(&first, &rows)?;
+    /// The tensors of `batch`. Padded, unless all products are by our own kernels: oneDNN compiles
+    /// code for every new shape.
+    fn packed(&self, batch: &Batch) -> Result<Packed> {
+        let device = self.base.device();
+        if (device, self.kind) == (Device::Cpu, Kind::Float) {
+            return batch.unpadded(device);
         }
-        let first = first.f_narrow(0, 0, tasks.len() as i64)?;
-        match first.device() {
-            Device::Cpu => self.logits_by_row(first, tasks),
-            _ => self.logits_by_task(&first, tasks),
+        let (mut packed, _) = batch.to_device(device)?;
+        packed.fill_first()?;
+        Ok(packed)
+    }
+
+    /// The first rows of the encoder of `model`, after the base's pooler if there is one.
+    fn encoded(&self, model: &TaskModel, batch: &Packed) -> Result<Tensor> {
+        let rows = batch.first_rows()?;
+        let first = model.classifier.encode(batch, &rows)?;
+        match self.plan.has_pooler {
+            true => model.classifier.head().pooled(&first, &rows),
+            false => Ok(first),
         }
     }
 
@@ -488,26 +505,9 @@ impl Bank {
         was_last
     }
 
-    /// The logits of the first `count` rows of a batch of one task.
-    fn logits_of_one(
-        &self,
-        batch: &Packed,
-        task: &BankTask,
-        count: usize,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut alone = self.alone.borrow_mut();
-        let model = match alone.take() {
-            Some((_, Some(model))) => model,
-            _ => self.alone(task)?,
-        };
-        let (_, model) = alone.insert((task.number, Some(model)));
-        let model = model.as_ref().ok_or_else(|| Error::Bug("no model of a task".into()))?;
-        to_rows(&model.classifier.forward(batch)?.f_narrow(0, 0, count as i64)?)
-    }
-
-    /// A model of `task` alone.
+    /// A model whose encoder and pooler have the vectors of `task`. Its head is of no task.
     fn alone(&self, task: &BankTask) -> Result<TaskModel> {
-        let mut model = TaskModel::new(&self.base, task.task.outputs(), None)?;
+        let mut model = TaskModel::new(&self.base, 1, None)?;
         for (name, &Place { is_weight, offset, size }) in &self.plan.places {
             let [own, vector] = [&self.plan.own, &task.row].map(|row| {
                 let part = if is_weight { &row.norm_weights } else { &row.biases };
@@ -516,15 +516,6 @@ impl Bank {
             if let Some(vector) = vector.filter(|vector| Some(*vector) != own) {
                 model.set(name, &Tensor::f_from_slice(vector)?)?;
             }
-        }
-        let architecture = self.base.info.config.architecture;
-        let mut layers = vec![(architecture.head.output, &task.output)];
-        layers.extend(task.dense.as_ref().map(|dense| (architecture.head.dense, dense)));
-        let own: Vec<&TaskLayer> = layers.iter().map(|(_, layer)| *layer).collect();
-        let tensors = TaskLayer::tensors(&own, self.base.device())?;
-        for ((module, _), (weight, bias)) in layers.iter().zip(&tensors) {
-            model.set(&format!("{module}.weight"), weight)?;
-            model.set(&format!("{module}.bias"), bias)?;
         }
         model.store.freeze();
         model.classifier.keep_in(self.kind)?;

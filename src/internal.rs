@@ -42,6 +42,9 @@ pub mod data {
 pub mod delta {
     pub use crate::delta::{Delta, Meta, start_from};
 }
+pub mod engine {
+    pub use crate::engine::{Queue, Taken};
+}
 pub mod error {
     pub use crate::error::{Error, Result};
 }
@@ -80,8 +83,8 @@ pub mod models {
 pub mod native {
     pub use crate::native::{
         Dropped, Nvrtc, bias_activation, check_product, check_product_by, cpu_level, cpu_levels,
-        dropout, has_kernels, kept_product, peak_gpu_mib, product, product_by, profile_report,
-        profile_start, profile_stop, residual_norm,
+        dropout, has_kernels, kept_product, on_one_thread, peak_gpu_mib, product, product_by,
+        profile_report, profile_start, profile_stop, residual_norm,
     };
 }
 pub mod nn {
@@ -102,10 +105,9 @@ pub mod predict {
 pub mod process {
     pub use crate::process::{peak_rss_mib, process_age};
 }
+#[cfg(feature = "serve")]
 pub mod serve {
-    #[cfg(feature = "serve")]
     pub use crate::serve::parse_in_each_shape;
-    pub use crate::serve::{Queue, Taken};
 }
 pub mod sealed {
     pub use crate::sealed::{Contents, checksum, read, to_bytes};

@@ -107,9 +107,9 @@
 
 // The modules in reading order; each uses only those before it: `escape`, `numbers`, `error`,
 // `bounds`, `random`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `cuda`, `nn`,
-// `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`, `bank`,
-// `changes`, `data`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `serve`,
-// `export`, `checkpoint`, `train`, `compare`, `cli`, `internal`.
+// `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`, `changes`,
+// `data`, `bank`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `engine`,
+// `serve`, `export`, `checkpoint`, `train`, `compare`, `cli`, `internal`.
 
 // `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -140,6 +140,7 @@ mod config;
 mod cuda;
 mod data;
 mod delta;
+mod engine;
 mod error;
 mod escape;
 mod eval;
@@ -159,6 +160,7 @@ mod predict;
 mod process;
 mod random;
 mod sealed;
+#[cfg(feature = "serve")]
 mod serve;
 mod sources;
 mod task_model;
@@ -173,11 +175,11 @@ pub mod internal;
 pub use config::{
     BitfitSection, DataSection, MethodSection, ModelSection, RunConfig, TrainingSection,
 };
+pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
 pub use models::{Task, TaskType};
 pub use nn::Precision;
 pub use predict::{Input, Prediction, Predictor, PredictorBuilder};
-pub use serve::{Engine, EngineBuilder};
 pub use tasks::{RefusedTask, Tasks, TasksBuilder};
 pub use tch::{self, Device};
 pub use train::{Event, MetricsRecord, ModelPlan, Summary, Trainer};

@@ -12,6 +12,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::eval::in_batches;
 use crate::models::Task;
+use crate::native;
 use crate::nn::Precision;
 use crate::predict::{BATCH_SIZE, Input, Prediction, check_pairs};
 use crate::process::unix_seconds;
@@ -331,9 +332,8 @@ impl Tasks {
         in_batches(&lengths, self.batch_size, device, &mut |range| {
             let part = asked.get(range.clone()).unwrap_or_default();
             let texts = tokens.get(range).unwrap_or_default();
-            let (packed, _) = Batch::new(texts.iter().copied()).to_device(device)?;
             let tasks: Vec<&BankTask> = part.iter().map(|(_, task)| &**task).collect();
-            let logits = self.bank.logits(packed, &tasks)?;
+            let logits = self.bank.logits(&Batch::new(texts.iter().copied()), &tasks)?;
             for ((name, task), logits) in part.iter().zip(&logits) {
                 if logits.iter().any(|logit| !logit.is_finite()) {
                     return Err(Error::NotFinite(format!("the prediction of the task {name}")));
@@ -360,12 +360,14 @@ impl Reader {
     /// Reads the task file `path`, whose task is to be called `name`.
     pub fn read(&self, name: &str, path: &Path) -> Result<BankTask> {
         check_name(name)?;
-        self.make(path, &Delta::read(path)?)
+        native::on_one_thread(|| self.make(path, &Delta::read(path)?))?
     }
 
     /// Makes the task of a file's `bytes`. Errors name `path`.
     pub fn of_bytes(&self, path: &Path, bytes: &[u8]) -> Result<BankTask> {
-        self.make(path, &Delta::of(path, sealed::of_bytes(path, bytes)?)?)
+        native::on_one_thread(|| {
+            self.make(path, &Delta::of(path, sealed::of_bytes(path, bytes)?)?)
+        })?
     }
 
     fn make(&self, path: &Path, delta: &Delta) -> Result<BankTask> {

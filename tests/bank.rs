@@ -45,15 +45,14 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
                     Encoding { ids, first: length }
                 })
                 .collect();
-            let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();
             let chosen: Vec<&BankTask> = of.iter().map(|&i| &tasks[i]).collect();
-            let scores = |packed, tasks: &[&BankTask]| -> Vec<Vec<f32>> {
-                let logits = bank.logits(packed, tasks).unwrap();
+            let scores = |tasks: &[&BankTask]| -> Vec<Vec<f32>> {
+                let logits = bank.logits(&Batch::new(&texts), tasks).unwrap();
                 let of =
                     |(task, row): (&&BankTask, &Vec<f32>)| task.task.task_type.scores_of_row(row);
                 tasks.iter().zip(&logits).map(of).collect()
             };
-            let mixed = scores(packed, &chosen);
+            let mixed = scores(&chosen);
             for ((text, &of), found) in texts.iter().zip(&of).zip(&mixed) {
                 let (packed, _) = Batch::new([text]).to_device(Device::Cpu).unwrap();
                 let logits = tch::no_grad(|| alone[of].classifier.forward(&packed).unwrap());
@@ -69,8 +68,7 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
             one_task_is_as_alone(&bank, chosen[0], &alone[of[0]], &texts);
             // Another task is another function.
             let other: Vec<&BankTask> = of.iter().map(|&i| &tasks[(i + 1) % tasks.len()]).collect();
-            let (packed, _) = Batch::new(&texts).to_device(Device::Cpu).unwrap();
-            assert_ne!(scores(packed, &other), mixed);
+            assert_ne!(scores(&other), mixed);
         }
         // Nothing was written to the base's memory, by models alone or together.
         for (own, before) in shared.iter().zip(&before) {
@@ -81,11 +79,12 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
 
 /// The second of two batches of one task is computed by a model of it alone, with the same result.
 fn one_task_is_as_alone(bank: &Bank, task: &BankTask, alone: &TaskModel, texts: &[Encoding]) {
-    let packed = || Batch::new(texts).to_device(Device::Cpu).unwrap().0;
-    let expected = tch::no_grad(|| alone.classifier.forward(&packed()).unwrap());
+    let batch = Batch::new(texts);
+    let (packed, _) = batch.to_device(Device::Cpu).unwrap();
+    let expected = tch::no_grad(|| alone.classifier.forward(&packed).unwrap());
     let expected = to_rows(&expected).unwrap();
     for _ in 0..2 {
-        let found = bank.logits(packed(), &vec![task; texts.len()]).unwrap();
+        let found = bank.logits(&batch, &vec![task; texts.len()]).unwrap();
         assert_eq!(expected.len(), found.len());
         for (a, b) in expected.concat().iter().zip(found.concat()) {
             assert!((a - b).abs() < 1e-5 * a.abs().max(1.0), "{a} {b}");

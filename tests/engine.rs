@@ -3,7 +3,7 @@
 use crate::common::Scratch;
 use crate::made;
 use crate::tasks::write_tasks;
-use bitfit::internal::serve::{Queue, Taken};
+use bitfit::internal::engine::{Queue, Taken};
 use bitfit::{Engine, Error, Prediction, Tasks};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

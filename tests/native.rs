@@ -550,3 +550,10 @@ fn cuda_is_used_where_there_is_a_device() {
         assert!(apart(cpu, gpu) < 1e-3);
     }
 }
+
+#[test]
+fn work_on_one_thread_leaves_the_threads_count_alone() {
+    let before = tch::get_num_threads();
+    let inside = native::on_one_thread(tch::get_num_threads).unwrap();
+    assert_eq!((inside, tch::get_num_threads()), (1, before));
+}

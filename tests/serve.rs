@@ -505,11 +505,24 @@ fn rows_choose_how_they_are_answered() {
 }
 
 /// Paths and bodies that are wrong, with the status and a part of the message.
-const WRONG: [(&str, &str, u16, &str); 28] = [
+const WRONG: [(&str, &str, u16, &str); 31] = [
     ("/v1/predict", "{", 400, "not JSON"),
     ("/v1/predict", "", 400, "not JSON"),
     ("/v1/predict", r#"{"rows":[]} 1"#, 400, "not JSON"),
     ("/v1/predict", "[]", 422, "found a list, expected an object"),
+    (
+        "/v1/predict",
+        r#"{"rows": [["film", null, "text"]]}"#,
+        422,
+        "rows[0]: invalid type: sequence",
+    ),
+    ("/models/film", r#"{"inputs": "a", "parameters": [1]}"#, 422, "sequence, expected an object"),
+    (
+        "/v2/models/film/infer",
+        r#"{"inputs": [["text"]]}"#,
+        422,
+        "inputs[0]: invalid type: sequence",
+    ),
     ("/v1/predict", r#"{"rows":[{"task":"film","text":"\ud800"}]}"#, 400, "not JSON"),
     ("/v1/predict", r#"{"rows":[{"task":"film","text":1}]}"#, 422, "rows[0].text"),
     ("/v1/predict", r#"{"rows":[{"task":"film","text":"a","x":1}]}"#, 422, "rows[0].x"),

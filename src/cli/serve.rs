@@ -3,14 +3,13 @@
 use super::{downloads, logging};
 use crate::config::DeviceName;
 use crate::cuda;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::native;
 use crate::nn::Precision;
 use crate::predict::TaskSource;
 use crate::process::memory_limit;
-use crate::serve::{
-    About, Address, ConnectionLimits, Engine, Limits, ServeSettings, Served, Tiers, serve,
-};
+use crate::serve::{About, Address, ConnectionLimits, Limits, ServeSettings, Served, Tiers, serve};
 use crate::sources::Model;
 use crate::tasks::{Tasks, task_name};
 use clap::Args;

@@ -100,7 +100,18 @@ impl Batch {
     /// Pads the batch to one of a few lengths with a dummy sequence. oneDNN compiles code for every
     /// new shape, so we keep the number of shapes small.
     pub fn to_device(&self, device: Device) -> Result<(Packed, Tensor)> {
-        let (tokens, length) = (self.tokens(), filled(self.tokens()));
+        self.sent(device, filled(self.tokens()))
+    }
+
+    /// The packed tensors on `device`, without padding: for products that are not by oneDNN.
+    pub fn unpadded(&self, device: Device) -> Result<Packed> {
+        let (packed, _) = self.sent(device, self.tokens())?;
+        Ok(packed)
+    }
+
+    /// The packed tensors on `device`, padded to `length` tokens, and the targets.
+    fn sent(&self, device: Device, length: usize) -> Result<(Packed, Tensor)> {
+        let tokens = self.tokens();
         let starts = self.cu_seqlens.split_last().map_or(&[][..], |(_, starts)| starts);
         let per_token = [
             &self.input_ids,

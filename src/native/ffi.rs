@@ -216,6 +216,7 @@ unsafe extern "C" {
     pub fn bitfit_reset_gpu_peak(index: i64) -> c_int;
     pub fn bitfit_pinned(out: *mut *mut c_void, t: *mut c_void) -> c_int;
     pub fn bitfit_fit_threads(wanted: *mut i64, found: *mut i64) -> c_int;
+    pub fn bitfit_set_thread_count(wanted: i64, before: *mut i64) -> c_int;
     pub fn bitfit_profile_start() -> c_int;
     pub fn bitfit_profile_stop() -> c_int;
     pub fn bitfit_profile_report(out: *mut *const c_char) -> c_int;

@@ -50,7 +50,7 @@ pub use signals::{
     kill_this_process, stop_this_process,
 };
 pub use sockets::drop_new_connections;
-pub use threads::fit_threads;
+pub use threads::{fit_threads, on_one_thread};
 pub use values::{MappedValues, Values};
 
 use crate::error::{Error, Result};

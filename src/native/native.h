@@ -266,6 +266,10 @@ int bitfit_pinned(bitfit_tensor *out, bitfit_tensor t);
 // (`found`), as each product does. `wanted` gets the count before.
 int bitfit_fit_threads(int64_t *wanted, int64_t *found);
 
+// Sets the number of OpenMP threads that operations of the calling thread use. `before` gets the
+// number before.
+int bitfit_set_thread_count(int64_t wanted, int64_t *before);
+
 // Records the seconds in each operation, without those of the operations that it calls, until the
 // profile is stopped. The report has one line for each operation: name, tab, seconds, tab, calls.
 // Names of products include their sizes. The text lives until the next report.

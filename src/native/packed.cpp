@@ -35,18 +35,20 @@ struct Grid {
   int64_t by_rows, by_panels;
 };
 
-// The grid in which the longest part is shortest; of several, the one with most parts of rows,
-// which share no rows of x.
-Grid grid(int64_t tiles, int64_t panels) {
+// The grid in which the longest part is shortest, for m rows of x in tiles and n columns of the
+// weight in panels. Of several, the one whose parts read least together: each part of rows reads
+// the whole weight, and each part of panels reads the whole of x.
+Grid grid(int64_t m, int64_t tiles, int64_t n, int64_t panels) {
   const int64_t threads = at::get_num_threads();
   Grid best{1, 1};
-  int64_t least = tiles * panels;
-  for (int64_t by_panels = 1; by_panels <= threads; ++by_panels) {
-    const int64_t by_rows = threads / by_panels;
+  auto least = std::pair(tiles * panels, m + n);
+  for (int64_t by_panels = 1; by_panels <= std::min(threads, panels); ++by_panels) {
+    const int64_t by_rows = std::min(threads / by_panels, tiles);
     const int64_t longest = divided_up(tiles, by_rows) * divided_up(panels, by_panels);
-    if (longest < least) {
-      least = longest;
-      best = {std::min(by_rows, tiles), std::min(by_panels, panels)};
+    const auto cost = std::pair(longest, by_panels * m + by_rows * n);
+    if (cost < least) {
+      least = cost;
+      best = {by_rows, by_panels};
     }
   }
   return best;
@@ -73,7 +75,7 @@ at::Tensor multiply(const at::Tensor &x, const at::Tensor &panels, int64_t n,
   const float *added = bias ? vector.const_data_ptr<float>() : nullptr;
   float *c = y.mutable_data_ptr<float>();
   const int64_t tiles = divided_up(m, height), count = panels.size(0);
-  const auto [by_rows, by_panels] = grid(tiles, count);
+  const auto [by_rows, by_panels] = grid(m, tiles, n, count);
   at::parallel_for(
       0, by_rows * by_panels, 1,
       [&, by_rows = by_rows, by_panels = by_panels](int64_t begin, int64_t end) {

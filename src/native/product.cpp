@@ -119,8 +119,7 @@ at::Tensor linear_by_operations(const at::Tensor &given, const at::Tensor &given
                                 const std::vector<at::Tensor> &biases) {
   const auto kind = has_half_precision(given) ? given.scalar_type() : given_weight.scalar_type();
   const auto x = given.to(kind).contiguous(), weight = given_weight.to(kind);
-  if (gpu::has_kernels(x) && are_like_vectors(biases))
-    return gpu::product(x, weight, biases);
+  if (gpu::has_kernels(x) && are_like_vectors(biases)) return gpu::product(x, weight, biases);
   const auto bias = joined(biases);
   return at::linear(x, weight, bias ? std::optional(bias->to(kind)) : std::nullopt);
 }

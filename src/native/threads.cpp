@@ -73,3 +73,13 @@ int bitfit_fit_threads(int64_t *wanted, int64_t *found) {
     *found = threads.found;
   });
 }
+
+int bitfit_set_thread_count(int64_t wanted, int64_t *before) {
+  return bitfit::guarded([&] {
+    // The first call in a thread sets its count.
+    *before = at::get_num_threads();
+#ifdef _OPENMP
+    omp_set_num_threads(static_cast<int>(wanted));
+#endif
+  });
+}

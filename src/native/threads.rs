@@ -41,3 +41,35 @@ pub fn fit_threads() -> Result<()> {
     }
     Ok(())
 }
+
+/// Runs `work` without other OpenMP threads: libtorch's operations in it use this thread alone.
+///
+/// For threads beside the one that computes. A team of their own would stay until they end, and
+/// where OpenMP has more threads than processors, GNU's OpenMP lets all threads that wait sleep at
+/// once: a batch of one short text then takes twice as long.
+pub fn on_one_thread<T>(work: impl FnOnce() -> T) -> Result<T> {
+    let _restored = ThreadCount(set_thread_count(1)?);
+    Ok(work())
+}
+
+/// The calling thread's count of OpenMP threads, which is set again at the end.
+struct ThreadCount(i64);
+
+impl Drop for ThreadCount {
+    fn drop(&mut self) {
+        // The first call worked, so this one does.
+        let _ = set_thread_count(self.0);
+    }
+}
+
+/// Sets the number of OpenMP threads that operations of the calling thread use, and returns the
+/// number before.
+fn set_thread_count(count: i64) -> Result<i64> {
+    let mut before = 1;
+    // SAFETY: C++ writes to the variable only during the call.
+    check(
+        unsafe { ffi::bitfit_set_thread_count(count, &mut before) },
+        "setting the number of OpenMP's threads",
+    )?;
+    Ok(before)
+}

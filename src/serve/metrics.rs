@@ -3,7 +3,7 @@
 //! No task's name is ever a label: thousands of tasks, or of misspelt names, would fill the memory
 //! of Prometheus. Counts of tasks are in `GET /tasks`.
 
-use super::engine::{BatchReport, Engine};
+use crate::engine::{BatchReport, Engine};
 use crate::error::{Error, Result};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;

@@ -1,6 +1,6 @@
 //! Why a request, or a row of it, is not answered.
 
-use super::engine::RowError;
+use crate::engine::RowError;
 use crate::error::Error;
 use crate::escape;
 use crate::tasks::NotAsked;

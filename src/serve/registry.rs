@@ -4,10 +4,10 @@
 //! DIR -> files -> those that changed are read and checked -> the engine's map, one entry at a time
 //! ```
 
-use super::engine::Engine;
 use super::metrics::Metrics;
 use super::problem::{Answered, Problem};
 use crate::bank::BankTask;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::files::{self, FileWriter};

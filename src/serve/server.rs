@@ -1,6 +1,5 @@
 //! The server's life: it listens, loads the tasks, answers, and drains.
 
-use super::engine::{Engine, EngineBuilder};
 use super::http::{ConnectionLimits, Doors};
 use super::keys::Keys;
 use super::listen::{Address, Listener};
@@ -9,6 +8,7 @@ use super::registry::{Progress, TaskDir, Tiers};
 use super::routes::{Phase, Routes};
 use super::service::{About, Limits, Service};
 use super::warm_up::warm_up;
+use crate::engine::{Engine, EngineBuilder};
 use crate::error::{Error, Result};
 use crate::native;
 use crate::process::unix_seconds;

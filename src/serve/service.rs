@@ -4,13 +4,13 @@
 //! rows (task, text) -> tasks pinned (name -> version) -> token ids -> the queue -> answers
 //! ```
 
-use super::engine::{Ask, Engine, RowError, RowResult, Ticket};
 use super::metrics::{Metrics, Outcome};
 use super::problem::Problem;
 use super::registry::TaskDir;
 use super::scores::{ScoreFunction, Scores};
 use crate::bank::BankTask;
 use crate::data::Encoding;
+use crate::engine::{Ask, Engine, RowError, RowResult, Ticket};
 use crate::predict::{Input, Prediction};
 use crate::tasks::{Asked, NotAsked, Reader};
 use rayon::ThreadPool;

@@ -1,8 +1,8 @@
 //! The first batches, before any client asks: oneDNN compiles code for every new shape of a
 //! product, which takes up to some milliseconds each.
 
-use super::engine::{Ask, Engine};
 use crate::data::Encoding;
+use crate::engine::{Ask, Engine};
 use crate::tasks::Asked;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};

@@ -20,10 +20,10 @@ pub struct HfRequest {
     #[schemars(with = "HfInputs")]
     inputs: Value,
     /// How to answer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::object")]
     parameters: Option<HfParameters>,
     /// Options of Hugging Face's service. They change nothing here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::object")]
     #[allow(dead_code)]
     options: Option<HfOptions>,
 }

@@ -17,10 +17,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::convert::Infallible;
+use std::fmt::Formatter;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// Reads a body in each shape, as the fuzz target does. Returns how many shapes take it.
@@ -122,6 +125,49 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })?;
     json.end().map_err(|error| Problem::malformed(format!("not JSON: {error}")))?;
     Ok(value)
+}
+
+/// A JSON object. serde would also take a list for an object's fields in order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Object<T>, M::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// Reads a field that is an object, or null.
+fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let found = Option::<Object<T>>::deserialize(from)?;
+    Ok(found.map(|object| object.0))
+}
+
+/// Reads a field that is a list of objects.
+fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    let found = Vec::<Object<T>>::deserialize(from)?;
+    Ok(found.into_iter().map(|object| object.0).collect())
+}
+
+/// Reads a field that is a list of objects, or null.
+fn some_objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let found = Option::<Vec<Object<T>>>::deserialize(from)?;
+    Ok(found.map(|list| list.into_iter().map(|object| object.0).collect()))
 }
 
 /// The text of a JSON value.

@@ -28,12 +28,13 @@ pub struct InferRequest {
     #[serde(default)]
     id: Option<String>,
     /// `text`, and `text_pair` for pairs.
+    #[serde(deserialize_with = "super::objects")]
     inputs: Vec<InferInput>,
     /// The outputs to give; all by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::some_objects")]
     outputs: Option<Vec<RequestedOutput>>,
     /// `binary_data_output`: whether all outputs are binary.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::object")]
     parameters: Option<RequestParameters>,
 }
 
@@ -61,7 +62,7 @@ struct InferInput {
     #[schemars(with = "Option<Vec<String>>")]
     data: Option<Vec<Value>>,
     /// `binary_data_size`: the bytes of a tensor in binary.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::object")]
     parameters: Option<InputParameters>,
 }
 
@@ -80,7 +81,7 @@ struct InputParameters {
 struct RequestedOutput {
     /// Its name.
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::object")]
     parameters: Option<OutputParameters>,
 }
 

@@ -25,6 +25,7 @@ const LINES_AHEAD: usize = 16;
 #[serde(deny_unknown_fields)]
 pub struct PredictRequest {
     /// The texts.
+    #[serde(deserialize_with = "super::objects")]
     pub rows: Vec<PredictRow>,
     /// How many of the most likely labels `scores` has; all by default.
     #[serde(default)]

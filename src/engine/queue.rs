@@ -57,8 +57,11 @@ impl<T> Queue<T> {
         Self { requests, rows: 0, tokens: 0, most_rows, longest_wait, rate: None }
     }
 
-    /// Takes a request of `rows`, each with its number of tokens, or refuses it whole with
-    /// [`Error::Busy`]: if too many rows wait, or if what the others compute before the request's
+    /// Takes a request of `rows`, each with its number of tokens, or refuses it whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if too many rows wait, or if what the others compute before the request's
     /// last turn would take too long.
     pub fn admit(&mut self, rows: Vec<(usize, T)>, deadline: Instant) -> Result<()> {
         if rows.is_empty() {
@@ -74,6 +77,10 @@ impl<T> Queue<T> {
     }
 
     /// Refuses a request of `rows` rows with `tokens` tokens as [`Queue::admit`] would.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::admit`].
     pub fn check_room(&self, rows: usize, tokens: usize) -> Result<()> {
         // A large request delays a small one by a turn, not by all of its tokens.
         let turns = tokens.div_ceil(TURN).max(1).saturating_mul(TURN);

@@ -1,8 +1,10 @@
-//! The engine: a thread that owns the base and computes for all callers.
+//! The engine: a thread that owns the base, and predicts for all callers in batches of whatever
+//! tasks are asked for. `queue` decides what is computed next.
 
 #![deny(clippy::missing_errors_doc)]
 
-use super::queue::{Queue, Taken};
+mod queue;
+
 use crate::bank::{Bank, BankTask};
 use crate::data::{Batch, Encoding, worthwhile};
 use crate::error::{Error, Result};
@@ -20,6 +22,8 @@ use std::sync::{
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tch::Device;
+
+pub use queue::{Queue, Taken};
 
 /// Tokens per thread that a batch on the CPU has at most. The callers of larger batches would wait
 /// longer.
@@ -648,7 +652,6 @@ fn logits(bank: &Bank, part: &[Job]) -> Result<Vec<Vec<f32>>> {
         return Ok(vec![]);
     }
     let texts = part.iter().map(|job| &*job.ask.tokens);
-    let (packed, _) = Batch::new(texts).to_device(bank.base().device())?;
     let tasks: Vec<&BankTask> = part.iter().map(|job| &*job.ask.asked.1).collect();
-    bank.logits(packed, &tasks)
+    bank.logits(&Batch::new(texts), &tasks)
 }
