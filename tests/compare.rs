@@ -392,6 +392,14 @@ fn rates_that_are_the_heads_alone_are_told() {
     succeeded(&output);
     let told = "arm \"a\": learning_rates apply to the head only";
     assert_eq!(stderr(&output).matches(told).count(), 1, "{}", stderr(&output));
+    let scratch = grid(
+        "[training]\nmax_steps = 2\nhead_learning_rate = 1e-3\n[[arm]]\nname = \"a\"\nlearning_rates = [1e-3, 1e-2]\n",
+    );
+    let output = compare(&scratch, &["--set", "compare.seeds=[1]"]);
+    succeeded(&output);
+    let told =
+        "learning_rates apply to the biases only, because training.head_learning_rate = 1e-3";
+    assert_eq!(stderr(&output).matches(told).count(), 1, "{}", stderr(&output));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Met
 use bitfit::internal::models::{Shaping, TaskType};
 use bitfit::internal::nn::NonLinearity;
 use bitfit::internal::task_model::TaskModel;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use tch::Tensor;
 
@@ -318,6 +318,25 @@ fn full_fine_tuning_changes_everything_and_its_delta_has_it() {
     let config = std::fs::read_to_string(scratch.path("run/config.toml")).unwrap();
     assert!(config.contains("name = \"full\""), "{config}");
     assert!(!config.contains("bias_learning_rate"), "{config}");
+}
+
+#[test]
+fn the_head_has_a_rate_of_its_own() {
+    let scratch = Scratch::new();
+    let values = |name: &str, keys: &[&str]| -> BTreeMap<String, Vec<f32>> {
+        train(&scratch, name, &[&["training.max_steps=3"], keys].concat());
+        let found = Tensor::read_safetensors(scratch.path(name).join("delta.safetensors")).unwrap();
+        let flat = |x: Tensor| Vec::try_from(x.flatten(0, -1)).unwrap();
+        found.into_iter().map(|(name, x)| (name, flat(x))).collect()
+    };
+    let head = values("head", &["training.learning_rate=1e-3", "training.head_learning_rate=5e-2"]);
+    let biases =
+        values("biases", &["training.learning_rate=5e-2", "bitfit.bias_learning_rate=1e-3"]);
+    let one = values("one", &["training.learning_rate=1e-3"]);
+    assert!(head == biases && head != one);
+    let key = "training.head_learning_rate=1e-3";
+    let output = scratch.train(&["--set", "method.name=lora", "--set", key]);
+    refused(&output, 2, &["training.head_learning_rate", "found 0.001", "\"lora\""]);
 }
 
 #[test]

@@ -44,20 +44,30 @@ fn again(stop: Option<&AtomicBool>) -> Result<()> {
     become_anew([(GOING_ON, going_on)].into_iter().chain(terminal))
 }
 
-/// Warns of arms that vary the learning rate while `bitfit.bias_learning_rate` fixes that of the
-/// biases.
+/// Warns of arms that vary the learning rate while another key fixes that of the biases or of the
+/// head.
 fn warn_of_rates_that_stay(grid: &Grid) -> Result<()> {
     for (place, arm) in grid.arms.iter().enumerate().filter(|(_, arm)| arm.learning_rates.len() > 1)
     {
         for (task, name) in grid.tasks.iter().enumerate() {
             let cells = grid.cells(task, place)?;
-            let rate = cells.first().and_then(|cell| cell.run.written().bitfit.bias_learning_rate);
-            if let Some(rate) = rate {
-                tracing::warn!(
-                    "task {name:?}, arm {:?}: learning_rates apply to the head only, because bitfit.bias_learning_rate = {} sets the rate of the biases",
-                    arm.name,
-                    rate_name(rate.get())
-                );
+            let Some(config) = cells.first().map(|cell| cell.run.written()) else { continue };
+            for (key, rate, stays, others) in [
+                ("bitfit.bias_learning_rate", config.bitfit.bias_learning_rate, "biases", "head"),
+                (
+                    "training.head_learning_rate",
+                    config.training.head_learning_rate,
+                    "head",
+                    "biases",
+                ),
+            ] {
+                if let Some(rate) = rate {
+                    tracing::warn!(
+                        "task {name:?}, arm {:?}: learning_rates apply to the {others} only, because {key} = {} sets the rate of the {stays}",
+                        arm.name,
+                        rate_name(rate.get())
+                    );
+                }
             }
         }
     }

@@ -24,7 +24,19 @@ pub fn all(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
     self::hub(origin, config)?;
     data(origin, &config.data)?;
     tokens(origin, config)?;
+    head_rate(origin, config, method)?;
     loss(origin, config)
+}
+
+/// Errs where the head of `method` has no learning rate of its own.
+fn head_rate(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
+    let Some(rate) = config.training.head_learning_rate else { return Ok(()) };
+    let has_own = matches!(method, Method::Bitfit | Method::Head | Method::LayerNorm);
+    let expected = format!(
+        "none with method.name = {:?}: bitfit, head and layer_norm have a rate for the head alone",
+        method.name()
+    );
+    origin.ensure(has_own, "training.head_learning_rate", &rate, &expected)
 }
 
 /// Checks that the paths without default are given.

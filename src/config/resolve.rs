@@ -64,7 +64,7 @@ impl Run {
         let rates = rates(&config, &method)?;
         let mut resolved = config.clone();
         let training = &mut resolved.training;
-        training.learning_rate.get_or_insert(rate_of(&rates, Group::Classifier)?);
+        training.learning_rate.get_or_insert(rate_of(&rates, Group::Embeddings)?);
         training.metric_for_best_model = Some(metric);
         training.greater_is_better = Some(greater_is_better);
         training.precision = training.precision.on(device)?;
@@ -173,8 +173,13 @@ impl Run {
         Ok(config)
     }
 
-    /// AdamW's learning rate for the head.
+    /// AdamW's learning rate where no key of the configuration has another.
     pub fn learning_rate(&self) -> f64 {
+        self.adamw.rates.get(&Group::Embeddings).copied().unwrap_or_default()
+    }
+
+    /// AdamW's learning rate for the head.
+    pub fn head_learning_rate(&self) -> f64 {
         self.adamw.rates.get(&Group::Classifier).copied().unwrap_or_default()
     }
 
@@ -313,7 +318,7 @@ fn rates(config: &RunConfig, method: &Method) -> Result<BTreeMap<Group, Positive
         (Group::LayerNorm, bitfit.layer_norm_learning_rate.unwrap_or(of_biases)),
         (Group::Other, bitfit.other_learning_rate.unwrap_or(of_biases)),
         (Group::Embeddings, rate),
-        (Group::Classifier, rate),
+        (Group::Classifier, config.training.head_learning_rate.unwrap_or(rate)),
         (Group::Lora, rate),
         (Group::Adapter, rate),
     ]))
@@ -326,7 +331,7 @@ fn rate_of(rates: &BTreeMap<Group, Positive>, group: Group) -> Result<Positive> 
 
 /// Writes the learning rates of the biases into the `[bitfit]` section.
 fn resolve_rates(bitfit: &mut BitfitSection, rates: &BTreeMap<Group, Positive>) -> Result<()> {
-    bitfit.bias_learning_rate.get_or_insert(rate_of(rates, Group::Classifier)?);
+    bitfit.bias_learning_rate.get_or_insert(rate_of(rates, Group::Embeddings)?);
     for (group, rate) in [
         (Group::Attention, &mut bitfit.attention_learning_rate),
         (Group::Feedforward, &mut bitfit.feedforward_learning_rate),

@@ -419,6 +419,10 @@ pub struct TrainingSection {
     /// LayerNorms, 5e-5 for full, 5e-4 for LoRA, 1e-4 for adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<Positive>,
+    /// Learning rate of the head, if it differs from that of the other parameters, for the methods
+    /// bitfit, head and layer_norm; by default `learning_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_learning_rate: Option<Positive>,
     /// How the learning rate changes after the warm-up.
     pub lr_scheduler_type: LrSchedule,
     /// Number of warm-up steps, in which the learning rate rises from zero; with 0, `warmup_ratio`
@@ -589,6 +593,7 @@ impl Default for TrainingSection {
             gradient_accumulation_steps: const { Count::constant(1) },
             per_device_eval_batch_size: const { Count::constant(32) },
             learning_rate: None,
+            head_learning_rate: None,
             lr_scheduler_type: LrSchedule::Constant,
             warmup_steps: 0,
             warmup_ratio: const { Fraction::constant(0.0) },

@@ -300,7 +300,7 @@ impl Training<'_> {
                     step,
                     epoch: self.policy.epoch(step),
                     loss,
-                    learning_rate: factor * self.run.learning_rate(),
+                    learning_rate: factor * self.run.head_learning_rate(),
                     grad_norm: f64::try_from(&output.grad_norm)?,
                     tokens_per_second: self.progress.tokens_per_second(),
                 }))?;

@@ -99,7 +99,7 @@ impl RunProgress {
         let other = (1..=state.step).find(|&step| factors(step).0 != factors(step).1);
         if let Some(step) = other {
             let (was, would) = factors(step);
-            let rate = run.learning_rate();
+            let rate = run.head_learning_rate();
             let (was, would, total) = (was * rate, would * rate, now.total);
             tracing::warn!(
                 "the run had {} steps and now has {total}: step {step} had the learning rate {was:.3e}, and would have {would:.3e} in a run \
