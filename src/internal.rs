@@ -100,7 +100,7 @@ pub mod optim {
     pub use crate::optim::{AdamW, AdamWSettings, LossScale, LrSchedule, Schedule};
 }
 pub mod predict {
-    pub use crate::predict::{Input, Prediction, Predictor};
+    pub use crate::predict::{Input, Mistake, Prediction, Predictor};
 }
 pub mod process {
     pub use crate::process::{peak_rss_mib, process_age};

@@ -8,6 +8,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -878,4 +879,53 @@ fn lines_of_a_pipe_are_answered() {
         .unwrap();
     std::fs::write(&pipe, "fine\nbad\n").unwrap();
     assert_eq!(stdout(&child.wait_with_output().unwrap()).lines().count(), 2);
+}
+
+#[test]
+fn predictions_may_have_fewer_scores_and_no_text() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    let predict = ["predict", "--run", "run", "the film", "great acting"];
+    let lines = |more: &[&str]| -> Vec<Value> {
+        let output = scratch.bitfit(&[&predict, more].concat());
+        succeeded(&output);
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (all, few) = (lines(&[]), lines(&["--no-text", "--top-k", "1"]));
+    assert_eq!(all.len(), few.len());
+    for (all, few) in all.iter().zip(&few) {
+        let label = all["label"].as_str().unwrap();
+        let expected =
+            json!({"label": label, "score": all["score"], "scores": {label: all["score"]}});
+        assert_eq!(few, &expected);
+    }
+    refused(&scratch.bitfit(&[&predict[..], &["--top-k", "0"]].concat()), 2, &["--top-k"]);
+}
+
+#[test]
+fn rows_that_are_predicted_wrong_are_listed_the_surest_first() {
+    let scratch = Scratch::new();
+    succeeded(&scratch.train(&["--set", "training.max_steps=1"]));
+    let eval = ["eval", "--run", "run", "--json", "--errors", "wrong.jsonl"];
+    let output = scratch.bitfit(&eval);
+    succeeded(&output);
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let rows = found["rows"].as_f64().unwrap();
+    let wrong = (rows * (1.0 - found["metrics"]["accuracy"].as_f64().unwrap())).round() as usize;
+    let lines = std::fs::read_to_string(scratch.path("wrong.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(wrong > 0 && lines.len() == wrong, "{wrong}: {lines:?}");
+    let data = std::fs::read_to_string(scratch.path("eval.tsv")).unwrap();
+    for line in &lines {
+        let (file, number) = line["place"].as_str().unwrap().rsplit_once(':').unwrap();
+        assert!(file.ends_with("eval.tsv"));
+        let row = data.lines().nth(number.parse::<usize>().unwrap() - 1).unwrap();
+        let (text, label) = (line["text"].as_str().unwrap(), line["label"].as_str().unwrap());
+        assert_eq!(row, format!("{text}\t{label}"));
+        assert_ne!(line["label"], line["predicted"]);
+    }
+    let scores: Vec<f64> = lines.iter().map(|line| line["score"].as_f64().unwrap()).collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    let there = ["eval", "--run", "run", "--errors", "eval.tsv"];
+    refused(&scratch.bitfit(&there), 2, &["--errors", "is there, and of what is read"]);
 }

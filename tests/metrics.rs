@@ -1,9 +1,12 @@
 //! Metrics and reports against scikit-learn and SciPy.
 
 use crate::common::golden_dir;
+use bitfit::internal::data::Target;
 use bitfit::internal::eval::{
     ClassificationReport, MATRIX, MultiLabel, classification, regression,
 };
+use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::predict::Mistake;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -209,4 +212,33 @@ fn odd_input_is_left_out_and_nothing_panics() {
     // Zeros are equal whatever their sign.
     assert_eq!(regression(&gold, &[0.0, -0.0, 1.0]), regression(&gold, &[0.0, 0.0, 1.0]));
     assert_eq!(regression(&gold, &[4.0]), regression(&[1.0], &[4.0]));
+}
+
+#[test]
+fn a_mistake_says_what_is_expected_and_how_sure_the_task_is() {
+    let mistake = |task_type, labels: &[&str], target: Target, logits: &[f32]| {
+        let labels: Vec<String> = labels.iter().map(|&name| name.into()).collect();
+        let task = Task { task_type, labels, labels_declared: true, pairs: None, max_length: 8 };
+        let found = Mistake::of(&task, 0, &target, logits);
+        found.map(|found| serde_json::to_value(&found).unwrap())
+    };
+    let close = |value: &Value, expected: f64| (value.as_f64().unwrap() - expected).abs() < 1e-5;
+    let class = |class| Target::Class(class);
+    let of_class =
+        |target, logits: &[f32]| mistake(TaskType::Classification, &["no", "yes"], target, logits);
+    assert_eq!(of_class(class(1), &[0.0, 1.0]), None);
+    let found = of_class(class(0), &[0.0, 1.0]).unwrap();
+    assert_eq!((&found["label"], &found["predicted"]), (&json!("no"), &json!("yes")));
+    assert!(close(&found["score"], 1.0 / (1.0 + (-1.0_f64).exp())) && found.get("error").is_none());
+    let of_labels = |present: &[u32], logits: &[f32]| {
+        let target = Target::Labels { present: present.to_vec(), num_labels: 3 };
+        mistake(TaskType::MultiLabel, &["a", "b", "c"], target, logits)
+    };
+    // A logit of 0 is a probability of a half, which gives the label.
+    assert_eq!(of_labels(&[0, 2], &[0.0, -0.1, 3.0]), None);
+    let found = of_labels(&[0], &[-2.0, 0.5, -9.0]).unwrap();
+    assert_eq!((&found["label"], &found["predicted"]), (&json!(["a"]), &json!(["b"])));
+    assert!(close(&found["score"], 1.0 / (1.0 + (-2.0_f64).exp())));
+    let found = mistake(TaskType::Regression, &[], Target::Number(2.0), &[0.5]).unwrap();
+    assert_eq!(found, json!({"label": 2.0, "predicted": 0.5, "error": 1.5}));
 }

@@ -191,7 +191,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__eval)
-            opts="-h --run --model --revision --weights --delta --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --data --label-column --label-separator --label-columns --json --help"
+            opts="-h --run --model --revision --weights --delta --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --data --label-column --label-separator --label-columns --errors --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -254,6 +254,10 @@ _bitfit() {
                     return 0
                     ;;
                 --label-columns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --errors)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -525,7 +529,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --help"
+            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --top-k --no-text --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -596,6 +600,10 @@ _bitfit() {
                     return 0
                     ;;
                 --output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --top-k)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -63,6 +63,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l data -d 'Labelled
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-column -d 'Name of the label column [default: the run\'s, or label]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-separator -d 'Separator between several labels of a row [default: the run\'s]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l label-columns -d 'Names of columns of 0 or 1, one for each label, instead of --label-column [default: the run\'s]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l errors -d 'Write the rows that are predicted wrong to this file, as JSON lines, the surest first; of a regression, all rows, the largest error first' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
@@ -88,9 +89,11 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delimiter -d '
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair -d 'The second text, for a task on text pairs: predict TEXT --text-pair TEXT' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'File of texts, one per line, or a .csv, .tsv, .jsonl, .json or .parquet file with a text column; - is standard input' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write to this file instead of stdout; the file appears when all texts are done' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l top-k -d 'Give the scores of only the K most likely labels, the most likely first [default: all, in the order of the task\'s labels]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-text -d 'Leave out the texts: each line has its input\'s prediction alone, in the order of the inputs'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l model -d 'A base: a directory, or the id of a model on the Hub' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r

@@ -1,22 +1,26 @@
 //! `bitfit eval`: the metrics of a trained task on labelled rows.
 
-use super::task_args::{ReadArgs, TaskArgs};
+use super::task_args::{ReadArgs, TaskArgs, check_not_read};
 use super::terminal::list;
-use super::{downloads, logging, print, print_json};
+use super::{downloads, json_line, logging, print, print_json};
 use crate::config::DataSection;
-use crate::data::{self, Columns, LabelColumns, Labels};
+use crate::data::{self, Columns, LabelColumns, Labels, Row};
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
+use crate::files;
 use crate::models::{Task, TaskType};
+use crate::predict::{Mistake, MistakeLine};
 use crate::train::RawRows;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::path::PathBuf;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 pub const EXAMPLES: &str = "Examples:
   bitfit eval --run runs/movie-reviews
   bitfit eval --run runs/glue/cola --data more.tsv --text-column 4 --label-column 2 --no-header
+  bitfit eval --run runs/movie-reviews --errors wrong.jsonl
   bitfit eval --model models/all-MiniLM-L6-v2 --delta task.safetensors --data test.tsv --json";
 
 #[derive(Args)]
@@ -39,6 +43,10 @@ pub struct Eval {
     /// run's].
     #[arg(long, value_name = "NAME,NAME...", value_delimiter = ',', conflicts_with_all = ["label_column", "label_separator"])]
     label_columns: Option<Vec<String>>,
+    /// Write the rows that are predicted wrong to this file, as JSON lines, the surest first; of a
+    /// regression, all rows, the largest error first.
+    #[arg(long, value_name = "FILE")]
+    errors: Option<PathBuf>,
     /// Write the metrics, the metrics of each class and the confusion matrix to stdout as one JSON
     /// object.
     #[arg(long)]
@@ -52,6 +60,15 @@ impl Eval {
         let found = self.task.resolve(&bars)?;
         let predictor = self.read.prepared(found.predictor(device)?)?;
         let run = found.run;
+        if let Some(path) = &self.errors {
+            let run_dir = run.as_ref().map(|run| run.output_dir());
+            let dirs = [Some(predictor.base_dir()), run_dir].into_iter().flatten();
+            let data = run.as_ref().map(|run| run.data());
+            let of_run = data.map(|data| [Some(data.train.as_path()), data.eval.as_deref()]);
+            let files = [self.data.as_deref(), self.task.delta()].into_iter();
+            let files = files.chain(of_run.into_iter().flatten()).flatten();
+            check_not_read("--errors", path, dirs, files)?;
+        }
         let mut columns = self.read.columns(run.as_ref());
         self.set_labels(&mut columns, &predictor.meta.task)?;
         let rows = match (&self.data, &run) {
@@ -73,8 +90,13 @@ impl Eval {
             bar.set_position(done as u64);
             Ok(())
         };
-        let Evaluation { metrics, report } = predictor.evaluate(&rows, &mut progress)?;
+        let mut mistakes = self.errors.as_ref().map(|_| vec![]);
+        let found = predictor.evaluate(&rows, mistakes.as_mut(), &mut progress)?;
+        let Evaluation { metrics, report } = found;
         bar.finish_and_clear();
+        if let (Some(path), Some(mistakes)) = (&self.errors, mistakes) {
+            write_mistakes(path, mistakes, &rows)?;
+        }
         let count = rows.len();
         if self.json {
             return print_json(&json!({"rows": count, "metrics": metrics, "report": report}));
@@ -121,4 +143,18 @@ impl Eval {
         };
         Ok(())
     }
+}
+
+/// Writes the mistakes to `path`, the surest first.
+fn write_mistakes(path: &Path, mut mistakes: Vec<Mistake>, rows: &[Row]) -> Result<()> {
+    mistakes.sort_by(|a, b| b.weight().total_cmp(&a.weight()));
+    files::replace(path, |file| {
+        let mut out = BufWriter::new(file);
+        for mistake in &mistakes {
+            let Some(row) = rows.get(mistake.row) else { continue };
+            let line = json_line(&MistakeLine::new(row, mistake))?;
+            writeln!(out, "{line}").map_err(Error::io("write", path))?;
+        }
+        out.flush().map_err(Error::io("write", path))
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::inputs::{Asked, InputArgs};
 use super::signals::end_on_signal;
-use super::task_args::{ReadArgs, TaskArgs};
+use super::task_args::{ReadArgs, TaskArgs, check_not_read};
 use super::{json_line, logging};
 use crate::data::{Columns, LabelColumns, listed};
 use crate::error::{Error, Result};
@@ -53,6 +53,13 @@ pub struct Predict {
     /// Write to this file instead of stdout; the file appears when all texts are done.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Give the scores of only the K most likely labels, the most likely first [default: all, in
+    /// the order of the task's labels].
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: Option<u32>,
+    /// Leave out the texts: each line has its input's prediction alone, in the order of the inputs.
+    #[arg(long)]
+    no_text: bool,
 }
 
 /// A line of output: an input with its prediction.
@@ -61,7 +68,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<&'a str>,
     #[serde(flatten)]
-    input: &'a Input,
+    input: Option<&'a Input>,
     #[serde(flatten)]
     prediction: &'a Prediction,
 }
@@ -70,7 +77,7 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct LineOfTasks<'a> {
     #[serde(flatten)]
-    input: &'a Input,
+    input: Option<&'a Input>,
     predictions: ByTask<'a>,
 }
 
@@ -105,6 +112,10 @@ impl Predict {
         let run_dir = run.map(|run| run.output_dir());
         let dirs = [Some(predictor.base_dir()), run_dir].into_iter().flatten();
         self.check_output(dirs, self.task.delta())?;
+        if let Some(most) = self.top_k.filter(|_| predictor.task().labels.is_empty()) {
+            let problem = format!("--top-k: found {most}; the task predicts a number, not labels");
+            return Err(Error::Usage(problem));
+        }
         let columns = Columns { labels: LabelColumns::None, ..self.read.columns(run) };
         let check = |asked: &Asked| predictor.check(&asked.input).map_err(|why| asked.error(why));
         let most = predictor.rows_at_once().min(AT_ONCE);
@@ -112,10 +123,10 @@ impl Predict {
         self.write(&mut |write| {
             self.inputs.read(&self.read, &columns, most, &bar, &check, &mut |asked| {
                 let inputs = asked.iter().map(|asked| asked.input.clone());
-                let predictions = predictor.predict(inputs)?;
+                let predictions = self.cut(predictor.predict(inputs)?);
                 let mut lines = String::new();
                 for (asked, prediction) in asked.iter().zip(&predictions) {
-                    let line = Line { task: None, input: &asked.input, prediction };
+                    let line = Line { task: None, input: self.shown(asked), prediction };
                     lines += &(json_line(&line)? + "\n");
                 }
                 write(&lines)
@@ -157,18 +168,19 @@ impl Predict {
                 if of_each {
                     let inputs = asked.iter().map(|asked| asked.input.clone());
                     let predictions = tasks.predict_by_each(&names, inputs)?;
-                    for (asked, predictions) in asked.iter().zip(&predictions) {
-                        let predictions = ByTask(&names, predictions);
-                        let line = LineOfTasks { input: &asked.input, predictions };
+                    for (asked, predictions) in asked.iter().zip(predictions) {
+                        let predictions = self.cut(predictions);
+                        let predictions = ByTask(&names, &predictions);
+                        let line = LineOfTasks { input: self.shown(asked), predictions };
                         lines += &(json_line(&line)? + "\n");
                     }
                 } else {
                     let rows = asked
                         .iter()
                         .filter_map(|asked| Some((asked.task.as_deref()?, asked.input.clone())));
-                    let predictions = tasks.predict(rows)?;
+                    let predictions = self.cut(tasks.predict(rows)?);
                     for (asked, prediction) in asked.iter().zip(&predictions) {
-                        let (task, input) = (asked.task.as_deref(), &asked.input);
+                        let (task, input) = (asked.task.as_deref(), self.shown(asked));
                         lines += &(json_line(&Line { task, input, prediction })? + "\n");
                     }
                 }
@@ -176,6 +188,19 @@ impl Predict {
             })
         })?;
         if refused.is_empty() { Ok(()) } else { Err(failed(&refused)) }
+    }
+
+    /// The predictions with the scores that --top-k leaves.
+    fn cut(&self, predictions: Vec<Prediction>) -> Vec<Prediction> {
+        match self.top_k {
+            Some(most) => predictions.into_iter().map(|p| p.with_top(most as usize)).collect(),
+            None => predictions,
+        }
+    }
+
+    /// The input, unless --no-text leaves it out.
+    fn shown<'a>(&self, asked: &'a Asked) -> Option<&'a Input> {
+        (!self.no_text).then_some(&asked.input)
     }
 
     /// Opens the base and loads the tasks, and warns of each that is refused.
@@ -205,28 +230,13 @@ impl Predict {
     /// Checks that --output would not replace a file of one of `dirs`, which are read, nor the
     /// inputs, nor the file `delta`.
     fn check_output<'a>(
-        &self,
+        &'a self,
         dirs: impl IntoIterator<Item = &'a Path>,
-        delta: Option<&Path>,
+        delta: Option<&'a Path>,
     ) -> Result<()> {
         let Some(output) = &self.output else { return Ok(()) };
-        let Ok(there) = std::fs::canonicalize(output) else { return Ok(()) };
-        let is = |path: &Path| std::fs::canonicalize(path).is_ok_and(|path| path == there);
-        let holds = |dir: &Path| {
-            let dir = std::fs::canonicalize(dir).ok();
-            dir.is_some_and(|dir| there.parent() == Some(&*dir) && there.is_file())
-        };
-        if self.inputs.input.as_deref().is_some_and(is)
-            || dirs.into_iter().any(holds)
-            || delta.is_some_and(is)
-        {
-            let problem = format!(
-                "--output: {} is there, and of what is read; expected another name",
-                output.display()
-            );
-            return Err(Error::Usage(problem));
-        }
-        Ok(())
+        let files = self.inputs.input.as_deref().into_iter().chain(delta);
+        check_not_read("--output", output, dirs, files)
     }
 
     /// A bar of the inputs that are done; hidden where the predictions appear on a terminal.

@@ -156,3 +156,27 @@ fn delimiter(text: &str) -> std::result::Result<char, String> {
         _ => Err(format!("expected {}", data::DELIMITER)),
     }
 }
+
+/// Errs if writing to `output`, which the argument `flag` names, would replace one of `files`, or a
+/// file in one of `dirs`: these are read.
+pub fn check_not_read<'a>(
+    flag: &str,
+    output: &Path,
+    dirs: impl IntoIterator<Item = &'a Path>,
+    files: impl IntoIterator<Item = &'a Path>,
+) -> Result<()> {
+    let Ok(there) = std::fs::canonicalize(output) else { return Ok(()) };
+    let is = |path: &Path| std::fs::canonicalize(path).is_ok_and(|path| path == there);
+    let holds = |dir: &Path| {
+        let dir = std::fs::canonicalize(dir).ok();
+        dir.is_some_and(|dir| there.parent() == Some(&*dir) && there.is_file())
+    };
+    if files.into_iter().any(is) || dirs.into_iter().any(holds) {
+        let problem = format!(
+            "{flag}: {} is there, and of what is read; expected another name",
+            output.display()
+        );
+        return Err(Error::Usage(problem));
+    }
+    Ok(())
+}

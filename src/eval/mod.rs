@@ -26,9 +26,12 @@ pub struct Evaluation {
     pub report: Option<ClassificationReport>,
 }
 
+/// A function that gets the rows of a batch that was evaluated, and their logits.
+pub type BatchDone<'a> = dyn FnMut(Range<usize>, &[Vec<f32>]) -> Result<()> + 'a;
+
 /// Evaluates `model` on `examples` in order, in batches of `batch_size` rows, or more if the rows
-/// are short. `progress` is called with the number of rows done, and may stop the evaluation by an
-/// error.
+/// are short. `done` is called after each batch with its rows and their logits, and may stop the
+/// evaluation by an error.
 pub fn evaluate(
     model: &Classifier,
     device: Device,
@@ -36,14 +39,14 @@ pub fn evaluate(
     task: TaskType,
     labels: &Labels,
     batch_size: usize,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
+    done: &mut BatchDone<'_>,
 ) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
     let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.ids.len()).collect();
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let (mut loss, mut done, mut seen) = (0.0, 0, Predictions::new(task, labels));
+    let (mut loss, mut seen) = (0.0, Predictions::new(task, labels));
     in_batches(&lengths, batch_size, device, &mut |range| {
-        let rows = rows.get(range).unwrap_or_default();
+        let rows = rows.get(range.clone()).unwrap_or_default();
         let (packed, targets) = Batch::from_examples(examples, rows, None).to_device(device)?;
         let logits = model.forward(&packed)?;
         let its_loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
@@ -52,8 +55,7 @@ pub fn evaluate(
         for (example, logits) in rows.iter().filter_map(|&row| examples.get(row)).zip(&logits) {
             seen.add(&example.target, logits);
         }
-        done += rows.len();
-        progress(done)
+        done(range, &logits)
     })?;
     let (mut metrics, report) = seen.measure(&labels.names);
     metrics.insert("loss".into(), loss / examples.len().max(1) as f64);

@@ -2,8 +2,10 @@
 
 #![deny(clippy::missing_errors_doc)]
 
+mod mistakes;
 mod open;
 
+pub use mistakes::{Mistake, MistakeLine};
 pub use open::{PredictorBuilder, ResolvedTask, TaskSource};
 
 use crate::base::Base;
@@ -21,6 +23,7 @@ use crate::task_model::TaskModel;
 use crate::threads;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
@@ -116,6 +119,13 @@ impl Prediction {
             TaskType::Regression => (None, None, scores.first().copied()),
         };
         Self { label, labels, score, scores: named().collect() }
+    }
+
+    /// The prediction with the scores of only the `most` most likely labels, from the highest down.
+    pub(crate) fn with_top(mut self, most: usize) -> Self {
+        self.scores.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        self.scores.truncate(most);
+        self
     }
 }
 
@@ -320,11 +330,12 @@ impl Predictor {
         to_rows(&self.meta.task.task_type.scores(&logits)?)
     }
 
-    /// Evaluates on labelled rows, and calls `progress` with the number of rows done. Errs if the
-    /// loss is NaN or infinite.
+    /// Evaluates on labelled rows, and calls `progress` with the number of rows done. Adds what is
+    /// predicted wrong to `mistakes`, if given. Errs if the loss is NaN or infinite.
     pub(crate) fn evaluate(
         &self,
         rows: &[Row],
+        mut mistakes: Option<&mut Vec<Mistake>>,
         progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Evaluation> {
         let labels = self.labels();
@@ -337,11 +348,18 @@ impl Predictor {
         let tokens = examples.iter().map(|example| &example.tokens);
         has_embeddings(&self.model.base.dir, &self.model.config, tokens)?;
         let (model, device) = (&self.model.classifier, self.model.device());
-        let mut progress = |done| {
+        let mut on_batch = |rows: Range<usize>, logits: &[Vec<f32>]| {
             self.model.base.check_unchanged()?;
+            let done = rows.end;
+            if let Some(mistakes) = mistakes.as_deref_mut() {
+                let found = rows.zip(logits).filter_map(|(row, logits)| {
+                    Mistake::of(&self.meta.task, row, &examples.get(row)?.target, logits)
+                });
+                mistakes.extend(found);
+            }
             progress(done)
         };
-        let found = evaluate(model, device, &examples, task, &labels, batch_size, &mut progress)?;
+        let found = evaluate(model, device, &examples, task, &labels, batch_size, &mut on_batch)?;
         match found.metrics.get("loss") {
             Some(&loss) if !loss.is_finite() => Err(self.no_numbers(Error::NoLoss(loss))?),
             _ => Ok(found),

@@ -42,6 +42,7 @@ use crate::{checkpoint, escape, lock};
 use cache::Cache;
 use progress::RunProgress;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -389,9 +390,9 @@ impl Training<'_> {
         let (run, training, plan) = (self.run, self.run.training(), &self.session.plan);
         let (step, total) = (self.progress.state.step, plan.data.eval.len());
         let began = Instant::now();
-        let mut on_progress = |done| {
+        let mut on_batch = |rows: Range<usize>, _: &[Vec<f32>]| {
             plan.model.base.check_unchanged()?;
-            self.listener.on_event(&Event::Evaluating { done, total })?;
+            self.listener.on_event(&Event::Evaluating { done: rows.end, total })?;
             go_on(self.stop)
         };
         let metrics = evaluate(
@@ -401,7 +402,7 @@ impl Training<'_> {
             plan.meta.task.task_type,
             &plan.data.labels,
             training.per_device_eval_batch_size.size(),
-            &mut on_progress,
+            &mut on_batch,
         )?
         .metrics;
         if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
