@@ -53,8 +53,8 @@ void set_environment(int argc, char **argv, char **environment) {
   while (environment[count]) ++count;
   auto **longer = static_cast<char **>(malloc((count + 3) * sizeof(char *)));
   if (!longer) return;
-  // A server's thread spins through the pauses inside a batch, and sleeps between batches: with
-  // 30000, 16 servers on two cores take three times as long.
+  // A server's thread spins through the pauses inside a batch, and sleeps between batches, so that
+  // several servers of one machine do not stop one another.
   static char spinning[] = "GOMP_SPINCOUNT=30000", briefly[] = "GOMP_SPINCOUNT=3000";
   static char capacity[] = "ONEDNN_PRIMITIVE_CACHE_CAPACITY=4096";
   memcpy(longer, environment, count * sizeof(char *));

@@ -76,7 +76,8 @@ int bitfit_fit_threads(int64_t *wanted, int64_t *found) {
 
 int bitfit_set_thread_count(int64_t wanted, int64_t *before) {
   return bitfit::guarded([&] {
-    // The first call in a thread sets its count.
+    // at::get_num_threads sets the thread's count where it is first called in that thread; later
+    // calls leave our count alone.
     *before = at::get_num_threads();
 #ifdef _OPENMP
     omp_set_num_threads(static_cast<int>(wanted));

@@ -46,7 +46,7 @@ pub fn fit_threads() -> Result<()> {
 ///
 /// For threads beside the one that computes. A team of their own would stay until they end, and
 /// where OpenMP has more threads than processors, GNU's OpenMP lets all threads that wait sleep at
-/// once: a batch of one short text then takes twice as long.
+/// once. A batch of one short text has some fifty parallel parts, and each then wakes a thread.
 pub fn on_one_thread<T>(work: impl FnOnce() -> T) -> Result<T> {
     let _restored = ThreadCount(set_thread_count(1)?);
     Ok(work())
