@@ -19,6 +19,7 @@ use bitfit::internal::data::Tokenizer;
 use bitfit::internal::delta::{Delta, Meta};
 use bitfit::internal::methods::Method;
 use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use bitfit::{Engine, Tasks};
 use rand_chacha::ChaCha8Rng;
@@ -162,7 +163,7 @@ fn write_tasks(model: &Path, dir: &Path, count: usize) {
     println!("writing {} tasks to {}", lacking.len(), dir.display());
     let base = Base::read(model, None, Device::Cpu).unwrap();
     let fingerprint = Tokenizer::read(model).unwrap().fingerprint;
-    let shapes = TaskModel::new(&base, 2, None).unwrap().shapes();
+    let shapes = TaskModel::new(&base, 2, Pooling::First, None).unwrap().shapes();
     let own = |name: &str| base.tensors().get(name);
     let changes: Vec<(&String, &Vec<i64>)> =
         shapes.iter().filter(|(name, _)| name.ends_with(".bias") || own(name).is_none()).collect();
@@ -185,6 +186,7 @@ fn write_tasks(model: &Path, dir: &Path, count: usize) {
                 labels_declared: true,
                 pairs: Some(false),
                 max_length: 128,
+                pooling: Pooling::First,
             },
             method: Method::Bitfit,
             freeze_plan: tensors.keys().cloned().collect(),

@@ -24,7 +24,7 @@ fn main() -> Result<()> {
 pub fn train(base: &str, texts: &str, run: &str) -> Result<Summary> {
     let mut config = RunConfig::new(base, texts, run);
     config.data.max_length = 32_u64.try_into()?; // The texts are short.
-    config.training.num_train_epochs = 3_u64.try_into()?;
+    config.training.num_train_epochs = Some(3_u64.try_into()?);
     config.training.learning_rate = Some(1e-3.try_into()?);
     config.training.eval_strategy = Interval::Epoch;
     Trainer::new(config)?

@@ -3,11 +3,13 @@
 `bitfit predict`.
 
     python3 -m venv venv
-    venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2
+    venv/bin/pip install torch==2.13.0 transformers==4.57.6 safetensors peft==0.21.2 \\
+        sentence-transformers==5.1.2
     target/release/bitfit predict --run runs/movie-reviews --input data/movie-reviews/eval.tsv \
         --output scores.jsonl
     venv/bin/python scripts/check_export.py hf EXPORT scores.jsonl
     venv/bin/python scripts/check_export.py peft EXPORT scores.jsonl --base models/all-MiniLM-L6-v2
+    venv/bin/python scripts/check_export.py sentence-transformers EXPORT scores.jsonl
 
 A PEFT export is checked twice: as an adapter, and merged into its base. Fails if a score differs by
 more than 1e-4, if the export has missing or unexpected tensors, or if its labels differ from the
@@ -23,7 +25,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
 )
-parser.add_argument("format", choices=["hf", "peft"])
+parser.add_argument("format", choices=["hf", "peft", "sentence-transformers"])
 parser.add_argument("export", type=pathlib.Path, help="the exported directory")
 parser.add_argument(
     "predictions", type=pathlib.Path, help="the output of `bitfit predict` for the same task"
@@ -58,6 +60,10 @@ if given.format == "hf":
     )
     if wrong := {what: names for what, names in loading.items() if names}:
         sys.exit(f"{given.export}: {wrong}")
+elif given.format == "sentence-transformers":
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(given.export), device="cpu")
 else:
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -99,7 +105,11 @@ def compare(how):
             *texts, padding=True, truncation=True, max_length=length, return_tensors="pt"
         )
         with torch.no_grad():
-            ours = scores(model(**batch).logits)
+            if given.format == "sentence-transformers":
+                texts = list(zip(*texts)) if len(texts) == 2 else texts[0]
+                ours = scores(model.encode(texts, convert_to_tensor=True))
+            else:
+                ours = scores(model(**batch).logits)
         theirs = torch.tensor(
             [list(row["scores"].values()) if labels else [row["score"]] for row in some]
         )

@@ -9,7 +9,7 @@ use crate::files;
 use crate::methods::Method;
 use crate::models::{Task, is_target};
 use crate::native::{self, LoraLayer, TaskLayer, Values};
-use crate::nn::{Packed, Precision, TaskRow, TaskRows};
+use crate::nn::{Packed, Pooling, Precision, TaskRow, TaskRows, mean};
 use crate::task_model::TaskModel;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -81,7 +81,7 @@ pub struct BankTask {
     /// A number that no other task of this process has.
     number: u64,
     row: TaskRow,
-    /// The dense layer before the output, where the base has none.
+    /// The dense layer before the output, where the head has one that is not the base's.
     dense: Option<TaskLayer>,
     /// The output layer, `H` inputs and `L` outputs.
     output: TaskLayer,
@@ -111,12 +111,16 @@ impl TaskPlan {
         let architecture = self.info.config.architecture;
         let outputs = meta.task.outputs() as i64;
         let lora = self.lora_shapes(&meta.method);
-        let new = self.new.iter().chain(lora.keys());
+        let is_mean = !meta.task.pooling.is_first();
+        let dense = format!("{}.", architecture.head.dense);
+        let lacks = |name: &str| is_mean && name.starts_with(&dense);
+        let new = self.new.iter().filter(|name| !lacks(name)).chain(lora.keys());
         let shape = |name: &str| {
             if let Some(shape) = lora.get(name) {
                 return Some(shape.clone());
             }
-            let mut shape = self.shapes.get(name)?.clone();
+            let shape = self.shapes.get(name).filter(|_| !lacks(name));
+            let mut shape = shape?.clone();
             if name.strip_prefix(architecture.head.output).is_some_and(|leaf| leaf.starts_with('.'))
             {
                 shape.first_mut().into_iter().for_each(|rows| *rows = outputs);
@@ -126,7 +130,7 @@ impl TaskPlan {
         delta.check_tensors(path, &shape, new)?;
         let Sorted { biases, norm_weights, mut others } = self.sorted(path, delta)?;
         let lora = self.lora(&meta.method, &mut others)?;
-        let (dense, output) = self.head(&others)?;
+        let (dense, output) = self.head(&others, meta.task.pooling)?;
         delta.check_unchanged()?;
         let part = |values: Option<Vec<f32>>, own: &Values| {
             values.map_or_else(|| own.clone(), Values::from)
@@ -184,7 +188,7 @@ impl TaskPlan {
         let head = model.new.iter().filter_map(values);
         let head = head.map(|(name, values)| Ok((name, values?)));
         let head: BTreeMap<String, Values> = head.collect::<Result<_>>()?;
-        let (dense, output) = self.head(&head)?;
+        let (dense, output) = self.head(&head, task.pooling)?;
         let row = self.own.clone();
         let mut digest = Sha256::new_with_prefix(&self.info.fingerprint);
         for values in head.values() {
@@ -195,8 +199,12 @@ impl TaskPlan {
         Ok(BankTask { task, method, version, bytes, number, row, dense, output }.counted(self))
     }
 
-    /// The layers of a head, of which the first is `None` if it is the base's.
-    fn head(&self, values: &BTreeMap<String, Values>) -> Result<(Option<TaskLayer>, TaskLayer)> {
+    /// The layers of a head. The first is `None` if it is the base's, or if the head is on means.
+    fn head(
+        &self,
+        values: &BTreeMap<String, Values>,
+        pooling: Pooling,
+    ) -> Result<(Option<TaskLayer>, TaskLayer)> {
         let take = |module: &str| {
             let leaf = |leaf: &str| {
                 let name = format!("{module}.{leaf}");
@@ -206,7 +214,8 @@ impl TaskPlan {
             TaskLayer::new(leaf("weight")?, leaf("bias")?)
         };
         let head = &self.info.config.architecture.head;
-        let dense = if self.has_pooler { None } else { Some(take(head.dense)?) };
+        let is_own = !self.has_pooler && pooling.is_first();
+        let dense = if is_own { Some(take(head.dense)?) } else { None };
         Ok((dense, take(head.output)?))
     }
 
@@ -313,11 +322,6 @@ impl BankTask {
         self.output.touch();
         self.dense.iter().for_each(TaskLayer::touch);
     }
-
-    /// The dense layer, for a base that has none.
-    fn own_dense(&self) -> Result<&TaskLayer> {
-        self.dense.as_ref().ok_or_else(|| Error::Bug("a task without a dense layer".into()))
-    }
 }
 
 impl Bank {
@@ -326,7 +330,7 @@ impl Bank {
     pub fn new(mut base: Base, precision: Precision) -> Result<Self> {
         let kind = precision.kind_on(base.device())?;
         base.keep_in(kind)?;
-        let mut model = TaskModel::new(&base, 1, None)?;
+        let mut model = TaskModel::new(&base, 1, Pooling::First, None)?;
         model.store.freeze();
         model.set_precision(kind)?;
         let (mut places, mut biases, mut norm_weights) = (BTreeMap::new(), vec![], vec![]);
@@ -401,13 +405,13 @@ impl Bank {
             };
             let (_, model) = alone.insert((task.number, Some(model)));
             let model = model.as_ref().ok_or_else(|| Error::Bug("no model of a task".into()))?;
-            self.encoded(model, &packed)?
+            self.encoded(model, &packed, tasks)?
         } else {
             let mut rows: Vec<TaskRow> = tasks.iter().map(|task| task.row.clone()).collect();
             // The dummy sequence that pads the batch is of no task.
             rows.resize(packed.cu_seqlens.len().saturating_sub(1), self.plan.own.clone());
             packed.tasks = Some(TaskRows::new(rows));
-            self.encoded(&self.model, &packed)?
+            self.encoded(&self.model, &packed, tasks)?
         };
         let first = first.f_narrow(0, 0, tasks.len() as i64)?;
         let logits = match first.device() {
@@ -430,24 +434,43 @@ impl Bank {
         Ok(packed)
     }
 
-    /// The first rows of the encoder of `model`, after the base's pooler if there is one.
-    fn encoded(&self, model: &TaskModel, batch: &Packed) -> Result<Tensor> {
+    /// The output of the encoder of `model` for each sequence, pooled as its task says, `[B, H]`;
+    /// first tokens after the base's pooler if there is one. `tasks` has the task of each sequence.
+    fn encoded(&self, model: &TaskModel, batch: &Packed, tasks: &[&BankTask]) -> Result<Tensor> {
         let rows = batch.first_rows()?;
-        let first = model.classifier.encode(batch, &rows)?;
-        match self.plan.has_pooler {
-            true => model.classifier.head().pooled(&first, &rows),
+        let classifier = &model.classifier;
+        let with_pooler = |first: Tensor| match self.plan.has_pooler {
+            true => classifier.head().dense(&first, &rows),
             false => Ok(first),
+        };
+        let pooling = |task: &BankTask| task.task.pooling;
+        if tasks.iter().all(|task| pooling(task) == Pooling::Mean) {
+            return classifier.encode(batch, &rows, Pooling::Mean);
         }
+        if tasks.iter().all(|task| pooling(task) == Pooling::First) {
+            return with_pooler(classifier.encode(batch, &rows, Pooling::First)?);
+        }
+        let tokens = classifier.encode_tokens(batch)?;
+        let means = mean(&tokens, batch)?;
+        let first = with_pooler(tokens.f_index_select(0, &batch.first)?)?;
+        let mut is_first: Vec<bool> = tasks.iter().map(|task| pooling(task).is_first()).collect();
+        is_first.resize(batch.first.numel(), true);
+        let is_first = Tensor::f_from_slice(&is_first)?.f_to_device(first.device())?;
+        Ok(first.f_where_self(&is_first.f_unsqueeze(1)?, &means)?)
     }
 
     /// The logits of each row of `x [B, H]` by its own task, by a kernel that reads each task's
-    /// layers in place. `x` holds the input of the dense layer if the base has none.
+    /// layers in place. `x` holds the input of the dense layer of tasks that have one.
     fn logits_by_row(&self, mut x: Tensor, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
-        if !self.plan.has_pooler {
-            let dense: Vec<&TaskLayer> =
-                tasks.iter().map(|task| task.own_dense()).collect::<Result<_>>()?;
-            let rows = native::routed_linear(&x, &dense)?.f_view([tasks.len() as i64, -1])?;
-            x = self.model.classifier.head().activated(rows)?;
+        let dense: Vec<(i64, &TaskLayer)> =
+            (0..).zip(tasks).filter_map(|(row, task)| Some((row, task.dense.as_ref()?))).collect();
+        if !dense.is_empty() {
+            let (rows, layers): (Vec<i64>, Vec<&TaskLayer>) = dense.into_iter().unzip();
+            let rows = Tensor::f_from_slice(&rows)?;
+            let own = native::routed_linear(&x.f_index_select(0, &rows)?, &layers)?;
+            let own =
+                self.model.classifier.head().activated(own.f_view([rows.numel() as i64, -1])?)?;
+            x = x.f_index_copy(0, &rows, &own)?;
         }
         let outputs: Vec<&TaskLayer> = tasks.iter().map(|task| &task.output).collect();
         let flat = Vec::<f32>::try_from(native::routed_linear(&x, &outputs)?)?;
@@ -462,19 +485,18 @@ impl Bank {
             of_task.entry(task.number).or_insert((*task, vec![])).1.push(row);
         }
         let groups: Vec<(&BankTask, Vec<i64>)> = of_task.into_values().collect();
-        let layers = |layer: &dyn Fn(&BankTask) -> Result<&TaskLayer>| -> Result<_> {
-            let own = groups.iter().map(|(task, _)| layer(task)).collect::<Result<Vec<_>>>()?;
-            TaskLayer::tensors(&own, x.device())
-        };
-        let dense = if self.plan.has_pooler { vec![] } else { layers(&BankTask::own_dense)? };
-        let outputs = layers(&|task| Ok(&task.output))?;
+        let layers = |layers: Vec<&TaskLayer>| TaskLayer::tensors(&layers, x.device());
+        let mut dense =
+            layers(groups.iter().filter_map(|(task, _)| task.dense.as_ref()).collect())?
+                .into_iter();
+        let outputs = layers(groups.iter().map(|(task, _)| &task.output).collect())?;
         let mut all = vec![];
-        for (index, ((_, rows), (weight, bias))) in groups.iter().zip(&outputs).enumerate() {
+        for ((task, rows), (weight, bias)) in groups.iter().zip(&outputs) {
             let own = Tensor::f_from_slice(rows)?.f_to_device(x.device())?;
             let mut x = x.f_index_select(0, &own)?;
-            if let Some((weight, bias)) = dense.get(index) {
+            if let Some((weight, bias)) = task.dense.as_ref().and_then(|_| dense.next()) {
                 let head = self.model.classifier.head();
-                x = head.activated(native::product(&x, weight, Some(bias))?)?;
+                x = head.activated(native::product(&x, &weight, Some(&bias))?)?;
             }
             all.push(native::product(&x, weight, Some(bias))?.f_reshape([-1])?);
         }
@@ -507,7 +529,7 @@ impl Bank {
 
     /// A model whose encoder and pooler have the vectors of `task`. Its head is of no task.
     fn alone(&self, task: &BankTask) -> Result<TaskModel> {
-        let mut model = TaskModel::new(&self.base, 1, None)?;
+        let mut model = TaskModel::new(&self.base, 1, Pooling::First, None)?;
         for (name, &Place { is_weight, offset, size }) in &self.plan.places {
             let [own, vector] = [&self.plan.own, &task.row].map(|row| {
                 let part = if is_weight { &row.norm_weights } else { &row.biases };

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::models::{ARCHITECTURES, Architecture, Classifier, ModelConfig};
+use crate::nn::Pooling;
 use crate::weights::{self, Mapped, Weights};
 use crate::{native, threads};
 use std::collections::BTreeMap;
@@ -92,16 +93,8 @@ impl Base {
             mapped: if device == Device::Cpu { weights.mapped() } else { vec![] },
             config,
         };
-        let architecture = info.config.architecture;
-        let lost = architecture.pooler().filter(|pooler| !weights.has_module(pooler));
-        if lost.is_some() {
-            tracing::warn!(
-                "{} has no pooler: it is new, trains whole, and is saved with the task",
-                info.file.display()
-            );
-        }
         let mut store = nn::VarStore::new(device);
-        let mut classifier = Classifier::new(&store.root(), &info.config, 1)?;
+        let mut classifier = Classifier::new(&store.root(), &info.config, 1, Pooling::First)?;
         store.freeze();
         let mut tensors: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
         tensors.retain(|name, _| weights.has(name));
@@ -112,6 +105,13 @@ impl Base {
         weights.sources.iter().for_each(|source| native::forget(&source.bytes));
         native::use_memory_pool();
         Ok(Self { info: Arc::new(info), weights, device, tensors })
+    }
+
+    /// Whether the base lacks the dense layer that its architecture has before the output layer:
+    /// BERT's pooler.
+    pub fn lacks_pooler(&self) -> bool {
+        let pooler = self.info.config.architecture.pooler();
+        pooler.is_some_and(|pooler| !self.weights.has_module(pooler))
     }
 
     /// The device of the base's tensors.
@@ -136,7 +136,7 @@ impl Base {
             return Ok(());
         }
         let mut store = nn::VarStore::new(self.device);
-        let mut classifier = Classifier::new(&store.root(), &self.info.config, 1)?;
+        let mut classifier = Classifier::new(&store.root(), &self.info.config, 1, Pooling::First)?;
         // Weights that train would stay in fp32.
         store.freeze();
         let mut variables = store.variables();

@@ -11,6 +11,7 @@ use crate::{files, sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tch::Tensor;
 
 /// The directory of the checkpoints, within the run directory.
 pub const FOLDER: &str = "checkpoints";
@@ -20,6 +21,8 @@ const STATE: &str = "trainer_state.safetensors";
 const BEST: &str = "best.safetensors";
 const SCHEMA_VERSION: &str = "1";
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+/// What the names of [`Checkpoint::unfolded`] begin with in the file.
+const UNFOLDED: &str = "unfolded.";
 
 /// The progress of a run. It needs no state of a random generator, because the order of the rows
 /// and dropout are functions of seed, epoch and row.
@@ -73,6 +76,8 @@ pub struct Checkpoint {
     pub delta: Delta,
     /// AdamW's moments, by tensor.
     pub moments: BTreeMap<String, Moments>,
+    /// Tensors of which `delta` has rounded values, by name, exactly as they train.
+    pub unfolded: BTreeMap<String, Tensor>,
 }
 
 impl Checkpoint {
@@ -103,9 +108,12 @@ impl Checkpoint {
                 .zip(both)
                 .map(move |(moment, tensor)| (format!("{moment}.{name}"), tensor.shallow_clone()))
         });
+        let unfolded = self.unfolded.iter();
+        let unfolded =
+            unfolded.map(|(name, tensor)| (format!("{UNFOLDED}{name}"), tensor.shallow_clone()));
         sealed::to_bytes(
             metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-            &tensors.collect(),
+            &tensors.chain(unfolded).collect(),
         )
     }
 
@@ -124,8 +132,11 @@ impl Checkpoint {
         }
         let mut state: TrainerState =
             serde_json::from_str(value("state")).map_err(|error| wrong(error.to_string()))?;
-        let mut moments = BTreeMap::new();
+        let (mut moments, mut unfolded) = (BTreeMap::new(), BTreeMap::new());
         for (name, exp_avg) in &contents.tensors {
+            if let Some(name) = name.strip_prefix(UNFOLDED) {
+                unfolded.insert(name.to_owned(), exp_avg.shallow_clone());
+            }
             let Some(name) = name.strip_prefix("exp_avg.") else { continue };
             let exp_avg_sq = contents.tensors.get(&format!("exp_avg_sq.{name}"));
             let exp_avg_sq =
@@ -151,7 +162,7 @@ impl Checkpoint {
             state.kept_checksum.clone_from(&best.checksum);
             Delta::of(&path, best)?;
         }
-        Ok(Self { state, delta: Delta::of(&delta_path, delta)?, moments })
+        Ok(Self { state, delta: Delta::of(&delta_path, delta)?, moments, unfolded })
     }
 
     /// The newest intact checkpoint of a run, and its directory; `None` where there are no

@@ -5,7 +5,7 @@ use crate::base::BaseInfo;
 use crate::error::{Error, Result};
 use crate::methods::Method;
 use crate::models::{
-    ARCHITECTURES, Architecture, Task, TaskType, by_class, canonical, check_labels,
+    ARCHITECTURES, Architecture, TargetScale, Task, TaskType, by_class, canonical, check_labels,
 };
 use crate::sealed::{self, Contents};
 use crate::task_model::TaskModel;
@@ -18,7 +18,15 @@ use std::path::Path;
 use std::sync::Arc;
 use tch::Tensor;
 
+/// The schema version of a delta that needs nothing of a later one.
 const SCHEMA_VERSION: &str = "2";
+
+/// The schema version of a delta with one of [`LATER_KEYS`].
+const LATER_VERSION: &str = "3";
+
+/// The metadata keys that came with [`LATER_VERSION`]. An older bitfit would read such a task as
+/// another.
+const LATER_KEYS: [&str; 1] = ["pooling"];
 
 /// The metadata of a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,7 +194,9 @@ impl Delta {
             })
             .collect();
         strings.insert("format".into(), "pt".into());
-        strings.insert("schema_version".into(), SCHEMA_VERSION.into());
+        let later = LATER_KEYS.iter().any(|key| strings.contains_key(*key));
+        let version = if later { LATER_VERSION } else { SCHEMA_VERSION };
+        strings.insert("schema_version".into(), version.into());
         strings.insert("tool_version".into(), env!("CARGO_PKG_VERSION").into());
         Ok(strings)
     }
@@ -326,17 +336,33 @@ fn check_shapes(
     Ok(())
 }
 
-/// Sets tensors of `model` from another task's delta, or from a plain safetensors file under
-/// Hugging Face's names; returns the names of those that changed.
+/// Changes weight and bias of the output layer among `tensors`, if both are there.
+pub fn change_output(
+    architecture: Architecture,
+    tensors: &mut BTreeMap<String, Tensor>,
+    change: impl FnOnce([&Tensor; 2]) -> Result<[Tensor; 2]>,
+) -> Result<()> {
+    let names = architecture.output_names();
+    let [Some(weight), Some(bias)] = names.each_ref().map(|name| tensors.get(name)) else {
+        return Ok(());
+    };
+    let changed = change([weight, bias])?;
+    tensors.extend(names.into_iter().zip(changed));
+    Ok(())
+}
+
+/// Sets tensors of `model`, of the task `task`, from another task's delta, or from a plain
+/// safetensors file under Hugging Face's names; returns the names of those that changed.
 ///
-/// A delta's head is left out where its task or labels are not `task` and `labels`: the classes of
-/// another task mean nothing to this one. Errs where the delta is of another base, or holds what a
-/// method other than `method` added.
+/// Of a delta's head, the rows of the labels that `task` has too are kept, by name. The head is left
+/// out if no label stays, or if it is of another task type or pooling. With `scale`, the file's head
+/// makes numbers and the model's standardized outputs. Errs where the delta is of another base, or
+/// holds what a method other than `method` added.
 pub fn start_from(
     path: &Path,
-    task: TaskType,
-    labels: &[String],
+    task: &Task,
     method: &Method,
+    scale: Option<&TargetScale>,
     model: &mut TaskModel,
 ) -> Result<Vec<String>> {
     let contents = sealed::read(path)?;
@@ -348,32 +374,11 @@ pub fn start_from(
         .map(|(name, tensor)| (canonical(architecture, &name), tensor))
         .collect();
     if let Some(meta) = meta {
-        if meta.base_fingerprint != model.base.fingerprint {
-            let (expected, found) = (meta.base_fingerprint, &model.base.fingerprint);
-            let problem = format!(
-                "init_delta is of another base: expected fingerprint {expected}, found {found}"
-            );
-            return Err(Error::file(path, problem));
-        }
-        meta.check_config(path, &model.base)?;
-        let adds = matches!(meta.method, Method::Lora(_) | Method::Adapter(_));
-        if adds && meta.method != *method {
-            let problem = format!(
-                "init_delta holds what {} added, and this run's method is {method}; expected the same, or a delta of a method that adds nothing \
-                 (bitfit export --format hf merges lora into a base of its own)",
-                meta.method
-            );
-            return Err(Error::file(path, problem));
-        }
-        if meta.task.labels != labels || meta.task.task_type != task {
-            tracing::info!(
-                "{}: a {} with labels {:?}, so its head is left out and a new one is drawn",
-                path.display(),
-                meta.task.task_type.name(),
-                meta.task.labels
-            );
-            tensors.retain(|name, _| !architecture.in_head(name));
-        }
+        check_start(path, &meta, method, model)?;
+        fit_head(path, &meta.task, task, model, &mut tensors)?;
+    }
+    if let Some(scale) = scale {
+        change_output(architecture, &mut tensors, |output| scale.unfolded(output))?;
     }
     let shapes = model.shapes();
     check_shapes(path, &tensors, &|name| shapes.get(name).cloned())?;
@@ -391,6 +396,83 @@ pub fn start_from(
     Ok(differs)
 }
 
+/// Checks that a run of `method` over the base of `model` can start from the delta of `meta`.
+fn check_start(path: &Path, meta: &Meta, method: &Method, model: &TaskModel) -> Result<()> {
+    if meta.base_fingerprint != model.base.fingerprint {
+        let (expected, found) = (&meta.base_fingerprint, &model.base.fingerprint);
+        let problem = format!(
+            "init_delta is of another base: expected fingerprint {expected}, found {found}"
+        );
+        return Err(Error::file(path, problem));
+    }
+    meta.check_config(path, &model.base)?;
+    let adds = matches!(meta.method, Method::Lora(_) | Method::Adapter(_));
+    if adds && meta.method != *method {
+        let problem = format!(
+            "init_delta holds what {} added, and this run's method is {method}; expected the same, or a delta of a method that adds nothing \
+             (bitfit export --format hf merges lora into a base of its own)",
+            meta.method
+        );
+        return Err(Error::file(path, problem));
+    }
+    Ok(())
+}
+
+/// Makes the head in `tensors`, of the task `old`, one of the task `new` of `model`. Says which
+/// labels are kept, added and dropped.
+fn fit_head(
+    path: &Path,
+    old: &Task,
+    new: &Task,
+    model: &TaskModel,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<()> {
+    let architecture = model.config.architecture;
+    if (old.task_type, &old.labels, old.pooling) == (new.task_type, &new.labels, new.pooling) {
+        return Ok(());
+    }
+    let place = |label: &String| old.labels.iter().position(|name| name == label);
+    let kept: Vec<(i64, i64)> = new
+        .labels
+        .iter()
+        .zip(0..)
+        .filter_map(|(label, row)| Some((i64::try_from(place(label)?).ok()?, row)))
+        .collect();
+    if kept.is_empty() || old.task_type != new.task_type || old.pooling != new.pooling {
+        tracing::info!(
+            "{}: a {} with labels {:?} that reads {}, so its head is left out and a new one is drawn",
+            path.display(),
+            old.task_type.name(),
+            old.labels,
+            old.pooling
+        );
+        // BERT's pooler is no part of the new head, and a head on means has none.
+        let dense = format!("{}.", architecture.head.dense);
+        let without = |name: &str| !new.pooling.is_first() && name.starts_with(&dense);
+        tensors.retain(|name, _| !architecture.in_head(name) && !without(name));
+        return Ok(());
+    }
+    let (from, to): (Vec<i64>, Vec<i64>) = kept.into_iter().unzip();
+    let drawn = model.store.variables();
+    for name in architecture.output_names() {
+        let (Some(tensor), Some(drawn)) = (tensors.get(&name), drawn.get(&name)) else { continue };
+        let rows = tensor.f_index_select(0, &Tensor::f_from_slice(&from)?)?;
+        let drawn = drawn.f_detach_copy()?.f_to_device(tch::Device::Cpu)?;
+        tensors.insert(name, drawn.f_index_copy(0, &Tensor::f_from_slice(&to)?, &rows)?);
+    }
+    let without = |all: &[String], others: &[String]| -> Vec<String> {
+        all.iter().filter(|label| !others.contains(label)).cloned().collect()
+    };
+    tracing::info!(
+        "{}: the head's rows of {} labels are kept; new rows: {:?}; dropped rows: {:?}",
+        path.display(),
+        to.len(),
+        without(&new.labels, &old.labels),
+        without(&old.labels, &new.labels)
+    );
+    Ok(())
+}
+
 /// The tensors of a safetensors file, and the metadata if it is a delta's.
 fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<String, Tensor>)> {
     let Contents { metadata, tensors, checksum, .. } = contents;
@@ -398,9 +480,16 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
         return Ok((None, tensors));
     }
     let version = metadata.get("schema_version").map_or("none", String::as_str);
-    if version != SCHEMA_VERSION {
+    if ![SCHEMA_VERSION, LATER_VERSION].contains(&version) {
         let problem = format!(
-            "a delta of schema version {version}; this bitfit reads version {SCHEMA_VERSION}"
+            "a delta of schema version {version}; this bitfit reads versions {SCHEMA_VERSION} and {LATER_VERSION}"
+        );
+        return Err(Error::file(path, problem));
+    }
+    let later = LATER_KEYS.iter().find(|key| metadata.contains_key(**key));
+    if let Some(key) = later.filter(|_| version == SCHEMA_VERSION) {
+        let problem = format!(
+            "metadata {key}: found in a delta of schema version {version}, expected in version {LATER_VERSION}"
         );
         return Err(Error::file(path, problem));
     }

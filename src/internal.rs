@@ -76,8 +76,8 @@ pub mod methods {
 pub mod models {
     pub use crate::models::{
         ARCHITECTURES, Architecture, Classifier, ConfigKeys, Dropouts, EmbeddingNames, HeadSpec,
-        KeyVerdict, LayerNames, ModelConfig, Name, Shaping, Spec, Task, TaskType, Term,
-        by_model_type, classify,
+        KeyVerdict, LayerNames, ModelConfig, Name, Shaping, Spec, TargetScale, Task, TaskType,
+        Term, by_model_type, classify, declared_pooling,
     };
 }
 pub mod native {
@@ -89,8 +89,8 @@ pub mod native {
 }
 pub mod nn {
     pub use crate::nn::{
-        Activation, Attention, Bias, Dropout, NonLinearity, PackedRows, Precision, Projected,
-        TaskRow, TaskRows, Weight, to_rows,
+        Activation, Attention, Bias, Dropout, NonLinearity, PackedRows, Pooling, Precision,
+        Projected, TaskRow, TaskRows, Weight, to_rows,
     };
 }
 pub mod numbers {

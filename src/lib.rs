@@ -190,7 +190,9 @@ pub mod settings {
         Count, Fraction, Integer, Names, NonEmpty, NonNegative, OutOfBounds, Positive, Probability,
         ReductionFactor,
     };
-    pub use crate::config::{Balanced, ClassWeights, DeviceName, Interval, MethodName, Metric};
+    pub use crate::config::{
+        Balanced, ClassWeights, DeviceName, Interval, MethodName, Metric, PoolingChoice,
+    };
     pub use crate::methods::{AdapterConfig, LoraBias, Rank};
     pub use crate::models::Term;
     pub use crate::nn::NonLinearity;

@@ -5,6 +5,7 @@ use crate::base::{Base, BaseInfo};
 use crate::error::{Error, Result};
 use crate::models::{Classifier, Dropouts, ModelConfig, Task};
 use crate::native;
+use crate::nn::Pooling;
 use crate::random::Random;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -32,15 +33,21 @@ pub struct TaskModel {
 }
 
 impl TaskModel {
-    /// Makes a classifier with `num_labels` outputs. Tensors that the base lacks are zero until
-    /// [`TaskModel::initialize`] or a delta sets them. `dropouts` replaces those of `config.json`.
+    /// Makes a classifier with `num_labels` outputs, whose head reads texts by `pooling`. Tensors
+    /// that the base lacks are zero until [`TaskModel::initialize`] or a delta sets them. `dropouts`
+    /// replaces those of `config.json`.
     ///
     /// The model keeps only those tensors of the base alive that it shares.
-    pub fn new(base: &Base, num_labels: usize, dropouts: Option<Dropouts>) -> Result<Self> {
+    pub fn new(
+        base: &Base,
+        num_labels: usize,
+        pooling: Pooling,
+        dropouts: Option<Dropouts>,
+    ) -> Result<Self> {
         let mut config = base.info.config.clone();
         config.dropouts = dropouts.unwrap_or(config.dropouts);
         let store = nn::VarStore::new(base.device());
-        let mut classifier = Classifier::new(&store.root(), &config, num_labels)?;
+        let mut classifier = Classifier::new(&store.root(), &config, num_labels, pooling)?;
         let (mut new, mut shared) = (vec![], BTreeMap::new());
         for (name, mut variable) in store.variables() {
             match base.tensors().get(&name) {
@@ -85,7 +92,7 @@ impl TaskModel {
             );
             return Err(Error::file(&path, problem));
         }
-        let mut model = Self::new(base, outputs, None)?;
+        let mut model = Self::new(base, outputs, task.pooling, None)?;
         let shapes = model.shapes();
         for name in model.new.clone() {
             let shape = shapes.get(&name).map(Vec::as_slice).unwrap_or_default();

@@ -8,7 +8,7 @@ use bitfit::internal::base::Base;
 use bitfit::internal::data::{Batch, Encoding};
 use bitfit::internal::delta::Delta;
 use bitfit::internal::methods::Method;
-use bitfit::internal::nn::{Precision, to_rows};
+use bitfit::internal::nn::{Pooling, Precision, to_rows};
 use bitfit::internal::task_model::TaskModel;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -22,7 +22,8 @@ fn a_mixed_batch_gives_each_sequence_its_tasks_logits() {
         let alone: Vec<TaskModel> = (0..12)
             .map(|seed| {
                 let delta = made::task(&base, "", seed);
-                let mut model = TaskModel::new(&base, delta.meta.task.outputs(), None).unwrap();
+                let task = &delta.meta.task;
+                let mut model = TaskModel::new(&base, task.outputs(), task.pooling, None).unwrap();
                 delta.apply_with_method(path, &mut model).unwrap();
                 model
             })
@@ -119,6 +120,13 @@ fn what_is_no_row_is_refused() {
         &[weight, "only vectors"],
     );
     refused(&|d| drop(d.tensors.remove("classifier.bias")), &["classifier.bias"]);
+    // A head on means does not read the pooler.
+    let pooler = "bert.pooler.dense.bias";
+    let with_pooler = |d: &mut Delta| {
+        d.meta.task.pooling = Pooling::Mean;
+        d.tensors.insert(pooler.into(), read().tensors()[pooler].copy());
+    };
+    refused(&with_pooler, &[pooler, "no such tensor"]);
 }
 
 /// Weights that are the base's alone are not kept in fp32 too.
@@ -133,7 +141,7 @@ fn a_base_of_half_precision_has_no_weights_of_another() {
         assert_eq!(tensor.kind(), expected, "{name}");
         assert!(!tensor.requires_grad(), "{name}");
     }
-    let model = TaskModel::new(&base, 2, None).unwrap();
+    let model = TaskModel::new(&base, 2, Pooling::First, None).unwrap();
     for (name, variable) in model.store.variables() {
         let shared = base.tensors().get(&name).map(|tensor| tensor.data_ptr());
         assert!(shared.is_none_or(|shared| shared == variable.data_ptr()), "{name} is a copy");

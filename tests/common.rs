@@ -3,6 +3,7 @@
 use bitfit::internal::base::Base;
 use bitfit::internal::data::Encoding;
 use bitfit::internal::models::{Architecture, Dropouts, by_model_type};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use parquet::data_type::{ByteArrayType, DataType};
 use parquet::file::metadata::KeyValue;
@@ -70,7 +71,7 @@ pub const TINY: [&str; 3] = ["tiny-bert", "tiny-distilbert", "tiny-roberta"];
 /// One of them, without dropout, with its golden head.
 pub fn tiny(name: &str) -> TaskModel {
     let shared = Base::read(&golden_dir().join(name), None, device()).unwrap();
-    let mut base = TaskModel::new(&shared, 3, Some(NO_DROPOUT)).unwrap();
+    let mut base = TaskModel::new(&shared, 3, Pooling::First, Some(NO_DROPOUT)).unwrap();
     let golden = golden(&format!("{name}.safetensors"));
     for name in base.new.clone() {
         base.set(&name, &golden[&name]).unwrap();

@@ -5,7 +5,8 @@ use bitfit::internal::base::Base;
 use bitfit::internal::data::Tokenizer;
 use bitfit::internal::delta::{Delta, Meta, start_from};
 use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
-use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::models::{TargetScale, Task, TaskType};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::sealed;
 use bitfit::internal::task_model::TaskModel;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ fn meta(base: &TaskModel) -> Meta {
             labels_declared: true,
             pairs: Some(false),
             max_length: 32,
+            pooling: Pooling::First,
         },
         method: Method::Bitfit,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
@@ -43,6 +45,7 @@ fn other_base() -> TaskModel {
     TaskModel::new(
         &Base::read(&golden_dir().join("tiny-bert"), None, Device::Cpu).unwrap(),
         3,
+        Pooling::First,
         None,
     )
     .unwrap()
@@ -313,36 +316,113 @@ fn a_run_can_start_from_one_or_from_pythons() {
     let base = tiny_base();
     let path = scratch.path("delta.safetensors");
     delta(&base).write(&path).unwrap();
-    let (task, labels) = (TaskType::Classification, delta(&base).meta.task.labels);
+    let task = delta(&base).meta.task;
+    let start = |path: &Path, task: &Task, model: &mut TaskModel| {
+        start_from(path, task, &Method::Bitfit, None, model).unwrap()
+    };
     let mut other = other_base();
-    assert_eq!(
-        start_from(&path, task, &labels, &Method::Bitfit, &mut other).unwrap(),
-        ["classifier.bias", "classifier.weight"]
-    );
+    assert_eq!(start(&path, &task, &mut other), ["classifier.bias", "classifier.weight"]);
     assert_eq!(
         other.store.variables()["classifier.weight"],
         base.store.variables()["classifier.weight"]
     );
     // Another task's classes mean nothing here.
-    let taken = start_from(
-        &path,
-        task,
-        &["x".into(), "y".into(), "z".into()],
-        &Method::Bitfit,
-        &mut other_base(),
-    )
-    .unwrap();
+    let labels = ["x", "y", "z"].map(String::from).to_vec();
+    let taken = start(&path, &Task { labels, ..task.clone() }, &mut other_base());
     assert!(taken.is_empty(), "{taken:?}");
     // What Python wrote has no metadata, and may say gamma and beta, with or without the prefix.
     let plain = scratch.path("plain.safetensors");
     let values = Tensor::ones([32], (tch::Kind::Float, Device::Cpu));
     Tensor::write_safetensors(&[("embeddings.LayerNorm.beta", &values)], &plain).unwrap();
     let mut other = other_base();
-    assert_eq!(
-        start_from(&plain, task, &labels, &Method::Bitfit, &mut other).unwrap(),
-        ["bert.embeddings.LayerNorm.bias"]
-    );
+    assert_eq!(start(&plain, &task, &mut other), ["bert.embeddings.LayerNorm.bias"]);
     assert_eq!(other.store.variables()["bert.embeddings.LayerNorm.bias"], values);
+}
+
+/// More rows may bring new classes, and another order: each label that stays keeps its row.
+#[test]
+fn a_start_keeps_the_rows_of_the_labels_that_stay() {
+    let scratch = Scratch::new();
+    let base = tiny_base();
+    let path = scratch.path("delta.safetensors");
+    let old = delta(&base);
+    old.write(&path).unwrap();
+    let new = |labels: &[&str]| {
+        let labels = labels.iter().map(|label| label.to_string()).collect();
+        Task { labels, ..old.meta.task.clone() }
+    };
+    let read = || Base::read(&golden_dir().join("tiny-bert"), None, Device::Cpu).unwrap();
+    let started = |task: &Task| {
+        let mut model = TaskModel::new(&read(), task.outputs(), task.pooling, None).unwrap();
+        model.initialize(3).unwrap();
+        let drawn = model.store.variables()["classifier.weight"].copy();
+        start_from(&path, task, &Method::Bitfit, None, &mut model).unwrap();
+        (model.store.variables(), drawn)
+    };
+    let (found, drawn) = started(&new(&["new", "\"good\"", "bad", "newer"]));
+    let before = base.store.variables();
+    for (row, from) in [(1, Some(2)), (2, Some(0)), (0, None), (3, None)] {
+        let expected = match from {
+            Some(from) => before["classifier.weight"].get(from),
+            None => drawn.get(row),
+        };
+        assert_eq!(found["classifier.weight"].get(row), expected, "row {row}");
+        let bias = from.map_or(0.0, |from| before["classifier.bias"].double_value(&[from]));
+        assert_eq!(found["classifier.bias"].double_value(&[row]), bias, "row {row}");
+    }
+    // The rows of a head on first tokens mean nothing to a head on means, nor to another task type.
+    let mean = Task { pooling: Pooling::Mean, ..old.meta.task.clone() };
+    let (found, drawn) = started(&mean);
+    assert_eq!(found["classifier.weight"], drawn);
+    let several = Task { task_type: TaskType::MultiLabel, ..old.meta.task.clone() };
+    let (found, drawn) = started(&several);
+    assert_eq!(found["classifier.weight"], drawn);
+}
+
+/// Only what an older bitfit would misread needs the later version.
+#[test]
+fn a_head_on_means_needs_the_later_schema() {
+    let scratch = Scratch::new();
+    let base = Base::read(&golden_dir().join("tiny-bert"), None, Device::Cpu).unwrap();
+    let model = TaskModel::new(&base, 3, Pooling::Mean, None).unwrap();
+    assert_eq!(model.new, ["classifier.bias", "classifier.weight"]);
+    let mut meta = meta(&model);
+    meta.task.pooling = Pooling::Mean;
+    let (of_mean, of_first) = (Delta::take(&model, &model.new, meta).unwrap(), delta(&tiny_base()));
+    let version = |delta: &Delta| {
+        let path = scratch.write("version.safetensors", delta.to_bytes().unwrap());
+        sealed::read(&path).unwrap().metadata["schema_version"].clone()
+    };
+    assert_eq!((&*version(&of_mean), &*version(&of_first)), ("3", "2"));
+    let path = scratch.write("mean.safetensors", of_mean.to_bytes().unwrap());
+    assert_eq!(Delta::read(&path).unwrap().meta.task.pooling, Pooling::Mean);
+    let sealed::Contents { mut metadata, tensors, .. } = sealed::read(&path).unwrap();
+    metadata.insert("schema_version".into(), "2".into());
+    let path = scratch.write("older.safetensors", sealed::to_bytes(metadata, &tensors).unwrap());
+    let error = Delta::read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("metadata pooling") && error.contains("expected in version 3"),
+        "{error}"
+    );
+}
+
+/// A head that learned standardized targets is saved as one that makes numbers, and back.
+#[test]
+fn the_scale_of_targets_is_folded_into_the_head() {
+    let scale = TargetScale::of(&[1000.0, 1010.0, 990.0, 1000.0]);
+    assert_eq!(scale.mean, 1000.0);
+    assert!((scale.std - 50f64.sqrt()).abs() < 1e-12);
+    let weight = Tensor::from_slice(&[0.5f32, -2.0, 0.25]).view([1, 3]);
+    let (bias, x) = (Tensor::from_slice(&[0.125f32]), Tensor::from_slice(&[1f32, 2.0, 3.0]));
+    let output = |[weight, bias]: [&Tensor; 2]| (weight.mv(&x) + bias).double_value(&[0]);
+    let [w, b] = scale.folded([&weight, &bias]).unwrap();
+    let expected = output([&weight, &bias]) * scale.std + scale.mean;
+    assert!((output([&w, &b]) - expected).abs() < 1e-4);
+    let [w, b] = scale.unfolded([&w, &b]).unwrap();
+    assert!((output([&w, &b]) - output([&weight, &bias])).abs() < 1e-4);
+    // Equal targets have no spread to divide by, whatever rounding says.
+    assert_eq!(TargetScale::of(&[0.1; 3]).std, 1.0);
+    assert_eq!(TargetScale::of(&[]).std, 1.0);
 }
 
 /// What config.json says beside the tensors decides scores too.

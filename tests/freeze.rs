@@ -6,6 +6,7 @@ use bitfit::internal::freeze::{
     FreezePlan, Group, Layers, Layout, Parameter, Places, StepCost, Switches,
 };
 use bitfit::internal::models::{Classifier, ModelConfig, Term};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::numbers::thousands;
 use std::collections::BTreeMap;
 use tch::{Device, nn};
@@ -118,7 +119,7 @@ fn config(kind: &str, layers: i64, hidden: i64, inner: i64, vocabulary: i64) -> 
 
 fn shapes(config: &ModelConfig) -> BTreeMap<String, Vec<i64>> {
     let store = nn::VarStore::new(Device::Cpu);
-    Classifier::new(&store.root(), config, 2).unwrap();
+    Classifier::new(&store.root(), config, 2, Pooling::First).unwrap();
     store.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
 }
 
@@ -308,7 +309,7 @@ fn backpropagation_is_counted_down_to_what_trains() {
             ..Switches::default()
         };
         let plan = plan(&config, &switches).unwrap();
-        StepCost::of(&plan, &config, n)
+        StepCost::of(&plan, &config, Pooling::First, n)
     };
     let first = n * (4.0 * h * h + 2.0 * h * i) + 2.0 * n * n * h;
     let last = 2.0 * n * h * h + 2.0 * h * h + 2.0 * h * i + 2.0 * n * h;

@@ -8,7 +8,7 @@ use bitfit::internal::data::{Batch, Encoding, Example, Target, Tokenizer};
 use bitfit::internal::freeze::{FreezePlan, Group, Switches};
 use bitfit::internal::models::{Dropouts, Shaping, TaskType};
 use bitfit::internal::native;
-use bitfit::internal::nn::Activation;
+use bitfit::internal::nn::{Activation, Pooling};
 use bitfit::internal::optim::{AdamW, AdamWSettings};
 use bitfit::internal::task_model::TaskModel;
 use tch::{Device, Kind, Tensor};
@@ -80,6 +80,52 @@ fn logits_and_gradients_are_the_references(name: &str) {
     println!("{name}: largest relative difference of a gradient: {worst:.1e}");
 }
 
+/// The golden values are those of sentence-transformers' arithmetic (scripts/make_golden_pooling.py).
+#[test]
+fn a_head_on_means_has_the_references_logits_and_gradients() {
+    for name in TINY {
+        let (batch, mean) = (
+            golden(&format!("{name}.safetensors")),
+            golden(&format!("pooling-{name}.safetensors")),
+        );
+        let shared = Base::read(&golden_dir().join(name), None, device()).unwrap();
+        let mut model = TaskModel::new(&shared, 3, Pooling::Mean, Some(NO_DROPOUT)).unwrap();
+        let head = model.config.architecture.head.output;
+        for leaf in ["weight", "bias"] {
+            model.set(&format!("{head}.{leaf}"), &mean[&format!("head.{leaf}")]).unwrap();
+        }
+        let (architecture, shapes) = (model.config.architecture, model.shapes());
+        let plan =
+            FreezePlan::new(architecture, &shapes, &model.new, &Switches::default()).unwrap();
+        plan.apply(&mut model.store).unwrap();
+        let (packed, _) = Batch::new(&sequences(&batch)).to_device(device()).unwrap();
+        let rows = batch["labels"].numel() as f64;
+        let loss = |logits: &Tensor| {
+            TaskType::Classification.loss(logits, &batch["labels"], &Shaping::default(), rows)
+        };
+        let logits = model.classifier.forward(&packed).unwrap();
+        assert!(difference(&logits, &mean["logits"]) < 1e-5, "{name}");
+        assert!(difference(&loss(&logits).unwrap(), &mean["loss"]) < 1e-6, "{name}");
+        for checkpointing in [false, true] {
+            let variables = model.store.variables();
+            plan.trainable().for_each(|p| variables[&p.name].shallow_clone().zero_grad());
+            let lower = model.classifier.lower(&packed, 0).unwrap();
+            let (logits, kept) = model.classifier.upper(lower, 0, &packed, checkpointing).unwrap();
+            loss(&logits).unwrap().backward();
+            kept.into_iter().for_each(|kept| model.classifier.backward(kept, &packed).unwrap());
+            for p in plan.trainable() {
+                // Zero but for rounding.
+                if p.name.ends_with("key.bias") || p.name.ends_with("k_lin.bias") {
+                    continue;
+                }
+                let expected = &mean[&format!("grad.{}", p.name.replace(head, "head"))];
+                let relative = difference(&variables[&p.name].grad(), expected) / largest(expected);
+                assert!(relative < 1e-4, "{name}: {}: {relative}", p.name);
+            }
+        }
+    }
+}
+
 /// q.(k + b_k) = q.k + q.b_k adds the same number to the score of every key, and softmax ignores
 /// what all scores share. So the key bias has no effect and no gradient but rounding: with fp64's
 /// rounding it is a billion times smaller still.
@@ -137,6 +183,7 @@ fn every_activation_is_the_references() {
         let mut base = TaskModel::new(
             &Base::read(&scratch.path("base"), None, device()).unwrap(),
             3,
+            Pooling::First,
             Some(NO_DROPOUT),
         )
         .unwrap();
@@ -203,6 +250,7 @@ fn dropout_does_not_depend_on_the_batch() {
     let mut base = TaskModel::new(
         &Base::read(&golden_dir().join("tiny-bert"), None, device()).unwrap(),
         3,
+        Pooling::First,
         (!on_cpu).then_some(hidden_only),
     )
     .unwrap();
@@ -340,8 +388,13 @@ fn minilm_has_the_references_ids_and_logits_on_real_sentences() {
         .map(|line| tokenizer.encode(line.split('\t').next().unwrap(), None, 128))
         .collect();
     assert_eq!(ours, sequences(&golden));
-    let mut base =
-        TaskModel::new(&Base::read(&model, None, device()).unwrap(), 2, Some(NO_DROPOUT)).unwrap();
+    let mut base = TaskModel::new(
+        &Base::read(&model, None, device()).unwrap(),
+        2,
+        Pooling::First,
+        Some(NO_DROPOUT),
+    )
+    .unwrap();
     for name in ["classifier.weight", "classifier.bias"] {
         base.set(name, &golden[name]).unwrap();
     }

@@ -4,6 +4,7 @@ use bitfit::internal::base::Base;
 use bitfit::internal::delta::{Delta, Meta};
 use bitfit::internal::methods::{LoraConfig, Method};
 use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -25,7 +26,8 @@ fn values(random: &mut ChaCha8Rng, shape: &[i64], scale: f64) -> Tensor {
 }
 
 /// A task of `base`, whose tokenizer has `fingerprint`: any type, 2 to 150 labels, one text or
-/// pairs, any length, and one of the freeze plans of the methods that share a batch.
+/// pairs, any length, a head on first tokens or on means, and one of the freeze plans of the methods
+/// that share a batch.
 pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     let mut random = random(seed);
     let (task_type, labels) = match seed % 4 {
@@ -35,7 +37,8 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     };
     let config = &base.info.config;
     let layers = config.num_hidden_layers as usize;
-    let mut model = TaskModel::new(base, task_type.outputs(labels), None).unwrap();
+    let pooling = if seed % 3 == 2 { Pooling::Mean } else { Pooling::First };
+    let mut model = TaskModel::new(base, task_type.outputs(labels), pooling, None).unwrap();
     let (plan, first) = (below(&mut random, 9), below(&mut random, layers));
     // Biases of every kind, of upper layers, of queries, at random; LayerNorm; LoRA, also with
     // biases; the head alone.
@@ -81,6 +84,7 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
             labels_declared: true,
             pairs: Some(config.type_vocab_size > 1 && below(&mut random, 3) == 0),
             max_length: 16 + below(&mut random, most - 15),
+            pooling,
         },
         method,
         freeze_plan: tensors.keys().cloned().collect(),

@@ -9,7 +9,7 @@ use bitfit::internal::data::Batch;
 use bitfit::internal::freeze::{FreezePlan, StepCost, Switches};
 use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
 use bitfit::internal::models::{Shaping, TaskType};
-use bitfit::internal::nn::NonLinearity;
+use bitfit::internal::nn::{NonLinearity, Pooling};
 use bitfit::internal::task_model::TaskModel;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -261,10 +261,15 @@ fn a_step_costs_what_trains_in_it() {
     let (base, _) = with_method("tiny-bert", "full", &Method::Full);
     let cost = |case: &str, method: &Method| {
         let (base, plan) = with_method("tiny-bert", case, method);
-        StepCost::of(&plan, &base.config, 20.0)
+        StepCost::of(&plan, &base.config, Pooling::First, 20.0)
     };
     let switches = Switches::default();
-    let bitfit = StepCost::of(&Method::Bitfit.plan(&base, &switches).unwrap(), &base.config, 20.0);
+    let bitfit = StepCost::of(
+        &Method::Bitfit.plan(&base, &switches).unwrap(),
+        &base.config,
+        Pooling::First,
+        20.0,
+    );
     let full = cost("full", &Method::Full);
     assert_eq!(full.backward, 2.0 * full.forward);
     assert_eq!((full.lowest_layer, full.backward_of_all), (None, bitfit.backward));
@@ -618,7 +623,7 @@ fn start_of(
     golden: &HashMap<String, Tensor>,
 ) -> Vec<(String, Tensor)> {
     let shared = Base::read(model, None, device()).unwrap();
-    let mut base = TaskModel::new(&shared, 2, None).unwrap();
+    let mut base = TaskModel::new(&shared, 2, Pooling::First, None).unwrap();
     method.settled(base.config.architecture).add(&mut base).unwrap();
     let shapes = base.shapes();
     let mut start: Vec<(String, Tensor)> = ["classifier.weight", "classifier.bias"]

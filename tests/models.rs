@@ -14,7 +14,7 @@ use bitfit::internal::models::{
     ARCHITECTURES, Architecture, ConfigKeys, EmbeddingNames, HeadSpec, KeyVerdict, LayerNames,
     ModelConfig, Shaping, Spec, Task, TaskType,
 };
-use bitfit::internal::nn::Precision;
+use bitfit::internal::nn::{Pooling, Precision};
 use bitfit::internal::task_model::TaskModel;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -534,7 +534,7 @@ fn renamed_model(scratch: &Scratch) -> TaskModel {
     // Every bias and LayerNorm has a place in a task's row.
     let again = Base::read_among(&known, &scratch.path("base"), None, device()).unwrap();
     assert!(Bank::new(again, Precision::Fp32).is_ok());
-    let mut model = TaskModel::new(&base, 3, Some(NO_DROPOUT)).unwrap();
+    let mut model = TaskModel::new(&base, 3, Pooling::First, Some(NO_DROPOUT)).unwrap();
     let golden = golden("tiny-bert.safetensors");
     assert_eq!(model.new, ["scores.bias", "scores.weight"]);
     for leaf in ["bias", "weight"] {
@@ -583,8 +583,8 @@ fn an_architecture_that_differs_in_names_alone_is_a_spec() {
         let [own, theirs] = &plans;
         assert_eq!(theirs.counts().to_string(), own.counts().to_string(), "{method}");
         assert_eq!(
-            StepCost::of(theirs, &other.config, 20.0),
-            StepCost::of(own, &bert.config, 20.0)
+            StepCost::of(theirs, &other.config, Pooling::First, 20.0),
+            StepCost::of(own, &bert.config, Pooling::First, 20.0)
         );
         assert_eq!(theirs.frozen_layers(), own.frozen_layers());
         let places = Places::new(other.config.architecture).unwrap();

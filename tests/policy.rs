@@ -18,7 +18,7 @@ fn sampler(training: &TrainingSection, rows: usize) -> Sampler {
 fn steps_epochs_and_the_end() {
     let training = TrainingSection {
         per_device_train_batch_size: count(10),
-        num_train_epochs: count(2),
+        num_train_epochs: Some(count(2)),
         logging_steps: count(3),
         eval_steps: count(4),
         save_strategy: Interval::Epoch,
@@ -51,7 +51,7 @@ fn max_steps_wins() {
 fn a_budget_of_tokens_makes_the_epochs() {
     let mut training = TrainingSection {
         max_tokens_per_batch: Some(79u64.try_into().unwrap()),
-        num_train_epochs: count(2),
+        num_train_epochs: Some(count(2)),
         eval_strategy: Interval::Epoch,
         ..Default::default()
     };

@@ -42,7 +42,7 @@ proptest! {
             per_device_train_batch_size: count(at_once),
             max_tokens_per_batch: tokens.map(|most| (most as u64).try_into().unwrap()),
             gradient_accumulation_steps: count(parts),
-            num_train_epochs: count(epoch as usize + 1),
+            num_train_epochs: Some(count(epoch as usize + 1)),
             ..TrainingSection::default()
         };
         let step = training.batch_size().times(parts);

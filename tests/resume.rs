@@ -276,7 +276,7 @@ fn damaged_files_are_never_taken_for_whole() {
 
 /// All that a checkpoint says.
 fn content(folder: &Path) -> bitfit::internal::error::Result<String> {
-    let Checkpoint { state, delta, moments } = Checkpoint::read(folder)?;
+    let Checkpoint { state, delta, moments, .. } = Checkpoint::read(folder)?;
     let again = Delta::read(&folder.join("delta.safetensors"))?;
     let numbers = |tensor: &Tensor| Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
     let moments: Vec<_> = moments
@@ -428,7 +428,7 @@ fn shaped_losses_are_pytorchs() {
         ("multi_label", several, "several", 0.0, weights(), 9.0),
     ] {
         let logits = golden["logits"].copy().set_requires_grad(true);
-        let shaping = Shaping { label_smoothing, class_weights };
+        let shaping = Shaping { label_smoothing, class_weights, target_scale: None };
         let loss = task.loss(&logits, &golden[targets], &shaping, total).unwrap();
         loss.backward();
         assert!((loss.double_value(&[]) - golden[name].double_value(&[])).abs() < 1e-6, "{name}");

@@ -26,6 +26,7 @@ mod metrics;
 mod models;
 mod native;
 mod policy;
+mod pooling;
 mod properties;
 mod readme;
 mod resume;

@@ -3,6 +3,7 @@
 use crate::common::{Scratch, architecture, golden_dir, refused, stderr, succeeded};
 use bitfit::internal::base::Base;
 use bitfit::internal::models::{ModelConfig, Name, classify};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use bitfit::internal::weights::Weights;
 use std::collections::BTreeMap;
@@ -197,7 +198,7 @@ fn every_format_of_one_base_has_one_fingerprint() {
     let read = |name: &str| tiny(&scratch.path(name)).unwrap().fingerprint;
     assert_eq!(read("base/model.ot"), read("base/model.safetensors"));
     let shared = Base::read(&scratch.path("base"), None, Device::Cpu).unwrap();
-    let base = TaskModel::new(&shared, 3, None).unwrap();
+    let base = TaskModel::new(&shared, 3, Pooling::First, None).unwrap();
     assert!(
         base.base.file.ends_with("model.ot"),
         "the archive comes first: {}",
@@ -357,9 +358,13 @@ fn a_base_without_a_pooler_gets_a_new_one() {
     let mut tensors = tensors();
     tensors.retain(|name, _| !name.starts_with("pooler"));
     save(&tensors, &scratch.path("base/model.safetensors"));
-    let base =
-        TaskModel::new(&Base::read(&scratch.path("base"), None, Device::Cpu).unwrap(), 2, None)
-            .unwrap();
+    let base = TaskModel::new(
+        &Base::read(&scratch.path("base"), None, Device::Cpu).unwrap(),
+        2,
+        Pooling::First,
+        None,
+    )
+    .unwrap();
     let expected = [
         "bert.pooler.dense.bias",
         "bert.pooler.dense.weight",
@@ -524,7 +529,7 @@ fn a_model_in_any_form_is_used() {
         succeeded(&output);
         assert!(stderr(&output).contains(word), "{}", stderr(&output));
         let shared = Base::read(&scratch.path("small"), None, Device::Cpu).unwrap();
-        let base = TaskModel::new(&shared, 2, None).unwrap();
+        let base = TaskModel::new(&shared, 2, Pooling::First, None).unwrap();
         for (name, tensor) in Tensor::read_safetensors(form("model.safetensors")).unwrap() {
             assert_eq!(base.store.variables()[&format!("bert.{name}")], tensor, "{name}");
         }

@@ -6,6 +6,7 @@ use bitfit::internal::base::Base;
 use bitfit::internal::config::{Run, RunConfig};
 use bitfit::internal::freeze::FreezePlan;
 use bitfit::internal::models::Architecture;
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use bitfit_fuzz::{file, golden};
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +15,7 @@ use std::sync::LazyLock;
 
 static MODEL: LazyLock<(Architecture, BTreeMap<String, Vec<i64>>)> = LazyLock::new(|| {
     let base = Base::read(&golden("tiny-bert"), None, tch::Device::Cpu).unwrap();
-    (base.info.config.architecture, TaskModel::new(&base, 2, None).unwrap().shapes())
+    (base.info.config.architecture, TaskModel::new(&base, 2, Pooling::First, None).unwrap().shapes())
 });
 
 fuzz_target!(|input: &[u8]| {

@@ -3,6 +3,7 @@
 
 use bitfit::internal::base::Base;
 use bitfit::internal::models::{ModelConfig, Task};
+use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use bitfit_fuzz::{file, folder, golden};
 use libfuzzer_sys::fuzz_target;
@@ -25,6 +26,6 @@ fuzz_target!(|input: &[u8]| {
     let model = format!("tiny-{}/model.safetensors", config.architecture.model_type);
     // The names of the weights may imply another architecture, and their shapes other sizes.
     if let Ok(base) = Base::read(folder(), golden(&model).to_str(), tch::Device::Cpu) {
-        let _ = TaskModel::new(&base, 2, None);
+        let _ = TaskModel::new(&base, 2, Pooling::First, None);
     }
 });

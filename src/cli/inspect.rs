@@ -9,6 +9,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::freeze::{FreezePlan, Group, Places, StepCost, Switches};
+use crate::nn::Pooling;
 use crate::numbers::thousands;
 use crate::sources::{Model, Sources};
 use crate::task_model::TaskModel;
@@ -86,7 +87,8 @@ impl Inspect {
         let weights = self.weights.as_deref();
         let model = Model::locate(path, self.revision.as_deref(), weights, &mut downloads(bars))?;
         let base = Base::read(&model.dir, model.weights.as_deref(), Device::Cpu)?;
-        let over = TaskModel::new(&base, usize::from(self.num_labels), None)?;
+        let labels = usize::from(self.num_labels);
+        let over = TaskModel::new(&base, labels, Pooling::First, None)?;
         let plan = FreezePlan::new(
             over.config.architecture,
             &over.shapes(),

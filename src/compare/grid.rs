@@ -185,15 +185,20 @@ impl Grid {
         let TaskLayer { base, layer } = self.task_layers.get(task).ok_or_else(missing)?;
         let its = self.arms.get(arm).ok_or_else(missing)?;
         let mut config = base.clone().unwrap_or_else(|| self.base.clone());
-        for layer in [&self.common, layer, &its.layer] {
-            for (key, value) in &layer.values {
+        let apply = |config: &mut RunConfig, layer: &KeyLayer| {
+            layer.values.iter().try_for_each(|(key, value)| {
                 config.set(key, value, &self.folder).map_err(|message| Error::Toml {
                     path: self.path.clone(),
                     message: format!("{}: {message}", layer.name_of(key)),
-                })?;
-            }
-        }
+                })
+            })
+        };
+        [&self.common, layer].into_iter().try_for_each(|layer| apply(&mut config, layer))?;
+        let written = config.training.learning_rate.is_some();
+        apply(&mut config, &its.layer)?;
         let mut config = config.with(&self.given, &self.path)?;
+        // All arms have one schedule, whichever sets a rate of its own.
+        config.training.settle_schedule(written);
         let rate = rate.map(Positive::try_from).transpose()?;
         config.training.learning_rate = rate.or(config.training.learning_rate);
         config.training.seed = seed;

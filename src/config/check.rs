@@ -6,7 +6,7 @@ use super::sections::Length;
 use super::{
     BitfitSection, ClassWeights, DataSection, MethodName, MethodSection, Metric, RunConfig, values,
 };
-use crate::bounds::{Integer, Positive, Probability, ReductionFactor};
+use crate::bounds::{Count, Integer, Positive, Probability, ReductionFactor};
 use crate::data::{DELIMITER, Labels, can_delimit};
 use crate::error::Result;
 use crate::freeze::{Group, Layers, Switches};
@@ -178,7 +178,7 @@ fn tokens(origin: &Origin, config: &RunConfig) -> Result<()> {
     let expected = format!("{length} or more, as many as data.max_length lets a text have");
     origin.ensure(tokens >= length, "training.max_tokens_per_batch", &tokens, &expected)?;
     for (key, value, most) in [
-        ("training.num_train_epochs", training.num_train_epochs.get(), 10_000),
+        ("training.num_train_epochs", training.num_train_epochs.map_or(0, Count::get), 10_000),
         ("training.max_steps", u64::try_from(training.max_steps).unwrap_or(0), 100_000_000),
     ] {
         let expected = format!("at most {most} with training.max_tokens_per_batch");
@@ -352,6 +352,12 @@ fn loss(origin: &Origin, config: &RunConfig) -> Result<()> {
         "training.label_smoothing_factor",
         &training.label_smoothing_factor,
         "0 without task_type = \"classification\"",
+    )?;
+    origin.ensure(
+        training.standardize_target.is_none() || task == TaskType::Regression,
+        "training.standardize_target",
+        &training.standardize_target.unwrap_or_default(),
+        "none without task_type = \"regression\"",
     )?;
     let (key, Some(weights)) = ("training.class_weights", &training.class_weights) else {
         return Ok(());

@@ -1,6 +1,7 @@
 //! The run's configuration: [`RunConfig`] as written in TOML, and [`Run`] after checks and
 //! defaults.
 
+mod auto;
 mod check;
 mod device;
 mod origin;
@@ -10,6 +11,7 @@ mod resolve;
 mod run_dir;
 mod sections;
 
+pub use auto::DataSize;
 pub use device::DeviceName;
 pub use read::{plain, read_toml, start_of_paths, with_suggestion};
 pub use reference::{page, schema, schema_of};
@@ -17,7 +19,7 @@ pub use resolve::Run;
 pub use run_dir::{CONFIG, config_of};
 pub use sections::{
     Balanced, BitfitSection, ClassWeights, DataSection, Interval, MethodName, MethodSection,
-    Metric, ModelSection, RunConfig, TrainingSection,
+    Metric, ModelSection, PoolingChoice, RunConfig, TrainingSection,
 };
 
 use crate::error::{Error, Result};

@@ -2,14 +2,14 @@
 
 use super::origin::Origin;
 use super::{BitfitSection, ClassWeights, MethodSection, Metric, RunConfig, check, values};
-use super::{DataSection, ModelSection, TrainingSection};
-use crate::bounds::{Names, Positive, Probability};
+use super::{DataSection, DataSize, ModelSection, TrainingSection, auto};
+use crate::bounds::{Count, Names, Positive, Probability};
 use crate::data::{Columns, LabelColumns, Labels, MIN_LENGTH};
 use crate::error::{Error, Result};
 use crate::freeze::{Group, Switches};
 use crate::methods::Method;
 use crate::models::{Dropouts, ModelConfig, TaskType};
-use crate::nn::Precision;
+use crate::nn::{Pooling, Precision};
 use crate::optim::AdamWSettings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -64,7 +64,16 @@ impl Run {
         let rates = rates(&config, &method)?;
         let mut resolved = config.clone();
         let training = &mut resolved.training;
-        training.learning_rate.get_or_insert(rate_of(&rates, Group::Embeddings)?);
+        let (rate, of_head) =
+            (rate_of(&rates, Group::Embeddings)?, rate_of(&rates, Group::Classifier)?);
+        training.learning_rate.get_or_insert(rate);
+        if of_head != rate {
+            training.head_learning_rate = Some(of_head);
+        }
+        if config.model.task_type == TaskType::Regression {
+            training.standardize_target.get_or_insert(true);
+        }
+        training.settle_schedule(config.training.learning_rate.is_some());
         training.metric_for_best_model = Some(metric);
         training.greater_is_better = Some(greater_is_better);
         training.precision = training.precision.on(device)?;
@@ -150,16 +159,47 @@ impl Run {
         self
     }
 
+    /// The same run with a number of epochs that fits data of `size`, where the configuration names
+    /// neither epochs nor steps.
+    pub fn with_length(mut self, size: DataSize) -> Result<Self> {
+        let training = &mut self.config.training;
+        if training.num_train_epochs.is_none() && training.max_steps <= 0 {
+            training.num_train_epochs = Some(auto::epochs(size, training)?);
+        }
+        Ok(self)
+    }
+
+    /// How long and at which rates the run trains, in a line for people. A line says what of it the
+    /// configuration leaves to the defaults.
+    pub fn describe(&self) -> [String; 2] {
+        let (training, written) = (&self.config.training, &self.written.training);
+        let length = match (training.max_steps, training.num_train_epochs) {
+            (1.., _) => format!("{} steps", training.max_steps),
+            (_, Some(epochs)) if written.num_train_epochs.is_some() => format!("{epochs} epochs"),
+            (_, epochs) => {
+                let epochs = epochs.map_or(0, Count::get);
+                format!("{epochs} epochs (none configured: {})", auto::WHY)
+            }
+        };
+        let (rate, head) = (self.learning_rate(), self.head_learning_rate());
+        let of_head = if rate == head { String::new() } else { format!(", of the head {head:e}") };
+        let schedule = training.lr_scheduler_type.unwrap_or_default();
+        let chosen = if written.learning_rate.is_some() { "" } else { " (none configured)" };
+        [length, format!("{rate:e}{of_head}, {schedule}{chosen}")]
+    }
+
     /// The configuration with every value that the defaults, the base or the data decided. The run
     /// directory holds a copy.
     pub fn resolved(
         &self,
         labels: &[String],
         dropouts: Dropouts,
+        pooling: Pooling,
         method: &Method,
     ) -> Result<RunConfig> {
         let mut config = self.config.clone();
         let model = &mut config.model;
+        model.pooling = pooling.into();
         if model.task_type != TaskType::Regression {
             let count = u64::try_from(labels.len()).unwrap_or(u64::MAX);
             model.num_labels = Some(count.try_into()?);
@@ -311,6 +351,11 @@ fn rates(config: &RunConfig, method: &Method) -> Result<BTreeMap<Group, Positive
         Some(rate) => rate,
         None => Positive::try_from(method.learning_rate())?,
     };
+    let of_head = match (config.training.learning_rate, method.head_learning_rate()) {
+        (None, Some(own)) => Positive::try_from(own)?,
+        _ => rate,
+    };
+    let of_head = config.training.head_learning_rate.unwrap_or(of_head);
     let of_biases = bitfit.bias_learning_rate.unwrap_or(rate);
     Ok(BTreeMap::from([
         (Group::Attention, bitfit.attention_learning_rate.unwrap_or(of_biases)),
@@ -318,7 +363,7 @@ fn rates(config: &RunConfig, method: &Method) -> Result<BTreeMap<Group, Positive
         (Group::LayerNorm, bitfit.layer_norm_learning_rate.unwrap_or(of_biases)),
         (Group::Other, bitfit.other_learning_rate.unwrap_or(of_biases)),
         (Group::Embeddings, rate),
-        (Group::Classifier, config.training.head_learning_rate.unwrap_or(rate)),
+        (Group::Classifier, of_head),
         (Group::Lora, rate),
         (Group::Adapter, rate),
     ]))

@@ -8,7 +8,7 @@ use crate::bounds::{
 use crate::data::{BatchSize, MIN_LENGTH};
 use crate::methods::{AdapterPlacement, LoraBias, Rank};
 use crate::models::{TaskType, Term};
-use crate::nn::{NonLinearity, Precision};
+use crate::nn::{NonLinearity, Pooling, Precision};
 use crate::optim::LrSchedule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,10 @@ pub struct ModelSection {
     pub init_delta: Option<PathBuf>,
     /// What the head predicts for a text.
     pub task_type: TaskType,
+    /// What the head reads of the last layer's output: the `"first"` token, as transformers does,
+    /// or the `"mean"` over all tokens, as most models of sentence-transformers do. `"auto"` takes
+    /// what sentence-transformers' files in the base say, and the first token if there are none.
+    pub pooling: PoolingChoice,
     /// Number of classes. Without `label_names`, the labels are then 0 to `num_labels` - 1; by
     /// default the number of labels in the data.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +112,39 @@ pub struct ModelSection {
     /// base has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classifier_dropout: Option<Probability>,
+}
+
+/// A value of `model.pooling`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolingChoice {
+    /// What sentence-transformers' files in the base say, else the first token.
+    #[default]
+    Auto,
+    /// The first token.
+    First,
+    /// The mean over all tokens.
+    Mean,
+}
+
+impl PoolingChoice {
+    /// The pooling, unless the base decides it.
+    pub fn fixed(self) -> Option<Pooling> {
+        match self {
+            Self::Auto => None,
+            Self::First => Some(Pooling::First),
+            Self::Mean => Some(Pooling::Mean),
+        }
+    }
+}
+
+impl From<Pooling> for PoolingChoice {
+    fn from(pooling: Pooling) -> Self {
+        match pooling {
+            Pooling::First => Self::First,
+            Pooling::Mean => Self::Mean,
+        }
+    }
 }
 
 /// The names of the fine-tuning methods.
@@ -397,8 +434,10 @@ pub enum Balanced {
 pub struct TrainingSection {
     /// The run directory.
     pub output_dir: PathBuf,
-    /// Passes over the training rows.
-    pub num_train_epochs: Count,
+    /// Passes over the training rows; by default as many as give small data about 400 steps, and 3
+    /// or more (docs/defaults.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_train_epochs: Option<Count>,
     /// Number of steps of the run; a positive number replaces `num_train_epochs`.
     pub max_steps: i64,
     /// Rows in a training batch.
@@ -415,21 +454,27 @@ pub struct TrainingSection {
     /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all on
     /// the CPU and 16,384 on a GPU.
     pub per_device_eval_batch_size: Count,
-    /// AdamW's learning rate; by default the method's: 1e-3 for BitFit, the head and the
-    /// LayerNorms, 5e-5 for full, 5e-4 for LoRA, 1e-4 for adapters.
+    /// AdamW's learning rate. By default the method's, with a rate of its own for the head, and with
+    /// a rate that falls to zero: 5e-3 for BitFit and the LayerNorms, 2e-2 for the head, 5e-5 for
+    /// full, 5e-4 for LoRA, 1e-4 for adapters. A rate that is written holds for the head too, and is
+    /// constant; by default the method's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<Positive>,
     /// Learning rate of the head, if it differs from that of the other parameters, for the methods
-    /// bitfit, head and layer_norm; by default `learning_rate`.
+    /// bitfit, head and layer_norm; by default `learning_rate` if that is written, else 2e-2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_learning_rate: Option<Positive>,
-    /// How the learning rate changes after the warm-up.
-    pub lr_scheduler_type: LrSchedule,
+    /// How the learning rate changes after the warm-up; by default `"constant"` if
+    /// `learning_rate` is written, else `"linear"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_scheduler_type: Option<LrSchedule>,
     /// Number of warm-up steps, in which the learning rate rises from zero; with 0, `warmup_ratio`
     /// applies.
     pub warmup_steps: u64,
-    /// Share of all steps that are warm-up steps, if `warmup_steps` is 0.
-    pub warmup_ratio: Fraction,
+    /// Share of all steps that are warm-up steps, if `warmup_steps` is 0; by default 0 if
+    /// `learning_rate` is written, else 0.06.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<Fraction>,
     /// Share of each target that is spread over all classes, in a classification. Evaluations
     /// measure the loss without smoothing.
     pub label_smoothing_factor: Fraction,
@@ -440,6 +485,11 @@ pub struct TrainingSection {
     /// weights, and a regression accepts none; by default 1 for every class.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weights: Option<ClassWeights>,
+    /// Whether a regression learns targets with mean 0 and standard deviation 1, made from the
+    /// training rows'. The saved head has them in its weight and bias, so that it predicts the
+    /// numbers of the data; by default true for a regression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standardize_target: Option<bool>,
     /// AdamW's weight decay.
     pub weight_decay: NonNegative,
     /// AdamW's beta 1.
@@ -503,7 +553,21 @@ pub struct TrainingSection {
     pub tf32: bool,
 }
 
+/// The warm-up of a rate that bitfit chooses, as a share of all steps.
+const WARMUP: Fraction = Fraction::constant(0.06);
+
 impl TrainingSection {
+    /// Sets the schedule where it is not written. With a learning rate that is `written`, the
+    /// schedule is constant, as in the paper; else it is linear, after a short warm-up.
+    pub fn settle_schedule(&mut self, written: bool) {
+        let (schedule, warmup) = match written {
+            true => (LrSchedule::Constant, const { Fraction::constant(0.0) }),
+            false => (LrSchedule::Linear, WARMUP),
+        };
+        self.lr_scheduler_type.get_or_insert(schedule);
+        self.warmup_ratio.get_or_insert(warmup);
+    }
+
     /// The size of a training batch: in tokens if `max_tokens_per_batch` is set, otherwise in rows.
     #[doc(hidden)]
     pub fn batch_size(&self) -> BatchSize {
@@ -520,6 +584,7 @@ impl Default for ModelSection {
             weights: None,
             init_delta: None,
             task_type: TaskType::Classification,
+            pooling: PoolingChoice::Auto,
             num_labels: None,
             label_names: None,
             hidden_dropout_prob: None,
@@ -586,7 +651,7 @@ impl Default for TrainingSection {
     fn default() -> Self {
         Self {
             output_dir: PathBuf::new(),
-            num_train_epochs: const { Count::constant(3) },
+            num_train_epochs: None,
             max_steps: -1,
             per_device_train_batch_size: const { Count::constant(16) },
             max_tokens_per_batch: None,
@@ -594,11 +659,12 @@ impl Default for TrainingSection {
             per_device_eval_batch_size: const { Count::constant(32) },
             learning_rate: None,
             head_learning_rate: None,
-            lr_scheduler_type: LrSchedule::Constant,
+            lr_scheduler_type: None,
             warmup_steps: 0,
-            warmup_ratio: const { Fraction::constant(0.0) },
+            warmup_ratio: None,
             label_smoothing_factor: const { Fraction::constant(0.0) },
             class_weights: None,
+            standardize_target: None,
             weight_decay: const { NonNegative::constant(0.0) },
             adam_beta1: const { Fraction::constant(0.9) },
             adam_beta2: const { Fraction::constant(0.999) },

@@ -99,6 +99,7 @@ impl Card<'_> {
         let (library, relation) = match self.format {
             ExportFormat::Hf => ("transformers", "finetune"),
             ExportFormat::Peft => ("peft", "adapter"),
+            ExportFormat::SentenceTransformers => ("sentence-transformers", "finetune"),
         };
         let base = quoted(&self.source.name);
         let kind = self.model.config.architecture.prefix;
@@ -191,6 +192,24 @@ impl Card<'_> {
                      tokenizer = AutoTokenizer.from_pretrained({name})\n\
                      inputs = tokenizer({one}{pair}, truncation=True, max_length={length}, return_tensors=\"pt\")\n\
                      print(model(**inputs).logits{scores})\n"
+                )
+            }
+            ExportFormat::SentenceTransformers => {
+                let scores = match meta.task.task_type {
+                    TaskType::Classification => ".softmax(-1)",
+                    TaskType::MultiLabel => ".sigmoid()",
+                    TaskType::Regression => "",
+                };
+                let input = match meta.task.pairs == Some(true) {
+                    true => format!("[({one}, {two})]"),
+                    false => format!("[{one}]"),
+                };
+                format!(
+                    "from sentence_transformers import SentenceTransformer\n\n\
+                     model = SentenceTransformer({name})\n\
+                     logits = model.encode({input}, convert_to_tensor=True)\n\
+                     labels = model[0].auto_model.config.id2label\n\
+                     print(logits{scores}, labels)\n"
                 )
             }
         }
@@ -287,13 +306,12 @@ fn shown(path: &Path) -> String {
 /// The section on the training, with the keys that affect its result.
 fn how(run: &Run) -> String {
     let (training, data) = (run.training(), run.data());
-    let mut rows = vec![
-        ("training data", shown(&data.train)),
-        ("max_length", data.max_length.to_string()),
-        ("num_train_epochs", training.num_train_epochs.to_string()),
-    ];
+    let mut rows =
+        vec![("training data", shown(&data.train)), ("max_length", data.max_length.to_string())];
     if training.max_steps > 0 {
         rows.push(("max_steps", training.max_steps.to_string()));
+    } else if let Some(epochs) = training.num_train_epochs {
+        rows.push(("num_train_epochs", epochs.to_string()));
     }
     match training.max_tokens_per_batch {
         Some(tokens) => rows.push(("max_tokens_per_batch", tokens.to_string())),
@@ -324,7 +342,7 @@ fn how(run: &Run) -> String {
     let rate: Vec<String> = rate.take(if same { 1 } else { rates.len() }).collect();
     rows.push(("learning_rate", rate.join(", ")));
     rows.extend([
-        ("lr_scheduler_type", format!("{:?}", training.lr_scheduler_type).to_lowercase()),
+        ("lr_scheduler_type", training.lr_scheduler_type.unwrap_or_default().to_string()),
         ("max_grad_norm", training.max_grad_norm.to_string()),
         ("label_smoothing_factor", training.label_smoothing_factor.to_string()),
         ("seed", training.seed.to_string()),

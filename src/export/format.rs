@@ -16,6 +16,8 @@ pub enum ExportFormat {
     Hf,
     /// An adapter, for PeftModel.from_pretrained over the base.
     Peft,
+    /// A SentenceTransformer that makes the logits, for a head on the mean of all tokens.
+    SentenceTransformers,
 }
 
 /// Writes tensors with the metadata `format`, without which transformers and peft refuse the file.

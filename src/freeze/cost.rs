@@ -3,6 +3,7 @@
 
 use super::{FreezePlan, Group, Parameter};
 use crate::models::{ModelConfig, Term};
+use crate::nn::Pooling;
 use serde::Serialize;
 
 /// Multiply-adds of the encoder's matrix products for one text, and how far down backpropagation
@@ -22,14 +23,15 @@ pub struct StepCost {
 }
 
 impl StepCost {
-    /// Computes the cost for texts of `length` tokens. The last layer computes keys and values for
-    /// all tokens, and everything else for the first token alone.
-    pub fn of(plan: &FreezePlan, model: &ModelConfig, length: f64) -> Self {
+    /// Computes the cost for texts of `length` tokens. For a head on first tokens, the last layer
+    /// computes keys and values for all tokens, and everything else for the first token alone.
+    pub fn of(plan: &FreezePlan, model: &ModelConfig, pooling: Pooling, length: f64) -> Self {
+        let last = if pooling.is_first() { 1.0 } else { length };
         let at = |term, layer| {
             let there = move |p: &&Parameter| p.place.term == Some(term) && p.place.layer == layer;
             plan.parameters().iter().filter(there)
         };
-        let (forward, backward) = products(model, length, &|term, layer| Module {
+        let (forward, backward) = products(model, length, last, &|term, layer| Module {
             trains: at(term, layer).any(|p| p.trains),
             weight_trains: at(term, layer)
                 .any(|p| p.trains && !p.is_bias() && !p.place.group.is_added()),
@@ -44,7 +46,7 @@ impl StepCost {
         Self {
             forward,
             backward,
-            backward_of_all: products(model, length, &biases).1,
+            backward_of_all: products(model, length, last, &biases).1,
             // `None` stands for the embeddings, which are below all layers, and is the minimum.
             lowest_layer: lowest.min().flatten(),
         }
@@ -79,12 +81,14 @@ struct Module {
     added: f64,
 }
 
-/// Returns the multiply-adds of the forward and the backward pass. The loop walks up the encoder: a
+/// Returns the multiply-adds of the forward and the backward pass for a text of `length` tokens, of
+/// which the last layer computes `last`. The loop walks up the encoder: a
 /// product needs the gradient with respect to its input once something below the product trains,
 /// and the gradient with respect to its weight if the weight trains.
 fn products(
     model: &ModelConfig,
     length: f64,
+    last: f64,
     module: &dyn Fn(Term, Option<usize>) -> Module,
 ) -> (f64, f64) {
     let hidden = model.hidden_size as f64;
@@ -106,7 +110,7 @@ fn products(
             product(rows * added, &[true, true]);
             below || trains
         };
-        let rows = if layer + 1 == count { 1.0 } else { length };
+        let rows = if layer + 1 == count { last } else { length };
         let query = dense(Term::Query, rows, needed);
         let key = dense(Term::Key, length, needed);
         let value = dense(Term::Value, length, needed);

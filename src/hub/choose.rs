@@ -1,6 +1,7 @@
 //! Chooses which of a repository's files to download.
 
 use crate::data::{TOKENIZER_FILES, is_rows, listed, place_of, whole};
+use crate::models::SENTENCE_FILES;
 use crate::weights;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,7 +30,8 @@ impl From<String> for NoChoice {
     }
 }
 
-/// Chooses a model's files: configuration, tokenizer and, as the last file, the weights. The
+/// Chooses a model's files: configuration, tokenizer, sentence-transformers' files and, as the last
+/// file, the weights. The
 /// weights are the file `named`, or else the first of [`weights::HUB_FILES`] in `files`.
 ///
 /// For sharded weights, the last file is their index, which names the shards.
@@ -38,7 +40,7 @@ pub fn model(files: &[String], named: Option<&str>) -> Result<Choice, NoChoice> 
     if !there(&"config.json") {
         return Err("no config.json; expected a model of transformers".to_owned().into());
     }
-    let small = ["config.json"].into_iter().chain(TOKENIZER_FILES);
+    let small = ["config.json"].into_iter().chain(TOKENIZER_FILES).chain(SENTENCE_FILES);
     let weights = named.map_or(weights::HUB_FILES.to_vec(), |name| vec![name]);
     let first = weights.iter().position(there);
     let Some((lacking, [first, ..])) = first.and_then(|first| weights.split_at_checked(first))

@@ -1,5 +1,5 @@
 //! BitFit (Ben-Zaken et al., ACL 2022): the biases that [`crate::freeze::Switches`] select train
 //! with the new head. Nothing is added to the model.
 
-/// The default learning rate: the paper's largest.
-pub const LEARNING_RATE: f64 = 1e-3;
+/// The default learning rate of the biases (docs/defaults.md).
+pub const LEARNING_RATE: f64 = 5e-3;

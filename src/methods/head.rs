@@ -3,8 +3,9 @@
 
 use crate::freeze::Parameter;
 
-/// The default learning rate, equal to BitFit's.
-pub const LEARNING_RATE: f64 = 1e-3;
+/// The default learning rate of a new head, for the methods that give the head its own
+/// (docs/defaults.md).
+pub const LEARNING_RATE: f64 = 2e-2;
 
 /// Whether a parameter trains: if the base lacks it.
 pub fn trains(parameter: &Parameter) -> bool {

@@ -67,6 +67,15 @@ impl Method {
         }
     }
 
+    /// AdamW's default learning rate for the head; `None` for methods whose head has the rate of all
+    /// else.
+    pub fn head_learning_rate(&self) -> Option<f64> {
+        match self {
+            Self::Bitfit | Self::Head | Self::LayerNorm => Some(head::LEARNING_RATE),
+            Self::Full | Self::Lora(_) | Self::Adapter(_) => None,
+        }
+    }
+
     /// Whether weights of the encoder's dense layers train.
     pub fn trains_dense_weights(&self) -> bool {
         matches!(self, Self::Full)

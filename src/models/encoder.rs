@@ -11,7 +11,7 @@ use super::term::Term;
 use crate::error::{Error, Result};
 use crate::nn::{
     Activation, Adapter, AdapterShape, Attention, Dropout, Embedding, Hidden, Joined, LayerNorm,
-    Linear, Packed, PackedRows, Projected, below,
+    Linear, Packed, PackedRows, Pooling, Projected, below, mean,
 };
 use tch::{Kind, Tensor, nn};
 
@@ -112,10 +112,21 @@ impl Encoder {
         Ok(())
     }
 
-    /// The last layer's output for each sequence's first token, `[B, H]`. `first` holds these
-    /// tokens as rows.
-    pub fn forward(&self, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
-        self.upper(self.lower(batch, 0)?, 0, batch, first)
+    /// The output of the last layer for each sequence, `[B, H]`, pooled as `pooling` says. `first`
+    /// holds the first tokens as rows.
+    pub fn forward(
+        &self,
+        batch: &Packed,
+        first: &PackedRows<'_>,
+        pooling: Pooling,
+    ) -> Result<Tensor> {
+        self.upper(self.lower(batch, 0)?, 0, batch, first, pooling)
+    }
+
+    /// The output of the last layer for every token, `[T, H]`.
+    pub fn whole(&self, batch: &Packed) -> Result<Tensor> {
+        let x = self.lower(batch, self.layers.len())?;
+        Ok(self.last.whole(&Hidden::new(x), batch, &batch.all_rows())?.full)
     }
 
     /// The input of layer `count`, `[T, H]`: the output of the embeddings and `count` layers.
@@ -136,19 +147,29 @@ impl Encoder {
         count: usize,
         batch: &Packed,
         first: &PackedRows<'_>,
+        pooling: Pooling,
     ) -> Result<Tensor> {
         let mut x = Hidden::new(lower);
         let all = batch.all_rows();
         for layer in self.layers.iter().skip(count) {
             x = layer.whole(&x, batch, &all)?;
         }
-        self.last(&x, batch, first)
+        self.last(&x, batch, first, pooling)
     }
 
-    /// Runs the last layer. The head reads only first tokens, so keys and values are computed for
-    /// all tokens, and everything else for the first tokens alone.
-    fn last(&self, x: &Hidden, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
+    /// Runs the last layer and pools its output. For a head that reads first tokens, keys and values
+    /// are computed for all tokens, and everything else for the first tokens alone.
+    fn last(
+        &self,
+        x: &Hidden,
+        batch: &Packed,
+        first: &PackedRows<'_>,
+        pooling: Pooling,
+    ) -> Result<Tensor> {
         let all = batch.all_rows();
+        if pooling == Pooling::Mean {
+            return mean(&self.last.whole(x, batch, &all)?.full, batch);
+        }
         let first_tokens = Hidden::new(x.full.f_index_select(0, &batch.first)?);
         let projections = &self.last.projections;
         let query = projections.part(QUERY).ok_or_else(|| Error::Bug("no query".into()))?;

@@ -1,73 +1,108 @@
-//! From first tokens to logits, and from logits to the loss.
+//! From pooled sequences to logits, and from logits to the loss.
 
 use super::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::escape;
-use crate::nn::{Dropout, Linear, PackedRows, below};
+use crate::nn::{Dropout, Linear, PackedRows, Pooling, below};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::{Kind, Reduction, Tensor, nn};
 
-/// A classification head. Every architecture's has the shape
-/// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`. In BERT, the dense layer is the
-/// base's pooler.
+/// A classification head. On first tokens, every architecture's has the shape
+/// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`; in BERT, the dense layer is the base's
+/// pooler. On means, the head is `dropout -> output`: no base was trained with a dense layer on
+/// means, and a new one would only have to be learned.
 #[derive(Debug)]
 pub struct Head {
-    dropout_first: Option<Dropout>,
-    dense: Linear,
-    tanh: bool,
+    dense: Option<HeadDense>,
     dropout: Dropout,
     output: Linear,
 }
 
+/// The dense layer of a head, with the dropout before it and the activation after it.
+#[derive(Debug)]
+struct HeadDense {
+    dropout: Option<Dropout>,
+    linear: Linear,
+    tanh: bool,
+}
+
 impl Head {
-    /// Places the dense layer, `[H, H]`, and the output layer, `[L, H]`, in the store.
-    pub fn new(root: &nn::Path<'_>, config: &ModelConfig, num_labels: usize) -> Result<Self> {
+    /// Places the dense layer, `[H, H]`, if `pooling` has one, and the output layer, `[L, H]`, in
+    /// the store.
+    pub fn new(
+        root: &nn::Path<'_>,
+        config: &ModelConfig,
+        num_labels: usize,
+        pooling: Pooling,
+    ) -> Result<Self> {
         let spec = &config.architecture.head;
         let (hidden, labels) = (config.hidden_size, i64::try_from(num_labels).unwrap_or(i64::MAX));
         let probability = config.dropouts.classifier.unwrap_or(config.dropouts.hidden);
         let site = 3 * config.num_hidden_layers + 1;
+        let dense = match pooling {
+            Pooling::Mean => None,
+            Pooling::First => Some(HeadDense {
+                dropout: spec.dropout_first.then_some(Dropout { probability, site: site + 1 }),
+                linear: Linear::new(below(root, spec.dense), hidden, hidden)?,
+                tanh: spec.tanh,
+            }),
+        };
         Ok(Self {
-            dropout_first: spec.dropout_first.then_some(Dropout { probability, site: site + 1 }),
-            dense: Linear::new(below(root, spec.dense), hidden, hidden)?,
-            tanh: spec.tanh,
+            dense,
             dropout: Dropout { probability, site },
             output: Linear::new(below(root, spec.output), hidden, labels)?,
         })
     }
 
-    /// The dense layer.
-    pub fn dense_layer(&mut self) -> &mut Linear {
-        &mut self.dense
+    /// The dense layer; `None` on means.
+    pub fn dense_layer(&mut self) -> Option<&mut Linear> {
+        self.dense.as_mut().map(|dense| &mut dense.linear)
     }
 
-    /// `first_BH` -> logits `[B, L]`.
-    pub fn forward(&self, first: Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
+    /// `pooled_BH` -> logits `[B, L]`. `rows` are the first tokens, whose dropout keys are the
+    /// head's.
+    pub fn forward(&self, pooled: Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
         let keys = rows.keys.as_ref();
-        let first = match self.dropout_first {
-            Some(dropout) => dropout.forward(first, keys)?,
-            None => first,
+        let x = match &self.dense {
+            None => pooled,
+            Some(dense) => {
+                let x = match dense.dropout {
+                    Some(dropout) => dropout.forward(pooled, keys)?,
+                    None => pooled,
+                };
+                dense.activated(dense.linear.forward(&x, rows)?)?
+            }
         };
-        let pooled = self.activated(self.dense.forward(&first, rows)?)?;
-        self.output.forward(&self.dropout.forward(pooled, keys)?, rows)
+        self.output.forward(&self.dropout.forward(x, keys)?, rows)
     }
 
     /// Takes the dense layer's bias from the row of each sequence's task, from `offset` on.
     pub fn route_dense(&mut self, offset: usize) {
-        self.dense.route(offset);
+        self.dense_layer().into_iter().for_each(|linear| linear.route(offset));
     }
 
-    /// The input of a task's output layer, `[B, H]`, without dropout: the base's pooler on the
-    /// first tokens.
-    pub fn pooled(&self, first: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
-        self.activated(self.dense.forward(first, rows)?)
+    /// The dense layer of `first_BH` with its activation, `[B, H]`, without dropout.
+    pub fn dense(&self, first: &Tensor, rows: &PackedRows<'_>) -> Result<Tensor> {
+        let dense = self.dense.as_ref().ok_or_else(no_dense)?;
+        dense.activated(dense.linear.forward(first, rows)?)
     }
 
     /// The dense layer's activation.
     pub fn activated(&self, dense: Tensor) -> Result<Tensor> {
-        Ok(if self.tanh { dense.f_tanh()? } else { dense.f_relu()? })
+        self.dense.as_ref().ok_or_else(no_dense)?.activated(dense)
     }
+}
+
+impl HeadDense {
+    fn activated(&self, x: Tensor) -> Result<Tensor> {
+        Ok(if self.tanh { x.f_tanh()? } else { x.f_relu()? })
+    }
+}
+
+fn no_dense() -> Error {
+    Error::Bug("a head on means has no dense layer".into())
 }
 
 /// Maximum number of labels of a task. A higher number is likely a mistake.
@@ -89,6 +124,49 @@ pub fn check_labels(labels: &[String]) -> std::result::Result<(), String> {
     }
 }
 
+/// The mean and the spread of a regression's training targets. The head of a training learns
+/// targets that are standardized by them, whatever their unit, and the saved head has them in its
+/// weight and bias.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TargetScale {
+    /// The mean of the targets.
+    pub mean: f64,
+    /// The standard deviation of the targets; 1 if all are equal.
+    pub std: f64,
+}
+
+impl TargetScale {
+    /// The scale of `targets`.
+    pub fn of(targets: &[f32]) -> Self {
+        let count = targets.len().max(1) as f64;
+        let mean = targets.iter().copied().map(f64::from).sum::<f64>() / count;
+        let squares = targets.iter().map(|&target| (f64::from(target) - mean).powi(2));
+        let std = (squares.sum::<f64>() / count).sqrt();
+        let is_spread = std > mean.abs() * f64::from(f32::EPSILON);
+        Self { mean, std: if is_spread { std } else { 1.0 } }
+    }
+
+    /// The targets that the head learns, from the numbers of the data.
+    pub fn standardized(&self, targets: &Tensor) -> Result<Tensor> {
+        Ok(targets.f_sub_scalar(self.mean)?.f_div_scalar(self.std)?)
+    }
+
+    /// Weight and bias of an output layer that makes numbers, from those of one that makes
+    /// standardized outputs.
+    pub fn folded(&self, [weight, bias]: [&Tensor; 2]) -> Result<[Tensor; 2]> {
+        let bias = bias.f_to_kind(Kind::Double)?.f_mul_scalar(self.std)?.f_add_scalar(self.mean)?;
+        let weight = weight.f_to_kind(Kind::Double)?.f_mul_scalar(self.std)?;
+        Ok([weight.f_to_kind(Kind::Float)?, bias.f_to_kind(Kind::Float)?])
+    }
+
+    /// The reverse of [`TargetScale::folded`].
+    pub fn unfolded(&self, [weight, bias]: [&Tensor; 2]) -> Result<[Tensor; 2]> {
+        let bias = bias.f_to_kind(Kind::Double)?.f_sub_scalar(self.mean)?.f_div_scalar(self.std)?;
+        let weight = weight.f_to_kind(Kind::Double)?.f_div_scalar(self.std)?;
+        Ok([weight.f_to_kind(Kind::Float)?, bias.f_to_kind(Kind::Float)?])
+    }
+}
+
 /// The settings by which the training loss differs from the task's own loss, which evaluation
 /// measures.
 #[derive(Debug, Default)]
@@ -98,6 +176,9 @@ pub struct Shaping {
     /// Class weights, fp32 `[L]`, on the device. In a multi-label task, the weight of each label's
     /// positive targets.
     pub class_weights: Option<Tensor>,
+    /// What a regression's targets are standardized by. The loss is then that of the standardized
+    /// targets.
+    pub target_scale: Option<TargetScale>,
 }
 
 /// The kind of target that a head predicts.
@@ -193,7 +274,10 @@ impl TaskType {
                     .f_binary_cross_entropy_with_logits(targets, none, weights, Reduction::Sum)?
                     .f_div_scalar(labels)?
             }
-            Self::Regression => logits.f_mse_loss(targets, Reduction::Sum)?,
+            Self::Regression => match &shaping.target_scale {
+                None => logits.f_mse_loss(targets, Reduction::Sum)?,
+                Some(scale) => logits.f_mse_loss(&scale.standardized(targets)?, Reduction::Sum)?,
+            },
         };
         Ok(sum.f_div_scalar(total)?)
     }

@@ -9,15 +9,17 @@ mod head;
 mod keys;
 mod names;
 mod saved;
+mod sentence_transformers;
 mod spec;
 mod task;
 mod term;
 
 pub use architectures::{ARCHITECTURES, by_class, by_model_type};
 pub use config::{Dropouts, ModelConfig};
-pub use head::{Head, Shaping, TaskType, check_labels, sigmoid, softmax};
+pub use head::{Head, Shaping, TargetScale, TaskType, check_labels, sigmoid, softmax};
 pub use keys::KeyVerdict;
 pub use names::{Name, canonical, classify};
+pub use sentence_transformers::{SENTENCE_FILES, declared_pooling};
 pub use spec::{
     Architecture, ConfigKeys, EmbeddingNames, HeadSpec, LayerNames, Spec, TokenAlgorithm,
 };
@@ -25,7 +27,7 @@ pub use task::Task;
 pub use term::Term;
 
 use crate::error::{Error, Result};
-use crate::nn::{AdapterShape, LoraShape, Packed, PackedRows, below};
+use crate::nn::{AdapterShape, LoraShape, Packed, PackedRows, Pooling, below};
 pub use encoder::Checkpointed;
 use encoder::Encoder;
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ const LORA_SITES: i64 = 1 << 20;
 #[derive(Debug)]
 pub struct Classifier {
     encoder: Encoder,
+    pooling: Pooling,
     head: Head,
 }
 
@@ -49,17 +52,20 @@ pub fn is_target(name: &str, target: &str) -> bool {
 
 impl Classifier {
     /// Places all tensors, zero-filled, in the store under their Hugging Face names.
-    pub fn new(root: &nn::Path<'_>, config: &ModelConfig, num_labels: usize) -> Result<Self> {
-        Ok(Self {
-            encoder: Encoder::new(root, config)?,
-            head: Head::new(root, config, num_labels)?,
-        })
+    pub fn new(
+        root: &nn::Path<'_>,
+        config: &ModelConfig,
+        num_labels: usize,
+        pooling: Pooling,
+    ) -> Result<Self> {
+        let encoder = Encoder::new(root, config)?;
+        Ok(Self { encoder, pooling, head: Head::new(root, config, num_labels, pooling)? })
     }
 
     /// The shapes of the encoder's tensors, including BERT's pooler, by canonical name.
     pub fn encoder_shapes(config: &ModelConfig) -> Result<BTreeMap<String, Vec<i64>>> {
         let store = nn::VarStore::new(Device::Cpu);
-        Self::new(&store.root(), config, 1)?;
+        Self::new(&store.root(), config, 1, Pooling::First)?;
         let variables = store.variables().into_iter();
         Ok(variables
             .filter(|(name, _)| !config.architecture.in_head(name))
@@ -90,8 +96,8 @@ impl Classifier {
     ) -> Result<()> {
         let architecture = config.architecture;
         let mut layers = self.encoder.dense_layers(architecture);
-        if let Some(pooler) = architecture.pooler() {
-            layers.push((pooler.to_owned(), self.head.dense_layer()));
+        if let Some((pooler, dense)) = architecture.pooler().zip(self.head.dense_layer()) {
+            layers.push((pooler.to_owned(), dense));
         }
         if let Some(target) =
             targets.iter().find(|target| !layers.iter().any(|(name, _)| is_target(name, target)))
@@ -125,8 +131,8 @@ impl Classifier {
     /// The logits, `[B, L]`.
     pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
         let first = batch.first_rows()?;
-        let encoded = self.encoder.forward(batch, &first)?;
-        self.head.forward(encoded, &first)
+        let pooled = self.encoder.forward(batch, &first, self.pooling)?;
+        self.head.forward(pooled, &first)
     }
 
     /// Takes biases and LayerNorm weights from the row of each sequence's task. `offset` says
@@ -146,10 +152,20 @@ impl Classifier {
         Ok(())
     }
 
-    /// The encoder's output for each sequence's first token, `[B, H]`. `first` are these tokens as
-    /// rows.
-    pub fn encode(&self, batch: &Packed, first: &PackedRows<'_>) -> Result<Tensor> {
-        self.encoder.forward(batch, first)
+    /// The encoder's output for each sequence, `[B, H]`, pooled as `pooling` says. `first` are the
+    /// first tokens as rows.
+    pub fn encode(
+        &self,
+        batch: &Packed,
+        first: &PackedRows<'_>,
+        pooling: Pooling,
+    ) -> Result<Tensor> {
+        self.encoder.forward(batch, first, pooling)
+    }
+
+    /// The encoder's output for every token, `[T, H]`.
+    pub fn encode_tokens(&self, batch: &Packed) -> Result<Tensor> {
+        self.encoder.whole(batch)
     }
 
     /// The head's layers.
@@ -175,10 +191,10 @@ impl Classifier {
         let first = batch.first_rows()?;
         let (encoded, checkpointed) = if checkpointing {
             let (encoded, inputs) =
-                self.encoder.forward_checkpointed(lower, count, batch, &first)?;
+                self.encoder.forward_checkpointed(lower, count, batch, &first, self.pooling)?;
             (encoded, Some(inputs))
         } else {
-            (self.encoder.upper(lower, count, batch, &first)?, None)
+            (self.encoder.upper(lower, count, batch, &first, self.pooling)?, None)
         };
         Ok((self.head.forward(encoded, &first)?, checkpointed))
     }

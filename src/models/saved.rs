@@ -5,6 +5,7 @@ use super::head::{MOST_LABELS, TaskType, check_labels};
 use super::spec::Architecture;
 use super::task::Task;
 use crate::error::{Error, Result};
+use crate::nn::Pooling;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -80,6 +81,7 @@ impl Task {
             max_length: length
                 .and_then(|length| usize::try_from(length).ok())
                 .map_or(longest, |length| length.min(longest)),
+            pooling: Pooling::First,
         }))
     }
 

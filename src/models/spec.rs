@@ -228,6 +228,11 @@ impl Spec {
         [self.head.dense, self.head.output].into_iter().filter(move |m| Some(*m) != pooler)
     }
 
+    /// The canonical names of the output layer's weight, `[L, H]`, and bias, `[L]`.
+    pub fn output_names(&self) -> [String; 2] {
+        ["weight", "bias"].map(|leaf| format!("{}.{leaf}", self.head.output))
+    }
+
     /// The canonical name of the output layer's weight, `[L, H]`.
     pub fn output_weight(&self) -> String {
         format!("{}.weight", self.head.output)

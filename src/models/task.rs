@@ -1,6 +1,7 @@
 //! The task of a classifier.
 
 use super::head::TaskType;
+use crate::nn::Pooling;
 use serde::{Deserialize, Serialize};
 
 /// A task: what the head predicts, and from which inputs.
@@ -16,6 +17,9 @@ pub struct Task {
     pub pairs: Option<bool>,
     /// Number of tokens that an input is truncated to, special tokens included.
     pub max_length: usize,
+    /// How the head reads a text from the base's output.
+    #[serde(default, skip_serializing_if = "Pooling::is_first")]
+    pub pooling: Pooling,
 }
 
 impl Task {

@@ -13,6 +13,7 @@ mod embedding;
 mod layer_norm;
 mod linear;
 mod lora;
+mod pooling;
 mod precision;
 mod route;
 
@@ -26,6 +27,7 @@ pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::{Joined, Linear};
 pub use lora::{Lora, LoraShape};
+pub use pooling::{Pooling, mean};
 pub use precision::Precision;
 pub use route::TaskRows;
 

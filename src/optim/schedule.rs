@@ -19,6 +19,17 @@ pub enum LrSchedule {
     Cosine,
 }
 
+/// Formats the schedule's name in configurations.
+impl std::fmt::Display for LrSchedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Constant => "constant",
+            Self::Linear => "linear",
+            Self::Cosine => "cosine",
+        })
+    }
+}
+
 /// The learning rate's schedule over the steps of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Schedule {

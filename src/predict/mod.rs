@@ -220,7 +220,8 @@ impl Predictor {
         let (mut model, meta) = match task {
             Some((path, task)) => {
                 check_length(&task.meta, path, config)?;
-                let mut model = TaskModel::new(&base, task.meta.task.outputs(), None)?;
+                let Task { pooling, .. } = task.meta.task;
+                let mut model = TaskModel::new(&base, task.meta.task.outputs(), pooling, None)?;
                 task.apply_with_method(path, &mut model)?;
                 (model, task.meta)
             }

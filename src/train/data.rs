@@ -1,14 +1,14 @@
 //! The data of a run: its rows as written, and the same rows as token ids.
 
 use crate::bounds::Count;
-use crate::config::Run;
+use crate::config::{DataSize, Run};
 use crate::data::{
     self, Columns, Example, Labels, Row, RowOrigin, Sampler, Target, Tokenizer, examples,
 };
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::DownloadProgress;
-use crate::models::TaskType;
+use crate::models::{TargetScale, TaskType};
 use crate::sources::{Labelled, Sources};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -54,6 +54,23 @@ impl RunData {
     /// The mean number of tokens of the training rows.
     pub fn mean_length(&self) -> f64 {
         self.lengths().iter().sum::<usize>() as f64 / self.train.len().max(1) as f64
+    }
+
+    /// The size of the training data of a task of this type.
+    pub fn size(&self, task: TaskType) -> DataSize {
+        let outputs = task.outputs(self.labels.names.len());
+        DataSize { rows: self.train.len(), outputs, mean_length: self.mean_length() }
+    }
+
+    /// What the targets are standardized by, if `run` asks for it.
+    pub fn target_scale(&self, run: &Run) -> Option<TargetScale> {
+        run.training().standardize_target.filter(|asked| *asked)?;
+        let number = |example: &Example| match example.target {
+            Target::Number(number) => Some(number),
+            _ => None,
+        };
+        let targets: Vec<f32> = self.train.iter().filter_map(number).collect();
+        Some(TargetScale::of(&targets))
     }
 
     /// Returns the sampler, which decides the rows of each step.

@@ -75,6 +75,7 @@ pub fn train_since(
     output::check(run, start)?;
     let run = &output::pinned(run, start)?;
     let plan = read(run, listener, stop)?;
+    let run = &run.clone().with_length(plan.data.size(run.model().task_type))?;
     let output_dir = run.output_dir();
     let mut session = Session::start(run, plan)?;
     let _ours_alone = output::claim(run, &session.plan, start)?;
@@ -387,24 +388,28 @@ impl Training<'_> {
     /// Evaluates. Writes `delta.safetensors` if this state is the best so far, or with
     /// `load_best_model_at_end = false`.
     fn evaluate_and_keep(&mut self) -> Result<()> {
-        let (run, training, plan) = (self.run, self.run.training(), &self.session.plan);
-        let (step, total) = (self.progress.state.step, plan.data.eval.len());
+        let (run, training) = (self.run, self.run.training());
+        let step = self.progress.state.step;
         let began = Instant::now();
-        let mut on_batch = |rows: Range<usize>, _: &[Vec<f32>]| {
-            plan.model.base.check_unchanged()?;
-            self.listener.on_event(&Event::Evaluating { done: rows.end, total })?;
-            go_on(self.stop)
-        };
-        let metrics = evaluate(
-            &plan.model.classifier,
-            plan.model.device(),
-            &plan.data.eval,
-            plan.meta.task.task_type,
-            &plan.data.labels,
-            training.per_device_eval_batch_size.size(),
-            &mut on_batch,
-        )?
-        .metrics;
+        let (listener, stop) = (&mut *self.listener, self.stop);
+        let found = self.session.while_folded(|plan| {
+            let total = plan.data.eval.len();
+            let mut on_batch = |rows: Range<usize>, _: &[Vec<f32>]| {
+                plan.model.base.check_unchanged()?;
+                listener.on_event(&Event::Evaluating { done: rows.end, total })?;
+                go_on(stop)
+            };
+            evaluate(
+                &plan.model.classifier,
+                plan.model.device(),
+                &plan.data.eval,
+                plan.meta.task.task_type,
+                &plan.data.labels,
+                training.per_device_eval_batch_size.size(),
+                &mut on_batch,
+            )
+        })?;
+        let metrics = found.metrics;
         if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
             let (what, advice) = (format!("the evaluation's loss is {loss}"), self.advice(step)?);
             return Err(Error::Diverged { what, step, rows: None, advice });

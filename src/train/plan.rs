@@ -10,8 +10,9 @@ use crate::error::Result;
 use crate::files;
 use crate::freeze::{FreezePlan, StepCost};
 use crate::methods::Method;
-use crate::models::{Task, TaskType};
+use crate::models::{TargetScale, Task, TaskType, declared_pooling};
 use crate::native;
+use crate::nn::Pooling;
 use crate::sources::{Model, Sources};
 use crate::task_model::TaskModel;
 use crate::threads;
@@ -37,11 +38,16 @@ pub struct ModelPlan {
     /// The state that the training starts from.
     #[doc(hidden)]
     pub initial: InitialState,
+    /// What the targets of a regression are standardized by; `None` if they are not.
+    #[doc(hidden)]
+    pub target_scale: Option<TargetScale>,
     /// The task, for deltas. The metrics are empty.
     #[doc(hidden)]
     pub meta: Meta,
     /// The resolved configuration, with every key.
     pub resolved: RunConfig,
+    /// How long the run is, and its learning rates, for people.
+    described: [String; 2],
 }
 
 /// The state that a training starts from.
@@ -70,6 +76,7 @@ impl ModelPlan {
     }
 
     fn new(run: &Run, sources: &Sources, mut base: Base, data: RunData) -> Result<Self> {
+        let run = &run.clone().with_length(data.size(run.model().task_type))?;
         let (section, training) = (run.model(), run.training());
         let (task_type, precision) = (section.task_type, training.precision.kind_on(run.device)?);
         let dropouts = run.dropouts(&base.info.config);
@@ -80,15 +87,18 @@ impl ModelPlan {
             base.keep_in(precision)?;
         }
         let outputs = task_type.outputs(data.labels.names.len());
-        let mut model = TaskModel::new(&base, outputs, Some(dropouts))?;
+        let pooling = pooling(run, &base)?;
+        let mut model = TaskModel::new(&base, outputs, pooling, Some(dropouts))?;
         model.initialize(training.seed)?;
         run.named(method.add(&mut model))?;
         method.initialize(&mut model, training.seed)?;
         let mut differs: BTreeSet<String> = model.new.iter().chain(&model.added).cloned().collect();
+        let task = task(run, &data, pooling);
+        let target_scale = data.target_scale(run);
         let init_delta_sha256 = section.init_delta.as_deref().map(files::sha256).transpose()?;
         if let Some(path) = &section.init_delta {
-            let labels = &data.labels.names;
-            differs.extend(delta::start_from(path, task_type, labels, &method, &mut model)?);
+            let scale = target_scale.as_ref();
+            differs.extend(delta::start_from(path, &task, &method, scale, &mut model)?);
         }
         let freeze = run.named(method.plan(&model, &run.switches))?;
         freeze.apply(&mut model.store)?;
@@ -97,14 +107,15 @@ impl ModelPlan {
         check_cache(run, &freeze)?;
         model.set_precision(precision)?;
         native::allow_tf32(training.tf32)?;
-        let mut resolved = run.resolved(&data.labels.names, dropouts, &method)?;
+        let mut resolved = run.resolved(&data.labels.names, dropouts, pooling, &method)?;
         let weights = run.class_weights(&data.labels, &data.rows_by_label(), data.train.len())?;
         resolved.training.class_weights = weights.map(ClassWeights::List);
         sources.pin(&mut resolved);
         let source = sources.model.clone();
-        let meta = meta(run, &source, &data, &model, &freeze, method);
+        let meta = meta(task, &source, &data, &model, &freeze, method);
         let initial = InitialState { biases, differs, init_delta_sha256 };
-        Ok(Self { data, source, model, freeze, initial, meta, resolved })
+        let described = run.describe();
+        Ok(Self { data, source, model, freeze, initial, target_scale, meta, resolved, described })
     }
 
     /// The method that the run trains with.
@@ -122,7 +133,8 @@ impl ModelPlan {
 
     /// Returns the cost of a step for texts of the training rows' mean length.
     pub(crate) fn cost(&self) -> StepCost {
-        StepCost::of(&self.freeze, &self.model.config, self.data.mean_length())
+        let (pooling, length) = (self.meta.task.pooling, self.data.mean_length());
+        StepCost::of(&self.freeze, &self.model.config, pooling, length)
     }
 }
 
@@ -154,9 +166,37 @@ fn check_cache(run: &Run, freeze: &FreezePlan) -> Result<()> {
     Err(run.error("training.cache_frozen_layers", &true, expected))
 }
 
+/// The pooling of the configuration, or else the one that the base was trained with. Warns if a head
+/// on first tokens gets a new dense layer because `base` lacks it.
+fn pooling(run: &Run, base: &Base) -> Result<Pooling> {
+    let pooling = match run.model().pooling.fixed() {
+        Some(pooling) => pooling,
+        None => declared_pooling(&base.info.dir)?.unwrap_or_default(),
+    };
+    if pooling.is_first() && base.lacks_pooler() {
+        tracing::warn!(
+            "{} has no pooler: it is new, trains whole, and is saved with the task",
+            base.info.file.display()
+        );
+    }
+    Ok(pooling)
+}
+
+/// The task of `run`.
+fn task(run: &Run, data: &RunData, pooling: Pooling) -> Task {
+    Task {
+        task_type: run.model().task_type,
+        labels: data.labels.names.clone(),
+        labels_declared: data.labels.declared,
+        pairs: Some(run.data().text_pair_column.is_some()),
+        max_length: run.data().max_length.size(),
+        pooling,
+    }
+}
+
 /// Describes the task, without metrics.
 fn meta(
-    run: &Run,
+    task: Task,
     source: &Model,
     data: &RunData,
     model: &TaskModel,
@@ -169,13 +209,7 @@ fn meta(
         base_fingerprint: model.base.fingerprint.clone(),
         base_config: model.config.beside_tensors(),
         tokenizer_fingerprint: data.tokenizer.fingerprint.clone(),
-        task: Task {
-            task_type: run.model().task_type,
-            labels: data.labels.names.clone(),
-            labels_declared: data.labels.declared,
-            pairs: Some(run.data().text_pair_column.is_some()),
-            max_length: run.data().max_length.size(),
-        },
+        task,
         method,
         freeze_plan: freeze.trainable().map(|p| p.name.clone()).collect(),
         metrics: BTreeMap::new(),
@@ -202,7 +236,13 @@ impl std::fmt::Display for ModelPlan {
             }
             _ => writeln!(f, "device       cpu, {} threads", tch::get_num_threads())?,
         }
+        if self.meta.task.pooling == Pooling::Mean {
+            writeln!(f, "head         reads {}", self.meta.task.pooling)?;
+        }
         writeln!(f, "method       {}", self.meta.method)?;
+        let [length, rates] = &self.described;
+        writeln!(f, "length       {length}")?;
+        writeln!(f, "rates        {rates}")?;
         let cost = self.cost();
         if cost.saved() >= 0.005 {
             writeln!(f, "backward     {cost}")?;

@@ -1,5 +1,6 @@
 //! Decides when to log, evaluate and save, by pure functions of the step.
 
+use crate::bounds::{Count, Fraction};
 use crate::config::{Interval, TrainingSection};
 use crate::data::{BatchSize, Sampler};
 use crate::optim::Schedule;
@@ -57,15 +58,14 @@ impl Policy {
     /// The policy of the configuration `training`, for the steps of `sampler`.
     pub fn new(training: &TrainingSection, sampler: &Sampler) -> Self {
         let most = u64::try_from(training.max_steps).ok().filter(|&steps| steps > 0);
+        let in_all = training.num_train_epochs.map_or(0, Count::get);
         let epochs = match sampler.step {
             BatchSize::Rows(_) => Epochs::Same(sampler.steps(0)),
             BatchSize::Tokens(_) => {
                 let mut ends = vec![];
                 let mut end = 0;
                 // `max_steps` counts if it is set, else `num_train_epochs`.
-                while most
-                    .map_or((ends.len() as u64) < training.num_train_epochs.get(), |m| end < m)
-                {
+                while most.map_or((ends.len() as u64) < in_all, |most| end < most) {
                     end += sampler.steps(ends.len() as u64);
                     ends.push(end);
                 }
@@ -73,7 +73,7 @@ impl Policy {
             }
         };
         let total = most.unwrap_or(match &epochs {
-            Epochs::Same(steps) => steps.saturating_mul(training.num_train_epochs.get()),
+            Epochs::Same(steps) => steps.saturating_mul(in_all),
             Epochs::Each(ends) => ends.last().copied().unwrap_or(0),
         });
         Self {
@@ -119,10 +119,10 @@ impl Policy {
 /// Returns the learning rate's schedule over a run of `total` steps.
 pub fn schedule(training: &TrainingSection, total: u64) -> Schedule {
     let warmup = match training.warmup_steps {
-        0 => (total as f64 * training.warmup_ratio.get()).ceil() as u64,
+        0 => (total as f64 * training.warmup_ratio.map_or(0.0, Fraction::get)).ceil() as u64,
         steps => steps,
     };
-    Schedule { lr_schedule: training.lr_scheduler_type, warmup, total }
+    Schedule { lr_schedule: training.lr_scheduler_type.unwrap_or_default(), warmup, total }
 }
 
 /// Whether `value` beats `best` by more than `threshold`, as early stopping counts it. Every value

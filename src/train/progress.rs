@@ -127,6 +127,7 @@ impl RunProgress {
             state: self.state.clone(),
             delta: session.delta(&metrics)?,
             moments: session.optimizer.moments()?,
+            unfolded: session.unfolded()?,
         };
         let best = self.state.kept.is_some().then(|| run.delta_path());
         let path = checkpoint.save(

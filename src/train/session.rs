@@ -4,7 +4,7 @@ use super::plan::ModelPlan;
 use crate::checkpoint::{Checkpoint, TrainerState};
 use crate::config::Run;
 use crate::data::Target;
-use crate::delta::{Delta, Meta};
+use crate::delta::{Delta, Meta, change_output};
 use crate::error::{Error, Result};
 use crate::models::{Shaping, TaskType};
 use crate::optim::AdamW;
@@ -37,6 +37,7 @@ impl Session {
         let shaping = Shaping {
             label_smoothing: plan.resolved.training.label_smoothing_factor.get(),
             class_weights: plan.class_weights().map(as_tensor).transpose()?,
+            target_scale: plan.target_scale,
         };
         Ok(Self { plan, optimizer, shaping })
     }
@@ -60,10 +61,11 @@ impl Session {
     /// Restores model and optimizer from `checkpoint`, which was read from `path`. Errs if the
     /// checkpoint belongs to another run, to other rows or to another `model.init_delta`.
     pub fn resume(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
-        let Checkpoint { state, delta, moments } = checkpoint;
+        let Checkpoint { state, delta, moments, unfolded } = checkpoint;
         self.check_task(path, &delta.meta)?;
         self.check_inputs(path, state)?;
         delta.apply(path, &mut self.plan.model)?;
+        self.plan.model.set_all(pairs(unfolded))?;
         for p in self.plan.freeze.trainable() {
             let count = p.shape.iter().product::<i64>();
             let good = moments.get(&p.name).is_some_and(|moments| {
@@ -130,8 +132,43 @@ impl Session {
         model.base.check_unchanged()?;
         self.optimizer.check_finite()?;
         let meta = Meta { metrics: metrics.clone(), ..meta.clone() };
-        Delta::take(model, &initial.differs, meta)
+        let mut delta = Delta::take(model, &initial.differs, meta)?;
+        delta.tensors.extend(self.folded()?);
+        Ok(delta)
     }
+
+    /// The output layer of a head with standardized targets, by name, as it trains; empty for other
+    /// heads.
+    pub fn unfolded(&self) -> Result<BTreeMap<String, Tensor>> {
+        let ModelPlan { model, target_scale, meta, .. } = &self.plan;
+        let names = model.config.architecture.output_names();
+        let names: Vec<String> = names.into_iter().filter(|_| target_scale.is_some()).collect();
+        Ok(Delta::take(model, &names, meta.clone())?.tensors)
+    }
+
+    /// The same output layer as a delta has it: one that makes the numbers of the data.
+    fn folded(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut output = self.unfolded()?;
+        if let Some(scale) = &self.plan.target_scale {
+            let architecture = self.plan.model.config.architecture;
+            change_output(architecture, &mut output, |layer| scale.folded(layer))?;
+        }
+        Ok(output)
+    }
+
+    /// Calls `work` while the model computes what the delta of its state does.
+    pub fn while_folded<T>(&mut self, work: impl FnOnce(&ModelPlan) -> Result<T>) -> Result<T> {
+        let training = self.unfolded()?;
+        let folded = self.folded()?;
+        self.plan.model.set_all(pairs(&folded))?;
+        let done = work(&self.plan);
+        self.plan.model.set_all(pairs(&training))?;
+        done
+    }
+}
+
+fn pairs(tensors: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (&str, &Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
 }
 
 /// The error that the checkpoint at `path` is another run's, as its `what` shows.

@@ -78,6 +78,10 @@ impl Stepper {
             }
         }
         let non_finite = self.watch.check(number, &loss, &grad_norm, &mut session.optimizer)?;
+        let loss = match session.shaping.target_scale {
+            Some(scale) => loss.f_mul_scalar(scale.std * scale.std)?,
+            None => loss,
+        };
         if non_finite.is_none() {
             session.optimizer.step(factor)?;
         }

@@ -22,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 /// let mut config = RunConfig::new("tests/golden/tiny-bert", &texts, &run);
 /// config.data.max_length = 32_u64.try_into()?;
 /// config.training.learning_rate = Some(2e-3.try_into()?);
-/// config.training.num_train_epochs = 2_u64.try_into()?;
+/// config.training.num_train_epochs = Some(2_u64.try_into()?);
 ///
 /// let mut steps = 0;
 /// let summary = Trainer::new(config)?

@@ -3,7 +3,7 @@
 
 use super::Encoder;
 use crate::error::Result;
-use crate::nn::{Hidden, Packed, PackedRows};
+use crate::nn::{Hidden, Packed, PackedRows, Pooling};
 use tch::Tensor;
 
 /// The tensors that a forward pass with gradient checkpointing keeps.
@@ -25,6 +25,7 @@ impl Encoder {
         count: usize,
         batch: &Packed,
         first: &PackedRows<'_>,
+        pooling: Pooling,
     ) -> Result<(Tensor, Checkpointed)> {
         let all = batch.all_rows();
         let x = given.f_detach()?.f_set_requires_grad(given.requires_grad())?;
@@ -34,7 +35,7 @@ impl Encoder {
             let output = Hidden::new(output.f_set_requires_grad(true)?);
             inputs.push(std::mem::replace(&mut x, output).full);
         }
-        let encoded = self.last(&x, batch, first)?;
+        let encoded = self.last(&x, batch, first, pooling)?;
         inputs.push(x.full);
         Ok((encoded, Checkpointed { given, inputs, count }))
     }
