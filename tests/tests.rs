@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod delta;
 mod documents;
+mod doubts;
 mod engine;
 mod examples;
 mod export;

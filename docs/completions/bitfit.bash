@@ -296,7 +296,7 @@ _bitfit() {
                     return 0
                     ;;
                 --format)
-                    COMPREPLY=($(compgen -W "hf peft" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "hf peft sentence-transformers" -- "${cur}"))
                     return 0
                     ;;
                 --output)

@@ -120,7 +120,8 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l revision -d 'Br
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l weights -d 'The base\'s weight file, or the index of a sharded model [default: the first of model.ot, model.safetensors and pytorch_model.bin; for a Hub model, safetensors first]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l delta -d 'The task\'s delta.safetensors; with --run, used instead of the run\'s delta' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l format -d 'The format to write' -r -f -a "hf\t'A whole checkpoint, for from_pretrained: base and task merged'
-peft\t'An adapter, for PeftModel.from_pretrained over the base'"
+peft\t'An adapter, for PeftModel.from_pretrained over the base'
+sentence-transformers\t'A SentenceTransformer that makes the logits, for a head on the mean of all tokens'"
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l output -d 'The directory to write to; it must be new or empty' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand serve" -l model -d 'The base: a directory, or the id of a model on the Hub' -r -F

@@ -455,13 +455,13 @@ pub struct TrainingSection {
     /// the CPU and 16,384 on a GPU.
     pub per_device_eval_batch_size: Count,
     /// AdamW's learning rate. By default the method's, with a rate of its own for the head, and with
-    /// a rate that falls to zero: 5e-3 for BitFit and the LayerNorms, 2e-2 for the head, 5e-5 for
+    /// a rate that falls to zero: 5e-3 for BitFit and the LayerNorms, 1e-2 for the head, 5e-5 for
     /// full, 5e-4 for LoRA, 1e-4 for adapters. A rate that is written holds for the head too, and is
     /// constant; by default the method's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<Positive>,
     /// Learning rate of the head, if it differs from that of the other parameters, for the methods
-    /// bitfit, head and layer_norm; by default `learning_rate` if that is written, else 2e-2.
+    /// bitfit, head and layer_norm; by default `learning_rate` if that is written, else 1e-2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_learning_rate: Option<Positive>,
     /// How the learning rate changes after the warm-up; by default `"constant"` if

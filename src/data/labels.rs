@@ -599,6 +599,9 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
             "each row has only one label, such as {name}; data.label_separator splits it into several"
         ));
     }
+    if let Some(doubt) = joined(names) {
+        return Some(doubt);
+    }
     let numbers = || names.iter().map(|name| Number::of(name));
     let fractions = numbers().flatten().any(|number| !number.is_whole());
     let many = count >= 10 && 2 * count >= of;
@@ -614,8 +617,29 @@ fn doubt(task: TaskType, names: &[String], rows: &[Row]) -> Option<String> {
             "some labels are numbers, such as {number}, and some are words, such as {word}; each becomes a class"
         ));
     }
+    let texts = rows.iter().map(|row| &row.text).collect::<HashSet<_>>().len();
+    if many && 2 * texts <= count {
+        return Some(format!(
+            "{count} different labels and {texts} different texts in {of} rows; are data.text_column and data.label_column swapped?"
+        ));
+    }
     many.then(|| {
         format!("{count} different labels in {of} rows; is data.label_column the right column?")
+    })
+}
+
+/// A warning about names that join other names, as several labels in one cell do.
+fn joined(names: &[String]) -> Option<String> {
+    let all: HashSet<&str> = names.iter().map(String::as_str).collect();
+    [';', '|', ','].into_iter().find_map(|separator| {
+        let joins = |name: &&String| {
+            let mut parts = name.split(separator).map(str::trim);
+            name.contains(separator) && parts.all(|part| all.contains(part))
+        };
+        let name = quoted(names.iter().find(joins)?);
+        Some(format!(
+            "the label {name} joins other labels; if a text may have several, set model.task_type = \"multi_label\" and data.label_separator = \"{separator}\""
+        ))
     })
 }
 

@@ -5,7 +5,7 @@ use crate::freeze::Parameter;
 
 /// The default learning rate of a new head, for the methods that give the head its own
 /// (docs/defaults.md).
-pub const LEARNING_RATE: f64 = 2e-2;
+pub const LEARNING_RATE: f64 = 1e-2;
 
 /// Whether a parameter trains: if the base lacks it.
 pub fn trains(parameter: &Parameter) -> bool {

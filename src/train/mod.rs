@@ -2,6 +2,7 @@
 
 mod cache;
 pub mod data;
+mod doubts;
 mod events;
 pub mod manifest;
 mod metrics_file;

@@ -2,6 +2,7 @@
 //! end here.
 
 use super::data::RunData;
+use super::doubts;
 use crate::base::Base;
 use crate::config::{ClassWeights, Run, RunConfig};
 use crate::data::{fits, has_embeddings};
@@ -72,6 +73,7 @@ impl ModelPlan {
         // A missing base is reported before the tokenizer's error, which may follow from it.
         let (base, data) = (base?, data?);
         check_fit(run, dir, &base, &data)?;
+        doubts::warn(run, &data);
         Self::new(run, sources, base, data)
     }
 

@@ -9,6 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Characters above which a column's name is likely a text.
+const LONG_NAME: usize = 24;
+
+/// What would help if the first line is no header.
+const NO_HEADER: &str = "; if the first line is a row, set data.header = false (--no-header) and name the columns by number, \"1\" the first";
+
 /// Positions in a line of the columns to read.
 struct Positions {
     positions: Vec<usize>,
@@ -43,7 +49,9 @@ impl Positions {
                     there if there.is_empty() => "the header is empty".into(),
                     there => format!("the header has {there}{hint}"),
                 };
-                Err(Error::data(path, line, format!("no column {name:?} ({key}); {there}")))
+                let row = header.iter().any(|name| name.as_ref().chars().count() > LONG_NAME);
+                let first = if row { NO_HEADER } else { "" };
+                Err(Error::data(path, line, format!("no column {name:?} ({key}); {there}{first}")))
             }
         };
         let positions = rows.columns.named().into_iter().map(find).collect::<Result<Vec<_>>>()?;

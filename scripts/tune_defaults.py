@@ -1,0 +1,262 @@
+"""Measures bitfit's defaults beside what a person would do instead, and prints a table. Run
+scripts/tune_defaults.sh: its --help says how."""
+
+import argparse, hashlib, itertools, json, os, pathlib, random, shutil, statistics, subprocess
+import sys, tempfile, time
+
+from cpu_levels import LEVELS, level, limit_to
+
+BITFIT = "target/release/bitfit"
+# What a person would search: one rate, a schedule, and a number of epochs.
+GRID = {
+    rows: list(itertools.product([1e-3, 3e-3, 1e-2], ["constant", "linear"], epochs))
+    for rows, epochs in {100: [20, 60], 1000: [3, 10]}.items()
+}
+TESTED = 1000
+WAYS = ["before", "default", "grid", "probe", "setfit"]
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--data", type=pathlib.Path, required=True)
+parser.add_argument("--model", default="models/all-MiniLM-L6-v2")
+parser.add_argument("--sets", default="")
+parser.add_argument("--ways", default="before,default,probe")
+parser.add_argument("--rows", default="100,1000")
+parser.add_argument("--seeds", default="1,2,3")
+parser.add_argument("--level", choices=LEVELS)
+parser.add_argument("--table", action="store_true")
+args = parser.parse_args()
+limit_to(args.level)
+results_file = args.data / "results-defaults.jsonl"
+sets = args.sets.split(",") if args.sets else []
+sets = sets or sorted(path.parent.name for path in args.data.glob("*/set.json"))
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+
+def labels(row):
+    return row["label"] if isinstance(row["label"], list) else [row["label"]]
+
+
+def drawn(name, count, seed):
+    """The training and the test rows of a cell. Labels that no training row has are left out of the
+    test rows, since no way could learn them."""
+    about = json.loads((args.data / name / "set.json").read_text("utf-8"))
+    train = lines(args.data / name / "train.jsonl")
+    train = random.Random(seed).sample(train, min(count, len(train)))
+    test = lines(args.data / name / "test.jsonl")[:TESTED]
+    if about["task"] != "regression":
+        known = {label for row in train for label in labels(row)}
+        test = [row for row in test if set(labels(row)) <= known]
+    return about, train, test
+
+
+def score_of(metrics, task):
+    return metrics[{"classification": "accuracy", "multi_label": "f1_micro"}.get(task, "pearson")]
+
+
+def constant(task, train, test):
+    """The score of the constant answer that the training rows suggest."""
+    if task != "classification":
+        return 0.0
+    most = max(sorted({row["label"] for row in train}), key=[row["label"] for row in train].count)
+    return sum(row["label"] == most for row in test) / len(test)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def bitfit_run(folder, about, train, test, seed, more):
+    """Trains with the keys `more`, and returns the score on the held-out rows and on the test rows,
+    the steps, the tokens and the seconds."""
+    write(folder / "train.jsonl", train)
+    write(folder / "test.jsonl", test)
+    sets = {
+        "model.model_name_or_path": os.path.abspath(args.model),
+        "model.task_type": about["task"],
+        "data.train": folder / "train.jsonl",
+        "training.output_dir": folder / "run",
+        "training.seed": seed,
+        "training.save_strategy": "no",
+    } | more
+    if about["task"] == "multi_label":
+        names = sorted({label for row in train for label in labels(row)})
+        sets["model.label_names"] = json.dumps(names, ensure_ascii=False)
+    if "text_pair" in train[0]:
+        sets["data.text_pair_column"] = "text_pair"
+    (folder / "empty.toml").write_text("")
+    began = time.time()
+    pairs = [f"--set={key}={value}" for key, value in sets.items()]
+    command = [BITFIT, "train", "--config", folder / "empty.toml", "--overwrite", *pairs]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.time() - began
+    summary = json.loads((folder / "run" / "summary.json").read_text("utf-8"))
+    evaluate = [BITFIT, "eval", "--run", folder / "run", "--data", folder / "test.jsonl", "--json"]
+    found = json.loads(subprocess.run(evaluate, check=True, capture_output=True).stdout)
+    tokens = summary["tokens_per_second"] * summary["seconds_in_steps"]
+    return {
+        "held": score_of(summary["best"], about["task"]),
+        "score": score_of(found["metrics"], about["task"]),
+        "steps": summary["steps"],
+        "tokens": round(tokens),
+        "seconds": seconds,
+    }
+
+
+def embeddings(texts):
+    """The means of the base's last layer, frozen."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model, parts = AutoModel.from_pretrained(args.model).eval(), []
+    for at in range(0, len(texts), 64):
+        some = list(zip(*texts[at : at + 64]))
+        batch = tokenizer(
+            *map(list, some), padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
+        with torch.no_grad():
+            hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"].unsqueeze(-1)
+        parts.append((hidden * mask).sum(1) / mask.sum(1))
+    return torch.cat(parts).numpy()
+
+
+def texts_of(rows):
+    return [[row["text"]] + ([row["text_pair"]] if "text_pair" in row else []) for row in rows]
+
+
+def probe(about, train, test):
+    """scikit-learn's logistic regression, or ridge regression, on frozen embeddings."""
+    import numpy
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.metrics import f1_score
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    began = time.time()
+    x = embeddings(texts_of(train))
+    if about["task"] == "regression":
+        model = Ridge().fit(x, [row["label"] for row in train])
+    elif about["task"] == "multi_label":
+        binary = MultiLabelBinarizer().fit([row["label"] for row in train])
+        model = OneVsRestClassifier(LogisticRegression(max_iter=2000))
+        model.fit(x, binary.transform([row["label"] for row in train]))
+    else:
+        model = LogisticRegression(max_iter=2000).fit(x, [row["label"] for row in train])
+    seconds = time.time() - began
+    guess = model.predict(embeddings(texts_of(test)))
+    if about["task"] == "regression":
+        score = float(numpy.corrcoef(guess, [row["label"] for row in test])[0, 1])
+    elif about["task"] == "multi_label":
+        gold = binary.transform([row["label"] for row in test])
+        score = float(f1_score(gold, guess, average="micro", zero_division=0))
+    else:
+        score = float(numpy.mean([g == row["label"] for g, row in zip(guess, test)]))
+    return {"score": score, "seconds": seconds}
+
+
+def setfit(about, train, test):
+    """SetFit with its own defaults; for one label a text."""
+    import datasets
+    from setfit import SetFitModel, Trainer, TrainingArguments
+
+    if about["task"] != "classification" or "text_pair" in train[0]:
+        return None
+    began = time.time()
+    model = SetFitModel.from_pretrained(args.model)
+    rows = datasets.Dataset.from_list([{key: row[key] for key in ("text", "label")} for row in train])
+    Trainer(model, TrainingArguments(), train_dataset=rows).train()
+    seconds = time.time() - began
+    guess = model.predict([row["text"] for row in test])
+    return {"score": sum(str(g) == row["label"] for g, row in zip(guess, test)) / len(test), "seconds": seconds}
+
+
+def ways_of(way, rows):
+    """The cells of a way: a name, and the keys that bitfit is given; None for the peers."""
+    if way == "before":
+        one_rate = {"training.learning_rate": 1e-3, "training.num_train_epochs": 3}
+        return [("before", one_rate | {"model.pooling": "first"})]
+    if way == "default":
+        return [("default", {})]
+    if way != "grid":
+        return [(way, None)]
+    keys = ("training.learning_rate", "training.lr_scheduler_type", "training.num_train_epochs")
+    return [(f"grid {cell}", dict(zip(keys, cell))) for cell in GRID[rows]]
+
+
+def measure(known):
+    wanted = itertools.product(
+        args.ways.split(","),
+        map(int, args.rows.split(",")),
+        sets,
+        map(int, args.seeds.split(",")),
+    )
+    for way, rows, name, seed in wanted:
+        for cell, keys in ways_of(way, rows):
+            key = (cell, rows, name, seed)
+            if key in known:
+                continue
+            about, train, test = drawn(name, rows, seed)
+            folder = pathlib.Path(tempfile.mkdtemp(prefix="bitfit-tune-"))
+            try:
+                if keys is not None:
+                    found = bitfit_run(folder, about, train, test, seed, keys)
+                else:
+                    found = (probe if way == "probe" else setfit)(about, train, test)
+            finally:
+                shutil.rmtree(folder)
+            if found is None:
+                continue
+            found |= {"cell": cell, "rows": rows, "set": name, "seed": seed, "level": level()}
+            found |= {"task": about["task"], "used": len(train), "tested": len(test)}
+            found["constant"] = constant(about["task"], train, test)
+            with results_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+            print(json.dumps(found), file=sys.stderr, flush=True)
+
+
+def mean(values):
+    values = list(values)
+    return statistics.mean(values) if values else None
+
+
+def table(results):
+    """Markdown: for each set and number of rows, the mean over seeds of each way's score."""
+    shown = lambda value: "" if value is None else f"{value:.3f}"
+    print("| set | SHA-256 | task | rows | constant | before | default | grid's best | of the grid | steps | seconds | probe | seconds | SetFit | seconds |")
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for name in sets:
+        path = args.data / name / "train.jsonl"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for rows in map(int, args.rows.split(",")):
+            of = [r for r in results if (r["set"], r["rows"]) == (name, rows)]
+            if not of:
+                continue
+            way = lambda cell: [r for r in of if r["cell"] == cell]
+            best = []
+            for seed in {r["seed"] for r in of}:
+                cells = [r for r in of if r["cell"].startswith("grid") and r["seed"] == seed]
+                if len(cells) == len(GRID[rows]):
+                    best.append(max(cells, key=lambda r: r["held"]))
+            floor = mean(r["constant"] for r in of)
+            default, grid = mean(r["score"] for r in way("default")), mean(r["score"] for r in best)
+            share = None if None in (default, grid) else (default - floor) / max(grid - floor, 1e-9)
+            seconds = lambda cell: shown(mean(r["seconds"] for r in way(cell))).removesuffix(".000")
+            print(
+                f"| {name} | {digest} | {of[0]['task']} | {of[0]['used']} | {shown(floor)} "
+                f"| {shown(mean(r['score'] for r in way('before')))} | {shown(default)} "
+                f"| {shown(grid)} | {shown(share)} | {shown(mean(r['steps'] for r in way('default')))} "
+                f"| {seconds('default')} | {shown(mean(r['score'] for r in way('probe')))} "
+                f"| {seconds('probe')} | {shown(mean(r['score'] for r in way('setfit')))} "
+                f"| {seconds('setfit')} |"
+            )
+
+
+results = lines(results_file) if results_file.exists() else []
+if args.table:
+    table(results)
+else:
+    measure({(r["cell"], r["rows"], r["set"], r["seed"]) for r in results})
