@@ -8,7 +8,7 @@
 # DIR has a folder for each set: train.jsonl, test.jsonl (text, label, and text_pair for pairs) and
 # set.json ({"task": "classification"}, "multi_label" or "regression"). The repository ships no sets;
 # docs/defaults.md says where ours are from. Each result is a line of DIR/results-defaults.jsonl, and
-# a second call measures only what is missing there. --table prints the table of what is there.
+# a second call measures only what is missing. --table prints the table of all results.
 #
 #   before   one rate of 1e-3, 3 epochs, the first token
 #   default  three keys: model, training rows, output directory

@@ -354,10 +354,10 @@ pub fn change_output(
 /// Sets tensors of `model`, of the task `task`, from another task's delta, or from a plain
 /// safetensors file under Hugging Face's names; returns the names of those that changed.
 ///
-/// Of a delta's head, the rows of the labels that `task` has too are kept, by name. The head is left
-/// out if no label stays, or if it is of another task type or pooling. With `scale`, the file's head
-/// makes numbers and the model's standardized outputs. Errs where the delta is of another base, or
-/// holds what a method other than `method` added.
+/// A delta's rows of labels that `task` has too are kept, by name. Its head is left out if no label
+/// stays, or if the task type or the pooling differs. With `scale`, the file's head makes numbers,
+/// and the model's makes standardized outputs. Errs where the delta is of another base, or holds
+/// what a method other than `method` added.
 pub fn start_from(
     path: &Path,
     task: &Task,

@@ -34,8 +34,8 @@ pub struct TaskModel {
 
 impl TaskModel {
     /// Makes a classifier with `num_labels` outputs, whose head reads texts by `pooling`. Tensors
-    /// that the base lacks are zero until [`TaskModel::initialize`] or a delta sets them. `dropouts`
-    /// replaces those of `config.json`.
+    /// that the base lacks are zero until [`TaskModel::initialize`] or a delta sets them.
+    /// `dropouts` replaces those of `config.json`.
     ///
     /// The model keeps only those tensors of the base alive that it shares.
     pub fn new(

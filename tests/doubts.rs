@@ -53,7 +53,7 @@ fn labels_that_are_no_classes_are_told() {
     };
     let fractions = |i: usize| format!("{}.5", i % 4);
     told(&fractions, &["4 different numbers", "model.task_type = \"regression\""]);
-    let alone = |i: usize| if i == 40 { "rare".into() } else { format!("{}", ["a", "b"][i % 2]) };
+    let alone = |i: usize| if i == 40 { "rare".into() } else { ["a", "b"][i % 2].into() };
     told(&alone, &["\"rare\" has one row", "leave it out"]);
     let joined = |i: usize| ["a", "b", "a;b"][i % 3].to_owned();
     told(&joined, &["\"a;b\" joins other labels", "multi_label", "data.label_separator = \";\""]);

@@ -80,7 +80,8 @@ fn logits_and_gradients_are_the_references(name: &str) {
     println!("{name}: largest relative difference of a gradient: {worst:.1e}");
 }
 
-/// The golden values are those of sentence-transformers' arithmetic (scripts/make_golden_pooling.py).
+/// The golden values are those of sentence-transformers' arithmetic
+/// (scripts/make_golden_pooling.py).
 #[test]
 fn a_head_on_means_has_the_references_logits_and_gradients() {
     for name in TINY {

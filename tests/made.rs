@@ -26,8 +26,8 @@ fn values(random: &mut ChaCha8Rng, shape: &[i64], scale: f64) -> Tensor {
 }
 
 /// A task of `base`, whose tokenizer has `fingerprint`: any type, 2 to 150 labels, one text or
-/// pairs, any length, a head on first tokens or on means, and one of the freeze plans of the methods
-/// that share a batch.
+/// pairs, any length, a head on first tokens or on means, and one of the freeze plans of the
+/// methods that share a batch.
 pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     let mut random = random(seed);
     let (task_type, labels) = match seed % 4 {

@@ -349,11 +349,22 @@ fn each_method_has_a_rate_of_its_own() {
     let scratch = Scratch::new();
     let text = std::fs::read_to_string(scratch.path("config.toml")).unwrap();
     scratch.write("config.toml", text.replace("learning_rate = 1e-2\n", ""));
-    for (name, rate) in [("bitfit", 1e-3), ("full", 5e-5), ("lora", 5e-4), ("adapter", 1e-4)] {
+    for (name, rate, of_head) in [
+        ("bitfit", 5e-3, Some(1e-2)),
+        ("layer_norm", 5e-3, Some(1e-2)),
+        ("head", 1e-2, None),
+        ("full", 5e-5, None),
+        ("lora", 5e-4, None),
+        ("adapter", 1e-4, None),
+    ] {
         train(&scratch, name, &[&format!("method.name={name}"), "training.max_steps=1"]);
         let config = std::fs::read_to_string(scratch.path(name).join("config.toml")).unwrap();
         let config: toml::Table = toml::from_str(&config).unwrap();
-        assert_eq!(config["training"]["learning_rate"].as_float(), Some(rate), "{name}");
+        let training = &config["training"];
+        assert_eq!(training["learning_rate"].as_float(), Some(rate), "{name}");
+        let head = training.get("head_learning_rate").and_then(toml::Value::as_float);
+        assert_eq!(head, of_head, "{name}");
+        assert_eq!(training["lr_scheduler_type"].as_str(), Some("linear"), "{name}");
     }
 }
 
@@ -681,7 +692,7 @@ fn a_hundred_steps_have_the_references_losses_and_predictions() {
         let start = start_of(&model, method, &golden);
         Tensor::write_safetensors(&start, scratch.path("start.safetensors")).unwrap();
         let config = format!(
-            "[model]\nmodel_name_or_path = {model:?}\ninit_delta = \"start.safetensors\"\nhidden_dropout_prob = 0.0\n\
+            "[model]\nmodel_name_or_path = {model:?}\npooling = \"first\"\ninit_delta = \"start.safetensors\"\nhidden_dropout_prob = 0.0\n\
              attention_probs_dropout_prob = 0.0\n[data]\ntrain = \"train.tsv\"\neval = {:?}\nshuffle = false\nmax_length = 64\n\
              [training]\noutput_dir = {case:?}\nlearning_rate = {rate:e}\nnum_train_epochs = 1\nlogging_steps = 1\n\
              eval_strategy = \"no\"\nsave_strategy = \"no\"\n",

@@ -69,6 +69,12 @@ impl Project {
             copy(&root().join(folder), &project.path(folder));
         }
         long_bert(&project.path("models/all-MiniLM-L6-v2"));
+        // As in the real model, its files say that it is read by the mean.
+        let module = r#"[{"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}]"#;
+        let mean = r#"{"pooling_mode_mean_tokens": true}"#;
+        for (name, text) in [("modules.json", module), ("1_Pooling/config.json", mean)] {
+            project.write(&format!("models/all-MiniLM-L6-v2/{name}"), text.into(), false);
+        }
         // The number of biases that the tiny BERT has.
         let subsets = project.path("configs/compare/subsets.toml");
         std::fs::write(&subsets, read(&subsets).replace("11520", "115")).unwrap();

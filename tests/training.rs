@@ -417,7 +417,7 @@ fn a_number_is_learned_measured_and_predicted() {
     succeeded(&scratch.train(&regression));
     let best = &summary(&scratch, "run")["best"];
     assert!(
-        best["pearson"].as_f64().unwrap() > 0.8 && best["spearman"].as_f64().unwrap() > 0.7,
+        best["pearson"].as_f64().unwrap() > 0.7 && best["spearman"].as_f64().unwrap() > 0.7,
         "{best}"
     );
     assert!(

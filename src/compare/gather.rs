@@ -25,7 +25,7 @@ pub fn report(
             results.iter().filter(|result| result.cell.task == task).collect();
         tasks.extend(task_report(grid, name, &of_task)?);
     }
-    let best_state = |result: &CellResult| result.cell.run.training().load_best_model_at_end;
+    let best_state = |result: &CellResult| result.cell.run.training().keeps_best();
     let first = results.first().map(best_state);
     let claims_about = claims_about(grid);
     Ok(CompareReport {

@@ -9,11 +9,14 @@ use crate::error::Result;
 pub struct DataSize {
     /// Number of training rows.
     pub rows: usize,
-    /// Number of outputs of the head.
-    pub outputs: usize,
+    /// Number of evaluation rows.
+    pub eval_rows: usize,
     /// Mean number of tokens of a row.
     pub mean_length: f64,
 }
+
+/// Evaluation rows below which chance decides which state is the best.
+pub const FEW_EVAL_ROWS: usize = 100;
 
 /// Steps that a task with few outputs needs on small data.
 const STEPS: f64 = 400.0;

@@ -159,10 +159,13 @@ impl Run {
         self
     }
 
-    /// The same run with a number of epochs that fits data of `size`, where the configuration names
-    /// neither epochs nor steps.
-    pub fn with_length(mut self, size: DataSize) -> Result<Self> {
+    /// The same run with what the configuration leaves to data of `size`: the number of epochs, if
+    /// it names neither epochs nor steps, and whether the best state is kept.
+    pub fn with_data(mut self, size: DataSize) -> Result<Self> {
         let training = &mut self.config.training;
+        let written = self.written.training.learning_rate.is_some();
+        let best = written || size.eval_rows >= auto::FEW_EVAL_ROWS;
+        training.load_best_model_at_end.get_or_insert(best);
         if training.num_train_epochs.is_none() && training.max_steps <= 0 {
             training.num_train_epochs = Some(auto::epochs(size, training)?);
         }

@@ -454,10 +454,10 @@ pub struct TrainingSection {
     /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all on
     /// the CPU and 16,384 on a GPU.
     pub per_device_eval_batch_size: Count,
-    /// AdamW's learning rate. By default the method's, with a rate of its own for the head, and with
-    /// a rate that falls to zero: 5e-3 for BitFit and the LayerNorms, 1e-2 for the head, 5e-5 for
-    /// full, 5e-4 for LoRA, 1e-4 for adapters. A rate that is written holds for the head too, and is
-    /// constant; by default the method's.
+    /// AdamW's learning rate. By default the method's, with a rate of its own for the head, and
+    /// with a rate that falls to zero: 5e-3 for BitFit and the LayerNorms, 1e-2 for the head, 5e-5
+    /// for full, 5e-4 for LoRA, 1e-4 for adapters. A rate that is written holds for the head too,
+    /// and is constant; by default the method's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<Positive>,
     /// Learning rate of the head, if it differs from that of the other parameters, for the methods
@@ -515,8 +515,12 @@ pub struct TrainingSection {
     pub save_total_limit: Count,
     /// Steps between lines of the log.
     pub logging_steps: Count,
-    /// Whether `delta.safetensors` holds the best evaluated state, instead of the last.
-    pub load_best_model_at_end: bool,
+    /// Whether `delta.safetensors` holds the best evaluated state, instead of the last; by default
+    /// true, and false if `learning_rate` is not written and there are fewer than 100 evaluation
+    /// rows. Among so few, chance decides which state is the best, and a rate that falls to zero
+    /// ends in a settled state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_best_model_at_end: Option<bool>,
     /// Metric that decides which state is best; docs/formats.md lists each task's metrics; by
     /// default the task's first: accuracy, f1_micro or pearson.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -557,6 +561,11 @@ pub struct TrainingSection {
 const WARMUP: Fraction = Fraction::constant(0.06);
 
 impl TrainingSection {
+    /// Whether the best evaluated state is kept, instead of the last.
+    pub fn keeps_best(&self) -> bool {
+        self.load_best_model_at_end.unwrap_or(true)
+    }
+
     /// Sets the schedule where it is not written. With a learning rate that is `written`, the
     /// schedule is constant, as in the paper; else it is linear, after a short warm-up.
     pub fn settle_schedule(&mut self, written: bool) {
@@ -677,7 +686,7 @@ impl Default for TrainingSection {
             save_steps: const { Count::constant(100) },
             save_total_limit: const { Count::constant(2) },
             logging_steps: const { Count::constant(50) },
-            load_best_model_at_end: true,
+            load_best_model_at_end: None,
             metric_for_best_model: None,
             greater_is_better: None,
             early_stopping_patience: None,

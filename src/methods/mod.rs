@@ -67,8 +67,8 @@ impl Method {
         }
     }
 
-    /// AdamW's default learning rate for the head; `None` for methods whose head has the rate of all
-    /// else.
+    /// AdamW's default learning rate for the head; `None` for methods whose head has the rate of
+    /// all else.
     pub fn head_learning_rate(&self) -> Option<f64> {
         match self {
             Self::Bitfit | Self::Head | Self::LayerNorm => Some(head::LEARNING_RATE),

@@ -157,8 +157,8 @@ impl Encoder {
         self.last(&x, batch, first, pooling)
     }
 
-    /// Runs the last layer and pools its output. For a head that reads first tokens, keys and values
-    /// are computed for all tokens, and everything else for the first tokens alone.
+    /// Runs the last layer and pools its output. For a head that reads first tokens, keys and
+    /// values are computed for all tokens, and everything else for the first tokens alone.
     fn last(
         &self,
         x: &Hidden,

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::{Kind, Reduction, Tensor, nn};
 
-/// A classification head. On first tokens, every architecture's has the shape
-/// `[dropout ->] dense -> tanh or ReLU -> dropout -> output`; in BERT, the dense layer is the base's
-/// pooler. On means, the head is `dropout -> output`: no base was trained with a dense layer on
-/// means, and a new one would only have to be learned.
+/// A classification head. On first tokens, every architecture's has the shape `[dropout ->] dense
+/// -> tanh or ReLU -> dropout -> output`; in BERT, the dense layer is the base's pooler. On means,
+/// the head is `dropout -> output`: no base was trained with a dense layer on means, and a new one
+/// would only have to be learned.
 #[derive(Debug)]
 pub struct Head {
     dense: Option<HeadDense>,

@@ -34,8 +34,8 @@ impl std::fmt::Display for Pooling {
     }
 }
 
-/// The mean of `x_TH` over the tokens of each sequence of `batch`, `[B, H]`. There is a row for each
-/// row of [`Packed::first`], of which those after the batch's sequences mean nothing.
+/// The mean of `x_TH` over the tokens of each sequence of `batch`, `[B, H]`. There is a row for
+/// each row of [`Packed::first`], of which those after the batch's sequences mean nothing.
 pub fn mean(x: &Tensor, batch: &Packed) -> Result<Tensor> {
     let starts = batch.cu_seqlens.iter();
     let lengths: Vec<i64> = starts.clone().zip(starts.skip(1)).map(|(a, b)| b - a).collect();

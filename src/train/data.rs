@@ -56,10 +56,10 @@ impl RunData {
         self.lengths().iter().sum::<usize>() as f64 / self.train.len().max(1) as f64
     }
 
-    /// The size of the training data of a task of this type.
-    pub fn size(&self, task: TaskType) -> DataSize {
-        let outputs = task.outputs(self.labels.names.len());
-        DataSize { rows: self.train.len(), outputs, mean_length: self.mean_length() }
+    /// The numbers of rows, and their length.
+    pub fn size(&self) -> DataSize {
+        let (rows, eval_rows) = (self.train.len(), self.eval.len());
+        DataSize { rows, eval_rows, mean_length: self.mean_length() }
     }
 
     /// What the targets are standardized by, if `run` asks for it.

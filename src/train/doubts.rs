@@ -37,14 +37,17 @@ fn evaluates_on_training(run: &Run, data: &RunData) -> Option<String> {
     if (again as f64) <= REPEATED * of as f64 {
         return None;
     }
-    let where_from = match &run.data().eval {
-        Some(path) => format!("{}: ", path.display()),
-        None => String::new(),
+    let (path, advice) = match &run.data().eval {
+        Some(path) => (
+            path,
+            "evaluate on other rows, or leave out data.eval and a tenth of the training rows is held out",
+        ),
+        None => (&run.data().train, "the same texts occur again and again in the file"),
     };
     Some(format!(
-        "{where_from}{again} of {of} evaluation rows are training rows too, so the metrics do not \
-         say how the model does on other texts; evaluate on other rows, or leave out data.eval and \
-         a tenth of the training rows is held out"
+        "{}: {again} of {of} evaluation rows are training rows too, so the metrics do not say how \
+         the model does on other texts; {advice}",
+        path.display()
     ))
 }
 

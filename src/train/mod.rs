@@ -76,7 +76,7 @@ pub fn train_since(
     output::check(run, start)?;
     let run = &output::pinned(run, start)?;
     let plan = read(run, listener, stop)?;
-    let run = &run.clone().with_length(plan.data.size(run.model().task_type))?;
+    let run = &run.clone().with_data(plan.data.size())?;
     let output_dir = run.output_dir();
     let mut session = Session::start(run, plan)?;
     let _ours_alone = output::claim(run, &session.plan, start)?;
@@ -178,7 +178,7 @@ impl Training<'_> {
         }
         // An interrupted run may have no `delta.safetensors` yet, or one that is older than the
         // last state, which `load_best_model_at_end = false` asks for.
-        let last_asked = !training.load_best_model_at_end;
+        let last_asked = !training.keeps_best();
         let state = &mut self.progress.state;
         let step = state.step;
         let behind = state.kept.as_ref().is_none_or(|(kept, _)| last_asked && *kept < step);
@@ -425,7 +425,7 @@ impl Training<'_> {
         if better {
             state.best = Some(value).filter(|value| !value.is_nan());
         }
-        let kept = better || !training.load_best_model_at_end;
+        let kept = better || !training.keeps_best();
         if kept {
             let checksum = self.session.delta(&metrics)?.write(&run.delta_path())?;
             state.kept = Some((step, metrics.clone()));

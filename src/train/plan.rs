@@ -78,7 +78,7 @@ impl ModelPlan {
     }
 
     fn new(run: &Run, sources: &Sources, mut base: Base, data: RunData) -> Result<Self> {
-        let run = &run.clone().with_length(data.size(run.model().task_type))?;
+        let run = &run.clone().with_data(data.size())?;
         let (section, training) = (run.model(), run.training());
         let (task_type, precision) = (section.task_type, training.precision.kind_on(run.device)?);
         let dropouts = run.dropouts(&base.info.config);
@@ -168,8 +168,8 @@ fn check_cache(run: &Run, freeze: &FreezePlan) -> Result<()> {
     Err(run.error("training.cache_frozen_layers", &true, expected))
 }
 
-/// The pooling of the configuration, or else the one that the base was trained with. Warns if a head
-/// on first tokens gets a new dense layer because `base` lacks it.
+/// The pooling of the configuration, or else the one that the base was trained with. Warns if a
+/// head on first tokens gets a new dense layer because `base` lacks it.
 fn pooling(run: &Run, base: &Base) -> Result<Pooling> {
     let pooling = match run.model().pooling.fixed() {
         Some(pooling) => pooling,
