@@ -22,9 +22,6 @@ pub mod cli {
 #[cfg(feature = "compare")]
 pub mod compare {
     pub use crate::compare::{CompareOptions, Grid, compare, left, render, schema};
-    pub mod stats {
-        pub use crate::compare::stats::{Discordant, Spread, holm, paired_t};
-    }
 }
 pub mod config {
     pub use crate::config::{Interval, Run, RunConfig, TrainingSection, schema};
@@ -114,6 +111,9 @@ pub mod sealed {
 }
 pub mod sources {
     pub use crate::sources::Sources;
+}
+pub mod stats {
+    pub use crate::stats::{Discordant, Spread, holm, paired_t};
 }
 pub mod task_model {
     pub use crate::task_model::TaskModel;

@@ -106,10 +106,10 @@
 //! memory, reliability, and the commands.
 
 // The modules in reading order; each uses only those before it: `escape`, `numbers`, `error`,
-// `bounds`, `random`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `cuda`, `nn`,
-// `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`, `changes`,
-// `data`, `bank`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`, `engine`,
-// `serve`, `export`, `checkpoint`, `train`, `compare`, `cli`, `internal`.
+// `bounds`, `random`, `stats`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `cuda`,
+// `nn`, `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`,
+// `changes`, `data`, `bank`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`,
+// `engine`, `serve`, `export`, `checkpoint`, `train`, `compare`, `cli`, `internal`.
 
 // `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -163,6 +163,7 @@ mod sealed;
 #[cfg(feature = "serve")]
 mod serve;
 mod sources;
+mod stats;
 mod task_model;
 mod tasks;
 mod threads;

@@ -2,10 +2,10 @@
 //! the report.
 
 use crate::common::{Scratch, golden_dir, refused, root, stderr, stdout, succeeded, tiny_base};
-use bitfit::internal::compare::stats::{Discordant, Spread, holm, paired_t};
 use bitfit::internal::compare::{CompareOptions, Grid, left, render};
 use bitfit::internal::config::RunConfig;
 use bitfit::internal::freeze::{FreezePlan, Switches};
+use bitfit::internal::stats::{Discordant, Spread, holm, paired_t};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,8 +4,8 @@ use super::format::{self, digits, rate_name, short, slug};
 use super::plot::{Axis, Caption, Heat, Plot, PlotBar, Point, Series};
 use super::report::{ArmReport, CompareReport, RateReport, TaskReport};
 use super::scale::Scale;
-use super::stats::Spread;
 use crate::models::Term;
+use crate::stats::Spread;
 use std::collections::BTreeSet;
 
 /// The plots of a report.

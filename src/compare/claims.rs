@@ -2,7 +2,7 @@
 
 use super::format::{bytes, digits, percent, with};
 use super::report::{ArmReport, Claim, Measured, TaskReport};
-use super::stats::{SIGNIFICANT, Spread, paired_t};
+use crate::stats::{SIGNIFICANT, Spread, paired_t};
 
 /// A measurement that could not be made, and why.
 fn missing(why: &str) -> Measured {

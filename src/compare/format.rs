@@ -1,7 +1,7 @@
 //! Numbers and names as text.
 
-use super::stats::Spread;
 use crate::numbers::thousands;
+use crate::stats::Spread;
 
 /// A mean and its standard deviation to four decimals: `0.8724 ± 0.0041`.
 pub fn spread(spread: &Spread) -> String {

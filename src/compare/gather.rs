@@ -8,8 +8,8 @@ use super::report::{
     RateReport, SeedReport, TaskReport, Versus,
 };
 use super::results::{CellResult, best_rate};
-use super::stats::{Discordant, SIGNIFICANT, Spread, holm, paired_t};
 use crate::error::{Error, Result};
+use crate::stats::{Discordant, SIGNIFICANT, Spread, holm, paired_t};
 use crate::train::{Evaluated, RunDir};
 use std::collections::BTreeMap;
 

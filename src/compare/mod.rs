@@ -18,7 +18,6 @@ mod render;
 mod report;
 mod results;
 mod scale;
-pub mod stats;
 mod tables;
 
 pub use events::CompareEvent;

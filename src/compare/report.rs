@@ -1,7 +1,7 @@
 //! The contents of `report.json`: what a comparison measured.
 
-use super::stats::{PairedT, Spread};
 use crate::models::Term;
+use crate::stats::{PairedT, Spread};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -4,8 +4,8 @@ use super::format::{
     bytes, digits, percent, probability, rate_name, seconds, signed, spread, with,
 };
 use super::report::{ArmReport, ArmVerdict, Claim, CompareReport, TaskReport, Versus};
-use super::stats::{SIGNIFICANT, Spread};
 use crate::numbers::thousands;
+use crate::stats::{SIGNIFICANT, Spread};
 
 /// A table whose cells are text.
 pub struct ReportTable {
