@@ -22,6 +22,7 @@ hub.parquet             four rows written by Hugging Face's datasets, with class
 losses.safetensors      losses with class weights and label smoothing, and their gradients.
 schedules.json          learning rates of whole runs.
 metrics.json            labels, predictions, and their metrics by scikit-learn and SciPy.
+constant.json           labels, predictions, the constant answer, and SciPy's test of the two.
 """
 
 import json, pathlib, random
@@ -414,6 +415,93 @@ def metrics():
     )
 
 
+def constants():
+    """Makes the constant answer to rows, and the test of predictions against it."""
+    from statistics import mean
+    from scipy.stats import binomtest, ttest_rel
+
+    draw = random.Random(7)
+
+    def tested(p, better):
+        verdict = "no_better" if p >= 0.05 else "better" if better else "worse"
+        return {"p": float(p), "verdict": verdict}
+
+    def by_rows(wrong, constant):
+        fewer = sum(a < b for a, b in zip(wrong, constant))
+        more = sum(a > b for a, b in zip(wrong, constant))
+        p = binomtest(fewer, fewer + more, 0.5).pvalue if fewer + more else 1.0
+        return tested(p, fewer > more)
+
+    def classification(gold, guess, count):
+        answer = max(range(count), key=gold.count)
+        wrong = [int(a != b) for a, b in zip(gold, guess)]
+        expected = by_rows(wrong, [int(value != answer) for value in gold])
+        row = {"labels": gold, "predictions": guess, "num_labels": count, "answer": answer}
+        return row | expected
+
+    def multi_label(gold, guess):
+        answer = [int(2 * sum(column) > len(gold)) for column in zip(*gold)]
+        differ = lambda a, b: sum(x != y for x, y in zip(a, b))
+        wrong = [differ(row, guessed) for row, guessed in zip(gold, guess)]
+        expected = by_rows(wrong, [differ(row, answer) for row in gold])
+        return {"labels": gold, "predictions": guess, "answer": answer} | expected
+
+    def regression(gold, guess):
+        answer = mean(gold)
+        errors = lambda guessed: [(a - b) ** 2 for a, b in zip(gold, guessed)]
+        found = ttest_rel(errors(guess), errors([answer] * len(gold)))
+        expected = tested(found.pvalue, found.statistic < 0)
+        return {"gold": gold, "predicted": guess, "answer": answer} | expected
+
+    classes, columns, numbers = [], [], []
+    # How often a prediction is right: hardly ever, as by chance, often.
+    for count, rows, right in [
+        (2, 40, 0.0),
+        (2, 40, 0.5),
+        (2, 400, 0.6),
+        (3, 60, 0.7),
+        (5, 1000, 0.3),
+        (2, 3000, 0.95),
+    ]:
+        gold = [draw.randrange(count) for _ in range(rows)]
+        other = lambda value: (value + draw.randrange(1, count)) % count
+        guess = [value if draw.random() < right else other(value) for value in gold]
+        classes.append(classification(gold, guess, count))
+    # Equally large classes, one row, and predictions that are the constant answer.
+    for gold, guess, count in [
+        ([2, 1, 1, 2, 0], [2, 1, 1, 2, 0], 3),
+        ([1], [0], 2),
+        ([0, 1, 1, 1], [1, 1, 1, 1], 2),
+    ]:
+        classes.append(classification(gold, guess, count))
+
+    for rates, right in [
+        ((0.5, 0.5), 0.5),
+        ((0.7, 0.3, 0.1, 0.6), 0.9),
+        ((0.2, 0.2, 0.2), 0.6),
+        ((0.9, 0.8), 0.7),
+    ]:
+        gold = [[int(draw.random() < rate) for rate in rates] for _ in range(80)]
+        flip = lambda value: value if draw.random() < right else 1 - value
+        columns.append(multi_label(gold, [[flip(value) for value in row] for row in gold]))
+
+    for rows, noise in [(2, 1.0), (30, 0.3), (30, 1.0), (200, 2.0), (2000, 0.9)]:
+        gold = [round(draw.gauss(3, 1), 3) for _ in range(rows)]
+        numbers.append(regression(gold, [round(value + draw.gauss(0, noise), 3) for value in gold]))
+
+    pairs = [(0, 1), (0, 6), (3, 9), (50, 80), (4900, 5100), (49_000, 51_000), (0, 900)]
+    discordant = [[a, b, float(binomtest(a, a + b, 0.5).pvalue)] for a, b in pairs]
+    written = {
+        "classification": classes,
+        "multi_label": columns,
+        "regression": numbers,
+        "discordant": discordant,
+    }
+    (golden / "constant.json").write_text(
+        json.dumps(written, separators=(",", ":"), allow_nan=False) + "\n"
+    )
+
+
 def losses():
     """Losses, with gradients: class weights, label smoothing, and several labels."""
     torch.manual_seed(5)
@@ -461,5 +549,6 @@ tiny_models()
 minilm()
 hub_data()
 metrics()
+constants()
 losses()
 schedules()

@@ -6,7 +6,9 @@
 
 use crate::delta::Delta;
 use crate::error::{Error, Result};
+use crate::eval::Constant;
 use crate::optim::{LossScale, Moments};
+use crate::stats::Course;
 use crate::{files, sealed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,12 +48,19 @@ pub struct TrainerState {
     /// Step and metrics of the state in the run's `delta.safetensors`; `None` before an evaluation
     /// wrote it.
     pub kept: Option<(u64, BTreeMap<String, f64>)>,
+    /// The constant answer beside the metrics of `kept`; `None` without these metrics, and in
+    /// states of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_constant: Option<Constant>,
     /// The checksum of the run's `delta.safetensors`; `None` in states of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_checksum: Option<String>,
     /// SHA-256 of the file `model.init_delta`; `None` without one, and in states of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_delta_sha256: Option<String>,
+    /// The training loss over the steps; empty in states of older versions.
+    #[serde(default)]
+    pub losses: Course,
     /// The best evaluation's metric.
     pub best: Option<f64>,
     /// Evaluations since the last improvement.

@@ -50,7 +50,8 @@ pub mod escape {
 }
 pub mod eval {
     pub use crate::eval::{
-        ClassificationReport, MATRIX, MultiLabel, classification, in_batches, regression,
+        ClassificationReport, Constant, ConstantAnswer, ConstantTest, ConstantVerdict, MATRIX,
+        MultiLabel, classification, in_batches, regression,
     };
 }
 pub mod files {
@@ -113,7 +114,7 @@ pub mod sources {
     pub use crate::sources::Sources;
 }
 pub mod stats {
-    pub use crate::stats::{Discordant, Spread, holm, paired_t};
+    pub use crate::stats::{Course, Discordant, Spread, holm, paired_t};
 }
 pub mod task_model {
     pub use crate::task_model::TaskModel;
@@ -123,8 +124,8 @@ pub mod tasks {
 }
 pub mod train {
     pub use crate::train::{
-        Actions, Event, Listener, Manifest, MetricsRecord, ModelPlan, Policy, RawRows, Session,
-        TensorBoard,
+        Actions, Event, Evidence, Listener, Manifest, MetricsRecord, ModelPlan, Policy, RawRows,
+        Session, TensorBoard,
     };
     pub mod watch {
         pub use crate::train::watch::{NonFinite, Watch};

@@ -178,6 +178,7 @@ pub use config::{
 };
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
+pub use eval::{Constant, ConstantAnswer, ConstantTest, ConstantVerdict};
 pub use models::{Task, TaskType};
 pub use nn::Precision;
 pub use predict::{Input, Prediction, Predictor, PredictorBuilder};

@@ -1,4 +1,5 @@
-//! Means with their spread, and tests of differences between paired measurements.
+//! Means with their spread, tests of differences between paired measurements, and the course of
+//! values over a run.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
@@ -66,25 +67,32 @@ pub fn paired_t(pairs: &[(f64, f64)]) -> Option<PairedT> {
     })
 }
 
-/// The discordant pairs of two classifiers on the same rows, for McNemar's exact two-sided test.
+/// The discordant pairs of two classifiers on the same rows, for an exact two-sided test: McNemar's
+/// test if each row has one answer, and the sign test if each row has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Discordant {
-    /// Number of rows that only the first predicts right.
+    /// Number of rows that only the first predicts right, or with fewer wrong answers.
     pub first_alone: u64,
-    /// Number of rows that only the second predicts right.
+    /// Number of rows that only the second predicts right, or with fewer wrong answers.
     pub second_alone: u64,
 }
 
 impl Discordant {
     /// Counts the rows that only one of the two predicts right; `None` if the lengths differ.
     pub fn of(first: &[bool], second: &[bool]) -> Option<Self> {
-        if first.len() != second.len() {
-            return None;
+        let wrong = |right: &bool| u32::from(!right);
+        let pairs = first.iter().map(wrong).zip(second.iter().map(wrong));
+        (first.len() == second.len()).then(|| Self::of_wrong(pairs))
+    }
+
+    /// Counts the rows at which the two have different numbers of wrong answers.
+    pub fn of_wrong(pairs: impl Iterator<Item = (u32, u32)>) -> Self {
+        let mut counts = Self { first_alone: 0, second_alone: 0 };
+        for (first, second) in pairs {
+            counts.first_alone += u64::from(first < second);
+            counts.second_alone += u64::from(second < first);
         }
-        let count = |which: (bool, bool)| {
-            first.iter().zip(second).filter(|(a, b)| (**a, **b) == which).count() as u64
-        };
-        Some(Self { first_alone: count((true, false)), second_alone: count((false, true)) })
+        counts
     }
 
     /// The p-value, `scipy.stats.binomtest(first_alone, first_alone + second_alone, 0.5)`; 1 if
@@ -112,4 +120,73 @@ pub fn holm(values: &[f64]) -> Vec<f64> {
         }
     }
     corrected
+}
+
+/// The course of a value over the steps of a run, as means of parts of equal length. The number of
+/// parts stays below [`Course::PARTS`], however long the run becomes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Course {
+    /// Number of steps in a part.
+    steps: u64,
+    /// The sum and the number of the values in each part.
+    parts: Vec<(f64, u64)>,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self { steps: 1, parts: vec![] }
+    }
+}
+
+impl Course {
+    /// The number of parts at which every two parts become one.
+    const PARTS: usize = 40;
+
+    /// Adds the value of `step`, counted from 1. NaN and infinity are left out.
+    pub fn add(&mut self, step: u64, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        let part = loop {
+            let part = step.saturating_sub(1) / self.steps.max(1);
+            match usize::try_from(part) {
+                Ok(part) if part < Self::PARTS => break part,
+                _ => self.join(),
+            }
+        };
+        self.parts.resize(self.parts.len().max(part + 1), (0.0, 0));
+        if let Some((sum, count)) = self.parts.get_mut(part) {
+            *sum += value;
+            *count += 1;
+        }
+    }
+
+    /// Joins every two parts.
+    fn join(&mut self) {
+        let sum = |two: &[(f64, u64)]| {
+            two.iter().fold((0.0, 0), |(sum, count), (a, b)| (sum + a, count + b))
+        };
+        self.parts = self.parts.chunks(2).map(sum).collect();
+        self.steps = self.steps.max(1).saturating_mul(2);
+    }
+
+    /// The means of the first tenth, of the tenth before the last, and of the last tenth; `None`
+    /// with values in fewer than ten parts.
+    pub fn tenths(&self) -> Option<[f64; 3]> {
+        let parts: Vec<(f64, u64)> =
+            self.parts.iter().copied().filter(|(_, count)| *count > 0).collect();
+        let (tenth, count) = (parts.len().div_ceil(10), parts.len());
+        let mean = |from: usize| {
+            let (sum, count) = parts
+                .get(from..from + tenth)?
+                .iter()
+                .fold((0.0, 0), |(sum, count), (a, b)| (sum + a, count + b));
+            Some(sum / count as f64)
+        };
+        if count < 10 {
+            return None;
+        }
+        Some([mean(0)?, mean(count - 2 * tenth)?, mean(count - tenth)?])
+    }
 }

@@ -1,18 +1,24 @@
-//! Metrics and reports against scikit-learn and SciPy.
+//! Metrics, reports and the constant answer against scikit-learn and SciPy.
 
 use crate::common::golden_dir;
 use bitfit::internal::data::Target;
 use bitfit::internal::eval::{
-    ClassificationReport, MATRIX, MultiLabel, classification, regression,
+    ClassificationReport, Constant, ConstantAnswer, ConstantTest, ConstantVerdict, MATRIX,
+    MultiLabel, classification, regression,
 };
 use bitfit::internal::models::{Task, TaskType};
 use bitfit::internal::nn::Pooling;
 use bitfit::internal::predict::Mistake;
+use bitfit::internal::stats::Discordant;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn cases(kind: &str, at_least: usize) -> Vec<Value> {
-    let text = std::fs::read_to_string(golden_dir().join("metrics.json")).unwrap();
+    cases_of("metrics.json", kind, at_least)
+}
+
+fn cases_of(file: &str, kind: &str, at_least: usize) -> Vec<Value> {
+    let text = std::fs::read_to_string(golden_dir().join(file)).unwrap();
     let cases: Value = serde_json::from_str(&text).unwrap();
     let cases = cases[kind].as_array().unwrap().clone();
     assert!(cases.len() >= at_least, "{} cases of {kind}", cases.len());
@@ -27,12 +33,14 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|class| format!("class {class}")).collect()
 }
 
+/// The places of the ones.
+fn ones(row: &[u8]) -> Vec<u32> {
+    row.iter().zip(0..).filter(|(value, _)| **value == 1).map(|(_, i)| i).collect()
+}
+
 /// Rows of 0 and 1 for each label, counted.
 fn counted(labels: &[Vec<u8>], predictions: &[Vec<u8>], count: usize) -> MultiLabel {
     let mut counts = MultiLabel::new(count);
-    let ones = |row: &[u8]| -> Vec<u32> {
-        row.iter().zip(0..).filter(|(value, _)| **value == 1).map(|(_, i)| i).collect()
-    };
     labels.iter().zip(predictions).for_each(|(a, b)| counts.add(&ones(a), &ones(b)));
     counts
 }
@@ -244,4 +252,113 @@ fn a_mistake_says_what_is_expected_and_how_sure_the_task_is() {
     assert!(close(&found["score"], 1.0 / (1.0 + (-2.0_f64).exp())));
     let found = mistake(TaskType::Regression, &[], Target::Number(2.0), &[0.5]).unwrap();
     assert_eq!(found, json!({"label": 2.0, "predicted": 0.5, "error": 1.5}));
+}
+
+/// The p-value up to the digits that statrs gives, and the verdict.
+#[track_caller]
+fn tested_like(found: &Constant, case: &Value) {
+    let (ours, expected) = (found.p.unwrap(), case["p"].as_f64().unwrap());
+    assert!((ours - expected).abs() <= 1e-9 * expected, "{ours} and {expected}");
+    assert_eq!(json!(found.verdict), case["verdict"]);
+}
+
+#[test]
+fn the_constant_answer_to_classes_is_tested_as_by_scipy() {
+    let mut verdicts = vec![];
+    for case in cases_of("constant.json", "classification", 9) {
+        let (labels, predictions): (Vec<usize>, Vec<usize>) =
+            (list(&case, "labels"), list(&case, "predictions"));
+        let (answer, count) = (case["answer"].as_u64().unwrap() as usize, &case["num_labels"]);
+        let count = count.as_u64().unwrap() as usize;
+        let found = Constant::of_classes(&labels, &predictions, &names(count));
+        assert_eq!(found.answer, ConstantAnswer::Label(names(count)[answer].clone()));
+        assert_eq!(found.test, ConstantTest::Mcnemar);
+        let always = vec![answer; labels.len()];
+        assert_eq!(found.metrics, classification(&labels, &always, count));
+        tested_like(&found, &case);
+        verdicts.push(found.verdict);
+    }
+    let all = [ConstantVerdict::Better, ConstantVerdict::NoBetter, ConstantVerdict::Worse];
+    assert!(all.iter().all(|verdict| verdicts.contains(verdict)));
+    for case in cases_of("constant.json", "discordant", 7) {
+        let (first_alone, second_alone) = (case[0].as_u64().unwrap(), case[1].as_u64().unwrap());
+        let (p, expected) =
+            (Discordant { first_alone, second_alone }.p(), case[2].as_f64().unwrap());
+        assert!((p - expected).abs() <= 1e-9 * expected, "{p} and {expected}");
+    }
+}
+
+#[test]
+fn the_constant_answer_to_labels_is_tested_as_by_scipy() {
+    for case in cases_of("constant.json", "multi_label", 4) {
+        let (labels, predictions): (Vec<Vec<u8>>, Vec<Vec<u8>>) =
+            (list(&case, "labels"), list(&case, "predictions"));
+        let answer: Vec<u8> = list(&case, "answer");
+        let names = names(answer.len());
+        let gold: Vec<Vec<u32>> = labels.iter().map(|row| ones(row)).collect();
+        let differ =
+            |(a, b): (&Vec<u8>, &Vec<u8>)| a.iter().zip(b).filter(|(a, b)| a != b).count() as u32;
+        let wrong: Vec<u32> = labels.iter().zip(&predictions).map(differ).collect();
+        let gold: Vec<&[u32]> = gold.iter().map(Vec::as_slice).collect();
+        let found = Constant::of_labels(&gold, &wrong, &names);
+        let named = ones(&answer).iter().map(|&label| names[label as usize].clone()).collect();
+        assert_eq!(found.answer, ConstantAnswer::Labels(named));
+        assert_eq!(found.test, ConstantTest::Sign);
+        let always = counted(&labels, &vec![answer.clone(); labels.len()], answer.len());
+        assert_eq!(found.metrics, always.metrics());
+        tested_like(&found, &case);
+        assert_eq!(found.learned, found.verdict == ConstantVerdict::Better);
+    }
+}
+
+#[test]
+fn the_constant_answer_to_numbers_is_tested_as_by_scipy() {
+    for case in cases_of("constant.json", "regression", 5) {
+        let gold: Vec<f64> = list(&case, "gold");
+        let found = Constant::of_numbers(&gold, &list::<f64>(&case, "predicted"));
+        let ConstantAnswer::Number(mean) = found.answer else { panic!("{found:?}") };
+        assert!((mean - case["answer"].as_f64().unwrap()).abs() < 1e-12);
+        assert_eq!(found.test, ConstantTest::PairedT);
+        // The error of the mean is the variance.
+        let variance = gold.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / gold.len() as f64;
+        assert!((found.metrics["mse"] - variance).abs() < 1e-12 * variance);
+        assert_eq!(found.metrics.keys().collect::<Vec<_>>(), ["mae", "mse"]);
+        tested_like(&found, &case);
+    }
+}
+
+#[test]
+fn a_constant_answer_to_odd_rows_has_a_verdict() {
+    let verdict = |gold: &[f64], guess: &[f64]| {
+        let found = Constant::of_numbers(gold, guess);
+        (found.p, found.verdict)
+    };
+    // All rows differ alike, so no test is possible and none is needed.
+    assert_eq!(verdict(&[1.0, -1.0], &[1.0, -1.0]), (None, ConstantVerdict::Better));
+    assert_eq!(verdict(&[1.0, -1.0], &[5.0, -5.0]), (None, ConstantVerdict::Worse));
+    assert_eq!(verdict(&[2.0, 2.0], &[2.0, 2.0]), (Some(1.0), ConstantVerdict::NoBetter));
+    assert_eq!(verdict(&[2.0], &[2.0]), (None, ConstantVerdict::NoBetter));
+    assert_eq!(verdict(&[], &[]), (None, ConstantVerdict::NoBetter));
+    for found in [
+        Constant::of_classes(&[], &[], &[]),
+        Constant::of_classes(&[7, 0], &[0, usize::MAX], &names(2)),
+        Constant::of_labels(&[], &[], &names(2)),
+        Constant::of_labels(&[&[5], &[0, 0]], &[1, 1], &[]),
+    ] {
+        assert!(found.p.unwrap() > 0.999 && !found.learned, "{found:?}");
+        assert_eq!(found.verdict, ConstantVerdict::NoBetter);
+    }
+}
+
+/// A model that finds a rare class has no more rows right than the largest class has.
+#[test]
+fn a_model_that_finds_a_rare_class_has_learned() {
+    let gold: Vec<usize> = (0..200).map(|row| usize::from(row % 20 == 0)).collect();
+    // All ten rows of the rare class are found, among ten others.
+    let found: Vec<usize> = (0..200).map(|row| usize::from(row % 10 == 0)).collect();
+    let by_chance: Vec<usize> = (0..200).map(|row| usize::from(row % 10 == 1)).collect();
+    let of = |guess: &[usize]| Constant::of_classes(&gold, guess, &names(2));
+    let (found, by_chance) = (of(&found), of(&by_chance));
+    assert_eq!((found.verdict, found.learned), (ConstantVerdict::NoBetter, true));
+    assert_eq!((by_chance.verdict, by_chance.learned), (ConstantVerdict::Worse, false));
 }

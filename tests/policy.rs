@@ -1,9 +1,10 @@
-//! When a run logs, evaluates and saves.
+//! When a run logs, evaluates and saves, and the advice for a run that has not learned.
 
 use bitfit::internal::bounds::Count;
 use bitfit::internal::config::{Interval, TrainingSection};
 use bitfit::internal::data::Sampler;
-use bitfit::internal::train::{Actions, Policy};
+use bitfit::internal::stats::Course;
+use bitfit::internal::train::{Actions, Evidence, Policy};
 
 fn count(number: u64) -> Count {
     number.try_into().unwrap()
@@ -65,4 +66,62 @@ fn a_budget_of_tokens_makes_the_epochs() {
     training.max_steps = 10;
     let policy = Policy::new(&training, &sampler(&training, 45));
     assert_eq!((policy.total, policy.cursor(10)), (10, (1, 2)));
+}
+
+fn course(losses: impl IntoIterator<Item = f64>) -> Course {
+    let mut course = Course::default();
+    (1..).zip(losses).for_each(|(step, loss)| course.add(step, loss));
+    course
+}
+
+#[test]
+fn a_course_keeps_the_means_of_its_tenths() {
+    assert_eq!(course((1..10).map(f64::from)).tenths(), None, "nine steps");
+    assert_eq!(course((1..=10).map(f64::from)).tenths(), Some([1.0, 9.0, 10.0]));
+    assert_eq!(course((1..=20).map(f64::from)).tenths(), Some([1.5, 17.5, 19.5]));
+    // Parts of 32 steps, of which the last is short.
+    let [first, before, last] = course((1..=1000).map(f64::from)).tenths().unwrap();
+    assert_eq!([first, before, last], [64.5, 832.5, 948.5]);
+    // However long the run, it stays small.
+    let long = course((1..=100_000).map(f64::from));
+    assert!(serde_json::to_string(&long).unwrap().len() < 1000);
+    // A loss that was not read, as on a GPU between logged steps, leaves a gap.
+    let mut logged = Course::default();
+    (10..=400).step_by(10).for_each(|step| logged.add(step, step as f64));
+    assert_eq!(logged.tenths(), Some([25.0, 330.0, 380.0]));
+    let mut odd = Course::default();
+    [f64::NAN, f64::INFINITY].into_iter().for_each(|loss| odd.add(3, loss));
+    odd.add(u64::MAX, 1.0);
+    odd.add(0, 1.0);
+    let text = serde_json::to_string(&odd).unwrap();
+    assert_eq!(serde_json::from_str::<Course>(&text).unwrap(), odd);
+}
+
+#[test]
+fn a_run_that_has_not_learned_gets_advice() {
+    let advice = |losses: Course, eval_loss: f64| {
+        let more_steps = "training.num_train_epochs (found 3)".into();
+        let learning_rate = Some(0.001);
+        Evidence { losses: &losses, eval_loss: Some(eval_loss), more_steps, learning_rate }.advice()
+    };
+    let falling =
+        |from: f64, to: f64| course((0..40).map(|i| from + (to - from) * f64::from(i) / 39.0));
+    assert_eq!(
+        advice(falling(0.7, 0.4), 0.7),
+        "try more steps, training.num_train_epochs (found 3): the training loss was still falling at the end (from 0.4423 to 0.4115)"
+    );
+    assert_eq!(
+        advice(falling(0.70, 0.69), 0.7),
+        "try another learning rate, training.learning_rate (found 1e-3): the training loss did not move (from 0.6996 to 0.6904)"
+    );
+    assert_eq!(
+        advice(falling(0.7, 0.1), 0.9),
+        "try more training rows: those of the run are learned (loss 0.1231), and others are not (loss 0.9000)"
+    );
+    // The loss fell, and then stayed.
+    let either = "try more steps, training.num_train_epochs (found 3), or another learning rate, training.learning_rate (found 1e-3)";
+    assert_eq!(advice(course((0..40).map(|i| if i < 20 { 0.7 } else { 0.5 })), 0.7), either);
+    assert_eq!(advice(falling(0.5, 0.7), 0.7), either, "the loss rose");
+    assert!(advice(falling(0.7, 0.7), f64::NAN).contains("did not move"));
+    assert_eq!(advice(course([0.7; 9]), 0.7), either, "a few steps say nothing");
 }

@@ -6,6 +6,7 @@ use bitfit::internal::config::{Run, RunConfig};
 use bitfit::internal::delta::Delta;
 use bitfit::internal::models::{Shaping, TaskType};
 use bitfit::internal::optim::{AdamW, LrSchedule, Schedule};
+use bitfit::internal::sealed;
 use bitfit::internal::train::watch::{NonFinite, Watch};
 use serde_json::Value;
 use std::os::unix::process::ExitStatusExt;
@@ -53,6 +54,17 @@ fn same(scratch: &Scratch, run: &str) {
             == bytes(scratch, "run/delta.safetensors")
     );
     assert_eq!(records(scratch, run), records(scratch, "run"));
+    let ended = |run: &str| {
+        let summary: Value =
+            serde_json::from_slice(&bytes(scratch, &format!("{run}/summary.json"))).unwrap();
+        let keys = ["steps", "best", "best_step", "constant", "advice"];
+        assert!(summary["constant"]["answer"].is_string(), "{summary}");
+        let newest = checkpoint::steps(&scratch.path(run)).unwrap().pop().unwrap().1;
+        let losses = Checkpoint::read(&newest).unwrap().state.losses;
+        assert!(losses.tenths().is_some(), "{losses:?}");
+        (keys.map(|key| summary[key].clone()), losses)
+    };
+    assert_eq!(ended(run), ended("run"));
 }
 
 /// Starts or resumes the run in the directory `run`.
@@ -208,6 +220,34 @@ fn only_the_same_run_goes_on() {
     succeeded(&fresh);
     std::fs::remove_file(scratch.path("run/config.toml")).unwrap();
     refused(&resume(&[]), 2, &["not from a run"]);
+}
+
+/// A state of an older version has neither losses nor the constant answer.
+#[test]
+fn a_state_of_an_older_version_goes_on() {
+    let scratch = scratch();
+    let train = |steps: &str| {
+        let set = ["--set", "training.load_best_model_at_end=false", "--set", steps, "--resume"];
+        succeeded(&scratch.train(&set));
+        let summary = bytes(&scratch, "run/summary.json");
+        serde_json::from_slice::<Value>(&summary).unwrap()
+    };
+    assert!(train("training.max_steps=6")["constant"].is_object());
+    let newest = checkpoint::steps(&scratch.path("run")).unwrap().pop().unwrap().1;
+    let path = newest.join("trainer_state.safetensors");
+    let mut contents = sealed::read(&path).unwrap();
+    let mut state: Value = serde_json::from_str(&contents.metadata["state"]).unwrap();
+    for key in ["losses", "kept_constant"] {
+        assert!(state.as_object_mut().unwrap().remove(key).is_some(), "{key}");
+    }
+    contents.metadata.insert("state".into(), state.to_string());
+    std::fs::write(&path, sealed::to_bytes(contents.metadata, &contents.tensors).unwrap()).unwrap();
+    // Nothing is evaluated anew.
+    let old = train("training.max_steps=6");
+    assert!(old["best"]["accuracy"].is_number() && old["constant"].is_null(), "{old}");
+    assert!(old["advice"].is_null(), "{old}");
+    let new = train("training.max_steps=12");
+    assert!(new["constant"]["verdict"].is_string(), "{new}");
 }
 
 #[test]

@@ -60,6 +60,12 @@ fn a_run_learns_leaves_the_base_alone_and_can_be_used() {
         (Some(36), Some(false))
     );
     assert!(summary["trainable"].as_u64().unwrap() < summary["all"].as_u64().unwrap() / 10);
+    let told = "INFO the constant answer \"negative\" (largest class): accuracy 0.5000, f1 0.0000, f1_macro 0.3333, \
+                f1_micro 0.5000, matthews 0.0000; the model is better (McNemar's exact test, p ";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
+    let constant = &summary["constant"];
+    assert_eq!((&constant["answer"], &constant["verdict"]), (&"negative".into(), &"better".into()));
+    assert!(constant["p"].as_f64().unwrap() < 0.001 && summary["advice"].is_null(), "{summary}");
 
     logs_and_saves_when_asked(&scratch);
     evaluates_as_the_training_did(&scratch, &summary);
@@ -91,7 +97,11 @@ fn evaluates_as_the_training_did(scratch: &Scratch, summary: &Value) {
     succeeded(&eval);
     let metrics = json(&stdout(&eval));
     assert_eq!(metrics["metrics"], summary["best"]);
+    assert_eq!(metrics["constant"], summary["constant"]);
     assert_eq!(metrics["rows"], 32);
+    let shown = stdout(&scratch.bitfit(&["eval", "--run", "run"]));
+    assert!(shown.lines().nth(1).unwrap().starts_with("the constant answer \"negative\" ("));
+    assert!(shown.lines().nth(2).unwrap().is_empty(), "{shown}");
     let same = [
         "eval",
         "--model",
@@ -432,6 +442,9 @@ fn a_number_is_learned_measured_and_predicted() {
     );
     let output = scratch.bitfit(&["eval", "--run", "run", "--json"]);
     assert_eq!(json(&stdout(&output))["metrics"], *best);
+    let constant = &json(&stdout(&output))["constant"];
+    assert_eq!((&constant["test"], &constant["verdict"]), (&"paired_t".into(), &"better".into()));
+    assert!(constant["answer"].is_f64() && constant["metrics"]["mse"].as_f64().unwrap() > 1.0);
     let output = scratch.bitfit(&[
         "predict",
         "--run",
@@ -485,6 +498,9 @@ fn several_labels_are_learned_measured_and_predicted() {
     let found = json(&stdout(&output));
     assert_eq!(found["metrics"], *best);
     assert_eq!(found["report"]["classes"][0]["label"], "film");
+    let constant = &found["constant"];
+    assert_eq!((&constant["test"], &constant["verdict"]), (&"sign".into(), &"better".into()));
+    assert_eq!(constant["answer"], serde_json::json!([]), "no label is on more than half");
     let output = scratch.bitfit(&[
         "predict",
         "--run",
@@ -517,6 +533,41 @@ fn several_labels_are_learned_measured_and_predicted() {
         2,
         &["f1_micro, f1_macro"],
     );
+}
+
+/// The same text in each row, so that only the labels' frequencies can be learned.
+#[test]
+fn a_run_that_has_not_learned_says_so() {
+    let scratch = Scratch::new();
+    let rows = "the film\tyes\nthe film\tno\nthe film\tyes\n".repeat(16);
+    for file in ["train.tsv", "eval.tsv"] {
+        scratch.write(file, format!("text\tlabel\n{rows}"));
+    }
+    let output = scratch.train(&["--set", "training.max_steps=12", "--set", "training.seed=1"]);
+    succeeded(&output);
+    let summary = summary(&scratch, "run");
+    let constant = &summary["constant"];
+    assert_eq!((&constant["answer"], &constant["learned"]), (&"yes".into(), &false.into()));
+    let advice = summary["advice"].as_str().unwrap();
+    assert!(advice.starts_with("try ") && advice.contains("(found "), "{advice}");
+    let told = stderr(&output);
+    let line = told.lines().find(|line| line.contains("the constant answer")).unwrap();
+    assert!(line.contains("WARN") && line.contains("(largest class): accuracy 0.6667"), "{line}");
+    assert!(line.contains("McNemar's exact test, p ") && line.contains(": it has not learned; "));
+    assert!(line.ends_with(advice), "{line}");
+    let shown = stdout(&scratch.bitfit(&["eval", "--run", "run"]));
+    assert!(shown.lines().nth(1).unwrap().ends_with(": it has not learned"), "{shown}");
+    // A summary of an older version has no such keys.
+    let mut old = summary.clone();
+    for key in ["constant", "advice"] {
+        assert!(old.as_object_mut().unwrap().remove(key).is_some());
+    }
+    scratch.write("run/summary.json", old.to_string());
+    let runs = scratch.bitfit(&["inspect", "--runs", "run", "--json"]);
+    succeeded(&runs);
+    let shown = json(&stdout(&runs));
+    assert_eq!(shown[0]["summary"]["best"], summary["best"]);
+    assert!(shown[0]["summary"]["constant"].is_null(), "{shown}");
 }
 
 #[test]

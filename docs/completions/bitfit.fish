@@ -67,7 +67,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l errors -d 'Write 
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
-complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l json -d 'Write the metrics, the metrics of each class and the confusion matrix to stdout as one JSON object'
+complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -l json -d 'Write the metrics, the constant answer, the metrics of each class and the confusion matrix to stdout as one JSON object'
 complete -c bitfit -n "__fish_bitfit_using_subcommand eval" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l run -d 'A run directory, whose base, delta and data are used' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l model -d 'The base: a directory, or the id of a model on the Hub; with --run, used instead of the run\'s base' -r -F

@@ -1,7 +1,7 @@
 //! `bitfit eval`: the metrics of a trained task on labelled rows.
 
 use super::task_args::{ReadArgs, TaskArgs, check_not_read};
-use super::terminal::list;
+use super::terminal::{beside_constant, list};
 use super::{downloads, json_line, logging, print, print_json};
 use crate::config::DataSection;
 use crate::data::{self, Columns, LabelColumns, Labels, Row};
@@ -47,8 +47,8 @@ pub struct Eval {
     /// regression, all rows, the largest error first.
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
-    /// Write the metrics, the metrics of each class and the confusion matrix to stdout as one JSON
-    /// object.
+    /// Write the metrics, the constant answer, the metrics of each class and the confusion matrix
+    /// to stdout as one JSON object.
     #[arg(long)]
     pub json: bool,
 }
@@ -92,17 +92,20 @@ impl Eval {
         };
         let mut mistakes = self.errors.as_ref().map(|_| vec![]);
         let found = predictor.evaluate(&rows, mistakes.as_mut(), &mut progress)?;
-        let Evaluation { metrics, report } = found;
+        let Evaluation { metrics, report, constant } = found;
         bar.finish_and_clear();
         if let (Some(path), Some(mistakes)) = (&self.errors, mistakes) {
             write_mistakes(path, mistakes, &rows)?;
         }
         let count = rows.len();
         if self.json {
-            return print_json(&json!({"rows": count, "metrics": metrics, "report": report}));
+            let found =
+                json!({"rows": count, "metrics": metrics, "constant": constant, "report": report});
+            return print_json(&found);
         }
         let report = report.map(|report| format!("\n\n{report}")).unwrap_or_default();
-        print(&format!("{count} rows: {}{report}", list(&metrics)))
+        let (metrics, constant) = (list(&metrics), beside_constant(&constant));
+        print(&format!("{count} rows: {metrics}\n{constant}{report}"))
     }
 
     /// Sets where the labels are: as the arguments say, else as in the run, else in the column

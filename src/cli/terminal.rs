@@ -3,6 +3,7 @@
 use super::downloads::DownloadBar;
 use crate::error::Result;
 use crate::escape;
+use crate::eval::{Constant, ConstantAnswer, ConstantVerdict};
 use crate::files::say;
 use crate::train::{Event, Listener, MetricsRecord, Summary};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -105,6 +106,12 @@ impl Terminal {
         if summary.interrupted {
             return;
         }
+        if let Some(found) = &summary.constant {
+            match &summary.advice {
+                Some(advice) => tracing::warn!("{}; {advice}", beside_constant(found)),
+                None => tracing::info!("{}", beside_constant(found)),
+            }
+        }
         // The full path can be pasted even if `bitfit` is not in PATH. `bitfit` is in the directory
         // of this executable.
         let program = std::env::current_exe().unwrap_or_default().with_file_name("bitfit");
@@ -166,6 +173,41 @@ impl Listener for Terminal {
 pub fn list(metrics: &BTreeMap<String, f64>) -> String {
     let shown = |(name, value)| format!("{} {value:.4}", escape::line(name));
     metrics.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// The constant answer and what the model is beside it, in a line.
+pub fn beside_constant(found: &Constant) -> String {
+    let answer = match &found.answer {
+        ConstantAnswer::Label(label) => format!("{} (largest class)", escape::quoted(label)),
+        ConstantAnswer::Labels(labels) if labels.is_empty() => "of no label".into(),
+        ConstantAnswer::Labels(labels) => {
+            let labels: Vec<String> = labels.iter().map(|label| escape::quoted(label)).collect();
+            format!("{} (each on more than half of the rows)", labels.join(", "))
+        }
+        ConstantAnswer::Number(mean) => format!("{mean:.4} (mean)"),
+    };
+    let constant = format!("the constant answer {answer}: {}", list(&found.metrics));
+    let p = match found.p {
+        Some(p) if p < 1e-99 => ", p below 1e-99".into(),
+        Some(p) if p < 0.001 => format!(", p {p:.0e}"),
+        Some(p) => format!(", p {p:.3}"),
+        None => String::new(),
+    };
+    let verdict = match (found.verdict, found.learned) {
+        (ConstantVerdict::Better, _) => "better",
+        (ConstantVerdict::NoBetter, true) => "no better in accuracy",
+        (ConstantVerdict::NoBetter, false) => "no better",
+        (ConstantVerdict::Worse, true) => "worse in accuracy",
+        (ConstantVerdict::Worse, false) => "worse",
+    };
+    let learned = match (found.verdict, found.learned) {
+        (ConstantVerdict::Better, _) => "",
+        (_, true) => {
+            ", and has learned: where classes are rare, f1_macro and matthews tell more than accuracy"
+        }
+        (_, false) => ": it has not learned",
+    };
+    format!("{constant}; the model is {verdict} ({}{p}){learned}", found.test.name())
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -59,7 +59,7 @@ The run directory:
   delta.safetensors    the task: the best state evaluated, or the last
   metrics.jsonl        a line for each logged step and each evaluation
   tensorboard/         the same for TensorBoard, with histograms of the biases' changes
-  summary.json         counts, times, memory, the best metrics
+  summary.json         counts, times, memory, the best metrics, the constant answer
   manifest.json        versions, machine, command, hashes, start and end times
   checkpoints/         the states that --resume continues from
 

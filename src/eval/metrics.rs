@@ -78,6 +78,12 @@ impl MultiLabel {
     }
 }
 
+/// Returns the number of labels in which two rows differ, both as label numbers in ascending order.
+pub fn wrong(labels: &[u32], predictions: &[u32]) -> u32 {
+    let both = labels.iter().filter(|label| predictions.binary_search(label).is_ok()).count();
+    (labels.len() + predictions.len()).saturating_sub(2 * both) as u32
+}
+
 /// Returns `pearson`, `spearman` (equal values share the mean of their ranks), `mse` and `mae`.
 ///
 /// If all values of one side are equal, no correlation is defined: SciPy returns NaN, and this
@@ -192,7 +198,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
     ratio(sum, count)
 }

@@ -1,10 +1,13 @@
 //! Evaluates a model on labelled examples.
 //!
-//! The files in reading order; each imports only from those before it: `metrics`, `report`.
+//! The files in reading order; each imports only from those before it: `metrics`, `report`,
+//! `constant`.
 
+mod constant;
 mod metrics;
 mod report;
 
+pub use constant::{Constant, ConstantAnswer, ConstantTest, ConstantVerdict};
 pub use metrics::{MultiLabel, classification, regression};
 pub use report::{ClassificationReport, MATRIX};
 
@@ -24,6 +27,8 @@ pub struct Evaluation {
     pub metrics: BTreeMap<String, f64>,
     /// The scores by class; `None` for a regression.
     pub report: Option<ClassificationReport>,
+    /// The constant answer on the same rows.
+    pub constant: Constant,
 }
 
 /// A function that gets the rows of a batch that was evaluated, and their logits.
@@ -57,9 +62,9 @@ pub fn evaluate(
         }
         done(range, &logits)
     })?;
-    let (mut metrics, report) = seen.measure(&labels.names);
-    metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
-    Ok(Evaluation { metrics, report })
+    let mut found = seen.measure(examples, &labels.names);
+    found.metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
+    Ok(found)
 }
 
 /// Calls `compute` with the range of each batch of texts, in order. `lengths` are the texts'
@@ -94,16 +99,28 @@ pub fn in_batches(
 /// The targets and predictions of the rows so far. Logits are not kept, because those of many
 /// labels are large.
 enum Predictions {
-    Classes { gold: Vec<usize>, guess: Vec<usize> },
-    Labels(MultiLabel),
-    Numbers { gold: Vec<f64>, guess: Vec<f64> },
+    Classes {
+        gold: Vec<usize>,
+        guess: Vec<usize>,
+    },
+    /// Counts by label, and the number of wrong labels of each row.
+    Labels {
+        counts: MultiLabel,
+        wrong: Vec<u32>,
+    },
+    Numbers {
+        gold: Vec<f64>,
+        guess: Vec<f64>,
+    },
 }
 
 impl Predictions {
     fn new(task: TaskType, labels: &Labels) -> Self {
         match task {
             TaskType::Classification => Self::Classes { gold: vec![], guess: vec![] },
-            TaskType::MultiLabel => Self::Labels(MultiLabel::new(labels.names.len())),
+            TaskType::MultiLabel => {
+                Self::Labels { counts: MultiLabel::new(labels.names.len()), wrong: vec![] }
+            }
             TaskType::Regression => Self::Numbers { gold: vec![], guess: vec![] },
         }
     }
@@ -114,10 +131,12 @@ impl Predictions {
                 gold.push(*class);
                 guess.push(best(logits));
             }
-            (Self::Labels(counts), Target::Labels { present, .. }) => {
+            (Self::Labels { counts, wrong }, Target::Labels { present, .. }) => {
                 // A logit of 0 is a probability of a half.
                 let guess = logits.iter().zip(0..).filter(|(x, _)| **x >= 0.0);
-                counts.add(present, &guess.map(|(_, label)| label).collect::<Vec<u32>>());
+                let guess: Vec<u32> = guess.map(|(_, label)| label).collect();
+                counts.add(present, &guess);
+                wrong.push(metrics::wrong(present, &guess));
             }
             (Self::Numbers { gold, guess }, Target::Number(number)) => {
                 gold.push(f64::from(*number));
@@ -127,17 +146,30 @@ impl Predictions {
         }
     }
 
-    fn measure(&self, names: &[String]) -> (BTreeMap<String, f64>, Option<ClassificationReport>) {
-        match self {
-            Self::Classes { gold, guess } => {
-                let report = ClassificationReport::classification(gold, guess, names);
-                (classification(gold, guess, names.len()), Some(report))
+    /// The evaluation of `examples`, which are the rows seen, without the loss.
+    fn measure(&self, examples: &[Example], names: &[String]) -> Evaluation {
+        let (metrics, report, constant) = match self {
+            Self::Classes { gold, guess } => (
+                classification(gold, guess, names.len()),
+                Some(ClassificationReport::classification(gold, guess, names)),
+                Constant::of_classes(gold, guess, names),
+            ),
+            Self::Labels { counts, wrong } => {
+                let gold = examples.iter().filter_map(|example| match &example.target {
+                    Target::Labels { present, .. } => Some(present.as_slice()),
+                    _ => None,
+                });
+                (
+                    counts.metrics(),
+                    Some(ClassificationReport::multi_label(counts, names)),
+                    Constant::of_labels(&gold.collect::<Vec<_>>(), wrong, names),
+                )
             }
-            Self::Labels(counts) => {
-                (counts.metrics(), Some(ClassificationReport::multi_label(counts, names)))
+            Self::Numbers { gold, guess } => {
+                (regression(gold, guess), None, Constant::of_numbers(gold, guess))
             }
-            Self::Numbers { gold, guess } => (regression(gold, guess), None),
-        }
+        };
+        Evaluation { metrics, report, constant }
     }
 }
 

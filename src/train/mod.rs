@@ -1,5 +1,6 @@
 //! Training. [`train`] is a whole run, and `Training::take_steps` is its loop.
 
+mod advice;
 mod cache;
 pub mod data;
 mod doubts;
@@ -19,6 +20,7 @@ mod tensorboard;
 mod trainer;
 pub mod watch;
 
+pub use advice::Evidence;
 pub use data::RawRows;
 pub use events::{Event, Listener, Listeners, MetricsRecord};
 pub use manifest::Manifest;
@@ -37,7 +39,7 @@ use crate::checkpoint::{Checkpoint, TrainerState};
 use crate::config::{Interval, Run};
 use crate::data::{DropoutKeys, Sampler};
 use crate::error::{Error, Result};
-use crate::eval::evaluate;
+use crate::eval::{Evaluation, evaluate};
 use crate::sources::Sources;
 use crate::{checkpoint, escape, lock};
 use cache::Cache;
@@ -184,7 +186,7 @@ impl Training<'_> {
         let behind = state.kept.as_ref().is_none_or(|(kept, _)| last_asked && *kept < step);
         if behind && step > 0 {
             self.session.delta(&BTreeMap::new())?.write(&self.run.delta_path())?;
-            (state.kept, state.kept_checksum) = (None, None);
+            (state.kept, state.kept_constant, state.kept_checksum) = (None, None, None);
         }
         let summary = self.progress.summary(&self.session, interrupted)?;
         summary.write(output_dir)?;
@@ -295,7 +297,7 @@ impl Training<'_> {
                 None
             };
             self.progress.state.loss_scale = stepper.scale;
-            self.progress.end_step(began, output.tokens);
+            self.progress.end_step(began, output.tokens, loss);
             let (total, tokens) = (self.policy.total, output.tokens);
             self.listener.on_event(&Event::Step { step, total, loss, tokens })?;
             if let Some(loss) = loss.filter(|_| actions.log) {
@@ -393,7 +395,7 @@ impl Training<'_> {
         let step = self.progress.state.step;
         let began = Instant::now();
         let (listener, stop) = (&mut *self.listener, self.stop);
-        let found = self.session.while_folded(|plan| {
+        let Evaluation { metrics, constant, .. } = self.session.while_folded(|plan| {
             let total = plan.data.eval.len();
             let mut on_batch = |rows: Range<usize>, _: &[Vec<f32>]| {
                 plan.model.base.check_unchanged()?;
@@ -410,7 +412,6 @@ impl Training<'_> {
                 &mut on_batch,
             )
         })?;
-        let metrics = found.metrics;
         if let Some(&loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
             let (what, advice) = (format!("the evaluation's loss is {loss}"), self.advice(step)?);
             return Err(Error::Diverged { what, step, rows: None, advice });
@@ -429,6 +430,7 @@ impl Training<'_> {
         if kept {
             let checksum = self.session.delta(&metrics)?.write(&run.delta_path())?;
             state.kept = Some((step, metrics.clone()));
+            state.kept_constant = Some(constant);
             state.kept_checksum = Some(checksum);
         }
         self.listener.on_event(&Event::Record(&MetricsRecord::Evaluation {

@@ -1,5 +1,6 @@
 //! The progress of a run, and what the run costs.
 
+use super::advice::Evidence;
 use super::metrics_file;
 use super::plan::ModelPlan;
 use super::policy::{self, Policy};
@@ -163,13 +164,14 @@ impl RunProgress {
         Ok(())
     }
 
-    /// Counts a step of `tokens` tokens that began at `began`.
-    pub fn end_step(&mut self, began: Instant, tokens: usize) {
+    /// Counts a step of `tokens` tokens that began at `began`. Notes the step's `loss`, if read.
+    pub fn end_step(&mut self, began: Instant, tokens: usize, loss: Option<f64>) {
         self.bound_memory();
         let time = began.elapsed();
         self.step_times.push(time);
         self.state.step += 1;
         self.state.tokens += tokens as u64;
+        loss.into_iter().for_each(|loss| self.state.losses.add(self.state.step, loss));
         self.state.seconds_in_steps += time.as_secs_f64();
     }
 
@@ -198,6 +200,31 @@ impl RunProgress {
     /// Tokens per second of step time, over all steps of the run.
     pub fn tokens_per_second(&self) -> f64 {
         self.state.tokens as f64 / self.state.seconds_in_steps.max(1e-9)
+    }
+
+    /// Returns advice for a run whose kept state has not learned; `None` for any other run.
+    fn advice(&self, training: &TrainingSection, interrupted: bool) -> Option<String> {
+        let (_, metrics) = self.state.kept.as_ref()?;
+        if interrupted || self.state.kept_constant.as_ref()?.learned {
+            return None;
+        }
+        let epochs = training.num_train_epochs;
+        let more_steps = match training.early_stopping_patience {
+            Some(patience) if self.stops_early(training) && self.state.step < self.state.total => {
+                format!("training.early_stopping_patience (found {patience})")
+            }
+            _ if training.max_steps > 0 => {
+                format!("training.max_steps (found {})", training.max_steps)
+            }
+            _ => format!("training.num_train_epochs (found {epochs})"),
+        };
+        let evidence = Evidence {
+            losses: &self.state.losses,
+            eval_loss: metrics.get("loss").copied(),
+            more_steps,
+            learning_rate: training.learning_rate.map(Into::into),
+        };
+        Some(evidence.advice())
     }
 
     /// Returns the summary of the run so far.
@@ -234,6 +261,8 @@ impl RunProgress {
             peak_gpu_mib: native::peak_gpu_mib(session.plan.model.device())?,
             best,
             best_step,
+            constant: self.state.kept_constant.clone(),
+            advice: self.advice(&session.plan.resolved.training, interrupted),
             interrupted,
         })
     }

@@ -3,6 +3,7 @@
 #![deny(clippy::missing_errors_doc)]
 
 use crate::error::{Error, Result};
+use crate::eval::Constant;
 use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +46,10 @@ pub struct Summary {
     pub best: BTreeMap<String, f64>,
     /// The step after which `best` was measured; `None` if `best` is empty.
     pub best_step: Option<u64>,
+    /// The constant answer on the rows that `best` was measured on; `None` if `best` is empty.
+    pub constant: Option<Constant>,
+    /// Advice for a finished run whose state has not learned; `None` for any other run.
+    pub advice: Option<String>,
     /// Whether a signal ended the run early.
     pub interrupted: bool,
 }
