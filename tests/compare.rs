@@ -228,6 +228,11 @@ fn figures_are_those_of_the_runs(scratch: &Scratch, found: &Value) {
         let share = right.matches('1').count() as f64 / right.len() as f64;
         assert!((accuracy - share).abs() < 1e-12, "predicted anew as it was evaluated");
         assert_eq!(summary["trainable"], bitfit["trainable"]);
+        let beside = &bitfit["by_seed"][seed - 1]["constant"];
+        assert_eq!(beside["value"], summary["constant"]["metrics"]["accuracy"]);
+        for key in ["p", "verdict", "learned"] {
+            assert_eq!(beside[key], summary["constant"][key], "{key}");
+        }
         assert!(!dir.join("checkpoints").exists(), "nothing goes on from a run that is done");
         values.push(accuracy);
     }
@@ -273,6 +278,9 @@ fn pages_show_the_figures(scratch: &Scratch, found: &Value) {
         // What wants full fine-tuning beside it is not asked of a grid without.
         assert!(page.contains(&format!("{mean:.4}")) && page.contains("of the parameters"));
         assert!(!page.contains("times as fast as full fine-tuning"));
+        assert!(page.contains("constant answer") && page.contains("0.5000 ± 0.0000"));
+        assert!(page.contains("beside the constant answer") && page.contains(" of 2 seeds"));
+        assert!(page.contains("The constant answer is the largest class"));
     }
     // A claim's cell is coloured by its verdict.
     for (holds, class) in [(true, "<td class=\"holds\">"), (false, "<td class=\"fails\">")] {
@@ -601,6 +609,7 @@ fn a_report_is_rendered_again_from_its_json_alone() {
     let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&told["event"], &told["page"]), (&"rendered".into(), &"new/report.html".into()));
     same_files(&files_below(&scratch.path("new")), &before);
+    a_share_of_an_arm_that_has_not_learned_says_nothing(&scratch);
     // In its place.
     scratch.write("out/report.html", "");
     std::fs::remove_file(scratch.path("out/report.md")).unwrap();
@@ -620,6 +629,36 @@ fn a_report_is_rendered_again_from_its_json_alone() {
     refused(&scratch.bitfit(&own), 2, &["a comparison is writing to out"]);
     drop(lock);
     what_is_no_report_is_named(&scratch, &text);
+}
+
+/// A claim about a share of full fine-tuning's quality has no verdict where full fine-tuning has
+/// not learned.
+fn a_share_of_an_arm_that_has_not_learned_says_nothing(scratch: &Scratch) {
+    let mut changed = report(scratch, "new");
+    let claim = |dir: &str| {
+        let claims = report(scratch, dir)["claims"].clone();
+        let of_share = |claim: &&Value| claim["claim"].as_str().unwrap().contains("95 to 99 %");
+        claims.as_array().unwrap().iter().find(of_share).unwrap()["measured"][0].clone()
+    };
+    for (failed, of_seeds) in [(vec![0], "1 of 2"), (vec![0, 1], "2 of 2"), (vec![], "")] {
+        let full = changed["tasks"][0]["arms"].as_array_mut().unwrap().iter_mut();
+        let full = full.into_iter().find(|arm| arm["name"] == "full").unwrap();
+        for (i, seed) in full["by_seed"].as_array_mut().unwrap().iter_mut().enumerate() {
+            seed["constant"]["learned"] = (!failed.contains(&i)).into();
+        }
+        scratch.write("changed.json", changed.to_string());
+        let args = ["compare", "--render", "changed.json", "--output", "changed", "--overwrite"];
+        succeeded(&scratch.bitfit(&args));
+        let (claim, expected) = (claim("changed"), format!("with {of_seeds} seeds, so the share"));
+        let text = claim["text"].as_str().unwrap();
+        assert_eq!(text.contains(&expected), !failed.is_empty(), "{text}");
+        if !failed.is_empty() {
+            assert!(
+                claim["holds"].is_null() && text.contains("full itself is no better"),
+                "{text}"
+            );
+        }
+    }
 }
 
 /// An error says what is wrong in a `report.json`, here in changes of the report `text`.

@@ -1,7 +1,7 @@
 //! Common claims about BitFit, beside what was measured.
 
 use super::format::{bytes, digits, percent, with};
-use super::report::{ArmReport, Claim, Measured, TaskReport};
+use super::report::{ArmReport, Claim, Measured, SeedReport, TaskReport};
 use crate::stats::{SIGNIFICANT, Spread, paired_t};
 
 /// A measurement that could not be made, and why.
@@ -96,6 +96,10 @@ fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured 
     let clear = tested.is_some_and(|test| test.p.is_none_or(|p| p < SIGNIFICANT));
     let shown = with(&share, |share| digits(100.0 * share, 3));
     let shown = format!("{shown} % ({:.4} against {:.4})", bitfit.quality.mean, full.quality.mean);
+    if let Some(why) = not_learned(full) {
+        let text = format!("{shown}, but {why}, so the share says nothing");
+        return Measured { text, value: Some(share.mean), holds: None };
+    }
     Measured {
         text: match share.n {
             1 => format!("{shown}, one seed: no verdict"),
@@ -105,6 +109,20 @@ fn quality(task: &TaskReport, bitfit: &ArmReport, full: &ArmReport) -> Measured 
         value: Some(share.mean),
         holds: clear.then_some(share.mean >= 0.95),
     }
+}
+
+/// Why a share of the quality of `arm` says nothing: with some seeds, the arm is no better than the
+/// constant answer. `None` if there is no such seed.
+fn not_learned(arm: &ArmReport) -> Option<String> {
+    let seeds = arm.by_seed.len();
+    let learned = |seed: &SeedReport| seed.constant.as_ref().is_none_or(|beside| beside.learned);
+    let failed = arm.by_seed.iter().filter(|seed| !learned(seed)).count();
+    let which = match (failed, seeds) {
+        (0, _) => return None,
+        (_, 1) => String::new(),
+        _ => format!(" with {failed} of {seeds} seeds"),
+    };
+    Some(format!("{} itself is no better than the constant answer{which}", arm.name))
 }
 
 fn parameters(bitfit: &ArmReport) -> Measured {

@@ -4,8 +4,8 @@ use super::claims::claims;
 use super::grid::Grid;
 use super::record::RunFacts;
 use super::report::{
-    ArmCost, ArmReport, ArmVerdict, CompareReport, CurvePoint, FailedRun, Mcnemar, Moved,
-    RateReport, SeedReport, TaskReport, Versus,
+    ArmCost, ArmReport, ArmVerdict, BesideConstant, CompareReport, CurvePoint, FailedRun, Mcnemar,
+    Moved, RateReport, SeedReport, TaskReport, Versus,
 };
 use super::results::{CellResult, best_rate};
 use crate::error::{Error, Result};
@@ -145,10 +145,6 @@ fn arm_report<'a>(
     let metrics = summary.best.keys().filter_map(|name| {
         Some((name.clone(), spread(&chosen, |result| result.summary.best.get(name).copied())?))
     });
-    let by_seed = chosen.iter().filter_map(|result| {
-        let (seed, best_step) = (result.cell.seed, result.summary.best_step);
-        Some(SeedReport { seed, value: result.value()?, best_step })
-    });
     let report = ArmReport {
         name: name.into(),
         place,
@@ -160,7 +156,7 @@ fn arm_report<'a>(
         learning_rate,
         rates,
         quality,
-        by_seed: by_seed.collect(),
+        by_seed: chosen.iter().filter_map(|result| seed_report(result)).collect(),
         metrics: metrics.collect(),
         trainable: summary.trainable,
         all: summary.all,
@@ -172,6 +168,19 @@ fn arm_report<'a>(
         moved: moved(&chosen),
     };
     Ok(Some((report, chosen)))
+}
+
+/// The report of a run; `None` if its summary lacks the task's metric.
+fn seed_report(result: &CellResult) -> Option<SeedReport> {
+    let (run, summary) = (&result.cell.run, &result.summary);
+    let constant = summary.constant.as_ref().map(|found| BesideConstant {
+        value: found.metrics.get(run.metric.name()).copied(),
+        p: found.p,
+        verdict: found.verdict,
+        learned: found.learned,
+    });
+    let (seed, best_step) = (result.cell.seed, summary.best_step);
+    Some(SeedReport { seed, value: result.value()?, best_step, constant })
 }
 
 /// The metric at each learning rate, in the order of the results.

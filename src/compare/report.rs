@@ -1,5 +1,6 @@
 //! The contents of `report.json`: what a comparison measured.
 
+use crate::eval::ConstantVerdict;
 use crate::models::Term;
 use crate::stats::{PairedT, Spread};
 use serde::{Deserialize, Serialize};
@@ -127,6 +128,23 @@ pub struct SeedReport {
     pub value: f64,
     /// The step after which `value` was measured.
     pub best_step: Option<u64>,
+    /// The constant answer on the same evaluation rows; `None` in reports of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constant: Option<BesideConstant>,
+}
+
+/// The constant answer on the evaluation rows of a run, and the run's model beside it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BesideConstant {
+    /// The task's metric of the constant answer; `None` for a correlation.
+    pub value: Option<f64>,
+    /// The p-value of the test of the model against the constant answer.
+    pub p: Option<f64>,
+    /// The test's conclusion.
+    pub verdict: ConstantVerdict,
+    /// Whether the model has learned, as in `summary.json`.
+    pub learned: bool,
 }
 
 /// The time and memory of an arm, over the seeds.

@@ -3,9 +3,16 @@
 use super::format::{
     bytes, digits, percent, probability, rate_name, seconds, signed, spread, with,
 };
-use super::report::{ArmReport, ArmVerdict, Claim, CompareReport, TaskReport, Versus};
+use super::report::{
+    ArmReport, ArmVerdict, BesideConstant, Claim, CompareReport, TaskReport, Versus,
+};
+use crate::eval::ConstantVerdict;
 use crate::numbers::thousands;
 use crate::stats::{SIGNIFICANT, Spread};
+use std::collections::BTreeMap;
+
+/// The name of the row of the constant answer.
+const CONSTANT: &str = "constant answer";
 
 /// A table whose cells are text.
 pub struct ReportTable {
@@ -100,6 +107,12 @@ pub fn notes(report: &CompareReport) -> Vec<String> {
         "Seconds per step are the median over a run's steps. Peak memory is that of a process with this run alone, including the base and the rows.".into(),
         "Parameter counts and file sizes include the new head.".into(),
     ];
+    let of_arms = report.tasks.iter().flat_map(|task| &task.arms);
+    if of_arms.flat_map(|arm| &arm.by_seed).any(|seed| seed.constant.is_some()) {
+        notes.push(format!(
+            "The constant answer is the largest class, the mean number, or the labels of more than half of the rows, taken from the evaluation rows themselves. An arm is better with a seed if a test over the rows shows it with p < {SIGNIFICANT}: McNemar's exact test, the paired t-test on squared errors, or the sign test on wrong labels."
+        ));
+    }
     notes.extend(match &report.claims_about[..] {
         [] => None,
         [bitfit] => Some(format!("Claims about BitFit are measured on the arm {bitfit}.")),
@@ -177,11 +190,7 @@ pub fn by_task(report: &CompareReport) -> Option<ReportTable> {
         .collect();
     places.sort();
     places.dedup();
-    for (place, name) in places {
-        let of = |task: &TaskReport| {
-            task.arms.iter().find(|arm| arm.place == place).map(|arm| arm.quality)
-        };
-        let values: Vec<Option<Spread>> = report.tasks.iter().map(of).collect();
+    let mut push = |name: &str, values: Vec<Option<Spread>>| {
         let mut row = vec![name.to_owned()];
         row.extend(values.iter().map(|value| value.as_ref().map_or("–".into(), spread)));
         if same_way {
@@ -192,8 +201,41 @@ pub fn by_task(report: &CompareReport) -> Option<ReportTable> {
             );
         }
         table.push(row);
+    };
+    for (place, name) in places {
+        let of = |task: &TaskReport| {
+            task.arms.iter().find(|arm| arm.place == place).map(|arm| arm.quality)
+        };
+        push(name, report.tasks.iter().map(of).collect());
+    }
+    let constants: Vec<Option<Spread>> = report.tasks.iter().map(constant).collect();
+    if constants.iter().any(Option::is_some) {
+        push(CONSTANT, constants);
     }
     Some(table)
+}
+
+/// The metric of the constant answer over the seeds; `None` if it is not known, or if the arms have
+/// different ones.
+fn constant(task: &TaskReport) -> Option<Spread> {
+    let mut by_seed = BTreeMap::new();
+    for seed in task.arms.iter().flat_map(|arm| &arm.by_seed) {
+        let value = seed.constant.as_ref()?.value?;
+        if *by_seed.entry(seed.seed).or_insert(value) != value {
+            return None;
+        }
+    }
+    Spread::of(&by_seed.into_values().collect::<Vec<_>>())
+}
+
+/// The number of seeds with which an arm is better than the constant answer; `None` if it is not
+/// known.
+fn better_than_constant(arm: &ArmReport) -> Option<String> {
+    let found: Option<Vec<&BesideConstant>> =
+        arm.by_seed.iter().map(|seed| seed.constant.as_ref()).collect();
+    let found = found.filter(|found| !found.is_empty())?;
+    let better = found.iter().filter(|beside| beside.verdict == ConstantVerdict::Better).count();
+    Some(format!("{better} of {}", found.len()))
 }
 
 /// The quality and the size of a task's arms.
@@ -203,8 +245,13 @@ pub fn arms(task: &TaskReport) -> ReportTable {
     if let Some(slot) = table.head.get_mut(1) {
         slot.clone_from(&task.metric);
     }
-    for arm in &task.arms {
-        table.push(vec![
+    let better: Vec<Option<String>> = task.arms.iter().map(better_than_constant).collect();
+    let known = better.iter().any(Option::is_some);
+    if known {
+        table.head.push("beside the constant answer".into());
+    }
+    for (arm, better) in task.arms.iter().zip(better) {
+        let mut row = vec![
             arm.name.clone(),
             spread(&arm.quality),
             rate_name(arm.learning_rate),
@@ -212,7 +259,17 @@ pub fn arms(task: &TaskReport) -> ReportTable {
             thousands(arm.trainable),
             percent(arm.trainable as f64 / arm.all.max(1) as f64),
             bytes(arm.delta_bytes as f64),
-        ]);
+        ];
+        if known {
+            row.push(better.map_or("–".into(), |better| format!("better with {better} seeds")));
+        }
+        table.push(row);
+    }
+    if let Some(quality) = constant(task) {
+        let mut row = vec![CONSTANT.to_owned(), spread(&quality), "–".into()];
+        row.push(quality.n.to_string());
+        row.resize(table.head.len(), "–".into());
+        table.push(row);
     }
     table
 }
