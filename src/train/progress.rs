@@ -6,6 +6,7 @@ use super::plan::ModelPlan;
 use super::policy::{self, Policy};
 use super::session::Session;
 use super::summary::Summary;
+use crate::bounds::Count;
 use crate::checkpoint::{self, Checkpoint, TrainerState};
 use crate::config::{Run, TrainingSection};
 use crate::error::Result;
@@ -208,7 +209,7 @@ impl RunProgress {
         if interrupted || self.state.kept_constant.as_ref()?.learned {
             return None;
         }
-        let epochs = training.num_train_epochs;
+        let epochs = training.num_train_epochs.map_or(0, Count::get);
         let more_steps = match training.early_stopping_patience {
             Some(patience) if self.stops_early(training) && self.state.step < self.state.total => {
                 format!("training.early_stopping_patience (found {patience})")
