@@ -33,7 +33,7 @@ pub mod data {
     pub use crate::data::{
         Batch, Columns, Dataset, DropoutKeys, Encoding, Example, LabelColumns, Labels, MIN_LENGTH,
         Row, Sampler, TOKENIZER_FILES, Target, Tokenizer, draw, epoch_order, has_embeddings, read,
-        settings, silence_parquet_panics, split_by_class,
+        read_with_original, settings, silence_parquet_panics, split_by_class,
     };
 }
 pub mod delta {

@@ -19,9 +19,9 @@ pub use fit::{check_length, fits, has_embeddings, same_tokenizer};
 pub use labels::{Labels, Target};
 pub use sampler::{BatchSize, Sampler, draw, epoch_order, split_by_class};
 pub use source::{
-    Columns, DELIMITER, Dataset, FORMATS, LabelColumns, Row, RowOrigin, can_delimit, has_ending,
-    is_rows, is_table, packing_of, place_of, read, read_all, silence_parquet_panics, unpack,
-    unreadable, whole,
+    Columns, DELIMITER, Dataset, FORMATS, LabelColumns, Original, ParquetTable, Row, RowOrigin,
+    can_delimit, has_ending, is_rows, is_table, packing_of, place_of, read, read_all,
+    read_with_original, silence_parquet_panics, unpack, unreadable, whole,
 };
 pub use spelling::{listed, nearest};
 pub use tokenize::{Encoding, MIN_LENGTH, TOKENIZER_FILES, Tokenizer, settings};

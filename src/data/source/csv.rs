@@ -67,6 +67,11 @@ impl<'a> CsvReader<'a> {
         }
     }
 
+    /// The text that is not read yet.
+    pub fn rest(&self) -> &'a str {
+        self.rest
+    }
+
     /// Warns about cells that are so long that a quote was probably meant as a letter.
     pub fn warn_of_long_cells(&self) {
         let Some((first, last)) = self.long else { return };

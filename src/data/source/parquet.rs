@@ -18,19 +18,31 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
+/// A Parquet file that was read and is still open.
+pub struct ParquetFile {
+    /// Path of the file.
+    pub path: Arc<Path>,
+    /// The open file.
+    pub file: StrictFile,
+}
+
 /// Reads only the configured columns into `rows`. Returns the names of the classes if the file's
-/// metadata has them.
-///
-/// The library panics on some damaged files, which becomes an error here. The panic's own message
-/// is printed by the process's panic hook; see [`silence_panics`].
+/// metadata has them, and the open file.
 pub fn read(
     path: &Path,
     rows: &mut RowCollector<'_>,
     budget: &Budget,
-) -> Result<Option<Vec<String>>> {
+) -> Result<(Option<Vec<String>>, ParquetFile)> {
+    guarded(path, || read_rows(path, rows, budget))
+}
+
+/// Calls `read`, which reads the file `path`.
+///
+/// The library panics on some damaged files, which becomes an error here. The panic's own message
+/// is printed by the process's panic hook; see [`silence_panics`].
+pub fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = READING.replace(true);
-    let read =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read_rows(path, rows, budget)));
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
     READING.set(before);
     read.unwrap_or_else(|_| {
         Err(Error::data(path, None, "not a complete Parquet file: it is damaged"))
@@ -43,7 +55,8 @@ thread_local! {
 }
 
 /// Replaces the panic hook of the process by one that prints nothing for a panic of the Parquet
-/// library, because [`read`] returns an error for it. Any other panic goes to the hook of before.
+/// library, because [`guarded`] returns an error for it. Any other panic goes to the hook of
+/// before.
 ///
 /// For programs: the rest of this library never touches the panic hook.
 pub fn silence_panics() {
@@ -59,12 +72,9 @@ fn read_rows(
     path: &Path,
     rows: &mut RowCollector<'_>,
     budget: &Budget,
-) -> Result<Option<Vec<String>>> {
+) -> Result<(Option<Vec<String>>, ParquetFile)> {
     let (file, _) = open_regular(path)?;
-    let broken = |e: ParquetError| match budget.is_exceeded() {
-        true => budget.exceeded(path),
-        false => Error::data(path, None, format!("not a complete Parquet file: {e}")),
-    };
+    let broken = |e: ParquetError| broken(path, budget, &e);
     let file = StrictFile::new(file);
     let reader = SerializedFileReader::new(file.clone()).map_err(broken)?;
     let count = reader.metadata().row_groups().iter().map(|group| group.num_rows().unsigned_abs());
@@ -99,7 +109,15 @@ fn read_rows(
             rows.add(Ok(cells), classes.as_deref(), place)?;
         }
     }
-    Ok(classes)
+    Ok((classes, ParquetFile { path: shared, file }))
+}
+
+/// The error for a file that the library refused.
+pub fn broken(path: &Path, budget: &Budget, error: &ParquetError) -> Error {
+    match budget.is_exceeded() {
+        true => budget.exceeded(path),
+        false => Error::data(path, None, format!("not a complete Parquet file: {error}")),
+    }
 }
 
 /// The fields of the schema to read, each once; and for each of the `columns`, in the order of
@@ -158,7 +176,7 @@ fn values(field: &TypePtr) -> Option<TypePtr> {
 
 /// A name for values that the library would return as numbers or bytes because it uses the older
 /// `ConvertedType`, which cannot express their type; `None` if they can be read.
-fn unreadable(values: &Type) -> Option<&'static str> {
+pub fn unreadable(values: &Type) -> Option<&'static str> {
     let about = values.get_basic_info();
     match about.logical_type_ref() {
         _ if about.converted_type() != ConvertedType::NONE => None,

@@ -3,6 +3,7 @@
 use super::budget::{Budget, ENTRY, ROW};
 use crate::data::spelling::{self, quoted, shortened};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -295,6 +296,9 @@ impl std::fmt::Display for CellValue {
         }
     }
 }
+
+/// A cell as it stands in the file, as text; `None` for a missing value.
+pub type Cell<'a> = Option<Cow<'a, str>>;
 
 /// The rows read so far, and the number left out.
 pub struct RowCollector<'a> {

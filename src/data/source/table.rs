@@ -1,7 +1,7 @@
 //! CSV and TSV files.
 
 use super::csv::{self, CsvReader, CsvRecord, MOST_COLUMNS};
-use super::rows::{CellValue, RowCollector, RowOrigin};
+use super::rows::{CellValue, Columns, RowCollector, RowOrigin};
 use crate::data::spelling::listed;
 use crate::error::{Error, Result};
 use std::borrow::Cow;
@@ -111,7 +111,13 @@ impl Positions {
 /// the file or the configuration gives it.
 pub fn read_csv(path: &Path, text: &str, rows: &mut RowCollector<'_>) -> Result<()> {
     let file: Arc<Path> = path.into();
-    let (mut reader, delimiter) = csv_reader(path, text, rows)?;
+    let CsvText { line, text, delimiter, detected } = csv_text(path, text, rows.columns)?;
+    if delimiter != ',' && rows.columns.delimiter.is_none() {
+        let name = csv::name(delimiter);
+        tracing::info!("{}: columns are separated by {name} (data.delimiter)", path.display());
+    }
+    let mut reader = CsvReader::new(path, text, line, delimiter);
+    let delimiter = detected.then_some(delimiter);
     let mut positions = if rows.columns.header {
         let header = reader.record()?;
         let (line, cells) = header.map_or((1, vec![]), |header| (header.first, header.cells));
@@ -135,17 +141,25 @@ pub fn read_csv(path: &Path, text: &str, rows: &mut RowCollector<'_>) -> Result<
     Ok(())
 }
 
-/// A reader of the rows, header included, and the delimiter if it was detected.
-fn csv_reader<'a>(
-    path: &'a Path,
-    text: &'a str,
-    rows: &RowCollector<'_>,
-) -> Result<(CsvReader<'a>, Option<char>)> {
+/// The rows of a CSV as text, header included, and how to read them.
+pub struct CsvText<'a> {
+    /// Line that the text begins on.
+    line: usize,
+    /// The text, without a first line for Excel.
+    pub text: &'a str,
+    /// Delimiter between cells.
+    pub delimiter: char,
+    /// Whether the delimiter was detected, because neither file nor configuration gives it.
+    detected: bool,
+}
+
+/// Finds the rows of a CSV and their delimiter.
+pub fn csv_text<'a>(path: &Path, text: &'a str, columns: &Columns) -> Result<CsvText<'a>> {
     let (line, said, text) = match csv::said_for_excel(text) {
         Some((delimiter, rest)) => (2, Some(delimiter), rest),
         None => (1, None, text),
     };
-    let told = rows.columns.delimiter;
+    let told = columns.delimiter;
     if let (Some(said), Some(told)) = (said, told)
         && said != told
     {
@@ -153,18 +167,13 @@ fn csv_reader<'a>(
         return Err(Error::data(path, 1, problem));
     }
     let found = told.or(said);
-    let delimiter = found.map_or_else(|| detected(path, text, rows), Ok)?;
-    if delimiter != ',' && told.is_none() {
-        let name = csv::name(delimiter);
-        tracing::info!("{}: columns are separated by {name} (data.delimiter)", path.display());
-    }
-    Ok((CsvReader::new(path, text, line, delimiter), found.is_none().then_some(delimiter)))
+    let delimiter = found.map_or_else(|| detected(path, text, columns), Ok)?;
+    Ok(CsvText { line, text, delimiter, detected: found.is_none() })
 }
 
 /// Detects the delimiter: the first with which the first lines have the columns to read, else the
 /// one that makes the most columns of the first line. Without a header, two that fit are an error.
-fn detected(path: &Path, text: &str, rows: &RowCollector<'_>) -> Result<char> {
-    let columns = rows.columns;
+fn detected(path: &Path, text: &str, columns: &Columns) -> Result<char> {
     let first = |delimiter| -> Option<Vec<CsvRecord<'_>>> {
         let mut reader = CsvReader::new(path, text, 1, delimiter);
         let lines = if columns.header { 1 } else { 20 };
