@@ -87,7 +87,7 @@
 //! | `cli` | the programs `bitfit` and `bitfit-train` |
 //! | `compare` | comparisons of methods (`bitfit compare`) |
 //! | `hub` | bases and data sets by their ids on the Hugging Face Hub |
-//! | `parquet` | texts from `.parquet` files |
+//! | `parquet` | texts from `.parquet` files, and tables of predictions as such files |
 //! | `serve` | the HTTP server of many tasks (`bitfit serve`, with `cli`) |
 //!
 //! Without a feature, what needs it is an error that names the feature.

@@ -35,6 +35,7 @@ mod rooms;
 mod serve;
 mod sparing;
 mod standin;
+mod tables;
 mod tasks;
 mod terminal;
 mod threads;

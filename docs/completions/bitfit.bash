@@ -529,7 +529,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --top-k --no-text --help"
+            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --top-k --no-text --scores --prefix --label-separator --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -604,6 +604,14 @@ _bitfit() {
                     return 0
                     ;;
                 --top-k)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label-separator)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -88,12 +88,15 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair-colu
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l delimiter -d 'Delimiter between the columns of a CSV, one character; \\t is a tab [default: the run\'s, or detected from the first lines]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l text-pair -d 'The second text, for a task on text pairs: predict TEXT --text-pair TEXT' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l input -d 'File of texts, one per line, or a .csv, .tsv, .jsonl, .json or .parquet file with a text column; - is standard input' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write to this file instead of stdout; the file appears when all texts are done' -r -F
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l top-k -d 'Give the scores of only the K most likely labels, the most likely first [default: all, in the order of the task\'s labels]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l output -d 'Write to this file instead of stdout; the file appears when all texts are done. A .csv, .tsv or .parquet is a table: the columns of the input, then those of the predictions. Any other file has JSON lines' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l top-k -d 'Give the scores of only the K most likely labels, the most likely first [default: all, in the order of the task\'s labels]. In a table, add the columns label_1, score_1 to label_K, score_K' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l prefix -d 'In a table, begin the name of each column of predictions with this text' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l label-separator -d 'In a table, put this text between several labels in one cell [default: the run\'s data.label_separator, or ;]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l tf32 -d 'Let fp32 matrix products on CUDA devices round their factors to TF32\'s 10 mantissa bits'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-header -d 'The CSV or TSV has no header line; columns are numbered from 1 [default: as in the run]'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l header -d 'The CSV or TSV has a header line, even if the run\'s data has none'
-complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-text -d 'Leave out the texts: each line has its input\'s prediction alone, in the order of the inputs'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l no-text -d 'Leave out the texts: each line has its input\'s prediction alone, in the order of the inputs; a table has the other columns of the input'
+complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -l scores -d 'In a table, add a column score_LABEL for each label, in the order of class numbers'
 complete -c bitfit -n "__fish_bitfit_using_subcommand predict" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l model -d 'A base: a directory, or the id of a model on the Hub' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand inspect" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r

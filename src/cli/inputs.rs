@@ -2,9 +2,9 @@
 //! a file.
 
 use super::task_args::ReadArgs;
-use crate::data::{self, Columns, Row, RowOrigin};
+use crate::data::{self, Columns, Original, Row, RowOrigin};
 use crate::error::{Error, Result};
-use crate::predict::Input;
+use crate::predict::{Input, InputColumns};
 use clap::Args;
 use indicatif::ProgressBar;
 use std::io::{BufRead, BufReader, Read};
@@ -61,60 +61,27 @@ impl Asked {
 }
 
 impl InputArgs {
-    /// Reads the inputs and hands them over in order, at most `most` at a time. `check` looks at
-    /// each input first; a table's rows are all looked at before the first is handed over. `bar`
-    /// shows the inputs that are done.
-    pub fn read(
-        &self,
+    /// Opens the inputs. The rows of a table are all read and looked at by `check`; with `keep`,
+    /// the file's columns stay readable.
+    pub fn open<'a>(
+        &'a self,
         args: &ReadArgs,
         columns: &Columns,
-        most: usize,
-        bar: &ProgressBar,
-        check: &dyn Fn(&Asked) -> Result<()>,
-        take: &mut dyn FnMut(Vec<Asked>) -> Result<()>,
-    ) -> Result<()> {
-        if let Some(path) = self.input.as_ref().filter(|path| data::is_table(path)) {
-            let table = data::read(path, &args.columns_of(columns, path))?;
-            let rows: Vec<Asked> = table.rows.into_iter().map(Asked::of).collect::<Result<_>>()?;
-            rows.iter().try_for_each(check)?;
-            bar.set_length(rows.len() as u64);
-            let mut rows = rows.into_iter();
-            while rows.len() > 0 {
-                take(rows.by_ref().take(most).collect())?;
-                bar.set_position(bar.length().unwrap_or(0) - rows.len() as u64);
-            }
-            return Ok(());
-        }
-        self.check_lines(args, columns)?;
-        let mut take = |rows: Vec<Asked>| {
-            rows.iter().try_for_each(check)?;
-            let count = rows.len() as u64;
-            take(rows)?;
-            bar.inc(count);
-            Ok(())
+        keep: bool,
+        check: &'a dyn Fn(&Asked) -> Result<()>,
+    ) -> Result<Inputs<'a>> {
+        let Some(path) = self.input.as_ref().filter(|path| data::is_table(path)) else {
+            self.check_lines(args, columns)?;
+            return Ok(Inputs { args: self, check, rows: None, original: None });
         };
-        match &self.input {
-            None => {
-                let asked = |text: &String| {
-                    let input = Input { text: text.clone(), text_pair: self.text_pair.clone() };
-                    Asked { input, task: None, place: None }
-                };
-                take(self.texts.iter().map(asked).collect())
-            }
-            Some(path) if path == Path::new("-") => {
-                let name = Path::new("standard input");
-                each_line(std::io::stdin(), name, true, most, &mut take)
-            }
-            Some(path) => {
-                let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
-                let source: Box<dyn Read> = match data::packing_of(path) {
-                    Some(packing) => data::unpack(file, packing)
-                        .map_err(|error| data::unreadable(path, error))?,
-                    None => Box::new(file),
-                };
-                each_line(source, path, false, most, &mut take)
-            }
-        }
+        let columns = args.columns_of(columns, path);
+        let (table, original) = match keep {
+            true => data::read_with_original(path, &columns)?,
+            false => (data::read(path, &columns)?, None),
+        };
+        let rows: Vec<Asked> = table.rows.into_iter().map(Asked::of).collect::<Result<_>>()?;
+        rows.iter().try_for_each(check)?;
+        Ok(Inputs { args: self, check, rows: Some(rows), original })
     }
 
     /// Checks that no argument asks for columns, which lines and the texts of the arguments have
@@ -139,6 +106,78 @@ impl InputArgs {
             return Err(Error::Usage(problem.into()));
         }
         Ok(())
+    }
+}
+
+/// The inputs, opened: the rows of a table, or lines that are read when their turn comes.
+pub struct Inputs<'a> {
+    args: &'a InputArgs,
+    check: &'a dyn Fn(&Asked) -> Result<()>,
+    /// The rows of a table.
+    rows: Option<Vec<Asked>>,
+    /// The columns of a table's file, if they are kept.
+    original: Option<Original>,
+}
+
+impl Inputs<'_> {
+    /// The columns of the inputs in a table of predictions; without those of the texts if `no_text`
+    /// says so.
+    pub fn columns(&mut self, no_text: bool) -> InputColumns {
+        match self.original.take() {
+            Some(original) => InputColumns::of_file(original, no_text),
+            None if no_text => InputColumns::None,
+            None if self.args.text_pair.is_some() => InputColumns::Pair,
+            None => InputColumns::Text,
+        }
+    }
+
+    /// Hands the inputs over in order, at most `most` at a time. Lines are looked at first. `bar`
+    /// shows the inputs that are done.
+    pub fn each(
+        self,
+        most: usize,
+        bar: &ProgressBar,
+        take: &mut dyn FnMut(Vec<Asked>) -> Result<()>,
+    ) -> Result<()> {
+        if let Some(rows) = self.rows {
+            bar.set_length(rows.len() as u64);
+            let mut rows = rows.into_iter();
+            while rows.len() > 0 {
+                take(rows.by_ref().take(most).collect())?;
+                bar.set_position(bar.length().unwrap_or(0) - rows.len() as u64);
+            }
+            return Ok(());
+        }
+        let mut take = |rows: Vec<Asked>| {
+            rows.iter().try_for_each(self.check)?;
+            let count = rows.len() as u64;
+            take(rows)?;
+            bar.inc(count);
+            Ok(())
+        };
+        match &self.args.input {
+            None => {
+                let asked = |text: &String| {
+                    let text_pair = self.args.text_pair.clone();
+                    let input = Input { text: text.clone(), text_pair };
+                    Asked { input, task: None, place: None }
+                };
+                take(self.args.texts.iter().map(asked).collect())
+            }
+            Some(path) if path == Path::new("-") => {
+                let name = Path::new("standard input");
+                each_line(std::io::stdin(), name, true, most, &mut take)
+            }
+            Some(path) => {
+                let file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+                let source: Box<dyn Read> = match data::packing_of(path) {
+                    Some(packing) => data::unpack(file, packing)
+                        .map_err(|error| data::unreadable(path, error))?,
+                    None => Box::new(file),
+                };
+                each_line(source, path, false, most, &mut take)
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod export;
 mod inputs;
 mod inspect;
 mod logging;
+mod outputs;
 mod predict;
 #[cfg(feature = "serve")]
 mod serve;

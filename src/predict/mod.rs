@@ -4,9 +4,11 @@
 
 mod mistakes;
 mod open;
+mod table;
 
 pub use mistakes::{Mistake, MistakeLine};
 pub use open::{PredictorBuilder, ResolvedTask, TaskSource};
+pub use table::{Asking, Extent, InputColumns, Table, TableFormat, TableOptions, TableWriter};
 
 use crate::base::Base;
 use crate::data::{
