@@ -180,7 +180,7 @@ pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
 pub use eval::{Constant, ConstantAnswer, ConstantTest, ConstantVerdict};
 pub use models::{Task, TaskType};
-pub use nn::Precision;
+pub use nn::{Pooling, Precision};
 pub use predict::{Input, Prediction, Predictor, PredictorBuilder};
 pub use tasks::{RefusedTask, Tasks, TasksBuilder};
 pub use tch::{self, Device};

@@ -350,8 +350,8 @@ fn each_method_has_a_rate_of_its_own() {
     let text = std::fs::read_to_string(scratch.path("config.toml")).unwrap();
     scratch.write("config.toml", text.replace("learning_rate = 1e-2\n", ""));
     for (name, rate, of_head) in [
-        ("bitfit", 5e-3, Some(1e-2)),
-        ("layer_norm", 5e-3, Some(1e-2)),
+        ("bitfit", 2e-3, Some(1e-2)),
+        ("layer_norm", 2e-3, Some(1e-2)),
         ("head", 1e-2, None),
         ("full", 5e-5, None),
         ("lora", 5e-4, None),

@@ -96,7 +96,7 @@ fn losses_metrics_and_scores_do_not_depend_on_the_threads_that_openmp_gives() {
     );
     let compare = ["compare", "--config", "grid.toml"];
     same_under_every_setting(&scratch, bitfit, &compare, |_| {
-        let run = "out/runs/grid/a/lr-5e-3-seed-1";
+        let run = "out/runs/grid/a/lr-2e-3-seed-1";
         let found = records(&format!("{run}/metrics.jsonl"));
         std::fs::remove_dir_all(scratch.path("out")).unwrap();
         found

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 pub const EXAMPLES: &str = "Examples:
   bitfit export --run runs/movie-reviews --format hf --output exported/movie-reviews
   bitfit export --run runs/movie-reviews --format peft --output adapters/movie-reviews
+  bitfit export --run runs/my-task --format sentence-transformers --output exported/my-task    # a head on the mean of all tokens
 
 Other methods than BitFit:
   A LoRA task is merged into the weights by hf, and is peft's own LORA adapter by peft; full fine-tuning is for hf alone, and

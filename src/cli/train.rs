@@ -48,7 +48,7 @@ Keys that are often set:
   data.max_length                           tokens to which a text is truncated [default: 128]
   training.num_train_epochs                 [default: as many as the data need]
   training.per_device_train_batch_size      [default: 16]
-  training.learning_rate                    [default: 5e-3 for BitFit, 1e-2 for the head; each method has its own]
+  training.learning_rate                    [default: 2e-3 for BitFit, 1e-2 for the head; each method has its own]
   training.eval_strategy                    \"steps\", every eval_steps, or \"epoch\"
   method.name                               bitfit, full, lora, adapter, head or layer_norm
   bitfit.train_attention_bias, ...          which groups of biases train

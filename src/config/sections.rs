@@ -455,7 +455,7 @@ pub struct TrainingSection {
     /// the CPU and 16,384 on a GPU.
     pub per_device_eval_batch_size: Count,
     /// AdamW's learning rate. By default the method's, with a rate of its own for the head, and
-    /// with a rate that falls to zero: 5e-3 for BitFit and the LayerNorms, 1e-2 for the head, 5e-5
+    /// with a rate that falls to zero: 2e-3 for BitFit and the LayerNorms, 1e-2 for the head, 5e-5
     /// for full, 5e-4 for LoRA, 1e-4 for adapters. A rate that is written holds for the head too,
     /// and is constant; by default the method's.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -62,6 +62,11 @@ pub fn write(
             "sentence_bert_config.json",
             json!({"max_seq_length": task.max_length, "do_lower_case": false}),
         ),
+        // Without this file, sentence-transformers looks for it on the Hub.
+        (
+            "config_sentence_transformers.json",
+            json!({"prompts": {}, "default_prompt_name": null, "similarity_fn_name": "cosine"}),
+        ),
         (pooling, mean),
         (&format!("{DENSE}/config.json"), dense),
     ] {

@@ -2,4 +2,4 @@
 //! with the new head. Nothing is added to the model.
 
 /// The default learning rate of the biases (docs/defaults.md).
-pub const LEARNING_RATE: f64 = 5e-3;
+pub const LEARNING_RATE: f64 = 2e-3;

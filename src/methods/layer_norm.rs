@@ -4,7 +4,7 @@
 use crate::freeze::{Group, Parameter};
 
 /// The default learning rate, equal to that of BitFit's biases.
-pub const LEARNING_RATE: f64 = 5e-3;
+pub const LEARNING_RATE: f64 = 2e-3;
 
 /// Whether a parameter trains: if it is a LayerNorm's, or the base lacks it.
 pub fn trains(parameter: &Parameter) -> bool {
