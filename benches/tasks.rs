@@ -18,7 +18,7 @@ use bitfit::internal::base::Base;
 use bitfit::internal::data::Tokenizer;
 use bitfit::internal::delta::{Delta, Meta};
 use bitfit::internal::methods::Method;
-use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::models::{LongTexts, Task, TaskType};
 use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use bitfit::{Engine, Tasks};
@@ -187,6 +187,7 @@ fn write_tasks(model: &Path, dir: &Path, count: usize) {
                 pairs: Some(false),
                 max_length: 128,
                 pooling: Pooling::First,
+                long_texts: LongTexts::Cut,
             },
             method: Method::Bitfit,
             freeze_plan: tensors.keys().cloned().collect(),

@@ -6,9 +6,10 @@
 #       [--sets NAME,...] [--seeds 1,2,3] [--level avx2] [--table]
 #
 # DIR has a folder for each set: train.jsonl, test.jsonl (text, label, and text_pair for pairs) and
-# set.json ({"task": "classification"}, "multi_label" or "regression"). The repository ships no sets;
-# docs/defaults.md says where ours are from. Each result is a line of DIR/results-defaults.jsonl, and
-# a second call measures only what is missing. --table prints the table of all results.
+# set.json ({"task": "classification"}, "multi_label" or "regression"). The repository ships no
+# sets; docs/defaults.md says where ours are from. Each result is a line of
+# DIR/results-defaults.jsonl, and a second call measures only what is missing. --table prints the
+# table of all results.
 #
 #   before   one rate of 1e-3, 3 epochs, the first token
 #   default  three keys: model, training rows, output directory

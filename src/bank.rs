@@ -9,11 +9,12 @@ use crate::files;
 use crate::methods::Method;
 use crate::models::{Task, is_target};
 use crate::native::{self, LoraLayer, TaskLayer, Values};
-use crate::nn::{Packed, Pooling, Precision, TaskRow, TaskRows, mean};
+use crate::nn::{Packed, Pooling, Precision, TaskRow, TaskRows, WindowPooling, mean};
 use crate::task_model::TaskModel;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat_n;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -383,17 +384,34 @@ impl Bank {
         self.plan.saved(&model, task)
     }
 
-    /// The logits of each sequence of `batch` by its own task. `tasks` has the task of each
-    /// sequence. Errs if something was written to the base's file.
+    /// The logits of each text of `batch` by its own task. `tasks` has the task of each text. Errs
+    /// if something was written to the base's file.
     ///
     /// The encoder of the second of two batches of one task has that task's vectors in its layers,
     /// which is faster, unless the task has LoRA. Setting them takes some milliseconds.
     pub fn logits(&self, batch: &Batch, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
-        let mut packed = self.packed(batch)?;
-        if tasks.len() != packed.sequences() {
-            let (tasks, sequences) = (tasks.len(), packed.sequences());
-            return Err(Error::Bug(format!("{tasks} tasks for {sequences} sequences")));
+        if tasks.len() != batch.texts() {
+            let (tasks, texts) = (tasks.len(), batch.texts());
+            return Err(Error::Bug(format!("{tasks} tasks for {texts} texts")));
         }
+        if batch.windows.is_empty() {
+            return self.logits_of_sequences(batch, tasks);
+        }
+        let counts = batch.sequences_by_text();
+        let of_windows = tasks.iter().zip(&counts).flat_map(|(task, &n)| repeat_n(*task, n));
+        let of_windows: Vec<&BankTask> = of_windows.collect();
+        let mut logits = self.logits_of_sequences(batch, &of_windows)?.into_iter();
+        let by_text = tasks.iter().zip(counts).map(|(task, count)| {
+            let windows: Vec<Vec<f32>> = logits.by_ref().take(count).collect();
+            pooled(task.task.long_texts.pooling(), windows)
+        });
+        by_text.collect()
+    }
+
+    /// The logits of each sequence of `batch` by its own task. `tasks` has the task of each
+    /// sequence.
+    fn logits_of_sequences(&self, batch: &Batch, tasks: &[&BankTask]) -> Result<Vec<Vec<f32>>> {
+        let mut packed = self.packed(batch)?;
         let _guard = tch::no_grad_guard();
         let Some((task, others)) = tasks.split_first() else { return Ok(vec![]) };
         let is_one = others.iter().all(|other| other.number == task.number);
@@ -543,6 +561,16 @@ impl Bank {
         model.classifier.keep_in(self.kind)?;
         Ok(model)
     }
+}
+
+/// The logits of a text, from those of its windows.
+fn pooled(pooling: WindowPooling, mut windows: Vec<Vec<f32>>) -> Result<Vec<f32>> {
+    let count = windows.len() as i64;
+    if count == 1 {
+        return Ok(windows.pop().unwrap_or_default());
+    }
+    let logits = Tensor::f_from_slice(&windows.concat())?.f_view([count, -1])?;
+    Ok(Vec::try_from(pooling.pool(&logits, &[count])?.f_flatten(0, -1)?)?)
 }
 
 /// Errs if tasks of `method` cannot share a batch with others.

@@ -26,7 +26,7 @@ const LATER_VERSION: &str = "3";
 
 /// The metadata keys that came with [`LATER_VERSION`]. An older bitfit would read such a task as
 /// another.
-const LATER_KEYS: [&str; 1] = ["pooling"];
+const LATER_KEYS: [&str; 2] = ["pooling", "long_texts"];
 
 /// The metadata of a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,6 +114,10 @@ impl Meta {
         if self.task.pairs.is_none() {
             return Err("pairs: found none, expected true or false".into());
         }
+        self.task.long_texts.check(self.task.max_length).map_err(|(key, found, expected)| {
+            let key = if key == "max_length" { key.into() } else { format!("long_texts: {key}") };
+            format!("{key}: found {found}, expected {expected}")
+        })?;
         let (count, task) = (self.task.labels.len(), self.task.task_type);
         let (enough, expected) = match task {
             TaskType::Classification => (count >= 2, "two or more"),
@@ -496,12 +500,13 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
     if checksum.is_none() {
         return Err(Error::file(path, "a delta without its checksum"));
     }
-    const AS_JSON: [&str; 8] = [
+    const AS_JSON: [&str; 9] = [
         "base_config",
         "labels",
         "labels_declared",
         "pairs",
         "max_length",
+        "long_texts",
         "method",
         "freeze_plan",
         "metrics",

@@ -32,8 +32,8 @@ pub mod cuda {
 pub mod data {
     pub use crate::data::{
         Batch, Columns, Dataset, DropoutKeys, Encoding, Example, LabelColumns, Labels, MIN_LENGTH,
-        Row, Sampler, TOKENIZER_FILES, Target, Tokenizer, draw, epoch_order, has_embeddings, read,
-        read_with_original, settings, silence_parquet_panics, split_by_class,
+        Row, Sampler, TOKENIZER_FILES, Target, TextSize, Tokenizer, Windows, draw, epoch_order,
+        has_embeddings, read, read_with_original, settings, silence_parquet_panics, split_by_class,
     };
 }
 pub mod delta {
@@ -74,8 +74,8 @@ pub mod methods {
 pub mod models {
     pub use crate::models::{
         ARCHITECTURES, Architecture, Classifier, ConfigKeys, Dropouts, EmbeddingNames, HeadSpec,
-        KeyVerdict, LayerNames, ModelConfig, Name, Shaping, Spec, TargetScale, Task, TaskType,
-        Term, by_model_type, classify, declared_pooling,
+        KeyVerdict, LayerNames, LongTexts, ModelConfig, Name, Reading, Shaping, Spec, TargetScale,
+        Task, TaskType, Term, WindowSettings, by_model_type, classify, declared_pooling,
     };
 }
 pub mod native {
@@ -88,7 +88,7 @@ pub mod native {
 pub mod nn {
     pub use crate::nn::{
         Activation, Attention, Bias, Dropout, NonLinearity, PackedRows, Pooling, Precision,
-        Projected, TaskRow, TaskRows, Weight, to_rows,
+        Projected, TaskRow, TaskRows, Weight, WindowPooling, to_rows,
     };
 }
 pub mod numbers {

@@ -193,10 +193,11 @@ pub mod settings {
         ReductionFactor,
     };
     pub use crate::config::{
-        Balanced, ClassWeights, DeviceName, Interval, MethodName, Metric, PoolingChoice,
+        Balanced, ClassWeights, DeviceName, Interval, LongTextMode, MethodName, Metric,
+        PoolingChoice,
     };
     pub use crate::methods::{AdapterConfig, LoraBias, Rank};
-    pub use crate::models::Term;
-    pub use crate::nn::NonLinearity;
+    pub use crate::models::{LongTexts, Term, WindowSettings};
+    pub use crate::nn::{NonLinearity, WindowPooling};
     pub use crate::optim::LrSchedule;
 }

@@ -6,12 +6,13 @@ use crate::bank::{Bank, BankTask, TaskPlan};
 use crate::base::Base;
 use crate::config::DeviceName;
 use crate::data::{
-    Batch, Encoding, Tokenizer, check_length, fits, has_embeddings, listed, nearest, same_tokenizer,
+    Batch, Encoding, TextSize, Tokenizer, Windows, check_length, fits, has_embeddings, listed,
+    nearest, same_tokenizer,
 };
 use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::eval::in_batches;
-use crate::models::Task;
+use crate::models::{Reading, Task};
 use crate::native;
 use crate::nn::Precision;
 use crate::predict::{BATCH_SIZE, Input, Prediction, check_pairs};
@@ -286,7 +287,7 @@ impl Tasks {
     }
 
     /// Predicts each input by each of the tasks `names`. Returns for each input a prediction for
-    /// each name, in order. A text is tokenized once for all tasks that cut it alike.
+    /// each name, in order. A text is tokenized once for all tasks that read it alike.
     ///
     /// # Errors
     ///
@@ -307,17 +308,19 @@ impl Tasks {
             .filter_map(named)
             .map(|(name, slot)| (name.clone(), slot.task.clone()))
             .collect();
-        let lengths: BTreeSet<usize> = tasks.iter().map(|(_, task)| task.task.max_length).collect();
+        let readings: BTreeSet<Reading> =
+            tasks.iter().map(|(_, task)| task.task.reading()).collect();
         let mut encoded = BTreeMap::new();
-        for length in lengths {
-            let texts: Vec<(usize, &Input)> = inputs.iter().map(|input| (length, input)).collect();
-            encoded.insert(length, self.map.reader.encode(&texts)?);
+        for reading in readings {
+            let texts: Vec<(Reading, &Input)> =
+                inputs.iter().map(|input| (reading, input)).collect();
+            encoded.insert(reading, self.map.reader.encode(&texts)?);
         }
         let (mut asked, mut tokens) = (vec![], vec![]);
         for row in 0..inputs.len() {
             for (name, task) in &tasks {
-                let cut = encoded.get(&task.task.max_length).and_then(|texts| texts.get(row));
-                tokens.extend(cut);
+                let read = encoded.get(&task.task.reading()).and_then(|texts| texts.get(row));
+                tokens.extend(read);
                 asked.push((name.clone(), task.clone()));
             }
         }
@@ -325,15 +328,15 @@ impl Tasks {
         Ok(inputs.iter().map(|_| answers.by_ref().take(tasks.len()).collect()).collect())
     }
 
-    fn answers(&self, asked: &[Asked], tokens: &[&Encoding]) -> Result<Vec<Prediction>> {
-        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+    fn answers(&self, asked: &[Asked], tokens: &[&Windows]) -> Result<Vec<Prediction>> {
+        let sizes: Vec<TextSize> = tokens.iter().map(|text| text.size()).collect();
         let device = self.bank.base().device();
         let mut answers = Vec::with_capacity(asked.len());
-        in_batches(&lengths, self.batch_size, device, &mut |range| {
+        in_batches(&sizes, self.batch_size, device, &mut |range| {
             let part = asked.get(range.clone()).unwrap_or_default();
             let texts = tokens.get(range).unwrap_or_default();
             let tasks: Vec<&BankTask> = part.iter().map(|(_, task)| &**task).collect();
-            let logits = self.bank.logits(&Batch::new(texts.iter().copied()), &tasks)?;
+            let logits = self.bank.logits(&Batch::of_texts(texts.iter().copied()), &tasks)?;
             for ((name, task), logits) in part.iter().zip(&logits) {
                 if logits.iter().any(|logit| !logit.is_finite()) {
                     return Err(Error::NotFinite(format!("the prediction of the task {name}")));
@@ -398,28 +401,28 @@ impl Reader {
         &self.plan
     }
 
-    /// The token ids of each row's input, as long as its task takes.
-    pub fn encode_for<N>(&self, asked: &[Asked], rows: &[(N, Input)]) -> Result<Vec<Encoding>> {
-        let lengths = asked.iter().map(|(_, task)| task.task.max_length);
-        let texts: Vec<(usize, &Input)> = lengths.zip(rows.iter().map(|(_, row)| row)).collect();
+    /// The token ids of each row's input, as its task reads it.
+    pub fn encode_for<N>(&self, asked: &[Asked], rows: &[(N, Input)]) -> Result<Vec<Windows>> {
+        let readings = asked.iter().map(|(_, task)| task.task.reading());
+        let texts: Vec<(Reading, &Input)> = readings.zip(rows.iter().map(|(_, row)| row)).collect();
         self.encode(&texts)
     }
 
-    /// The token ids of each input, cut to the number beside it.
-    fn encode(&self, inputs: &[(usize, &Input)]) -> Result<Vec<Encoding>> {
-        let tokens = threads::map(inputs, |(length, input)| self.tokens(input, *length));
-        self.check_tokens(&tokens)?;
+    /// The token ids of each input, read as the setting beside it says.
+    fn encode(&self, inputs: &[(Reading, &Input)]) -> Result<Vec<Windows>> {
+        let tokens = threads::map(inputs, |(reading, input)| self.tokens(input, *reading));
+        self.check_tokens(tokens.iter().flat_map(Windows::iter))?;
         Ok(tokens)
     }
 
-    /// The token ids of `input`, cut to `length`.
-    pub fn tokens(&self, input: &Input, length: usize) -> Encoding {
-        self.tokenizer.encode(&input.text, input.text_pair.as_deref(), length)
+    /// The token ids of `input`.
+    pub fn tokens(&self, input: &Input, reading: Reading) -> Windows {
+        self.tokenizer.encode_as(&input.text, input.text_pair.as_deref(), reading)
     }
 
-    /// Whether `tokens`, which are those of `input` cut to `length`, are not all.
-    pub fn is_cut(&self, input: &Input, length: usize, tokens: &Encoding) -> bool {
-        tokens.ids.len() >= length && self.tokens(input, length + 1).ids.len() > length
+    /// Whether `tokens`, which are those of `input`, are not all.
+    pub fn is_cut(&self, input: &Input, reading: Reading, tokens: &Windows) -> bool {
+        self.tokenizer.is_cut(&input.text, input.text_pair.as_deref(), reading, tokens)
     }
 
     /// Checks that the base has an embedding for each token.

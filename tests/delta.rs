@@ -5,7 +5,7 @@ use bitfit::internal::base::Base;
 use bitfit::internal::data::Tokenizer;
 use bitfit::internal::delta::{Delta, Meta, start_from};
 use bitfit::internal::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
-use bitfit::internal::models::{TargetScale, Task, TaskType};
+use bitfit::internal::models::{LongTexts, TargetScale, Task, TaskType, WindowSettings};
 use bitfit::internal::nn::Pooling;
 use bitfit::internal::sealed;
 use bitfit::internal::task_model::TaskModel;
@@ -30,6 +30,7 @@ fn meta(base: &TaskModel) -> Meta {
             pairs: Some(false),
             max_length: 32,
             pooling: Pooling::First,
+            long_texts: LongTexts::Cut,
         },
         method: Method::Bitfit,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
@@ -404,6 +405,67 @@ fn a_head_on_means_needs_the_later_schema() {
         error.contains("metadata pooling") && error.contains("expected in version 3"),
         "{error}"
     );
+}
+
+/// Settings of windows are read back, need the later version, and are checked before any text is
+/// read.
+#[test]
+fn windows_of_a_file_are_within_bounds() {
+    let scratch = Scratch::new();
+    let base = tiny_base();
+    let settings = WindowSettings {
+        window_stride: Some(5),
+        most_windows: 8,
+        window_pooling: Default::default(),
+    };
+    let path = scratch.path("windows.safetensors");
+    let mut delta = delta(&base);
+    for long_texts in [
+        LongTexts::HeadTail,
+        LongTexts::Windows(settings),
+        LongTexts::Windows(WindowSettings { window_stride: None, ..settings }),
+    ] {
+        delta.meta.task.long_texts = long_texts;
+        delta.write(&path).unwrap();
+        assert_eq!(Delta::read(&path).unwrap().meta.task.long_texts, long_texts);
+        assert_eq!(sealed::read(&path).unwrap().metadata["schema_version"], "3");
+    }
+    let sealed::Contents { metadata, tensors, .. } = sealed::read(&path).unwrap();
+    let huge = u64::MAX.to_string();
+    let windows = r#""mode":"windows","window_pooling":"mean""#;
+    for (text, part) in [
+        ("", "metadata long_texts"),
+        ("windows", "metadata long_texts"),
+        ("{}", "mode"),
+        (r#"{"mode":"all"}"#, "unknown variant `all`"),
+        (r#"{"mode":"windows"}"#, "most_windows"),
+        (&format!("{{{windows},\"most_windows\":0}}"), "most_windows: found 0, expected 1 to 256"),
+        (
+            &format!("{{{windows},\"most_windows\":{huge}}}"),
+            "most_windows: found 18446744073709551615",
+        ),
+        (&format!("{{{windows},\"most_windows\":-1}}"), "long_texts"),
+        (
+            &format!("{{{windows},\"most_windows\":8,\"window_stride\":0}}"),
+            "window_stride: found 0, expected 1 to 30",
+        ),
+        (
+            &format!("{{{windows},\"most_windows\":8,\"window_stride\":31}}"),
+            "window_stride: found 31, expected 1 to 30",
+        ),
+        (&format!("{{{windows},\"most_windows\":8,\"later\":1}}"), "unknown field `later`"),
+    ] {
+        let mut metadata = metadata.clone();
+        metadata.insert("long_texts".into(), text.into());
+        std::fs::write(&path, sealed::to_bytes(metadata, &tensors).unwrap()).unwrap();
+        let error = Delta::read(&path).unwrap_err().to_string();
+        assert!(error.contains("windows.safetensors") && error.contains(part), "{text}: {error}");
+    }
+    delta.meta.task.max_length = 7;
+    delta.meta.task.long_texts = LongTexts::Windows(settings);
+    delta.write(&path).unwrap();
+    let error = Delta::read(&path).unwrap_err().to_string();
+    assert!(error.contains("max_length: found 7, expected 8 or more"), "{error}");
 }
 
 /// A head that learned standardized targets is saved as one that makes numbers, and back.

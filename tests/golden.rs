@@ -258,7 +258,7 @@ fn dropout_does_not_depend_on_the_batch() {
     base.initialize(1).unwrap();
     let examples: Vec<Example> = sequences(&golden("tiny-bert.safetensors"))
         .into_iter()
-        .map(|tokens| Example { tokens, target: Target::Class(0) })
+        .map(|tokens| Example { tokens: tokens.into(), target: Target::Class(0) })
         .collect();
     let _guard = tch::no_grad_guard();
     let logits = |rows: &[usize], seed, epoch| {

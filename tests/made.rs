@@ -3,8 +3,8 @@
 use bitfit::internal::base::Base;
 use bitfit::internal::delta::{Delta, Meta};
 use bitfit::internal::methods::{LoraConfig, Method};
-use bitfit::internal::models::{Task, TaskType};
-use bitfit::internal::nn::Pooling;
+use bitfit::internal::models::{LongTexts, Task, TaskType, WindowSettings};
+use bitfit::internal::nn::{Pooling, WindowPooling};
 use bitfit::internal::task_model::TaskModel;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -25,9 +25,24 @@ fn values(random: &mut ChaCha8Rng, shape: &[i64], scale: f64) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
+/// What a made task does with long texts.
+fn long_texts(seed: u64) -> LongTexts {
+    let window_pooling =
+        if seed.is_multiple_of(2) { WindowPooling::Mean } else { WindowPooling::Max };
+    match seed % 5 {
+        1 => LongTexts::Windows(WindowSettings {
+            window_stride: seed.is_multiple_of(3).then_some(7),
+            most_windows: 5,
+            window_pooling,
+        }),
+        4 => LongTexts::HeadTail,
+        _ => LongTexts::Cut,
+    }
+}
+
 /// A task of `base`, whose tokenizer has `fingerprint`: any type, 2 to 150 labels, one text or
-/// pairs, any length, a head on first tokens or on means, and one of the freeze plans of the
-/// methods that share a batch.
+/// pairs, any length, any reading of long texts, a head on first tokens or on means, and one of the
+/// freeze plans of the methods that share a batch.
 pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     let mut random = random(seed);
     let (task_type, labels) = match seed % 4 {
@@ -71,7 +86,6 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
             tensors.insert(name, own.map_or(change.shallow_clone(), |own| own + &change));
         }
     }
-    let most = config.max_length() as usize;
     let meta = Meta {
         architecture: config.architecture.class.into(),
         base_name: "base".into(),
@@ -83,8 +97,9 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
             labels: (0..labels).map(|i| format!("label {i}")).collect(),
             labels_declared: true,
             pairs: Some(config.type_vocab_size > 1 && below(&mut random, 3) == 0),
-            max_length: 16 + below(&mut random, most - 15),
+            max_length: 16 + below(&mut random, config.max_length() as usize - 15),
             pooling,
+            long_texts: long_texts(seed),
         },
         method,
         freeze_plan: tensors.keys().cloned().collect(),

@@ -475,7 +475,7 @@ fn loras_dropout_belongs_to_the_row() {
     };
     let examples: Vec<Example> = sequences(&golden("tiny-bert.safetensors"))
         .into_iter()
-        .map(|tokens| Example { tokens, target: Target::Class(0) })
+        .map(|tokens| Example { tokens: tokens.into(), target: Target::Class(0) })
         .collect();
     let _guard = tch::no_grad_guard();
     let logits = |base: &TaskModel, rows: &[usize], epoch| {

@@ -6,7 +6,7 @@ use bitfit::internal::eval::{
     ClassificationReport, Constant, ConstantAnswer, ConstantTest, ConstantVerdict, MATRIX,
     MultiLabel, classification, regression,
 };
-use bitfit::internal::models::{Task, TaskType};
+use bitfit::internal::models::{LongTexts, Task, TaskType};
 use bitfit::internal::nn::Pooling;
 use bitfit::internal::predict::Mistake;
 use bitfit::internal::stats::Discordant;
@@ -227,9 +227,15 @@ fn odd_input_is_left_out_and_nothing_panics() {
 fn a_mistake_says_what_is_expected_and_how_sure_the_task_is() {
     let mistake = |task_type, labels: &[&str], target: Target, logits: &[f32]| {
         let labels: Vec<String> = labels.iter().map(|&name| name.into()).collect();
-        let pooling = Pooling::First;
-        let task =
-            Task { task_type, labels, labels_declared: true, pairs: None, max_length: 8, pooling };
+        let task = Task {
+            task_type,
+            labels,
+            labels_declared: true,
+            pairs: None,
+            max_length: 8,
+            pooling: Pooling::First,
+            long_texts: LongTexts::Cut,
+        };
         let found = Mistake::of(&task, 0, &target, logits);
         found.map(|found| serde_json::to_value(&found).unwrap())
     };

@@ -294,6 +294,34 @@ fn check_labels(found: &Value, expected: &Prediction, place: &str) {
     assert!(scores.is_sorted_by(|a, b| a >= b), "{place}");
 }
 
+/// A text of several windows is a row like others, with the tokens of all windows.
+#[test]
+fn long_texts_are_served_in_windows() {
+    let scratch = scratch(0);
+    write_task(&scratch, "film", 2, |delta| {
+        delta.meta.task.max_length = 16;
+        let settings = r#"{"mode":"windows","most_windows":3,"window_pooling":"max"}"#;
+        delta.meta.task.long_texts = serde_json::from_str(settings).unwrap();
+    });
+    let (tasks, server) = (tasks_of(&scratch), Server::start(&scratch, &["--tasks", "tasks"]));
+    // A window has 14 tokens of the text, and begins 7 after the one before.
+    for (count, tokens) in [(5, 7), (16, 16 + 11), (23, 16 + 16 + 11)] {
+        let text = ["film"; 40][..count].join(" ");
+        let expected = tasks.predict([("film", text.as_str())]).unwrap().remove(0);
+        let found = server.predict("film", &text);
+        assert!(close(&found["score"], expected.score.unwrap()), "{found} {expected:?}");
+        assert_eq!((&found["tokens"], &found["truncated"]), (&json!(tokens), &json!(false)));
+    }
+    let long = "film ".repeat(40);
+    let found = server.predict("film", &long);
+    assert_eq!((&found["tokens"], &found["truncated"]), (&json!(48), &json!(true)));
+    let rows = json!({"rows": [{"task": "film", "text": long, "truncate": false}]});
+    let refused = server.post("/v1/predict", &rows);
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("3 windows of 16 tokens"), "{}", refused.text());
+    server.end();
+}
+
 /// Each shape answers each kind of task as `Tasks` predict it.
 #[test]
 fn each_shape_answers_each_kind_of_task() {

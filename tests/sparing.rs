@@ -2,6 +2,7 @@
 //! products in half precision.
 
 use crate::common::{Scratch, refused, reviews, stderr, stdout, succeeded};
+use bitfit::internal::data::TextSize;
 use bitfit::internal::error::Error;
 use bitfit::internal::eval::in_batches;
 use bitfit::internal::native;
@@ -207,8 +208,9 @@ fn whoever_computes_has_threads_that_sleep_soon() {
 
 #[test]
 fn texts_that_do_not_fit_into_memory_are_handed_over_half_as_many_at_once() {
+    let text = TextSize { windows: 1, tokens: 2000 };
     let (mut seen, mut refusals) = (vec![], 0);
-    let handed = in_batches(&[2000; 10], 8, Device::Cpu, &mut |range| {
+    let handed = in_batches(&[text; 10], 8, Device::Cpu, &mut |range| {
         if range.len() > 2 {
             refusals += 1;
             return Err(Error::OutOfMemory("out of memory".into()));
@@ -219,7 +221,7 @@ fn texts_that_do_not_fit_into_memory_are_handed_over_half_as_many_at_once() {
     handed.unwrap();
     assert_eq!((seen, refusals), (vec![0..2, 2..4, 4..6, 6..8, 8..10], 2));
     let mut never = |_| Err(Error::OutOfMemory("out of memory".into()));
-    let refused = in_batches(&[2000; 10], 8, Device::Cpu, &mut never);
+    let refused = in_batches(&[text; 10], 8, Device::Cpu, &mut never);
     assert!(matches!(refused, Err(Error::OutOfMemory(_))));
 }
 

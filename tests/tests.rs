@@ -21,6 +21,7 @@ mod golden;
 mod gpu;
 mod hub;
 mod levels;
+mod long_texts;
 mod made;
 mod methods;
 mod metrics;

@@ -9,6 +9,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::freeze::{FreezePlan, Group, Places, StepCost, Switches};
+use crate::models::LongTexts;
 use crate::nn::Pooling;
 use crate::numbers::thousands;
 use crate::sources::{Model, Sources};
@@ -242,7 +243,7 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         return print_json(&json!({"meta": meta, "tensors": shapes.collect::<Map<_, _>>()}));
     }
     let mut text = format!(
-        "base         {} ({}), fingerprint {}\nmethod       {}\ntask         {}{}\nmax_length   {}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
+        "base         {} ({}), fingerprint {}\nmethod       {}\ntask         {}{}\nmax_length   {}{}\nmetrics      {}\n\n{:<12} {:>8} {:>13}\n",
         escape::line(&meta.base_name),
         escape::line(&meta.architecture),
         escape::line(meta.base_fingerprint.get(..16).unwrap_or(&meta.base_fingerprint)),
@@ -254,6 +255,10 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
             format!(": {}", escape::line(meta.task.labels.join(", ")))
         },
         meta.task.max_length,
+        match meta.task.long_texts {
+            LongTexts::Cut => String::new(),
+            long_texts => format!("\nlong texts   {long_texts}"),
+        },
         if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },
         "group",
         "tensors",

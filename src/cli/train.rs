@@ -45,7 +45,8 @@ pub const LESSON: &str = ending!(
 
 Keys that are often set:
   data.eval                                 labelled texts to evaluate on [default: a tenth of the training rows]
-  data.max_length                           tokens to which a text is truncated [default: 128]
+  data.max_length                           tokens of a text that are read at once [default: 128]
+  data.long_texts                           longer texts: cut, head_tail or windows [default: cut]
   training.num_train_epochs                 [default: as many as the data need]
   training.per_device_train_batch_size      [default: 16]
   training.learning_rate                    [default: 2e-3 for BitFit, 1e-2 for the head; each method has its own]

@@ -4,7 +4,8 @@
 use super::origin::Origin;
 use super::sections::Length;
 use super::{
-    BitfitSection, ClassWeights, DataSection, MethodName, MethodSection, Metric, RunConfig, values,
+    BitfitSection, ClassWeights, DataSection, LongTextMode, MethodName, MethodSection, Metric,
+    RunConfig, values,
 };
 use crate::bounds::{Count, Integer, Positive, Probability, ReductionFactor};
 use crate::data::{DELIMITER, Labels, can_delimit};
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::freeze::{Group, Layers, Switches};
 use crate::hub;
 use crate::methods::{AdapterConfig, LoraConfig, Method, Rank};
-use crate::models::{TaskType, Term};
+use crate::models::{Reading, TaskType, Term};
 use std::collections::BTreeSet;
 
 /// Checks everything but the method, the switches and the metric.
@@ -23,6 +24,7 @@ pub fn all(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
     columns(origin, &config.data)?;
     self::hub(origin, config)?;
     data(origin, &config.data)?;
+    long_texts(origin, &config.data)?;
     tokens(origin, config)?;
     head_rate(origin, config, method)?;
     loss(origin, config)
@@ -75,6 +77,27 @@ fn data(origin: &Origin, data: &DataSection) -> Result<()> {
         origin.ensure(can_delimit(delimiter), "data.delimiter", &shown, DELIMITER)?;
     }
     Ok(())
+}
+
+/// Checks the keys about texts of more than `max_length` tokens. Errs where a key of windows is set
+/// and there are none.
+fn long_texts(origin: &Origin, data: &DataSection) -> Result<()> {
+    let mode = data.long_texts;
+    if mode != LongTextMode::Windows {
+        let expected =
+            format!("none with long_texts = {:?}: it is a key of \"windows\"", mode.name());
+        for (key, found) in [
+            ("data.window_stride", data.window_stride.map(|stride| stride.to_string())),
+            ("data.most_windows", data.most_windows.map(|most| most.to_string())),
+            ("data.window_pooling", data.window_pooling.map(|pooling| pooling.name().into())),
+        ] {
+            origin.ensure(found.is_none(), key, &found.unwrap_or_default(), &expected)?;
+        }
+    }
+    let Reading { max_length, long_texts } = data.reading();
+    long_texts
+        .check(max_length)
+        .map_err(|(key, found, expected)| origin.error(&format!("data.{key}"), &found, &expected))
 }
 
 /// The metric that decides which state is best. Errs if the task has no such metric.
@@ -173,9 +196,12 @@ fn no_switches(origin: &Origin, section: &BitfitSection, method: &Method) -> Res
 /// Checks `training.max_tokens_per_batch`. With it, the number of steps in an epoch depends on
 /// the order of the rows, so the steps of all epochs are counted before the first.
 fn tokens(origin: &Origin, config: &RunConfig) -> Result<()> {
-    let (length, training) = (config.data.max_length.get(), &config.training);
+    let (Reading { max_length, long_texts }, training) = (config.data.reading(), &config.training);
     let Some(tokens) = training.max_tokens_per_batch.map(Length::get) else { return Ok(()) };
-    let expected = format!("{length} or more, as many as data.max_length lets a text have");
+    let windows = long_texts.most_windows();
+    let length = u64::try_from(max_length.saturating_mul(windows)).unwrap_or(u64::MAX);
+    let why = if windows > 1 { " and data.most_windows let" } else { " lets" };
+    let expected = format!("{length} or more, as many as data.max_length{why} a text have");
     origin.ensure(tokens >= length, "training.max_tokens_per_batch", &tokens, &expected)?;
     for (key, value, most) in [
         ("training.num_train_epochs", training.num_train_epochs.map_or(0, Count::get), 10_000),

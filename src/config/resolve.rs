@@ -78,6 +78,7 @@ impl Run {
         training.greater_is_better = Some(greater_is_better);
         training.precision = training.precision.on(device)?;
         resolved.data.seed.get_or_insert(config.training.seed);
+        resolved.data.settle_windows();
         resolved.method = section_of(&method)?;
         if method.has_switches() {
             resolve_rates(&mut resolved.bitfit, &rates)?;

@@ -7,8 +7,8 @@ use crate::bounds::{
 };
 use crate::data::{BatchSize, MIN_LENGTH};
 use crate::methods::{AdapterPlacement, LoraBias, Rank};
-use crate::models::{TaskType, Term};
-use crate::nn::{NonLinearity, Pooling, Precision};
+use crate::models::{LongTexts, MOST_WINDOWS, Reading, TaskType, Term, WindowSettings};
+use crate::nn::{NonLinearity, Pooling, Precision, WindowPooling};
 use crate::optim::LrSchedule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -327,10 +327,80 @@ pub struct DataSection {
     pub label_columns: Option<Names>,
     /// Whether the rows are shuffled anew for each epoch.
     pub shuffle: bool,
-    /// Number of tokens to which a text is truncated, special tokens included; at most the number
-    /// of the base's positions.
+    /// Number of tokens of a text that are read at once, special tokens included; at most the
+    /// number of the base's positions. `long_texts` says what is done with longer texts.
     pub max_length: Length,
+    /// What is done with texts of more than `max_length` tokens: the rest is `"cut"` off, or the
+    /// first and the last tokens are read (`"head_tail"`), or all tokens in overlapping
+    /// `"windows"`, whose logits are pooled.
+    pub long_texts: LongTextMode,
+    /// Tokens that a window begins after the one before (`"windows"`); by default half of the
+    /// tokens of a window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_stride: Option<Count>,
+    /// The most windows of a text (`"windows"`); by default 8. Further windows are left out, and a
+    /// warning counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_windows: Option<MostWindows>,
+    /// How the logits of a text's windows become those of the text (`"windows"`): by their `"mean"`
+    /// or their `"max"`; by default the mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_pooling: Option<WindowPooling>,
 }
+
+/// A number of windows of a text.
+pub type MostWindows = Integer<1, MOST_WINDOWS>;
+
+/// What is done with texts of more than `max_length` tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LongTextMode {
+    /// The text is cut as transformers' `longest_first` cuts.
+    #[default]
+    Cut,
+    /// The first and the last tokens are read, half each.
+    HeadTail,
+    /// All tokens are read, in overlapping windows.
+    Windows,
+}
+
+impl LongTextMode {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::HeadTail => "head_tail",
+            Self::Windows => "windows",
+        }
+    }
+}
+
+impl DataSection {
+    /// How texts become token ids.
+    pub(crate) fn reading(&self) -> Reading {
+        let long_texts = match self.long_texts {
+            LongTextMode::Cut => LongTexts::Cut,
+            LongTextMode::HeadTail => LongTexts::HeadTail,
+            LongTextMode::Windows => LongTexts::Windows(WindowSettings {
+                window_stride: self.window_stride.map(Count::size),
+                most_windows: self.most_windows.unwrap_or(DEFAULT_WINDOWS).size(),
+                window_pooling: self.window_pooling.unwrap_or_default(),
+            }),
+        };
+        Reading { max_length: self.max_length.size(), long_texts }
+    }
+
+    /// Fills in the defaults of the keys about windows.
+    pub(super) fn settle_windows(&mut self) {
+        if self.long_texts == LongTextMode::Windows {
+            self.most_windows.get_or_insert(DEFAULT_WINDOWS);
+            self.window_pooling.get_or_insert_default();
+        }
+    }
+}
+
+/// The most windows of a text where the configuration does not say.
+const DEFAULT_WINDOWS: MostWindows = MostWindows::constant(8);
 
 /// When to evaluate or save.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -444,7 +514,7 @@ pub struct TrainingSection {
     pub per_device_train_batch_size: Count,
     /// Token budget of a batch, in place of `per_device_train_batch_size`: a batch takes rows in
     /// the epoch's order as long as their tokens fit. Steps then cost about the same whatever the
-    /// lengths of the texts. At least `data.max_length`.
+    /// lengths of the texts. At least `data.max_length`; with windows, times `data.most_windows`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens_per_batch: Option<Length>,
     /// Number of batches whose gradients are summed for one step: the result of one large batch,
@@ -652,6 +722,10 @@ impl Default for DataSection {
             label_columns: None,
             shuffle: true,
             max_length: const { Length::constant(128) },
+            long_texts: LongTextMode::Cut,
+            window_stride: None,
+            most_windows: None,
+            window_pooling: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::example::Example;
 use super::labels::Target;
-use super::tokenize::Encoding;
+use super::tokenize::{Encoding, TextSize, Windows};
 use crate::error::Result;
 use crate::native;
 use crate::nn::Packed;
@@ -17,7 +17,8 @@ pub struct DropoutKeys {
     pub epoch: u64,
 }
 
-/// A packed batch: the tokens of `B` sequences one after the other, without padding.
+/// A packed batch: the tokens of `B` sequences one after the other, without padding. A text is one
+/// sequence, or several windows.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Vocabulary ids, `[T]`.
@@ -30,9 +31,12 @@ pub struct Batch {
     pub cu_seqlens: Vec<i64>,
     /// Length of the longest sequence.
     pub max_seqlen: usize,
-    /// Class numbers, `[B]`; empty unless the targets are classes.
+    /// Numbers of sequences of the texts, in order; empty if each text is one sequence.
+    pub windows: Vec<i64>,
+    /// Class numbers of the texts; empty unless the targets are classes.
     pub classes: Vec<i64>,
-    /// Targets of multi-label tasks and regressions, `[B, L]`; empty if the targets are classes.
+    /// Targets of multi-label tasks and regressions, `L` for each text; empty if the targets are
+    /// classes.
     pub values: Vec<f32>,
     /// Dropout keys of the tokens, `[T]`; empty when evaluating.
     pub dropout_keys: Vec<i64>,
@@ -46,6 +50,13 @@ impl Batch {
         batch
     }
 
+    /// Packs texts without labels.
+    pub fn of_texts<'a>(texts: impl IntoIterator<Item = &'a Windows>) -> Self {
+        let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
+        texts.into_iter().for_each(|text| batch.push_text(text));
+        batch.settled()
+    }
+
     /// Packs the examples at `rows`. `dropout` is for training; `None` leaves out the dropout keys.
     pub fn from_examples(
         examples: &[Example],
@@ -54,7 +65,7 @@ impl Batch {
     ) -> Self {
         let mut batch = Self { cu_seqlens: vec![0], ..Self::default() };
         for (&row, example) in rows.iter().filter_map(|row| Some((row, examples.get(*row)?))) {
-            batch.push(&example.tokens);
+            batch.push_text(&example.tokens);
             match &example.target {
                 Target::Class(class) => batch.classes.push(*class as i64),
                 Target::Labels { present, num_labels } => {
@@ -72,12 +83,54 @@ impl Batch {
                 // The key uses the row's number, not its place in the batch, so that splitting a
                 // batch keeps its dropout masks.
                 let row_key = mix(mix(mix(keys.seed) ^ keys.epoch) ^ row as u64);
-                batch
-                    .dropout_keys
-                    .extend((0..example.tokens.ids.len() as u64).map(|i| mix(row_key ^ i) as i64));
+                for (window, number) in example.tokens.iter().zip(0_u64..) {
+                    let key = if number == 0 { row_key } else { mix(row_key ^ (number << 32)) };
+                    let keys = (0..window.ids.len() as u64).map(|i| mix(key ^ i) as i64);
+                    batch.dropout_keys.extend(keys);
+                }
             }
         }
-        batch
+        batch.settled()
+    }
+
+    fn push_text(&mut self, text: &Windows) {
+        text.iter().for_each(|window| self.push(window));
+        self.windows.push(text.count() as i64);
+    }
+
+    /// The batch without numbers of windows if each text is one sequence.
+    fn settled(mut self) -> Self {
+        if self.windows.iter().all(|count| *count == 1) {
+            self.windows.clear();
+        }
+        self
+    }
+
+    /// Number of texts.
+    pub fn texts(&self) -> usize {
+        if self.windows.is_empty() { self.sequences() } else { self.windows.len() }
+    }
+
+    fn sequences(&self) -> usize {
+        self.cu_seqlens.len().saturating_sub(1)
+    }
+
+    /// The number of sequences of each text.
+    pub fn sequences_by_text(&self) -> Vec<usize> {
+        match self.windows.is_empty() {
+            true => vec![1; self.sequences()],
+            false => self.windows.iter().map(|&count| count as usize).collect(),
+        }
+    }
+
+    /// The first token of each text, and the end.
+    pub fn text_starts(&self) -> Vec<i64> {
+        let mut sequence = 0;
+        let ends = self.sequences_by_text().into_iter().map(|count| {
+            sequence += count;
+            self.cu_seqlens.get(sequence).copied().unwrap_or_default()
+        });
+        std::iter::once(0).chain(ends).collect()
     }
 
     fn push(&mut self, sequence: &Encoding) {
@@ -149,13 +202,14 @@ impl Batch {
             seed: self.dropout_keys.first().copied().unwrap_or(0),
             cu_seqlens,
             first: piece(starts.len())?,
+            windows: if self.windows.is_empty() { None } else { Some(self.windows.clone()) },
             tasks: None,
         };
         let targets = if self.values.is_empty() {
             piece(self.classes.len())?
         } else {
-            let rows = packed.sequences() as i64;
-            copied_to(Tensor::f_from_slice(&self.values)?.f_view([rows, -1])?, device)?
+            let texts = self.texts() as i64;
+            copied_to(Tensor::f_from_slice(&self.values)?.f_view([texts, -1])?, device)?
         };
         Ok((packed, targets))
     }
@@ -176,19 +230,17 @@ pub fn worthwhile(device: Device) -> usize {
     if device.is_cuda() { 16_384 } else { 2_048 }
 }
 
-/// Number of texts to predict in one batch on `device`, given the number of tokens of each text:
-/// `rows` texts, or more as long as they have few tokens in total.
-pub fn texts_per_batch(
-    tokens: impl IntoIterator<Item = usize>,
-    rows: usize,
-    device: Device,
-) -> usize {
-    let (mut sum, worthwhile) = (0, worthwhile(device));
-    let fits = |(index, tokens): &(usize, usize)| {
-        sum += tokens;
-        *index < rows || sum <= worthwhile
+/// Number of texts to predict in one batch, given the sizes of those that are left: texts of `rows`
+/// windows, or more as long as they have at most `worthwhile` tokens in total, and one text at
+/// least.
+pub fn texts_per_batch(sizes: &[TextSize], rows: usize, worthwhile: usize) -> usize {
+    let (mut windows, mut tokens) = (0, 0);
+    let fits = |size: &&TextSize| {
+        windows += size.windows;
+        tokens += size.tokens;
+        windows <= rows || tokens <= worthwhile
     };
-    tokens.into_iter().enumerate().take_while(fits).count()
+    sizes.iter().take_while(fits).count().max(1)
 }
 
 /// Length that `tokens` tokens are padded to: a multiple of 16, and for long batches a multiple of

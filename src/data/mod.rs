@@ -24,4 +24,6 @@ pub use source::{
     read_with_original, silence_parquet_panics, unpack, unreadable, whole,
 };
 pub use spelling::{listed, nearest};
-pub use tokenize::{Encoding, MIN_LENGTH, TOKENIZER_FILES, Tokenizer, settings};
+pub use tokenize::{
+    Encoding, LongText, MIN_LENGTH, TOKENIZER_FILES, TextSize, Tokenizer, Windows, settings,
+};

@@ -6,7 +6,7 @@
 mod queue;
 
 use crate::bank::{Bank, BankTask};
-use crate::data::{Batch, Encoding, worthwhile};
+use crate::data::{Batch, Windows, worthwhile};
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::native;
@@ -136,7 +136,7 @@ pub struct Ask {
     /// The task.
     pub asked: Asked,
     /// The token ids.
-    pub tokens: Arc<Encoding>,
+    pub tokens: Arc<Windows>,
 }
 
 /// A row that waits.
@@ -395,7 +395,7 @@ impl Engine {
         let jobs = asks
             .into_iter()
             .enumerate()
-            .map(|(row, ask)| (ask.tokens.ids.len(), Job { ask, call: call.clone(), row, since }));
+            .map(|(row, ask)| (ask.tokens.tokens(), Job { ask, call: call.clone(), row, since }));
         let jobs = jobs.collect();
         {
             let mut state = self.owner.shared.state();
@@ -653,5 +653,5 @@ fn logits(bank: &Bank, part: &[Job]) -> Result<Vec<Vec<f32>>> {
     }
     let texts = part.iter().map(|job| &*job.ask.tokens);
     let tasks: Vec<&BankTask> = part.iter().map(|job| &*job.ask.asked.1).collect();
-    bank.logits(&Batch::new(texts), &tasks)
+    bank.logits(&Batch::of_texts(texts), &tasks)
 }

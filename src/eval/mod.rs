@@ -11,9 +11,9 @@ pub use constant::{Constant, ConstantAnswer, ConstantTest, ConstantVerdict};
 pub use metrics::{MultiLabel, classification, regression};
 pub use report::{ClassificationReport, MATRIX};
 
-use crate::data::{Batch, Example, Labels, Target, texts_per_batch};
+use crate::data::{Batch, Example, Target, TextSize, texts_per_batch, worthwhile};
 use crate::error::Result;
-use crate::models::{Classifier, Shaping, TaskType};
+use crate::models::{Classifier, Shaping, Task, TaskType};
 use crate::native;
 use crate::nn::to_rows;
 use std::collections::BTreeMap;
@@ -41,20 +41,19 @@ pub fn evaluate(
     model: &Classifier,
     device: Device,
     examples: &[Example],
-    task: TaskType,
-    labels: &Labels,
+    task: &Task,
     batch_size: usize,
     done: &mut BatchDone<'_>,
 ) -> Result<Evaluation> {
     let _guard = tch::no_grad_guard();
-    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.ids.len()).collect();
+    let sizes: Vec<TextSize> = examples.iter().map(|example| example.tokens.size()).collect();
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let (mut loss, mut seen) = (0.0, Predictions::new(task, labels));
-    in_batches(&lengths, batch_size, device, &mut |range| {
+    let (mut loss, mut seen) = (0.0, Predictions::new(task));
+    in_batches(&sizes, batch_size, device, &mut |range| {
         let rows = rows.get(range.clone()).unwrap_or_default();
         let (packed, targets) = Batch::from_examples(examples, rows, None).to_device(device)?;
-        let logits = model.forward(&packed)?;
-        let its_loss = task.loss(&logits, &targets, &Shaping::default(), 1.0)?;
+        let logits = packed.by_text(model.forward(&packed)?, task.long_texts.pooling())?;
+        let its_loss = task.task_type.loss(&logits, &targets, &Shaping::default(), 1.0)?;
         let (its_loss, logits) = (f64::try_from(&its_loss)?, to_rows(&logits)?);
         loss += its_loss;
         for (example, logits) in rows.iter().filter_map(|&row| examples.get(row)).zip(&logits) {
@@ -62,34 +61,31 @@ pub fn evaluate(
         }
         done(range, &logits)
     })?;
-    let mut found = seen.measure(examples, &labels.names);
+    let mut found = seen.measure(examples, &task.labels);
     found.metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
     Ok(found)
 }
 
-/// Calls `compute` with the range of each batch of texts, in order. `lengths` are the texts'
-/// numbers of tokens.
+/// Calls `compute` with the range of each batch of texts, in order. `sizes` are those of the texts.
 ///
-/// A batch has `batch_size` texts, or more if the texts are short. If `compute` runs out of the
-/// device's memory, it is called again with half as many texts.
+/// A batch has texts of `batch_size` windows, or more if the texts are short. If `compute` runs out
+/// of the device's memory, it is called again with half as many texts.
 pub fn in_batches(
-    lengths: &[usize],
+    sizes: &[TextSize],
     batch_size: usize,
     device: Device,
     compute: &mut dyn FnMut(Range<usize>) -> Result<()>,
 ) -> Result<()> {
     let (mut done, mut batch_size, mut fits) = (0, batch_size.max(1), true);
-    while let Some(left @ [_, ..]) = lengths.get(done..) {
-        let most = match fits {
-            true => texts_per_batch(left.iter().copied(), batch_size, device),
-            false => batch_size,
-        };
-        let count = most.min(left.len());
+    while let Some(left @ [_, ..]) = sizes.get(done..) {
+        let worthwhile = if fits { worthwhile(device) } else { 0 };
+        let count = texts_per_batch(left, batch_size, worthwhile);
         match compute(done..done + count) {
             Ok(()) => done += count,
             Err(error) => {
                 fits = false;
-                batch_size = native::fewer_at_once(error, count, device)?;
+                let windows = left.iter().take(count).map(|size| size.windows).sum();
+                batch_size = native::fewer_at_once(error, windows, device)?;
             }
         }
     }
@@ -115,11 +111,11 @@ enum Predictions {
 }
 
 impl Predictions {
-    fn new(task: TaskType, labels: &Labels) -> Self {
-        match task {
+    fn new(task: &Task) -> Self {
+        match task.task_type {
             TaskType::Classification => Self::Classes { gold: vec![], guess: vec![] },
             TaskType::MultiLabel => {
-                Self::Labels { counts: MultiLabel::new(labels.names.len()), wrong: vec![] }
+                Self::Labels { counts: MultiLabel::new(task.labels.len()), wrong: vec![] }
             }
             TaskType::Regression => Self::Numbers { gold: vec![], guess: vec![] },
         }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::escape::{code, markdown, quoted};
 use crate::freeze::{Group, Places};
 use crate::methods::Method;
-use crate::models::TaskType;
+use crate::models::{LongTexts, Task, TaskType};
 use crate::numbers::thousands;
 use crate::sources::Model;
 use crate::task_model::TaskModel;
@@ -64,12 +64,13 @@ impl Card<'_> {
         let _ = write!(
             text,
             "\n# {}\n\nA {} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
-             {}.\n\n## Use\n\n```python\n{}```\n",
+             {}.\n\n## Use\n\n```python\n{}```\n{}",
             markdown(self.name),
             code(&meta.architecture),
             env!("CARGO_PKG_VERSION"),
             how_named(&meta.method),
             self.snippet(),
+            in_python(&meta.task),
         );
         text += &self.trained()?;
         if let Some(run) = self.run {
@@ -81,11 +82,11 @@ impl Card<'_> {
         let _ = write!(
             text,
             "\n## Limitations\n\n\
-             - Texts are truncated to {} tokens, special tokens included.\n\
+             - {}\n\
              - The metrics were measured on the evaluation data that the model was selected on. Texts of another kind may give other results.{unsaid}\n\
              - The language, the licence and the biases are those of the base: see the card of {base}.\n\
              - Scores are not calibrated probabilities.\n",
-            meta.task.max_length
+            limit(&meta.task)
         );
         Ok(text)
     }
@@ -259,6 +260,38 @@ impl Card<'_> {
     }
 }
 
+/// What becomes of long texts, as a limitation.
+fn limit(task: &Task) -> String {
+    let length = task.max_length;
+    match task.long_texts {
+        LongTexts::Cut => {
+            format!("Texts are truncated to {length} tokens, special tokens included.")
+        }
+        LongTexts::HeadTail => format!(
+            "Of texts of more than {length} tokens, special tokens included, only the first and the last are read."
+        ),
+        LongTexts::Windows(settings) => format!(
+            "Texts are read in at most {} windows of {length} tokens, special tokens included; what follows is left out.",
+            settings.most_windows
+        ),
+    }
+}
+
+/// What Python's lines do otherwise than bitfit; empty if nothing.
+fn in_python(task: &Task) -> &'static str {
+    match task.long_texts {
+        LongTexts::Cut => "",
+        LongTexts::HeadTail => {
+            "\nThese lines cut long texts, of which the model was trained on the first and the last tokens: \
+             `bitfit predict` reads both.\n"
+        }
+        LongTexts::Windows(_) => {
+            "\nThese lines cut long texts, which the model was trained to read in windows: \
+             `bitfit predict` reads the windows.\n"
+        }
+    }
+}
+
 /// A method's name in Markdown; BitFit and LoRA link to their papers.
 fn how_named(method: &Method) -> String {
     let paper = match method {
@@ -308,6 +341,9 @@ fn how(run: &Run) -> String {
     let (training, data) = (run.training(), run.data());
     let mut rows =
         vec![("training data", shown(&data.train)), ("max_length", data.max_length.to_string())];
+    if !data.reading().long_texts.is_cut() {
+        rows.push(("long_texts", data.reading().long_texts.to_string()));
+    }
     if training.max_steps > 0 {
         rows.push(("max_steps", training.max_steps.to_string()));
     } else if let Some(epochs) = training.num_train_epochs {

@@ -7,6 +7,7 @@ mod config;
 mod encoder;
 mod head;
 mod keys;
+mod long_texts;
 mod names;
 mod saved;
 mod sentence_transformers;
@@ -18,6 +19,7 @@ pub use architectures::{ARCHITECTURES, by_class, by_model_type};
 pub use config::{Dropouts, ModelConfig};
 pub use head::{Head, Shaping, TargetScale, TaskType, check_labels, sigmoid, softmax};
 pub use keys::KeyVerdict;
+pub use long_texts::{LongTexts, MOST_WINDOWS, Reading, WindowSettings};
 pub use names::{Name, canonical, classify};
 pub use sentence_transformers::{SENTENCE_FILES, declared_pooling};
 pub use spec::{

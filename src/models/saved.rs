@@ -2,10 +2,12 @@
 
 use super::config::{bad, read_object};
 use super::head::{MOST_LABELS, TaskType, check_labels};
+use super::long_texts::LongTexts;
 use super::spec::Architecture;
 use super::task::Task;
 use crate::error::{Error, Result};
 use crate::nn::Pooling;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -73,15 +75,18 @@ impl Task {
         }
         let ours = config.get(OURS);
         let length = ours.and_then(|ours| ours.get("max_length")).and_then(Value::as_u64);
+        let max_length = length
+            .and_then(|length| usize::try_from(length).ok())
+            .map_or(longest, |length| length.min(longest));
+        let long_texts = long_texts(path, ours, max_length)?;
         Ok(Some(Self {
             task_type,
             labels: if task_type == TaskType::Regression { vec![] } else { labels },
             labels_declared: true,
             pairs: ours.and_then(|ours| ours.get("pairs")).and_then(Value::as_bool),
-            max_length: length
-                .and_then(|length| usize::try_from(length).ok())
-                .map_or(longest, |length| length.min(longest)),
+            max_length,
             pooling: Pooling::First,
+            long_texts,
         }))
     }
 
@@ -122,7 +127,7 @@ impl Task {
                 numbered().map(|(i, name)| (name.clone(), json!(i))).collect::<Map<_, _>>().into(),
             ),
             ("problem_type", json!(problem)),
-            (OURS, json!({"pairs": self.pairs, "max_length": self.max_length})),
+            (OURS, self.own_settings()),
         ] {
             config.insert(key.into(), value);
         }
@@ -132,6 +137,30 @@ impl Task {
         let text = serde_json::to_string_pretty(&config).map_err(Error::bug)?;
         Ok(text + "\n")
     }
+
+    /// The settings that Hugging Face has no key for.
+    fn own_settings(&self) -> Value {
+        let mut settings = json!({"pairs": self.pairs, "max_length": self.max_length});
+        if let Some(settings) = settings.as_object_mut().filter(|_| !self.long_texts.is_cut()) {
+            settings.insert("long_texts".into(), json!(self.long_texts));
+        }
+        settings
+    }
+}
+
+/// What the settings `ours` of the file at `path` say of long texts; nothing is
+/// [`LongTexts::Cut`].
+fn long_texts(path: &Path, ours: Option<&Value>, max_length: usize) -> Result<LongTexts> {
+    let Some(value) = ours.and_then(|ours| ours.get("long_texts")) else {
+        return Ok(LongTexts::Cut);
+    };
+    let read = LongTexts::deserialize(value);
+    let long_texts = read.map_err(|e| Error::file(path, format!("{OURS}.long_texts: {e}")))?;
+    long_texts.check(max_length).map_err(|(key, found, expected)| {
+        let problem = format!("{OURS}.long_texts: {key}: found {found}, expected {expected}");
+        Error::file(path, problem)
+    })?;
+    Ok(long_texts)
 }
 
 /// The names of the labels, as in transformers. The error is the wrong key, and what was expected.

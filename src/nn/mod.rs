@@ -27,7 +27,7 @@ pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::{Joined, Linear};
 pub use lora::{Lora, LoraShape};
-pub use pooling::{Pooling, mean};
+pub use pooling::{Pooling, WindowPooling, mean};
 pub use precision::Precision;
 pub use route::TaskRows;
 
@@ -88,6 +88,8 @@ pub struct Packed {
     pub cu_seqlens: Vec<i64>,
     /// The rows of the first tokens, int64 `[B]`; longer after [`Packed::fill_first`].
     pub first: Tensor,
+    /// The number of sequences of each text, on the host; `None` if each text is one sequence.
+    pub windows: Option<Vec<i64>>,
     /// A dropout key for each token, int64 `[T]`; `None` when evaluating.
     pub dropout_keys: Option<Tensor>,
     /// The dropout key of the whole batch, on the host.
@@ -127,6 +129,14 @@ impl Packed {
     /// Number of sequences, `B`, before [`Packed::fill_first`].
     pub fn sequences(&self) -> usize {
         self.first.numel()
+    }
+
+    /// The logits of each text from those of each sequence.
+    pub fn by_text(&self, logits: Tensor, pooling: WindowPooling) -> Result<Tensor> {
+        match &self.windows {
+            None => Ok(logits),
+            Some(windows) => pooling.pool(&logits, windows),
+        }
     }
 
     /// All tokens as rows.

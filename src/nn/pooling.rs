@@ -1,4 +1,5 @@
-//! Pooling: one vector for each sequence, from the output of the last layer.
+//! Pooling: one vector for each sequence, from the output of the last layer, and one row of logits
+//! for each text, from those of its windows.
 
 use super::Packed;
 use crate::error::{Error, Result};
@@ -51,4 +52,50 @@ pub fn mean(x: &Tensor, batch: &Packed) -> Result<Tensor> {
     let last = sequences.checked_sub(1).ok_or_else(|| Error::Bug("an empty batch".into()))?;
     let rows: Vec<i64> = (0..rows).map(|row| row.min(last)).collect();
     Ok(means.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(x.device())?)?)
+}
+
+/// How the logits of a text's windows become those of the text.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Deserialize,
+    Serialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowPooling {
+    /// The mean of each logit over the windows.
+    #[default]
+    Mean,
+    /// The highest of each logit over the windows.
+    Max,
+}
+
+impl WindowPooling {
+    /// The name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Max => "max",
+        }
+    }
+
+    /// The logits of each text, `[B, L]`, from those of all windows. `windows` has the number of
+    /// windows of each text, in order.
+    pub fn pool(self, logits: &Tensor, windows: &[i64]) -> Result<Tensor> {
+        let lengths = Tensor::f_from_slice(windows)?.f_to_device(logits.device())?;
+        let none = None::<&Tensor>;
+        let (name, start) = match self {
+            Self::Mean => ("mean", 0.0),
+            Self::Max => ("max", f64::NEG_INFINITY),
+        };
+        Ok(Tensor::f_segment_reduce(logits, name, Some(&lengths), none, none, 0, false, start)?)
+    }
 }

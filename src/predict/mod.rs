@@ -12,14 +12,14 @@ pub use table::{Asking, Extent, InputColumns, Table, TableFormat, TableOptions, 
 
 use crate::base::Base;
 use crate::data::{
-    Batch, Encoding, Labels, MIN_LENGTH, Row, Tokenizer, check_length, examples, fits,
+    Batch, Labels, MIN_LENGTH, Row, TextSize, Tokenizer, Windows, check_length, examples, fits,
     has_embeddings, same_tokenizer,
 };
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation, evaluate, in_batches};
 use crate::methods::Method;
-use crate::models::{Task, TaskType};
+use crate::models::{LongTexts, Task, TaskType};
 use crate::nn::{Precision, to_rows};
 use crate::task_model::TaskModel;
 use crate::threads;
@@ -284,12 +284,14 @@ impl Predictor {
         let encoded = self.tokenizer.encode_all(
             &inputs,
             |input| (&input.text, input.text_pair.as_deref()),
-            self.meta.task.max_length,
+            self.meta.task.reading(),
         );
-        has_embeddings(&self.model.base.dir, &self.model.config, &encoded)?;
+        self.say_left_out(&inputs, &encoded);
+        let windows = encoded.iter().flat_map(Windows::iter);
+        has_embeddings(&self.model.base.dir, &self.model.config, windows)?;
         let mut predictions = Vec::with_capacity(inputs.len());
-        let lengths: Vec<usize> = encoded.iter().map(|tokens| tokens.ids.len()).collect();
-        in_batches(&lengths, self.batch_size, self.model.device(), &mut |range| {
+        let sizes: Vec<TextSize> = encoded.iter().map(Windows::size).collect();
+        in_batches(&sizes, self.batch_size, self.model.device(), &mut |range| {
             let scores = self.scores(encoded.get(range).unwrap_or_default())?;
             self.model.base.check_unchanged()?;
             if scores.iter().flatten().any(|score| !score.is_finite()) {
@@ -301,6 +303,23 @@ impl Predictor {
             Ok(())
         })?;
         Ok(predictions)
+    }
+
+    /// Warns of inputs with more windows than the task reads.
+    fn say_left_out(&self, inputs: &[Input], encoded: &[Windows]) {
+        let reading = self.meta.task.reading();
+        let LongTexts::Windows(settings) = reading.long_texts else { return };
+        let most = settings.most_windows;
+        let is_cut = |(input, windows): &(&Input, &Windows)| {
+            let pair = input.text_pair.as_deref();
+            windows.count() == most && self.tokenizer.is_cut(&input.text, pair, reading, windows)
+        };
+        let count = inputs.iter().zip(encoded).filter(is_cut).count();
+        if count > 0 {
+            tracing::warn!(
+                "texts with more than {most} windows, of which further windows are left out: {count}"
+            );
+        }
     }
 
     /// Checks that `input` is what the task is about: a text or a pair. The error is the problem.
@@ -327,10 +346,11 @@ impl Predictor {
 
     /// Returns the probabilities of a batch, or the numbers of a regression, as a vector for each
     /// row.
-    fn scores(&self, tokens: &[Encoding]) -> Result<Vec<Vec<f32>>> {
-        let (packed, _) = Batch::new(tokens).to_device(self.model.device())?;
-        let logits = self.model.classifier.forward(&packed)?;
-        to_rows(&self.meta.task.task_type.scores(&logits)?)
+    fn scores(&self, texts: &[Windows]) -> Result<Vec<Vec<f32>>> {
+        let (packed, _) = Batch::of_texts(texts).to_device(self.model.device())?;
+        let (task, logits) = (&self.meta.task, self.model.classifier.forward(&packed)?);
+        let logits = packed.by_text(logits, task.long_texts.pooling())?;
+        to_rows(&task.task_type.scores(&logits)?)
     }
 
     /// Evaluates on labelled rows, and calls `progress` with the number of rows done. Adds what is
@@ -346,9 +366,9 @@ impl Predictor {
             let pair = row.text_pair.is_some();
             check_pairs(&self.meta.task, pair).map_err(|problem| row.place.error(problem))?;
         }
-        let (task, batch_size) = (self.meta.task.task_type, self.batch_size);
-        let examples = examples(&self.tokenizer, rows, task, &labels, self.meta.task.max_length)?;
-        let tokens = examples.iter().map(|example| &example.tokens);
+        let (task, batch_size) = (&self.meta.task, self.batch_size);
+        let examples = examples(&self.tokenizer, rows, task.task_type, &labels, task.reading())?;
+        let tokens = examples.iter().flat_map(|example| example.tokens.iter());
         has_embeddings(&self.model.base.dir, &self.model.config, tokens)?;
         let (model, device) = (&self.model.classifier, self.model.device());
         let mut on_batch = |rows: Range<usize>, logits: &[Vec<f32>]| {
@@ -362,7 +382,7 @@ impl Predictor {
             }
             progress(done)
         };
-        let found = evaluate(model, device, &examples, task, &labels, batch_size, &mut on_batch)?;
+        let found = evaluate(model, device, &examples, task, batch_size, &mut on_batch)?;
         match found.metrics.get("loss") {
             Some(&loss) if !loss.is_finite() => Err(self.no_numbers(Error::NoLoss(loss))?),
             _ => Ok(found),

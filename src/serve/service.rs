@@ -9,8 +9,9 @@ use super::problem::Problem;
 use super::registry::TaskDir;
 use super::scores::{ScoreFunction, Scores};
 use crate::bank::BankTask;
-use crate::data::Encoding;
+use crate::data::Windows;
 use crate::engine::{Ask, Engine, RowError, RowResult, Ticket};
+use crate::models::Reading;
 use crate::predict::{Input, Prediction};
 use crate::tasks::{Asked, NotAsked, Reader};
 use rayon::ThreadPool;
@@ -123,7 +124,7 @@ pub struct Timing {
 /// A row that is ready to be computed.
 struct Ready {
     asked: Asked,
-    tokens: Arc<Encoding>,
+    tokens: Arc<Windows>,
     is_cut: bool,
 }
 
@@ -226,7 +227,7 @@ impl Service {
         (pinned, rows)
     }
 
-    /// Tokenizes the rows' texts, each once for all tasks that cut it alike.
+    /// Tokenizes the rows' texts, each once for all tasks that read it alike.
     async fn tokenized(
         &self,
         rows: Vec<RowAsk>,
@@ -253,29 +254,29 @@ fn ready(
     pinned: Vec<Result<Asked, Problem>>,
     in_pool: bool,
 ) -> Vec<Result<Ready, Problem>> {
-    // A text and the length that it is cut to.
+    // A text and how it is read.
     let mut places = HashMap::new();
-    let mut texts: Vec<(&Input, usize)> = vec![];
+    let mut texts: Vec<(&Input, Reading)> = vec![];
     let place_of: Vec<usize> = rows
         .iter()
         .zip(&pinned)
         .map(|(row, asked)| match asked {
             Ok((_, task)) => {
-                let length = task.task.max_length;
-                *places.entry((Arc::as_ptr(&row.input), length)).or_insert_with(|| {
-                    texts.push((&row.input, length));
+                let reading = task.task.reading();
+                *places.entry((Arc::as_ptr(&row.input), reading)).or_insert_with(|| {
+                    texts.push((&row.input, reading));
                     texts.len() - 1
                 })
             }
             Err(_) => 0,
         })
         .collect();
-    let encode = |&(input, length): &(&Input, usize)| {
-        let tokens = reader.tokens(input, length);
-        reader.check_tokens([&tokens]).map_err(Problem::invalid)?;
-        Ok((reader.is_cut(input, length, &tokens), Arc::new(tokens)))
+    let encode = |&(input, reading): &(&Input, Reading)| {
+        let tokens = reader.tokens(input, reading);
+        reader.check_tokens(tokens.iter()).map_err(Problem::invalid)?;
+        Ok((reader.is_cut(input, reading, &tokens), Arc::new(tokens)))
     };
-    let encoded: Vec<Result<(bool, Arc<Encoding>), Problem>> = match in_pool {
+    let encoded: Vec<Result<(bool, Arc<Windows>), Problem>> = match in_pool {
         true => texts.par_iter().map(encode).collect(),
         false => texts.iter().map(encode).collect(),
     };
@@ -285,10 +286,15 @@ fn ready(
         let missing = || Err(Problem::failed("a row without tokens. This is a bug."));
         let (is_cut, tokens) = encoded.get(place).cloned().unwrap_or_else(missing)?;
         if is_cut && !row.truncate {
-            let (name, length) = (&asked.0, asked.1.task.max_length);
+            let (name, task) = (&asked.0, &asked.1.task);
+            let windows = match task.long_texts.most_windows() {
+                1 => String::new(),
+                most => format!("{most} windows of "),
+            };
             return Err(row.problem(Problem::invalid(format!(
-                "the text has more than the {length} tokens that the task {name} takes; \
-                 \"truncate\": true cuts it"
+                "the text has more than the {windows}{} tokens that the task {name} takes; \
+                 \"truncate\": true cuts it",
+                task.max_length
             ))));
         }
         asked.1.touch();
@@ -375,7 +381,7 @@ impl Drop for Asking {
 fn scored(ready: Ready, answer: RowResult) -> Scoring {
     let Ready { asked: (name, task), tokens, is_cut } = ready;
     let logits = answer?.logits;
-    Ok(Scored { name, task, logits, tokens: tokens.ids.len(), is_cut })
+    Ok(Scored { name, task, logits, tokens: tokens.tokens(), is_cut })
 }
 
 impl Scored {

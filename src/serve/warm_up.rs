@@ -40,7 +40,7 @@ pub fn warm_up(engine: &Engine) {
         let texts = (0..rows).map(|row| Encoding { ids: vec![0; length(row)], first: length(row) });
         let asks = texts.zip(tasks.iter().cycle());
         let asks =
-            asks.map(|(tokens, asked)| Ask { asked: asked.clone(), tokens: Arc::new(tokens) });
+            asks.map(|(text, asked)| Ask { asked: asked.clone(), tokens: Arc::new(text.into()) });
         let (sender, receiver) = mpsc::channel();
         let answer = Box::new(move |_, _| {
             let _ = sender.send(());

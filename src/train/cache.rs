@@ -65,8 +65,8 @@ impl Cache {
         }
         let mut cache = Self { memory: BTreeMap::new(), disk: None };
         let mut used = 0;
-        let lengths = lengths.get(..count).unwrap_or_default();
-        in_batches(lengths, batch_size, plan.model.device(), &mut |range| {
+        let sizes = plan.data.train.iter().take(count).map(|example| example.tokens.size());
+        in_batches(&sizes.collect::<Vec<_>>(), batch_size, plan.model.device(), &mut |range| {
             let (rows, done): (Vec<usize>, usize) = (range.clone().collect(), range.end);
             for (row, piece) in range.zip(lower(plan, &rows, layers)?) {
                 let bytes = piece.numel() as u64 * size_of::<f32>() as u64;
@@ -129,7 +129,8 @@ fn lower(plan: &ModelPlan, rows: &[usize], layers: usize) -> Result<Vec<Tensor>>
     let batch = Batch::from_examples(&plan.data.train, rows, None);
     let (packed, _) = batch.to_device(plan.model.device())?;
     let output = plan.model.classifier.lower(&packed, layers)?.f_to_device(Device::Cpu)?;
-    let starts = batch.cu_seqlens.iter().zip(batch.cu_seqlens.iter().skip(1));
+    let starts = batch.text_starts();
+    let starts = starts.iter().zip(starts.iter().skip(1));
     starts.map(|(&a, &b)| Ok(output.f_narrow(0, a, b - a)?.f_detach_copy()?)).collect()
 }
 

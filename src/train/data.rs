@@ -1,5 +1,6 @@
 //! The data of a run: its rows as written, and the same rows as token ids.
 
+use super::long_texts;
 use crate::bounds::Count;
 use crate::config::{DataSize, Run};
 use crate::data::{
@@ -48,7 +49,18 @@ impl RunData {
 
     /// The number of tokens of each training row.
     pub fn lengths(&self) -> Vec<usize> {
-        self.train.iter().map(|example| example.tokens.ids.len()).collect()
+        self.train.iter().map(|example| example.tokens.tokens()).collect()
+    }
+
+    /// The number of windows of each training row.
+    pub fn windows(&self) -> Vec<usize> {
+        self.train.iter().map(|example| example.tokens.count()).collect()
+    }
+
+    /// The mean number of tokens of the windows of training rows.
+    pub fn mean_window(&self) -> f64 {
+        let windows = self.windows().iter().sum::<usize>().max(1);
+        self.lengths().iter().sum::<usize>() as f64 / windows as f64
     }
 
     /// The mean number of tokens of the training rows.
@@ -177,9 +189,14 @@ impl RawRows {
     /// Tokenizes the rows with the tokenizer in `dir`. Errs if all training rows have one class.
     fn encode(self, run: &Run, dir: &Path) -> Result<RunData> {
         let tokenizer = Tokenizer::read(dir)?;
-        let (task, length) = (run.model().task_type, run.data().max_length.size());
-        let encode = |rows| examples(&tokenizer, rows, task, &self.labels, length);
+        let (task, reading) = (run.model().task_type, run.data().reading());
+        let encode = |rows| examples(&tokenizer, rows, task, &self.labels, reading);
         let (train, eval) = (encode(&self.train)?, encode(&self.eval)?);
+        for (what, rows, examples) in
+            [("training", &self.train, &train), ("evaluation", &self.eval, &eval)]
+        {
+            long_texts::say(what, &tokenizer, reading, rows, examples);
+        }
         if let Some(Target::Class(first)) = train.first().map(|e| &e.target)
             && train.iter().all(|e| e.target == Target::Class(*first))
         {
@@ -199,9 +216,11 @@ fn fingerprint(train: &[Example], eval: &[Example]) -> String {
         hash.update(examples.len().to_le_bytes());
         for example in examples {
             let Example { tokens, target } = example;
-            hash.update(tokens.ids.len().to_le_bytes());
-            hash.update(tokens.first.to_le_bytes());
-            tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            for window in tokens.iter() {
+                hash.update(window.ids.len().to_le_bytes());
+                hash.update(window.first.to_le_bytes());
+                window.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            }
             match target {
                 Target::Class(class) => hash.update(class.to_le_bytes()),
                 // One byte for each label of the task.

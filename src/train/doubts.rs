@@ -29,7 +29,9 @@ pub fn warn(run: &Run, data: &RunData) {
 
 /// Evaluation rows that the model learns by heart.
 fn evaluates_on_training(run: &Run, data: &RunData) -> Option<String> {
-    let tokens = |example: &'_ Example| (example.tokens.ids.clone(), example.tokens.first);
+    let tokens = |example: &'_ Example| -> Vec<(Vec<u32>, usize)> {
+        example.tokens.iter().map(|window| (window.ids.clone(), window.first)).collect()
+    };
     let known: HashSet<_> = data.train.iter().map(tokens).collect();
     let (of, again) =
         (data.eval.len(), data.eval.iter().filter(|row| known.contains(&tokens(row))));

@@ -5,6 +5,7 @@ mod cache;
 pub mod data;
 mod doubts;
 mod events;
+mod long_texts;
 pub mod manifest;
 mod metrics_file;
 pub mod output;
@@ -259,6 +260,7 @@ impl Training<'_> {
         let training = self.run.training();
         let mut stepper = Stepper {
             at_once: training.batch_size(),
+            windows: self.session.plan.data.windows(),
             watch: Watch::on(self.session.plan.model.device()),
             scale: self.progress.state.loss_scale,
             sparing: training.gradient_checkpointing,
@@ -406,8 +408,7 @@ impl Training<'_> {
                 &plan.model.classifier,
                 plan.model.device(),
                 &plan.data.eval,
-                plan.meta.task.task_type,
-                &plan.data.labels,
+                &plan.meta.task,
                 training.per_device_eval_batch_size.size(),
                 &mut on_batch,
             )

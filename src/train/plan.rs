@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::files;
 use crate::freeze::{FreezePlan, StepCost};
 use crate::methods::Method;
-use crate::models::{TargetScale, Task, TaskType, declared_pooling};
+use crate::models::{Reading, TargetScale, Task, TaskType, declared_pooling};
 use crate::native;
 use crate::nn::Pooling;
 use crate::sources::{Model, Sources};
@@ -133,9 +133,9 @@ impl ModelPlan {
         }
     }
 
-    /// Returns the cost of a step for texts of the training rows' mean length.
+    /// Returns the cost of a step for windows of the training rows' mean length.
     pub(crate) fn cost(&self) -> StepCost {
-        let (pooling, length) = (self.meta.task.pooling, self.data.mean_length());
+        let (pooling, length) = (self.meta.task.pooling, self.data.mean_window());
         StepCost::of(&self.freeze, &self.model.config, pooling, length)
     }
 }
@@ -146,7 +146,7 @@ fn check_fit(run: &Run, dir: &Path, base: &Base, data: &RunData) -> Result<()> {
     run.check_model(config)?;
     fits(dir, &data.tokenizer, config)?;
     let examples = data.train.iter().chain(&data.eval);
-    has_embeddings(dir, config, examples.map(|example| &example.tokens))
+    has_embeddings(dir, config, examples.flat_map(|example| example.tokens.iter()))
 }
 
 /// The base's values of the biases that train, and zeros for those that the base lacks.
@@ -186,13 +186,15 @@ fn pooling(run: &Run, base: &Base) -> Result<Pooling> {
 
 /// The task of `run`.
 fn task(run: &Run, data: &RunData, pooling: Pooling) -> Task {
+    let Reading { max_length, long_texts } = run.data().reading();
     Task {
         task_type: run.model().task_type,
         labels: data.labels.names.clone(),
         labels_declared: data.labels.declared,
         pairs: Some(run.data().text_pair_column.is_some()),
-        max_length: run.data().max_length.size(),
+        max_length,
         pooling,
+        long_texts,
     }
 }
 
@@ -240,6 +242,9 @@ impl std::fmt::Display for ModelPlan {
         }
         if self.meta.task.pooling == Pooling::Mean {
             writeln!(f, "head         reads {}", self.meta.task.pooling)?;
+        }
+        if !self.meta.task.long_texts.is_cut() {
+            writeln!(f, "long texts   {}", self.meta.task.long_texts)?;
         }
         writeln!(f, "method       {}", self.meta.method)?;
         let [length, rates] = &self.described;

@@ -26,6 +26,8 @@ pub struct StepOutput {
 pub struct Stepper {
     /// The batch size that is computed at once, made smaller if a batch does not fit into memory.
     pub at_once: BatchSize,
+    /// The number of windows of each training row.
+    pub windows: Vec<usize>,
     /// Checks losses and gradients for NaN and infinity.
     pub watch: Watch,
     /// The loss scale of fp16; `None` with another precision.
@@ -52,11 +54,18 @@ impl Stepper {
         factor: f64,
     ) -> Result<StepOutput> {
         let (loss, tokens) = loop {
-            let parts: Vec<&[usize]> = self.at_once.cut(rows, lengths).collect();
+            // Each window counts as a row, because it takes as much memory.
+            let (size, sizes) = match self.at_once {
+                BatchSize::Rows(rows) => (BatchSize::Tokens(rows), &self.windows[..]),
+                tokens => (tokens, lengths),
+            };
+            let parts: Vec<&[usize]> = size.cut(rows, sizes).collect();
             match self.gradient(session, &parts, session.total(rows), keys) {
                 Ok(done) => break done,
                 Err(error) => {
-                    let most = parts.iter().map(|rows| rows.len()).max().unwrap_or(0);
+                    let windows = |row: &usize| self.windows.get(*row).copied().unwrap_or(1);
+                    let counts = parts.iter().map(|rows| rows.iter().map(windows).sum());
+                    let most = counts.max().unwrap_or(0);
                     let fewer = native::fewer_at_once(error, most, session.plan.model.device())?;
                     self.at_once = BatchSize::Rows(fewer);
                 }
@@ -117,12 +126,9 @@ impl Stepper {
                 None => model.lower(&packed, frozen)?,
             };
             let (logits, kept) = model.upper(lower, frozen, &packed, self.sparing)?;
-            let loss = session.plan.meta.task.task_type.loss(
-                &logits,
-                &targets,
-                &session.shaping,
-                total,
-            )?;
+            let task = &session.plan.meta.task;
+            let logits = packed.by_text(logits, task.long_texts.pooling())?;
+            let loss = task.task_type.loss(&logits, &targets, &session.shaping, total)?;
             match self.scale {
                 None => loss.f_backward()?,
                 Some(scale) => loss.f_mul_scalar(scale.factor)?.f_backward()?,

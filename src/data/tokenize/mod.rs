@@ -1,10 +1,10 @@
 //! Texts to token ids, as Hugging Face's tokenizers make them. Special tokens and truncation are
 //! here, words in `wordpiece.rs` and `bpe.rs`. `files.rs` reads a directory's files, `settings.rs`
-//! judges each setting, `form.rs` says what BERT's and RoBERTa's tokenizers have, and
-//! `description.rs` derives the tokenizer.
+//! judges each setting, `form.rs` says what BERT's and RoBERTa's tokenizers have, `description.rs`
+//! derives the tokenizer, and `long.rs` reads texts that are too long.
 //!
 //! The files in reading order; each imports only from those before it: `files`, `settings`,
-//! `form`, `added`, `wordpiece`, `bpe`, `pipeline`, `description`, `before`.
+//! `form`, `added`, `wordpiece`, `bpe`, `pipeline`, `description`, `before`, `long`.
 
 mod added;
 mod before;
@@ -12,16 +12,17 @@ mod bpe;
 mod description;
 mod files;
 mod form;
+mod long;
 mod pipeline;
 pub mod settings;
 mod wordpiece;
 
 pub use files::FILES as TOKENIZER_FILES;
+pub use long::{LongText, TextSize, Windows};
 
 use crate::error::{Error, Result};
 use crate::files::{is_there, read_small};
 use crate::models::TokenAlgorithm;
-use crate::threads;
 use added::{Finder, Piece};
 use bpe::Bpe;
 use description::{Description, TokenizerModel};
@@ -179,30 +180,41 @@ impl Tokenizer {
 
     /// Encodes a text, or a pair, cut to `max_length` ids as Hugging Face's `longest_first` does.
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoding {
-        let Some(pair) = pair else {
-            let first = self.kept(text, max_length.saturating_sub(2));
-            let ids: Vec<u32> = [self.cls].into_iter().chain(first).chain([self.sep]).collect();
-            return Encoding { first: ids.len(), ids };
-        };
-        let between = TokenizerForm::of(self.words.algorithm()).separators;
-        let most = max_length.saturating_sub(2 + between);
-        let (mut first, mut second) = (self.kept(text, most), self.kept(pair, most));
-        // The full lengths matter only if both texts reach `most`: then an odd token goes to the
+        let room = self.room(pair.is_some(), max_length);
+        let mut first = self.kept(text, room);
+        let Some(pair) = pair else { return self.joined(first, None) };
+        let mut second = self.kept(pair, room);
+        // The full lengths matter only if both texts reach `room`: then an odd token goes to the
         // longer one.
-        let (a, b) = if first.len() == most && second.len() == most {
+        let (a, b) = if first.len() == room && second.len() == room {
             let all = |text| self.pieces(text, usize::MAX).len();
-            longest_first(all(text), all(pair), most)
+            longest_first(all(text), all(pair), room)
         } else {
-            longest_first(first.len(), second.len(), most)
+            longest_first(first.len(), second.len(), room)
         };
         self.cut(&mut first, a);
         self.cut(&mut second, b);
-        let mut ids = vec![self.cls];
-        ids.extend(first);
-        ids.extend(std::iter::repeat_n(self.sep, between));
-        ids.extend(second);
+        self.joined(first, Some(&second))
+    }
+
+    /// Number of tokens beside the special tokens.
+    fn room(&self, is_pair: bool, max_length: usize) -> usize {
+        let between = TokenizerForm::of(self.words.algorithm()).separators;
+        max_length.saturating_sub(2 + if is_pair { between } else { 0 })
+    }
+
+    /// The special tokens around the tokens of a text, or of a pair.
+    fn joined(&self, first: Vec<u32>, second: Option<&[u32]>) -> Encoding {
+        let length = first.len();
+        let mut ids: Vec<u32> = [self.cls].into_iter().chain(first).collect();
+        if let Some(second) = second {
+            let between = TokenizerForm::of(self.words.algorithm()).separators;
+            ids.extend(std::iter::repeat_n(self.sep, between));
+            ids.extend(second);
+        }
         ids.push(self.sep);
-        Encoding { first: if self.segments { a + 2 } else { ids.len() }, ids }
+        let has_segments = self.segments && second.is_some();
+        Encoding { first: if has_segments { length + 2 } else { ids.len() }, ids }
     }
 
     /// The ids of a text that are kept, at most `most`: the first, or the last.
@@ -221,22 +233,6 @@ impl Tokenizer {
         } else {
             ids.truncate(most);
         }
-    }
-
-    /// Encodes many texts on all cores, in order.
-    pub fn encode_all<'a, T>(
-        &self,
-        texts: &'a [T],
-        of: impl Fn(&'a T) -> (&'a str, Option<&'a str>) + Sync,
-        max_length: usize,
-    ) -> Vec<Encoding>
-    where
-        T: Sync,
-    {
-        threads::map(texts, |item| {
-            let (text, pair) = of(item);
-            self.encode(text, pair, max_length)
-        })
     }
 
     /// The first `most` ids of a text.
