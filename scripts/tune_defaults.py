@@ -167,11 +167,13 @@ def setfit(about, train, test):
         return None
     began = time.time()
     model = SetFitModel.from_pretrained(args.model)
-    rows = datasets.Dataset.from_list([{key: row[key] for key in ("text", "label")} for row in train])
+    rows = [{key: row[key] for key in ("text", "label")} for row in train]
+    rows = datasets.Dataset.from_list(rows)
     Trainer(model, TrainingArguments(), train_dataset=rows).train()
     seconds = time.time() - began
     guess = model.predict([row["text"] for row in test])
-    return {"score": sum(str(g) == row["label"] for g, row in zip(guess, test)) / len(test), "seconds": seconds}
+    right = sum(str(g) == row["label"] for g, row in zip(guess, test))
+    return {"score": right / len(test), "seconds": seconds}
 
 
 def ways_of(way, rows):
@@ -226,8 +228,10 @@ def mean(values):
 def table(results):
     """Markdown: for each set and number of rows, the mean over seeds of each way's score."""
     shown = lambda value: "" if value is None else f"{value:.3f}"
-    print("| set | SHA-256 | task | rows | constant | before | default | grid's best | of the grid | steps | seconds | probe | seconds | SetFit | seconds |")
-    print("|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    heads = "set, SHA-256, task, rows, constant, before, default, grid's best, of the grid, steps, "
+    heads += "seconds, probe, seconds, SetFit, seconds"
+    print("| " + " | ".join(heads.split(", ")) + " |")
+    print("|---|---|---|" + "---:|" * 12)
     for name in sets:
         path = args.data / name / "train.jsonl"
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -244,11 +248,12 @@ def table(results):
             floor = mean(r["constant"] for r in of)
             default, grid = mean(r["score"] for r in way("default")), mean(r["score"] for r in best)
             share = None if None in (default, grid) else (default - floor) / max(grid - floor, 1e-9)
+            steps = shown(mean(r["steps"] for r in way("default")))
             seconds = lambda cell: shown(mean(r["seconds"] for r in way(cell))).removesuffix(".000")
             print(
                 f"| {name} | {digest} | {of[0]['task']} | {of[0]['used']} | {shown(floor)} "
                 f"| {shown(mean(r['score'] for r in way('before')))} | {shown(default)} "
-                f"| {shown(grid)} | {shown(share)} | {shown(mean(r['steps'] for r in way('default')))} "
+                f"| {shown(grid)} | {shown(share)} | {steps} "
                 f"| {seconds('default')} | {shown(mean(r['score'] for r in way('probe')))} "
                 f"| {seconds('probe')} | {shown(mean(r['score'] for r in way('setfit')))} "
                 f"| {seconds('setfit')} |"
