@@ -40,8 +40,12 @@ fn windows_are_those_of_transformers() {
         let found = tokenizer.encode_as(text, pair, reading);
         let expected: Vec<Vec<u32>> = serde_json::from_value(case["windows"].clone()).unwrap();
         assert_eq!(ids(&found), expected, "{case}");
-        let firsts: Vec<usize> = serde_json::from_value(case["first"].clone()).unwrap();
-        assert_eq!(found.iter().map(|window| window.first).collect::<Vec<_>>(), firsts, "{case}");
+        // DistilBERT has no token types, though its tokenizer can give them.
+        if case["model"] != "tiny-distilbert" {
+            let firsts: Vec<usize> = serde_json::from_value(case["first"].clone()).unwrap();
+            let found: Vec<usize> = found.iter().map(|window| window.first).collect();
+            assert_eq!(found, firsts, "{case}");
+        }
         assert!(!tokenizer.is_cut(text, pair, reading, &found));
         let long = tokenizer.long_text(text, pair, reading, &found);
         assert_eq!(long.is_some(), expected.len() > 1, "{case}");
@@ -373,7 +377,7 @@ fn predicts_alike(scratch: &Scratch) {
     let hostile = config.to_string().replace("\"most_windows\":2", "\"most_windows\":0");
     scratch.write("exported/config.json", hostile);
     let output = scratch.bitfit(&["predict", "--model", "exported", "good"]);
-    refused(&output, 2, &["config.json", "most_windows: found 0, expected 1 to 256"]);
+    refused(&output, 1, &["config.json", "most_windows: found 0, expected 1 to 256"]);
 }
 
 /// What decides is in the last words. Windows and ends see it; cut texts do not.

@@ -338,8 +338,8 @@ pub struct DataSection {
     /// tokens of a window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window_stride: Option<Count>,
-    /// The most windows of a text (`"windows"`); by default 8. Further windows are left out, and a
-    /// warning counts them.
+    /// The most windows of a text (`"windows"`). Further windows are left out, and a warning counts
+    /// them; by default 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub most_windows: Option<MostWindows>,
     /// How the logits of a text's windows become those of the text (`"windows"`): by their `"mean"`
