@@ -142,15 +142,15 @@ impl Checkpoint {
         let mut state: TrainerState =
             serde_json::from_str(value("state")).map_err(|error| wrong(error.to_string()))?;
         let (mut moments, mut unfolded) = (BTreeMap::new(), BTreeMap::new());
-        for (name, exp_avg) in &contents.tensors {
+        for (name, tensor) in &contents.tensors {
             if let Some(name) = name.strip_prefix(UNFOLDED) {
-                unfolded.insert(name.to_owned(), exp_avg.shallow_clone());
+                unfolded.insert(name.to_owned(), tensor.shallow_clone());
             }
             let Some(name) = name.strip_prefix("exp_avg.") else { continue };
             let exp_avg_sq = contents.tensors.get(&format!("exp_avg_sq.{name}"));
             let exp_avg_sq =
                 exp_avg_sq.ok_or_else(|| wrong(format!("no second moment of {name}")))?;
-            let (exp_avg, exp_avg_sq) = (exp_avg.shallow_clone(), exp_avg_sq.shallow_clone());
+            let (exp_avg, exp_avg_sq) = (tensor.shallow_clone(), exp_avg_sq.shallow_clone());
             moments.insert(name.to_owned(), Moments { exp_avg, exp_avg_sq });
         }
         let delta_path = folder.join(DELTA);

@@ -13,7 +13,7 @@ use crate::weights::Mapped;
 use crate::{escape, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tch::Tensor;
@@ -435,13 +435,9 @@ fn fit_head(
     if (old.task_type, &old.labels, old.pooling) == (new.task_type, &new.labels, new.pooling) {
         return Ok(());
     }
-    let place = |label: &String| old.labels.iter().position(|name| name == label);
-    let kept: Vec<(i64, i64)> = new
-        .labels
-        .iter()
-        .zip(0..)
-        .filter_map(|(label, row)| Some((i64::try_from(place(label)?).ok()?, row)))
-        .collect();
+    let places: BTreeMap<&String, i64> = old.labels.iter().zip(0..).collect();
+    let row = |(label, row)| Some((*places.get(label)?, row));
+    let kept: Vec<(i64, i64)> = new.labels.iter().zip(0..).filter_map(row).collect();
     if kept.is_empty() || old.task_type != new.task_type || old.pooling != new.pooling {
         tracing::info!(
             "{}: a {} with labels {:?} that reads {}, so its head is left out and a new one is drawn",
@@ -464,15 +460,13 @@ fn fit_head(
         let drawn = drawn.f_detach_copy()?.f_to_device(tch::Device::Cpu)?;
         tensors.insert(name, drawn.f_index_copy(0, &Tensor::f_from_slice(&to)?, &rows)?);
     }
-    let without = |all: &[String], others: &[String]| -> Vec<String> {
-        all.iter().filter(|label| !others.contains(label)).cloned().collect()
-    };
+    let [before, now] = [old, new].map(|task| task.labels.iter().collect::<BTreeSet<_>>());
     tracing::info!(
         "{}: the head's rows of {} labels are kept; new rows: {:?}; dropped rows: {:?}",
         path.display(),
         to.len(),
-        without(&new.labels, &old.labels),
-        without(&old.labels, &new.labels)
+        now.difference(&before).collect::<Vec<_>>(),
+        before.difference(&now).collect::<Vec<_>>()
     );
     Ok(())
 }

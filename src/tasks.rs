@@ -420,11 +420,6 @@ impl Reader {
         self.tokenizer.encode_as(&input.text, input.text_pair.as_deref(), reading)
     }
 
-    /// Whether `tokens`, which are those of `input`, are not all.
-    pub fn is_cut(&self, input: &Input, reading: Reading, tokens: &Windows) -> bool {
-        self.tokenizer.is_cut(&input.text, input.text_pair.as_deref(), reading, tokens)
-    }
-
     /// Checks that the base has an embedding for each token.
     pub fn check_tokens<'a>(&self, tokens: impl IntoIterator<Item = &'a Encoding>) -> Result<()> {
         let base = &self.plan.info;

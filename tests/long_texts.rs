@@ -1,6 +1,6 @@
 //! Texts of more tokens than their task reads at once: cut, their first and last tokens, windows.
 
-use crate::common::{Scratch, TINY, golden_dir, refused, stderr, stdout, succeeded, tiny};
+use crate::common::{STILL, Scratch, TINY, golden_dir, refused, stderr, stdout, succeeded, tiny};
 use crate::made;
 use bitfit::internal::bank::{Bank, BankTask};
 use bitfit::internal::base::Base;
@@ -40,15 +40,9 @@ fn windows_are_those_of_transformers() {
         let found = tokenizer.encode_as(text, pair, reading);
         let expected: Vec<Vec<u32>> = serde_json::from_value(case["windows"].clone()).unwrap();
         assert_eq!(ids(&found), expected, "{case}");
-        // DistilBERT has no token types, though its tokenizer can give them.
-        if case["model"] != "tiny-distilbert" {
-            let firsts: Vec<usize> = serde_json::from_value(case["first"].clone()).unwrap();
-            let found: Vec<usize> = found.iter().map(|window| window.first).collect();
-            assert_eq!(found, firsts, "{case}");
-        }
-        assert!(!tokenizer.is_cut(text, pair, reading, &found));
-        let long = tokenizer.long_text(text, pair, reading, &found);
-        assert_eq!(long.is_some(), expected.len() > 1, "{case}");
+        let firsts: Vec<usize> = serde_json::from_value(case["first"].clone()).unwrap();
+        assert_eq!(found.iter().map(|window| window.first).collect::<Vec<_>>(), firsts, "{case}");
+        assert!(!found.is_cut, "{case}");
         several += usize::from(expected.len() > 1);
         pairs += usize::from(pair.is_some());
     }
@@ -73,24 +67,20 @@ fn the_first_and_the_last_tokens_are_kept() {
         let reading = Reading { max_length, long_texts: LongTexts::HeadTail };
         let found = tokenizer.encode_as(text, pair, reading);
         assert!(found.more.is_empty());
-        let long = tokenizer.long_text(text, pair, reading, &found);
-        let cut = tokenizer.is_cut(text, pair, reading, &found);
-        assert_eq!(long.is_some(), cut);
-        assert_eq!(long.map_or(0, |long| long.left_out), 0);
-        (found.first, long.map(|long| long.tokens))
+        (found.first, found.is_cut)
     };
     let found = |max_length| read(&text, None, max_length);
     assert_eq!(found(10).0.ids, of(&tokenizer, &[0, 1, 2, 3, 5, 6, 7, 8], None));
     // Of an odd number, the beginning gets one more.
-    let (encoding, tokens) = found(7);
+    let (encoding, is_cut) = found(7);
     assert_eq!(encoding.ids, of(&tokenizer, &[0, 1, 2, 7, 8], None));
-    assert_eq!((encoding.first, tokens), (7, Some(11)));
+    assert_eq!((encoding.first, is_cut), (7, true));
     assert_eq!(found(4).0.ids, of(&tokenizer, &[0, 8], None));
-    assert_eq!((found(11).0.ids.len(), found(11).1), (11, None));
+    assert_eq!((found(11).0.ids.len(), found(11).1), (11, false));
     // Of a pair, the second text keeps its ends where it is too long.
-    let (encoding, tokens) = read("the film", Some(&text), 10);
+    let (encoding, is_cut) = read("the film", Some(&text), 10);
     assert_eq!(encoding.ids, of(&tokenizer, &[0, 1], Some(&[0, 1, 2, 7, 8])));
-    assert_eq!((encoding.first, tokens), (4, Some(14)));
+    assert_eq!((encoding.first, is_cut), (4, true));
     let (encoding, _) = read(&text, Some(&text), 10);
     assert_eq!(encoding.ids, of(&tokenizer, &[0, 1, 2], Some(&[0, 1, 7, 8])));
     // The first text is cut at its end, as it always is.
@@ -105,30 +95,28 @@ fn windows_overlap_and_reach_the_end() {
     let read = |text: &str, pair: Option<&str>, max_length, long_texts| {
         let reading = Reading { max_length, long_texts };
         let found = tokenizer.encode_as(text, pair, reading);
-        let long = tokenizer.long_text(text, pair, reading, &found);
-        let is_cut = tokenizer.is_cut(text, pair, reading, &found);
-        (ids(&found), is_cut, long.map(|long| (long.tokens, long.left_out)))
+        (ids(&found), found.is_cut)
     };
     let single = |words: &[usize]| of(&tokenizer, words, None);
     let halves = [single(&[0, 1, 2, 3, 4, 5]), single(&[3, 4, 5, 6, 7, 8])].to_vec();
-    assert_eq!(read(&text, None, 8, windows(None, 8)), (halves.clone(), false, Some((11, 0))));
+    assert_eq!(read(&text, None, 8, windows(None, 8)), (halves.clone(), false));
     // What is beyond the most windows is left out, and counted.
     let one = halves[..1].to_vec();
-    assert_eq!(read(&text, None, 8, windows(None, 1)), (one, true, Some((11, 1))));
+    assert_eq!(read(&text, None, 8, windows(None, 1)), (one, true));
     let apart = [single(&[0, 1, 2, 3, 4, 5]), single(&[6, 7, 8])].to_vec();
-    assert_eq!(read(&text, None, 8, windows(Some(6), 8)), (apart, false, Some((11, 0))));
+    assert_eq!(read(&text, None, 8, windows(Some(6), 8)), (apart, false));
     // A stride beyond a window leaves nothing out.
     let pair = |second: &[usize]| of(&tokenizer, &[0, 1, 2, 3], Some(second));
     let wide = [pair(&[0, 1, 2, 3]), pair(&[4, 5, 6, 7]), pair(&[8])].to_vec();
-    assert_eq!(read(&text, Some(&text), 11, windows(Some(9), 8)), (wide, true, Some((21, 0))));
+    assert_eq!(read(&text, Some(&text), 11, windows(Some(9), 8)), (wide, true));
     let found = read(&text, Some(&text), 11, windows(None, 2));
     let two = [pair(&[0, 1, 2, 3]), pair(&[2, 3, 4, 5])].to_vec();
-    assert_eq!(found, (two, true, Some((21, 2))));
+    assert_eq!(found, (two, true));
     // A short second text leaves its place to the first.
     let found = read(&text, Some("bad"), 11, windows(None, 8));
     let first = of(&tokenizer, &[0, 1, 2, 3, 4, 5, 6], Some(&[6]));
-    assert_eq!(found, (vec![first], true, Some((13, 0))));
-    let (empty, ..) = read(&text, Some(""), 8, windows(None, 8));
+    assert_eq!(found, (vec![first], true));
+    let (empty, _) = read(&text, Some(""), 8, windows(None, 8));
     assert_eq!((empty.len(), empty[0].len()), (1, 8));
 }
 
@@ -150,6 +138,8 @@ fn what_fits_is_read_as_ever() {
                         assert!(found.count() <= long_texts.most_windows());
                         let fits = whole.ids.len() <= max_length;
                         assert!(!fits || ids(&found) == [&cut.ids[..]], "{name} {max_length}");
+                        let all = found.is_cut || found.count() > 1;
+                        assert_eq!(all, !fits, "{name} {reading:?} {a} {b}");
                         let longest = found.iter().map(|window| window.ids.len()).max().unwrap();
                         assert!(longest <= max_length, "{name} {reading:?} {a} {b}: {longest}");
                     }
@@ -169,7 +159,8 @@ fn several() -> Vec<Windows> {
     [vec![9], vec![16, 16, 5], vec![16, 7]]
         .map(|lengths| {
             let first = window(lengths[0]);
-            Windows { first, more: lengths[1..].iter().map(|&length| window(length)).collect() }
+            let more = lengths[1..].iter().map(|&length| window(length)).collect();
+            Windows { more, ..first.into() }
         })
         .to_vec()
 }
@@ -278,9 +269,6 @@ fn set<'a>(keys: &[&'a str]) -> Vec<&'a str> {
     keys.iter().flat_map(|key| ["--set", key]).collect()
 }
 
-const STILL: [&str; 2] =
-    ["model.hidden_dropout_prob=0.0", "model.attention_probs_dropout_prob=0.0"];
-
 const WINDOWS: [&str; 4] = [
     "data.long_texts=windows",
     "data.max_length=12",
@@ -386,7 +374,7 @@ fn what_is_beyond_the_first_tokens_is_learned() {
     let scratch = Scratch::new();
     long_reviews(&scratch);
     let accuracy = |keys: &[&str]| {
-        let run = ["data.max_length=10", "training.num_train_epochs=12", STILL[0], STILL[1]];
+        let run = ["data.max_length=10", "training.num_train_epochs=12", STILL[1], STILL[3]];
         let output = scratch.train(&[&set(&[&run, keys].concat())[..], &["--overwrite"]].concat());
         succeeded(&output);
         summary(&scratch, "run")["best"]["accuracy"].as_f64().unwrap()
@@ -427,7 +415,7 @@ fn windows_with_less_memory_give_the_same() {
     let always = ["bitfit.layers=1", "training.load_best_model_at_end=false"];
     let trained = |run: &str, more: &[&str]| {
         let output = format!("training.output_dir={run}");
-        let keys = [&WINDOWS[..], &STILL, &always, &[&output], more].concat();
+        let keys = [&WINDOWS[..], &[STILL[1], STILL[3]], &always, &[&output], more].concat();
         succeeded(&scratch.train(&set(&keys)));
         tensors(&scratch, run)
     };
@@ -474,7 +462,9 @@ fn what_is_said_of_cut_texts() {
     let ends = said(&["data.long_texts=head_tail"]);
     assert!(ends.contains("are read by their first and last tokens; the longest has"), "{ends}");
     let all = said(&["data.long_texts=windows"]);
-    assert!(all.contains("are read in windows") && !all.contains("left out"), "{all}");
+    assert!(all.contains("are read in windows") && !all.contains("not read whole"), "{all}");
+    let some = said(&["data.long_texts=windows", "data.most_windows=1"]);
+    assert!(some.contains("are not read whole: at most data.most_windows = 1"), "{some}");
 }
 
 #[test]

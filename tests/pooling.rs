@@ -1,7 +1,7 @@
 //! What the head reads of a base: the first token or the mean, as the base's files or the
 //! configuration say, in every command.
 
-use crate::common::{Scratch, TINY, refused, stderr, stdout, succeeded};
+use crate::common::{STILL, Scratch, TINY, refused, stderr, stdout, succeeded};
 use bitfit::internal::delta::Delta;
 use bitfit::internal::models::declared_pooling;
 use bitfit::internal::nn::Pooling;
@@ -18,10 +18,6 @@ fn declare(scratch: &Scratch, mode: &str) {
     scratch.write("base/1_Pooling/config.json", config.to_string());
 }
 
-/// No dropout, so that the tiny models learn in a few steps.
-const STILL: [&str; 4] =
-    ["--set", "model.hidden_dropout_prob=0", "--set", "model.attention_probs_dropout_prob=0"];
-
 fn pooling_of(scratch: &Scratch) -> Pooling {
     Delta::read(&scratch.path("run/delta.safetensors")).unwrap().meta.task.pooling
 }
@@ -31,7 +27,7 @@ fn a_task_reads_what_its_base_was_trained_for() {
     for name in TINY {
         let scratch = Scratch::of(name);
         declare(&scratch, "pooling_mode_mean_tokens");
-        let epochs = [&STILL[..], &["--set", "training.num_train_epochs=6"]].concat();
+        let epochs = [&STILL[..], &["--set", "training.num_train_epochs=12"]].concat();
         let output = scratch.train(&epochs);
         succeeded(&output);
         assert!(stderr(&output).contains("the mean of all tokens"), "{}", stderr(&output));
@@ -43,7 +39,7 @@ fn a_task_reads_what_its_base_was_trained_for() {
         let summary = std::fs::read_to_string(scratch.path("run/summary.json")).unwrap();
         let summary: Value = serde_json::from_str(&summary).unwrap();
         assert_eq!(found["metrics"], summary["best"], "{name}");
-        assert!(summary["best"]["accuracy"].as_f64().unwrap() > 0.6, "{name}: {summary}");
+        assert!(summary["best"]["accuracy"].as_f64().unwrap() > 0.7, "{name}: {summary}");
         // A run that goes on from a checkpoint has the same pooling, and the same bytes.
         let whole = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
         let longer = [&epochs[..], &["--set", "training.output_dir=again"]].concat();

@@ -1,6 +1,6 @@
 //! Whole runs of the binaries on a tiny model.
 
-use crate::common::{Scratch, TINY, refused, reviews, stderr, stdout, succeeded};
+use crate::common::{STILL, Scratch, TINY, refused, reviews, stderr, stdout, succeeded};
 use bitfit::internal::config::Run;
 use bitfit::internal::delta::Delta;
 use bitfit::internal::sources::Sources;
@@ -367,18 +367,6 @@ fn pairs_are_trained_and_predicted_from_two_columns() {
     refused(&scratch.train(&["--overwrite"]), 1, &["pairs", "type_vocab_size = 1"]);
 }
 
-/// Without dropout, which is much for so small a model and so short a run, and four epochs.
-const STILL: [&str; 8] = [
-    "--set",
-    "model.hidden_dropout_prob=0",
-    "--set",
-    "model.attention_probs_dropout_prob=0",
-    "--set",
-    "model.classifier_dropout=0",
-    "--set",
-    "training.num_train_epochs=4",
-];
-
 /// The whole way for each architecture: learn, evaluate, predict, the base untouched; and the same
 /// from its TorchScript archive.
 #[test]
@@ -386,7 +374,8 @@ fn every_architecture_learns_and_can_be_used() {
     for name in TINY {
         let scratch = Scratch::of(name);
         let before = files(&scratch, "base");
-        succeeded(&scratch.train(&STILL));
+        let still = [&STILL[..], &["--set", "training.num_train_epochs=4"]].concat();
+        succeeded(&scratch.train(&still));
         assert_eq!(files(&scratch, "base"), before, "{name}");
         let best = &summary(&scratch, "run")["best"];
         assert!(best["accuracy"].as_f64().unwrap() > 0.85, "{name}: {best}");
@@ -398,7 +387,7 @@ fn every_architecture_learns_and_can_be_used() {
         succeeded(&scratch.bitfit(&convert));
         std::fs::remove_file(scratch.path("base/model.safetensors")).unwrap();
         assert_eq!(stdout(&scratch.bitfit(&predict)), stdout(&output), "{name}");
-        succeeded(&scratch.train(&[&STILL[..], &["--overwrite"]].concat()));
+        succeeded(&scratch.train(&[&still[..], &["--overwrite"]].concat()));
         assert_eq!(std::fs::read(scratch.path("run/delta.safetensors")).unwrap(), delta, "{name}");
         // What the run directory has is a tokenizer, whichever files that takes.
         for file in std::fs::read_dir(scratch.path("base")).unwrap() {
@@ -422,12 +411,12 @@ fn a_number_is_learned_measured_and_predicted() {
     scratch.write("train.tsv", scored(crate::common::reviews(96, 1)));
     scratch.write("eval.tsv", scored(crate::common::reviews(32, 2)));
     let regression =
-        ["--set", "model.task_type=regression", "--set", "training.num_train_epochs=10"];
+        ["--set", "model.task_type=regression", "--set", "training.num_train_epochs=20"];
     let regression = [&STILL[..], &regression].concat();
     succeeded(&scratch.train(&regression));
     let best = &summary(&scratch, "run")["best"];
     assert!(
-        best["pearson"].as_f64().unwrap() > 0.7 && best["spearman"].as_f64().unwrap() > 0.7,
+        best["pearson"].as_f64().unwrap() > 0.8 && best["spearman"].as_f64().unwrap() > 0.7,
         "{best}"
     );
     assert!(

@@ -194,20 +194,20 @@ pub fn beside_constant(found: &Constant) -> String {
         None => String::new(),
     };
     let verdict = match (found.verdict, found.learned) {
-        (ConstantVerdict::Better, _) => "better",
-        (ConstantVerdict::NoBetter, true) => "no better in accuracy",
-        (ConstantVerdict::NoBetter, false) => "no better",
-        (ConstantVerdict::Worse, true) => "worse in accuracy",
-        (ConstantVerdict::Worse, false) => "worse",
+        (ConstantVerdict::Better, _) => "the model is better",
+        (ConstantVerdict::NoBetter, true) => "the model's accuracy is not shown to be better",
+        (ConstantVerdict::NoBetter, false) => "the model is no better",
+        (ConstantVerdict::Worse, true) => "the model's accuracy is worse",
+        (ConstantVerdict::Worse, false) => "the model is worse",
     };
     let learned = match (found.verdict, found.learned) {
         (ConstantVerdict::Better, _) => "",
         (_, true) => {
-            ", and has learned: where classes are rare, f1_macro and matthews tell more than accuracy"
+            "; matthews shows that it has learned, which accuracy hides where rows are few or classes rare"
         }
         (_, false) => ": it has not learned",
     };
-    format!("{constant}; the model is {verdict} ({}{p}){learned}", found.test.name())
+    format!("{constant}; {verdict} ({}{p}){learned}", found.test.name())
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -18,34 +18,40 @@ pub struct DataSize {
 /// Evaluation rows below which chance decides which state is the best.
 pub const FEW_EVAL_ROWS: usize = 100;
 
-/// Steps that a task with few outputs needs on small data.
+/// Steps that small data need.
 const STEPS: f64 = 400.0;
 
-/// Tokens of all epochs, for each training row, above which a run gets no more steps than
-/// [`LEAST_EPOCHS`] gives.
+/// Rows from which [`TOKENS_PER_ROW`] bounds a run.
+const MANY_ROWS: usize = 1000;
+
+/// The most tokens that a run reads for each training row, in all epochs.
 const TOKENS_PER_ROW: f64 = 640.0;
 
-/// Fewest epochs.
+/// The fewest epochs.
 const LEAST_EPOCHS: u64 = 3;
 
-/// Most epochs.
+/// The most epochs.
 const MOST_EPOCHS: u64 = 200;
 
-/// Why a run has the number of epochs that [`epochs`] gives.
-pub const WHY: &str = "about 400 steps, and 3 epochs at least";
-
-/// Passes over training data of `size`, in the batches of `training`: as many as give about
-/// [`STEPS`] steps, within the other bounds of this file.
-pub fn epochs(size: DataSize, training: &TrainingSection) -> Result<Count> {
+/// Passes over training data of `size` in the batches of `training`, and the reason for their
+/// number.
+pub fn epochs(size: DataSize, training: &TrainingSection) -> Result<(Count, &'static str)> {
     let rows = match training.max_tokens_per_batch {
         Some(tokens) => tokens.get() as f64 / size.mean_length.max(1.0),
         None => training.per_device_train_batch_size.get() as f64,
     };
     let rows = rows * training.gradient_accumulation_steps.get() as f64;
     let steps_per_epoch = (size.rows as f64 / rows).ceil().max(1.0);
-    let wanted = (STEPS / steps_per_epoch).ceil();
+    let (mut epochs, mut why) = ((STEPS / steps_per_epoch).ceil(), "about 400 steps");
     let affordable = TOKENS_PER_ROW / size.mean_length.max(1.0);
-    let large = size.rows as f64 >= 1000.0;
-    let epochs = if large { wanted.min(affordable) } else { wanted };
-    Count::try_from((epochs as u64).clamp(LEAST_EPOCHS, MOST_EPOCHS)).map_err(Into::into)
+    if size.rows >= MANY_ROWS && affordable < epochs {
+        (epochs, why) = (affordable, "640 tokens a row at most");
+    }
+    let epochs = epochs as u64;
+    let (epochs, why) = match epochs {
+        ..LEAST_EPOCHS => (LEAST_EPOCHS, "3 at least"),
+        LEAST_EPOCHS..=MOST_EPOCHS => (epochs, why),
+        _ => (MOST_EPOCHS, "200 at most"),
+    };
+    Ok((Count::try_from(epochs)?, why))
 }

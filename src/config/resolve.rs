@@ -10,7 +10,7 @@ use crate::freeze::{Group, Switches};
 use crate::methods::Method;
 use crate::models::{Dropouts, ModelConfig, TaskType};
 use crate::nn::{Pooling, Precision};
-use crate::optim::AdamWSettings;
+use crate::optim::{AdamWSettings, LrSchedule};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -36,6 +36,8 @@ pub struct Run {
     pub metric: Metric,
     /// Whether a greater value of the metric is better.
     pub greater_is_better: bool,
+    /// Why the run has its number of epochs, if the data decided it.
+    why_epochs: Option<&'static str>,
 }
 
 impl Run {
@@ -100,6 +102,7 @@ impl Run {
             adamw,
             metric,
             greater_is_better,
+            why_epochs: None,
             config: resolved,
             written: config,
         })
@@ -164,11 +167,12 @@ impl Run {
     /// it names neither epochs nor steps, and whether the best state is kept.
     pub fn with_data(mut self, size: DataSize) -> Result<Self> {
         let training = &mut self.config.training;
-        let written = self.written.training.learning_rate.is_some();
-        let best = written || size.eval_rows >= auto::FEW_EVAL_ROWS;
+        let falls = training.lr_scheduler_type.unwrap_or_default() != LrSchedule::Constant;
+        let best = !falls || size.eval_rows >= auto::FEW_EVAL_ROWS;
         training.load_best_model_at_end.get_or_insert(best);
         if training.num_train_epochs.is_none() && training.max_steps <= 0 {
-            training.num_train_epochs = Some(auto::epochs(size, training)?);
+            let (epochs, why) = auto::epochs(size, training)?;
+            (training.num_train_epochs, self.why_epochs) = (Some(epochs), Some(why));
         }
         Ok(self)
     }
@@ -177,13 +181,14 @@ impl Run {
     /// configuration leaves to the defaults.
     pub fn describe(&self) -> [String; 2] {
         let (training, written) = (&self.config.training, &self.written.training);
-        let length = match (training.max_steps, training.num_train_epochs) {
-            (1.., _) => format!("{} steps", training.max_steps),
-            (_, Some(epochs)) if written.num_train_epochs.is_some() => format!("{epochs} epochs"),
-            (_, epochs) => {
-                let epochs = epochs.map_or(0, Count::get);
-                format!("{epochs} epochs (none configured: {})", auto::WHY)
-            }
+        let why = self.why_epochs.map(|why| format!(" (none configured: {why})"));
+        let length = match training.max_steps {
+            1.. => format!("{} steps", training.max_steps),
+            _ => format!(
+                "{} epochs{}",
+                training.num_train_epochs.map_or(0, Count::get),
+                why.unwrap_or_default()
+            ),
         };
         let (rate, head) = (self.learning_rate(), self.head_learning_rate());
         let of_head = if rate == head { String::new() } else { format!(", of the head {head:e}") };

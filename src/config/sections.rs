@@ -1,5 +1,5 @@
-//! Every key of a configuration file, with its default: the paper's settings, under Hugging Face's
-//! names.
+//! Every key of a configuration file, with its default, under Hugging Face's names. What depends on
+//! the data has its default in `auto.rs`.
 
 use super::DeviceName;
 use crate::bounds::{
@@ -524,10 +524,10 @@ pub struct TrainingSection {
     /// Rows in an evaluation batch; more if they are short, up to 2,048 tokens in all on
     /// the CPU and 16,384 on a GPU.
     pub per_device_eval_batch_size: Count,
-    /// AdamW's learning rate. By default the method's, with a rate of its own for the head, and
-    /// with a rate that falls to zero: 2e-3 for BitFit and the LayerNorms, 1e-2 for the head, 5e-5
-    /// for full, 5e-4 for LoRA, 1e-4 for adapters. A rate that is written holds for the head too,
-    /// and is constant; by default the method's.
+    /// AdamW's learning rate. A rate that is written holds for the head too, and stays constant.
+    /// Without one, the head may have its own rate, and all rates fall to zero. The methods' rates
+    /// are 2e-3 for bitfit and layer_norm, 1e-2 for head, 5e-5 for full, 5e-4 for lora and 1e-4 for
+    /// adapter; by default the method's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<Positive>,
     /// Learning rate of the head, if it differs from that of the other parameters, for the methods
@@ -585,10 +585,10 @@ pub struct TrainingSection {
     pub save_total_limit: Count,
     /// Steps between lines of the log.
     pub logging_steps: Count,
-    /// Whether `delta.safetensors` holds the best evaluated state, instead of the last; by default
-    /// true, and false if `learning_rate` is not written and there are fewer than 100 evaluation
-    /// rows. Among so few, chance decides which state is the best, and a rate that falls to zero
-    /// ends in a settled state.
+    /// Whether `delta.safetensors` holds the best evaluated state, instead of the last. Among few
+    /// evaluation rows, chance decides which state is the best, and a rate that falls to zero ends
+    /// in a settled state; by default true, but false if the rate falls and fewer than 100 rows
+    /// evaluate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_best_model_at_end: Option<bool>,
     /// Metric that decides which state is best; docs/formats.md lists each task's metrics; by

@@ -24,6 +24,4 @@ pub use source::{
     read_with_original, silence_parquet_panics, unpack, unreadable, whole,
 };
 pub use spelling::{listed, nearest};
-pub use tokenize::{
-    Encoding, LongText, MIN_LENGTH, TOKENIZER_FILES, TextSize, Tokenizer, Windows, settings,
-};
+pub use tokenize::{Encoding, MIN_LENGTH, TOKENIZER_FILES, TextSize, Tokenizer, Windows, settings};

@@ -63,10 +63,13 @@ impl Card<'_> {
             if meta.task.pairs == Some(true) { " Its inputs are pairs of texts." } else { "" };
         let _ = write!(
             text,
-            "\n# {}\n\nA {} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
+            "\n# {}\n\n{} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
              {}.\n\n## Use\n\n```python\n{}```\n{}",
             markdown(self.name),
-            code(&meta.architecture),
+            match self.format {
+                ExportFormat::SentenceTransformers => "A SentenceTransformer".into(),
+                _ => format!("A {}", code(&meta.architecture)),
+            },
             env!("CARGO_PKG_VERSION"),
             how_named(&meta.method),
             self.snippet(),
@@ -158,6 +161,11 @@ impl Card<'_> {
         let (meta, name) = (&self.task.meta, quoted(self.name));
         let length = meta.task.max_length;
         let (one, two) = ("\"A text.\"", "\"Another text.\"");
+        let of_logits = match meta.task.task_type {
+            TaskType::Classification => ".softmax(-1)",
+            TaskType::MultiLabel => ".sigmoid()",
+            TaskType::Regression => "",
+        };
         match self.format {
             ExportFormat::Hf => {
                 let scores = match meta.task.task_type {
@@ -176,11 +184,6 @@ impl Card<'_> {
                 )
             }
             ExportFormat::Peft => {
-                let scores = match meta.task.task_type {
-                    TaskType::Classification => ".softmax(-1)",
-                    TaskType::MultiLabel => ".sigmoid()",
-                    TaskType::Regression => "",
-                };
                 let pair =
                     if meta.task.pairs == Some(true) { format!(", {two}") } else { String::new() };
                 let base = quoted(&self.source.name);
@@ -192,15 +195,10 @@ impl Card<'_> {
                      model = PeftModel.from_pretrained(base, {name}).eval()\n\
                      tokenizer = AutoTokenizer.from_pretrained({name})\n\
                      inputs = tokenizer({one}{pair}, truncation=True, max_length={length}, return_tensors=\"pt\")\n\
-                     print(model(**inputs).logits{scores})\n"
+                     print(model(**inputs).logits{of_logits})\n"
                 )
             }
             ExportFormat::SentenceTransformers => {
-                let scores = match meta.task.task_type {
-                    TaskType::Classification => ".softmax(-1)",
-                    TaskType::MultiLabel => ".sigmoid()",
-                    TaskType::Regression => "",
-                };
                 let input = match meta.task.pairs == Some(true) {
                     true => format!("[({one}, {two})]"),
                     false => format!("[{one}]"),
@@ -210,7 +208,7 @@ impl Card<'_> {
                      model = SentenceTransformer({name})\n\
                      logits = model.encode({input}, convert_to_tensor=True)\n\
                      labels = model[0].auto_model.config.id2label\n\
-                     print(logits{scores}, labels)\n"
+                     print(logits{of_logits}, labels)\n"
                 )
             }
         }

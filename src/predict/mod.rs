@@ -286,7 +286,7 @@ impl Predictor {
             |input| (&input.text, input.text_pair.as_deref()),
             self.meta.task.reading(),
         );
-        self.say_left_out(&inputs, &encoded);
+        self.say_left_out(&encoded);
         let windows = encoded.iter().flat_map(Windows::iter);
         has_embeddings(&self.model.base.dir, &self.model.config, windows)?;
         let mut predictions = Vec::with_capacity(inputs.len());
@@ -306,15 +306,10 @@ impl Predictor {
     }
 
     /// Warns of inputs with more windows than the task reads.
-    fn say_left_out(&self, inputs: &[Input], encoded: &[Windows]) {
-        let reading = self.meta.task.reading();
-        let LongTexts::Windows(settings) = reading.long_texts else { return };
+    fn say_left_out(&self, encoded: &[Windows]) {
+        let LongTexts::Windows(settings) = self.meta.task.long_texts else { return };
         let most = settings.most_windows;
-        let is_cut = |(input, windows): &(&Input, &Windows)| {
-            let pair = input.text_pair.as_deref();
-            windows.count() == most && self.tokenizer.is_cut(&input.text, pair, reading, windows)
-        };
-        let count = inputs.iter().zip(encoded).filter(is_cut).count();
+        let count = encoded.iter().filter(|text| text.is_cut && text.count() == most).count();
         if count > 0 {
             tracing::warn!(
                 "texts with more than {most} windows, of which further windows are left out: {count}"

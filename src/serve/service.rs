@@ -125,7 +125,6 @@ pub struct Timing {
 struct Ready {
     asked: Asked,
     tokens: Arc<Windows>,
-    is_cut: bool,
 }
 
 /// Rows that are being computed. The answers are read in the order of the rows.
@@ -274,9 +273,9 @@ fn ready(
     let encode = |&(input, reading): &(&Input, Reading)| {
         let tokens = reader.tokens(input, reading);
         reader.check_tokens(tokens.iter()).map_err(Problem::invalid)?;
-        Ok((reader.is_cut(input, reading, &tokens), Arc::new(tokens)))
+        Ok(Arc::new(tokens))
     };
-    let encoded: Vec<Result<(bool, Arc<Windows>), Problem>> = match in_pool {
+    let encoded: Vec<Result<Arc<Windows>, Problem>> = match in_pool {
         true => texts.par_iter().map(encode).collect(),
         false => texts.iter().map(encode).collect(),
     };
@@ -284,8 +283,8 @@ fn ready(
     rows.map(|((row, place), asked)| {
         let asked = asked?;
         let missing = || Err(Problem::failed("a row without tokens. This is a bug."));
-        let (is_cut, tokens) = encoded.get(place).cloned().unwrap_or_else(missing)?;
-        if is_cut && !row.truncate {
+        let tokens = encoded.get(place).cloned().unwrap_or_else(missing)?;
+        if tokens.is_cut && !row.truncate {
             let (name, task) = (&asked.0, &asked.1.task);
             let windows = match task.long_texts.most_windows() {
                 1 => String::new(),
@@ -298,7 +297,7 @@ fn ready(
             ))));
         }
         asked.1.touch();
-        Ok(Ready { asked, tokens, is_cut })
+        Ok(Ready { asked, tokens })
     })
     .collect()
 }
@@ -379,9 +378,9 @@ impl Drop for Asking {
 }
 
 fn scored(ready: Ready, answer: RowResult) -> Scoring {
-    let Ready { asked: (name, task), tokens, is_cut } = ready;
+    let Ready { asked: (name, task), tokens } = ready;
     let logits = answer?.logits;
-    Ok(Scored { name, task, logits, tokens: tokens.tokens(), is_cut })
+    Ok(Scored { name, task, logits, tokens: tokens.tokens(), is_cut: tokens.is_cut })
 }
 
 impl Scored {

@@ -3,7 +3,7 @@
 
 use super::data::RunData;
 use crate::config::Run;
-use crate::data::{Example, Target, listed};
+use crate::data::{Target, Windows, listed};
 use crate::models::TaskType;
 use std::collections::HashSet;
 
@@ -29,13 +29,9 @@ pub fn warn(run: &Run, data: &RunData) {
 
 /// Evaluation rows that the model learns by heart.
 fn evaluates_on_training(run: &Run, data: &RunData) -> Option<String> {
-    let tokens = |example: &'_ Example| -> Vec<(Vec<u32>, usize)> {
-        example.tokens.iter().map(|window| (window.ids.clone(), window.first)).collect()
-    };
-    let known: HashSet<_> = data.train.iter().map(tokens).collect();
-    let (of, again) =
-        (data.eval.len(), data.eval.iter().filter(|row| known.contains(&tokens(row))));
-    let again = again.count();
+    let known: HashSet<&Windows> = data.train.iter().map(|example| &example.tokens).collect();
+    let (of, again) = (data.eval.len(), data.eval.iter());
+    let again = again.filter(|example| known.contains(&example.tokens)).count();
     if (again as f64) <= REPEATED * of as f64 {
         return None;
     }

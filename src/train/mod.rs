@@ -79,7 +79,7 @@ pub fn train_since(
     output::check(run, start)?;
     let run = &output::pinned(run, start)?;
     let plan = read(run, listener, stop)?;
-    let run = &run.clone().with_data(plan.data.size())?;
+    let run = &plan.run.clone();
     let output_dir = run.output_dir();
     let mut session = Session::start(run, plan)?;
     let _ours_alone = output::claim(run, &session.plan, start)?;

@@ -47,8 +47,9 @@ pub struct ModelPlan {
     pub meta: Meta,
     /// The resolved configuration, with every key.
     pub resolved: RunConfig,
-    /// How long the run is, and its learning rates, for people.
-    described: [String; 2],
+    /// The run, with what its configuration leaves to the data.
+    #[doc(hidden)]
+    pub run: Run,
 }
 
 /// The state that a training starts from.
@@ -78,7 +79,7 @@ impl ModelPlan {
     }
 
     fn new(run: &Run, sources: &Sources, mut base: Base, data: RunData) -> Result<Self> {
-        let run = &run.clone().with_data(data.size())?;
+        let run = run.clone().with_data(data.size())?;
         let (section, training) = (run.model(), run.training());
         let (task_type, precision) = (section.task_type, training.precision.kind_on(run.device)?);
         let dropouts = run.dropouts(&base.info.config);
@@ -89,14 +90,14 @@ impl ModelPlan {
             base.keep_in(precision)?;
         }
         let outputs = task_type.outputs(data.labels.names.len());
-        let pooling = pooling(run, &base)?;
+        let pooling = pooling(&run, &base)?;
         let mut model = TaskModel::new(&base, outputs, pooling, Some(dropouts))?;
         model.initialize(training.seed)?;
         run.named(method.add(&mut model))?;
         method.initialize(&mut model, training.seed)?;
         let mut differs: BTreeSet<String> = model.new.iter().chain(&model.added).cloned().collect();
-        let task = task(run, &data, pooling);
-        let target_scale = data.target_scale(run);
+        let task = task(&run, &data, pooling);
+        let target_scale = data.target_scale(&run);
         let init_delta_sha256 = section.init_delta.as_deref().map(files::sha256).transpose()?;
         if let Some(path) = &section.init_delta {
             let scale = target_scale.as_ref();
@@ -106,7 +107,7 @@ impl ModelPlan {
         freeze.apply(&mut model.store)?;
         differs.extend(freeze.trainable().map(|p| p.name.clone()));
         let biases = base_biases(&base, &freeze)?;
-        check_cache(run, &freeze)?;
+        check_cache(&run, &freeze)?;
         model.set_precision(precision)?;
         native::allow_tf32(training.tf32)?;
         let mut resolved = run.resolved(&data.labels.names, dropouts, pooling, &method)?;
@@ -116,8 +117,7 @@ impl ModelPlan {
         let source = sources.model.clone();
         let meta = meta(task, &source, &data, &model, &freeze, method);
         let initial = InitialState { biases, differs, init_delta_sha256 };
-        let described = run.describe();
-        Ok(Self { data, source, model, freeze, initial, target_scale, meta, resolved, described })
+        Ok(Self { data, source, model, freeze, initial, target_scale, meta, resolved, run })
     }
 
     /// The method that the run trains with.
@@ -247,7 +247,7 @@ impl std::fmt::Display for ModelPlan {
             writeln!(f, "long texts   {}", self.meta.task.long_texts)?;
         }
         writeln!(f, "method       {}", self.meta.method)?;
-        let [length, rates] = &self.described;
+        let [length, rates] = self.run.describe();
         writeln!(f, "length       {length}")?;
         writeln!(f, "rates        {rates}")?;
         let cost = self.cost();

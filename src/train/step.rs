@@ -11,7 +11,7 @@ use tch::Tensor;
 
 /// The output of a step. The tensors are on the device.
 pub struct StepOutput {
-    /// Mean loss of the batch, before the update.
+    /// Mean loss of the batch, before the update; of a regression, in squared units of the data.
     pub loss: Tensor,
     /// Norm of the gradient, before clipping.
     pub grad_norm: Tensor,
@@ -75,6 +75,10 @@ impl Stepper {
             session.optimizer.scale_gradient(1.0 / self.factor())?;
         }
         let grad_norm = session.optimizer.clip()?;
+        let reported = match session.shaping.target_scale {
+            Some(scale) => loss.f_mul_scalar(scale.std * scale.std)?,
+            None => loss.shallow_clone(),
+        };
         if let Some(scale) = &mut self.scale {
             let finite = f64::try_from(&grad_norm)?.is_finite();
             *scale = scale.after(finite);
@@ -83,18 +87,14 @@ impl Stepper {
                     "step {number} is skipped: its gradient was too large for fp16; the loss scale is now {}",
                     scale.factor
                 );
-                return Ok(StepOutput { loss, grad_norm, tokens, non_finite: None });
+                return Ok(StepOutput { loss: reported, grad_norm, tokens, non_finite: None });
             }
         }
         let non_finite = self.watch.check(number, &loss, &grad_norm, &mut session.optimizer)?;
-        let loss = match session.shaping.target_scale {
-            Some(scale) => loss.f_mul_scalar(scale.std * scale.std)?,
-            None => loss,
-        };
         if non_finite.is_none() {
             session.optimizer.step(factor)?;
         }
-        Ok(StepOutput { loss, grad_norm, tokens, non_finite })
+        Ok(StepOutput { loss: reported, grad_norm, tokens, non_finite })
     }
 
     /// The factor that the loss is multiplied by; 1 without a loss scale.

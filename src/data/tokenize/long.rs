@@ -6,12 +6,14 @@ use crate::threads;
 
 /// A text or a pair as its task reads it: in one window or, if it is long and its task reads
 /// windows, in several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Windows {
     /// The first window.
     pub first: Encoding,
     /// The other windows, in order.
     pub more: Vec<Encoding>,
+    /// Whether tokens of the text are in no window.
+    pub is_cut: bool,
 }
 
 /// The size of a text in a batch.
@@ -23,18 +25,9 @@ pub struct TextSize {
     pub tokens: usize,
 }
 
-/// A text of more tokens than its task reads at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LongText {
-    /// Number of tokens, special tokens included.
-    pub tokens: usize,
-    /// Number of windows that were left out.
-    pub left_out: usize,
-}
-
 impl From<Encoding> for Windows {
     fn from(first: Encoding) -> Self {
-        Self { first, more: vec![] }
+        Self { first, more: vec![], is_cut: false }
     }
 }
 
@@ -85,18 +78,18 @@ impl Tokenizer {
     /// Encodes a text, or a pair, as a task reads it.
     pub fn encode_as(&self, text: &str, pair: Option<&str>, reading: Reading) -> Windows {
         let length = reading.max_length;
-        match reading.long_texts {
-            LongTexts::Cut => self.encode(text, pair, length).into(),
-            LongTexts::HeadTail => self.head_and_tail(text, pair, length).into(),
+        let (first, is_cut) = match reading.long_texts {
+            LongTexts::Cut => self.encode_cut(text, pair, length),
+            LongTexts::HeadTail => self.head_and_tail(text, pair, length),
             LongTexts::Windows(settings) => {
                 let most = settings.most_windows.max(1);
-                let reach = length.saturating_mul(most).saturating_add(1);
-                match self.windowed(text, pair, length, settings, reach) {
-                    Some(windowed) => self.windows(&windowed, most),
-                    None => self.encode(text, pair, length).into(),
+                match self.windowed(text, pair, length, settings) {
+                    Some(windowed) => return self.windows(&windowed, most),
+                    None => self.encode_cut(text, pair, length),
                 }
             }
-        }
+        };
+        Windows { is_cut, ..first.into() }
     }
 
     /// Encodes many texts on all cores, in order.
@@ -115,79 +108,36 @@ impl Tokenizer {
         })
     }
 
-    /// Whether `windows`, which are those of a text or a pair, lack some of its tokens.
-    pub fn is_cut(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-        reading: Reading,
-        windows: &Windows,
-    ) -> bool {
-        let length = reading.max_length;
-        if !is_full(windows, length) {
-            return false;
-        }
-        match reading.long_texts {
-            LongTexts::Cut | LongTexts::HeadTail => {
-                self.encode(text, pair, length + 1).ids.len() > length
-            }
-            LongTexts::Windows(settings) => {
-                let most = settings.most_windows.max(1);
-                let reach = length.saturating_mul(most).saturating_add(1);
-                let windowed = self.windowed(text, pair, length, settings, reach);
-                windowed.is_none_or(|windowed| windowed.is_cut || windowed.count() > most)
-            }
-        }
-    }
-
-    /// The length of a text or a pair that has more tokens than are read at once; `None` for any
-    /// other. `windows` are those of the text.
-    pub fn long_text(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-        reading: Reading,
-        windows: &Windows,
-    ) -> Option<LongText> {
-        let length = reading.max_length;
-        if !is_full(windows, length) {
-            return None;
-        }
-        let tokens = self.encode(text, pair, usize::MAX).ids.len();
-        let all = match reading.long_texts {
-            LongTexts::Cut | LongTexts::HeadTail => None,
-            LongTexts::Windows(settings) => self.windowed(text, pair, length, settings, usize::MAX),
-        };
-        let count = all.map_or(1, |windowed| windowed.count());
-        let left_out = count.saturating_sub(windows.count());
-        (tokens > length).then_some(LongText { tokens, left_out })
-    }
-
     /// The first and the last tokens of a text that is too long, half each; of an odd number, the
     /// first are one more. Of a pair, the first text is cut as [`Tokenizer::encode`] cuts it, and
-    /// the second keeps its first and last tokens.
-    fn head_and_tail(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoding {
+    /// the second keeps its first and last tokens. Also returns whether tokens were left out.
+    fn head_and_tail(&self, text: &str, pair: Option<&str>, max_length: usize) -> (Encoding, bool) {
         let room = self.room(pair.is_some(), max_length);
         let mut first = self.pieces(text, usize::MAX);
-        let Some(pair) = pair else { return self.joined(ends(first, room), None) };
+        let Some(pair) = pair else {
+            let is_cut = first.len() > room;
+            return (self.joined(ends(first, room), None), is_cut);
+        };
         let second = self.pieces(pair, usize::MAX);
+        let is_cut = first.len() + second.len() > room;
         let (a, b) = longest_first(first.len(), second.len(), room);
         self.cut(&mut first, a);
-        self.joined(first, Some(&ends(second, b)))
+        (self.joined(first, Some(&ends(second, b))), is_cut)
     }
 
-    /// What the windows of a text, or of the second text of a pair, are cut from: at most `reach`
-    /// tokens. The first text of a pair has at most half of a window, or what the second leaves of
-    /// one window. `None` if a window of `max_length` tokens holds only special tokens.
+    /// What the windows of a text, or of the second text of a pair, are cut from. The first text of
+    /// a pair has at most half of a window, or what the second leaves of one window. `None` if a
+    /// window of `max_length` tokens holds only special tokens.
     fn windowed(
         &self,
         text: &str,
         pair: Option<&str>,
         max_length: usize,
         settings: WindowSettings,
-        reach: usize,
     ) -> Option<Windowed> {
         let whole = self.room(pair.is_some(), max_length);
+        // One token more than all windows hold tells that the text is cut.
+        let reach = max_length.saturating_mul(settings.most_windows.max(1)).saturating_add(1);
         let ids = self.pieces(pair.unwrap_or(text), reach);
         let (mut first, mut is_cut, mut room) = (None, false, whole);
         if pair.is_some() {
@@ -216,13 +166,9 @@ impl Tokenizer {
             }
         };
         let more = (1..windowed.count().min(most)).map(window).collect();
-        Windows { first: window(0), more }
+        let is_cut = windowed.is_cut || windowed.count() > most;
+        Windows { first: window(0), more, is_cut }
     }
-}
-
-/// Whether a text may have more tokens than `windows`, each of at most `length` tokens.
-fn is_full(windows: &Windows, length: usize) -> bool {
-    !windows.more.is_empty() || windows.first.ids.len() >= length
 }
 
 /// The first and the last of `ids`, `most` together.

@@ -18,7 +18,7 @@ pub mod settings;
 mod wordpiece;
 
 pub use files::FILES as TOKENIZER_FILES;
-pub use long::{LongText, TextSize, Windows};
+pub use long::{TextSize, Windows};
 
 use crate::error::{Error, Result};
 use crate::files::{is_there, read_small};
@@ -33,7 +33,7 @@ use wordpiece::WordPiece;
 
 /// A text or a pair as the encoder reads it: BERT's `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`,
 /// RoBERTa's `<s> a </s>` or `<s> a </s></s> b </s>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Encoding {
     /// Vocabulary ids, special tokens included.
     pub ids: Vec<u32>,
@@ -180,13 +180,24 @@ impl Tokenizer {
 
     /// Encodes a text, or a pair, cut to `max_length` ids as Hugging Face's `longest_first` does.
     pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Encoding {
+        self.encode_cut(text, pair, max_length).0
+    }
+
+    /// Like [`Tokenizer::encode`], with whether tokens were cut off.
+    fn encode_cut(&self, text: &str, pair: Option<&str>, max_length: usize) -> (Encoding, bool) {
         let room = self.room(pair.is_some(), max_length);
-        let mut first = self.kept(text, room);
-        let Some(pair) = pair else { return self.joined(first, None) };
-        let mut second = self.kept(pair, room);
+        // One token more than there is room for tells that a text is cut.
+        let mut first = self.kept(text, room.saturating_add(1));
+        let Some(pair) = pair else {
+            let is_cut = first.len() > room;
+            self.cut(&mut first, room);
+            return (self.joined(first, None), is_cut);
+        };
+        let mut second = self.kept(pair, room.saturating_add(1));
+        let is_cut = first.len() + second.len() > room;
         // The full lengths matter only if both texts reach `room`: then an odd token goes to the
         // longer one.
-        let (a, b) = if first.len() == room && second.len() == room {
+        let (a, b) = if first.len() >= room && second.len() >= room {
             let all = |text| self.pieces(text, usize::MAX).len();
             longest_first(all(text), all(pair), room)
         } else {
@@ -194,7 +205,7 @@ impl Tokenizer {
         };
         self.cut(&mut first, a);
         self.cut(&mut second, b);
-        self.joined(first, Some(&second))
+        (self.joined(first, Some(&second)), is_cut)
     }
 
     /// Number of tokens beside the special tokens.
