@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_io_timeout::TimeoutStream;
 
 /// The most bytes of a request's head.
@@ -34,8 +35,8 @@ const SLOWEST_READER: Duration = Duration::from_secs(30);
 /// reset.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How long idle connections stay open while the server drains, and how long they are still read: a
-/// request that is on its way is still answered.
+/// How long connections that have begun are let in while the server drains, how long idle ones stay
+/// open, and how long they are still read: a request that is on its way is still answered.
 const LAST_REQUESTS: Duration = Duration::from_millis(300);
 
 /// Connections beyond the most that are told so at once.
@@ -97,14 +98,16 @@ impl Doors {
                     // Out of files, or a client that has left already.
                     Err(error) => {
                         tracing::debug!("a connection is not accepted: {error}");
-                        tokio::time::sleep(NO_FILES).await;
+                        sleep(NO_FILES).await;
                     }
                 },
                 () = &mut drains => break,
             }
         }
         listener.refuse_new();
-        while let Some(Ok(stream)) = at_once(listener.accept()).await {
+        // The last packets of these connections may be on their way.
+        let end = Instant::now() + LAST_REQUESTS;
+        while let Ok(Ok(stream)) = timeout_at(end, listener.accept()).await {
             self.clone().let_in(stream, is_admin).await;
         }
     }
@@ -169,7 +172,7 @@ impl Doors {
         let mut phase = self.phase.clone();
         let mut idle_ends = pin!(async move {
             let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
-            tokio::time::sleep(LAST_REQUESTS).await;
+            sleep(LAST_REQUESTS).await;
         });
         let mut is_ending = false;
         let ended = poll_fn(|context| {
@@ -262,12 +265,6 @@ impl<S: AsyncRead + AsyncWrite> AsyncWrite for Watched<S> {
     }
 }
 
-/// Waits for what is about to be ready; `None` for what would wait longer.
-async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    // tokio may look at a socket only at the second attempt.
-    tokio::time::timeout(Duration::from_millis(20), future).await.ok()
-}
-
 /// Ends the sending of `stream`, and reads what the client still sends, for at most `longest`. Data
 /// that was not read would make the system reset the connection, and the client would lose its
 /// answer.
@@ -279,12 +276,12 @@ async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, longest: Durati
         let mut unread = [0; 4096];
         while stream.read(&mut unread).await.is_ok_and(|count| count > 0) {}
     };
-    let _ = tokio::time::timeout(longest, read).await;
+    let _ = timeout(longest, read).await;
 }
 
 async fn turn_away(stream: Stream, permit: OwnedSemaphorePermit) {
     async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-        let written = tokio::time::timeout(LINGER, stream.write_all(FULL.as_bytes())).await;
+        let written = timeout(LINGER, stream.write_all(FULL.as_bytes())).await;
         if matches!(written, Ok(Ok(()))) {
             linger(stream, LINGER).await;
         }
