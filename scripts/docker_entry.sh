@@ -14,7 +14,7 @@ case ${1:-} in
         done
         exec bitfit "$@" --listen 0.0.0.0:8080
         ;;
-    train | eval | predict | inspect | compare | export | convert | completions | help)
+    train | eval | predict | inspect | compare | tune | export | convert | completions | help)
         exec bitfit "$@"
         ;;
     *) exec bitfit-train "$@" ;;

@@ -131,6 +131,10 @@ pub mod train {
         pub use crate::train::watch::{NonFinite, Watch};
     }
 }
+#[cfg(feature = "compare")]
+pub mod tune {
+    pub use crate::tune::{Budget, TuneEvent, TuneOptions, TuneResult, TuneVerdict, tune};
+}
 pub mod weights {
     pub use crate::weights::Weights;
 }

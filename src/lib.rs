@@ -85,7 +85,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `cli` | the programs `bitfit` and `bitfit-train` |
-//! | `compare` | comparisons of methods (`bitfit compare`) |
+//! | `compare` | comparisons of methods (`bitfit compare`), and `bitfit tune` |
 //! | `hub` | bases and data sets by their ids on the Hugging Face Hub |
 //! | `parquet` | texts from `.parquet` files, and tables of predictions as such files |
 //! | `serve` | the HTTP server of many tasks (`bitfit serve`, with `cli`) |
@@ -109,7 +109,7 @@
 // `bounds`, `random`, `stats`, `process`, `threads`, `native`, `fault`, `lock`, `files`, `cuda`,
 // `nn`, `models`, `weights`, `sealed`, `base`, `task_model`, `freeze`, `methods`, `delta`,
 // `changes`, `data`, `bank`, `hub`, `optim`, `eval`, `config`, `sources`, `predict`, `tasks`,
-// `engine`, `serve`, `export`, `checkpoint`, `train`, `compare`, `cli`, `internal`.
+// `engine`, `serve`, `export`, `checkpoint`, `train`, `compare`, `tune`, `cli`, `internal`.
 
 // `eprintln!` and `println!` panic when the stream is closed; files::say and files::tell do not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
@@ -168,6 +168,8 @@ mod task_model;
 mod tasks;
 mod threads;
 mod train;
+#[cfg(feature = "compare")]
+mod tune;
 mod weights;
 
 #[doc(hidden)]

@@ -96,9 +96,10 @@ impl Project {
             ("bitfit", env!("CARGO_BIN_EXE_bitfit")),
             ("bitfit-train", env!("CARGO_BIN_EXE_bitfit-train")),
         ] {
-            // Comparisons only run with --dry-run: tests/compare.rs has whole ones.
+            // Comparisons only run with --dry-run, and tunings only try the configuration itself:
+            // tests/compare.rs and tests/tune.rs have whole ones.
             let text = format!(
-                "#!/bin/sh\ncase \"$1 $*\" in compare*--dry-run*|compare*--render*) ;; compare*) set -- \"$@\" --dry-run ;; esac\nexec {binary} \"$@\"\n"
+                "#!/bin/sh\ncase \"$1 $*\" in compare*--dry-run*|compare*--render*) ;; compare*) set -- \"$@\" --dry-run ;; tune*) set -- \"$@\" --runs 1 ;; esac\nexec {binary} \"$@\"\n"
             );
             project.write(&format!("target/release/{name}"), text, true);
         }

@@ -43,4 +43,5 @@ mod threads;
 mod tokenize;
 mod tracking;
 mod training;
+mod tune;
 mod weights;

@@ -49,6 +49,9 @@ _bitfit() {
             bitfit,train)
                 cmd="bitfit__subcmd__train"
                 ;;
+            bitfit,tune)
+                cmd="bitfit__subcmd__tune"
+                ;;
             bitfit__subcmd__help,compare)
                 cmd="bitfit__subcmd__help__subcmd__compare"
                 ;;
@@ -82,6 +85,9 @@ _bitfit() {
             bitfit__subcmd__help,train)
                 cmd="bitfit__subcmd__help__subcmd__train"
                 ;;
+            bitfit__subcmd__help,tune)
+                cmd="bitfit__subcmd__help__subcmd__tune"
+                ;;
             *)
                 ;;
         esac
@@ -89,7 +95,7 @@ _bitfit() {
 
     case "${cmd}" in
         bitfit)
-            opts="-h -V --help --version train eval predict inspect compare export serve convert completions docs help"
+            opts="-h -V --help --version train eval predict inspect compare tune export serve convert completions docs help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -311,7 +317,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__help)
-            opts="train eval predict inspect compare export serve convert completions docs help"
+            opts="train eval predict inspect compare tune export serve convert completions docs help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -465,6 +471,20 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__help__subcmd__train)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bitfit__subcmd__help__subcmd__tune)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -752,6 +772,48 @@ _bitfit() {
                     return 0
                     ;;
                 --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bitfit__subcmd__tune)
+            opts="-h --config --set --minutes --runs --folds --methods --output-dir --resume --overwrite --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --minutes)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --folds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --methods)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

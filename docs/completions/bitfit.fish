@@ -31,6 +31,7 @@ complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "eval" -d 'Evaluate a 
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
+complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "tune" -d 'Find the learning rates, the number of epochs and what else is best for one task, and write a tuned configuration'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "serve" -d 'Serve many tasks of one base over HTTP'
 complete -c bitfit -n "__fish_bitfit_needs_command" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
@@ -117,6 +118,17 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l overwrite -d '
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l dry-run -d 'Read and check everything, print what each arm would train, and stop without writing'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -l json -d 'Write events to stdout as JSON lines; the last one says where the report is'
 complete -c bitfit -n "__fish_bitfit_using_subcommand compare" -s h -l help -d 'Print help'
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l config -d 'The configuration to tune, a TOML file' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l set -d 'Override a key of the file; may be repeated. The tuned configuration has these keys too' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l minutes -d 'The time to take; only the configuration as it is may take longer. A tuning that was resumed goes on counting [default: 30]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l runs -d 'The steps to take, in runs of the configuration on one split, instead of --minutes. The result then does not depend on the clock' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l folds -d 'Split the training rows this number of times, and let the mean decide, also with data.eval [default: 3 with fewer than 1,000 rows, else 1]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l methods -d 'Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter [default: method.name]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l output-dir -d 'The directory of the runs and the report [default: training.output_dir with -tune]' -r -F
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l resume -d 'Continue the tuning in the directory; without one, begin'
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l overwrite -d 'Replace the tuning in the directory'
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l json -d 'Write events to stdout as JSON lines; the last one says what was found'
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l run -d 'A run directory, whose base, delta and data are used' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l model -d 'The base: a directory, or the id of a model on the Hub; with --run, used instead of the run\'s base' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand export" -l revision -d 'Branch, tag or commit of the model on the Hub [default: main]' -r
@@ -168,14 +180,15 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -l weights -d 'Th
 complete -c bitfit -n "__fish_bitfit_using_subcommand convert" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c bitfit -n "__fish_bitfit_using_subcommand docs" -s h -l help -d 'Print help'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "train" -d 'Train a task, as bitfit-train does'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "eval" -d 'Evaluate a trained task on labelled data'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "serve" -d 'Serve many tasks of one base over HTTP'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
-complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare export serve convert completions docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "train" -d 'Train a task, as bitfit-train does'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "eval" -d 'Evaluate a trained task on labelled data'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "predict" -d 'Predict labels with their scores, as JSON lines on stdout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "inspect" -d 'Show the parameter groups of a model, of a configuration or of a delta, how two deltas differ, or runs side by side'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "compare" -d 'Train the same tasks with several methods, learning rates and seeds, and write a report that compares them'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "tune" -d 'Find the learning rates, the number of epochs and what else is best for one task, and write a tuned configuration'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "export" -d 'Export a task for Python: as a whole checkpoint, or as a PEFT adapter'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "serve" -d 'Serve many tasks of one base over HTTP'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "convert" -d 'Convert a base\'s weights to a TorchScript archive that contains their fingerprint'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "completions" -d 'Write a shell\'s completions for bitfit and bitfit-train to stdout'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "docs" -d 'Write the manual pages, the completions, the configuration reference and the JSON schemas'
+complete -c bitfit -n "__fish_bitfit_using_subcommand help; and not __fish_seen_subcommand_from train eval predict inspect compare tune export serve convert completions docs help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -19,6 +19,10 @@ mod signals;
 mod task_args;
 mod terminal;
 mod train;
+#[cfg(feature = "compare")]
+mod tune;
+#[cfg(feature = "compare")]
+mod tuning;
 
 use crate::base::Base;
 use crate::error::{Error, Result};
@@ -71,6 +75,11 @@ enum Command {
     /// compares them.
     #[command(after_help = compare::EXAMPLES)]
     Compare(compare::Compare),
+    #[cfg(feature = "compare")]
+    /// Find the learning rates, the number of epochs and what else is best for one task, and write
+    /// a tuned configuration.
+    #[command(after_help = tune::EXAMPLES)]
+    Tune(Box<tune::Tune>),
     /// Export a task for Python: as a whole checkpoint, or as a PEFT adapter.
     #[command(after_help = export::EXAMPLES)]
     Export(export::Export),
@@ -101,6 +110,7 @@ const EXAMPLES: &str = "Examples:
 const LESSON: &str = "From texts to labels:
   bitfit train --config my-task.toml --dry-run        read everything, show what would train
   bitfit train --config my-task.toml                  train; the task is runs/my-task/delta.safetensors
+  bitfit tune --config my-task.toml                   find better rates and epochs: my-task.tuned.toml
   bitfit eval --run runs/my-task                      measure it again
   bitfit predict --run runs/my-task \"A text.\"         use it
   bitfit export --run runs/my-task --format hf --output exported/my-task
@@ -208,6 +218,8 @@ impl Command {
             Self::Inspect(args) => args.run(),
             #[cfg(feature = "compare")]
             Self::Compare(args) => args.run(),
+            #[cfg(feature = "compare")]
+            Self::Tune(args) => args.run(),
             Self::Export(args) => args.run(),
             #[cfg(feature = "serve")]
             Self::Serve(args) => args.run(),
@@ -225,6 +237,8 @@ impl Command {
             Self::Inspect(args) => args.json,
             #[cfg(feature = "compare")]
             Self::Compare(args) => args.json,
+            #[cfg(feature = "compare")]
+            Self::Tune(args) => args.json,
             #[cfg(feature = "serve")]
             Self::Serve(args) => args.json,
             _ => false,

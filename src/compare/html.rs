@@ -35,11 +35,7 @@ li{margin:.3rem 0;max-width:72ch}
 
 /// The HTML page, with its plots inline.
 pub fn page(report: &CompareReport, charts: &Charts) -> String {
-    let title = escaped(&report.title);
-    let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p>{}</p>\n",
-        escaped(&tables::summary(report).join(" "))
-    );
+    let mut out = opening(&report.title, &tables::summary(report).join(" "));
     if report.tasks.len() > 1 {
         let links = report
             .tasks
@@ -50,7 +46,7 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
     }
     let mut section = |heading: &str, class: &str, table: Option<ReportTable>| {
         if let Some(table) = table {
-            out += &format!("<h2>{heading}</h2>\n{}", rendered(&table, class));
+            out += &format!("<h2>{heading}</h2>\n{}", html_table(&table, class));
         }
     };
     section("Claims and measurements", "words", tables::claims(report));
@@ -70,6 +66,14 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
     )
 }
 
+/// The beginning of a page: its head, its heading and the paragraph below that.
+pub fn opening(title: &str, summary: &str) -> String {
+    let (title, summary) = (escaped(title), escaped(summary));
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n<p>{summary}</p>\n"
+    )
+}
+
 /// The section of the task with the index `i`.
 fn task_section(report: &CompareReport, i: usize, task: &TaskReport, plots: &[Plot]) -> String {
     let (name, about) = (escaped(&task.name), escaped(&tables::about(task)));
@@ -80,7 +84,7 @@ fn task_section(report: &CompareReport, i: usize, task: &TaskReport, plots: &[Pl
         tables::rates(task),
         Some(tables::costs(task)),
     ];
-    out.extend(tables.iter().flatten().map(|table| rendered(table, "numbers")));
+    out.extend(tables.iter().flatten().map(|table| html_table(table, "numbers")));
     out + &figures(plots)
 }
 
@@ -95,7 +99,8 @@ fn figures(plots: &[Plot]) -> String {
     if figures.is_empty() { figures } else { format!("<div class=\"plots\">\n{figures}</div>\n") }
 }
 
-fn rendered(table: &ReportTable, class: &str) -> String {
+/// The table in HTML; `class` is `numbers` or `words`, by what its cells hold.
+pub fn html_table(table: &ReportTable, class: &str) -> String {
     let head: String =
         table.head.iter().map(|cell| format!("<th scope=\"col\">{}</th>", escaped(cell))).collect();
     let mut out = format!(

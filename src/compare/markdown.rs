@@ -12,7 +12,7 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
         format!("# {}\n\n{}\n", markdown(&report.title), tables::summary(report).join(" "));
     let mut section = |heading: &str, table: Option<ReportTable>| {
         if let Some(table) = table {
-            out += &format!("\n## {heading}\n\n{}", rendered(&table));
+            out += &format!("\n## {heading}\n\n{}", markdown_table(&table));
         }
     };
     section("Claims and measurements", tables::claims(report));
@@ -27,7 +27,7 @@ pub fn page(report: &CompareReport, charts: &Charts) -> String {
             tables::rates(task),
             Some(tables::costs(task)),
         ];
-        let tables: Vec<String> = tables.iter().flatten().map(rendered).collect();
+        let tables: Vec<String> = tables.iter().flatten().map(markdown_table).collect();
         out += &tables.join("\n");
         out += &images(plots);
     }
@@ -47,7 +47,8 @@ fn images(plots: &[Plot]) -> String {
         .collect()
 }
 
-fn rendered(table: &ReportTable) -> String {
+/// The table in Markdown.
+pub fn markdown_table(table: &ReportTable) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let head = line(table.head.iter().map(markdown).collect());
     let rule = "|---".repeat(table.head.len());

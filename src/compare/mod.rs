@@ -21,12 +21,16 @@ mod scale;
 mod tables;
 
 pub use events::CompareEvent;
-pub use format::rate_name;
+pub use format::{rate_name, signed, spread};
 pub use grid::{Grid, GridCell};
 pub use grid_file::schema;
+pub use html::{html_table, opening};
+pub use markdown::markdown_table;
 pub use pace::{Pace, left};
+pub use plot::escaped;
 pub use render::render;
 pub use report::{CompareReport, FailedRun};
+pub use tables::ReportTable;
 
 use crate::config::Run;
 use crate::error::{Error, Result};

@@ -31,18 +31,19 @@ pub struct TableCell {
 }
 
 impl ReportTable {
-    fn new(head: &[&str]) -> Self {
+    /// A table without rows.
+    pub fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|name| (*name).to_owned()).collect(), rows: vec![] }
     }
 
     /// Adds a row of cells without a verdict.
-    fn push(&mut self, row: Vec<String>) {
+    pub fn push(&mut self, row: Vec<String>) {
         let cell = |text| TableCell { text, holds: None };
         self.rows.push(row.into_iter().map(cell).collect());
     }
 
     /// The table, unless it has no row.
-    fn unless_empty(self) -> Option<Self> {
+    pub fn unless_empty(self) -> Option<Self> {
         (!self.rows.is_empty()).then_some(self)
     }
 }

@@ -108,6 +108,11 @@ impl Run {
         })
     }
 
+    /// Checks `config`, a change of this run's configuration that a command made.
+    pub fn again(&self, config: RunConfig) -> Result<Self> {
+        Self::new(config, &self.origin.path, &self.origin.overrides)
+    }
+
     /// The `[model]` section. The base and the data may still decide labels and dropouts.
     pub fn model(&self) -> &ModelSection {
         &self.config.model

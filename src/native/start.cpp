@@ -45,7 +45,8 @@ bool is_set(char **environment, const char *name) {
 void set_environment(int argc, char **argv, char **environment) {
   const auto computes = [](const char *command) {
     return strcmp(command, "train") == 0 || strcmp(command, "eval") == 0 ||
-           strcmp(command, "predict") == 0 || strcmp(command, "serve") == 0;
+           strcmp(command, "predict") == 0 || strcmp(command, "serve") == 0 ||
+           strcmp(command, "tune") == 0;
   };
   if (argc < 2 || !computes(argv[1])) return;
   if (is_set(environment, "GOMP_SPINCOUNT") || is_set(environment, "OMP_WAIT_POLICY")) return;

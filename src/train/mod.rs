@@ -22,7 +22,7 @@ mod trainer;
 pub mod watch;
 
 pub use advice::Evidence;
-pub use data::RawRows;
+pub use data::{RawRows, RunData};
 pub use events::{Event, Listener, Listeners, MetricsRecord};
 pub use manifest::Manifest;
 pub use metrics_file::MetricsFile;
