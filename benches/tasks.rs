@@ -188,6 +188,7 @@ fn write_tasks(model: &Path, dir: &Path, count: usize) {
                 max_length: 128,
                 pooling: Pooling::First,
                 long_texts: LongTexts::Cut,
+                thresholds: vec![],
             },
             method: Method::Bitfit,
             freeze_plan: tensors.keys().cloned().collect(),

@@ -12,8 +12,9 @@ GRID = {
     rows: list(itertools.product([1e-3, 3e-3, 1e-2], ["constant", "linear"], epochs))
     for rows, epochs in {100: [20, 60], 1000: [3, 10]}.items()
 }
+# A quarter of the grid's runs. Few rows are split three times.
+TUNE_RUNS = {100: 9, 1000: 3}
 TESTED = 1000
-WAYS = ["before", "default", "grid", "probe", "setfit"]
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data", type=pathlib.Path, required=True)
@@ -68,9 +69,9 @@ def write(path, rows):
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def bitfit_run(folder, about, train, test, seed, more):
+def bitfit_run(folder, about, train, test, seed, more, tune_runs):
     """Trains with the keys `more`, and returns the score on the held-out rows and on the test rows,
-    the steps, the tokens and the seconds."""
+    the steps, the tokens and the seconds. Tunes first, within `tune_runs` runs if that is given."""
     write(folder / "train.jsonl", train)
     write(folder / "test.jsonl", test)
     sets = {
@@ -83,26 +84,79 @@ def bitfit_run(folder, about, train, test, seed, more):
     } | more
     if about["task"] == "multi_label":
         names = sorted({label for row in train for label in labels(row)})
-        sets["model.label_names"] = json.dumps(names, ensure_ascii=False)
+        sets["model.label_names"] = names
     if "text_pair" in train[0]:
         sets["data.text_pair_column"] = "text_pair"
-    (folder / "empty.toml").write_text("")
-    began = time.time()
-    pairs = [f"--set={key}={value}" for key, value in sets.items()]
-    command = [BITFIT, "train", "--config", folder / "empty.toml", "--overwrite", *pairs]
-    subprocess.run(command, check=True, capture_output=True)
+    config = folder / "task.toml"
+    lines = [
+        f"{key} = {json.dumps(value, default=str, ensure_ascii=False)}\n"
+        for key, value in sets.items()
+    ]
+    config.write_text("".join(lines), "utf-8")
+    began, found = time.time(), {}
+    call = lambda *words: subprocess.run([BITFIT, *words], check=True, capture_output=True).stdout
+    if tune_runs:
+        events = call("tune", "--config", config, "--runs", str(tune_runs), "--json")
+        found["tuned"] = json.loads(events.splitlines()[-1])["result"]
+        config = folder / "task.tuned.toml"
+    call("train", "--config", config)
     seconds = time.time() - began
     summary = json.loads((folder / "run" / "summary.json").read_text("utf-8"))
-    evaluate = [BITFIT, "eval", "--run", folder / "run", "--data", folder / "test.jsonl", "--json"]
-    found = json.loads(subprocess.run(evaluate, check=True, capture_output=True).stdout)
+    evaluate = ["eval", "--run", folder / "run", "--data", folder / "test.jsonl", "--json"]
+    measured = json.loads(call(*evaluate))
     tokens = summary["tokens_per_second"] * summary["seconds_in_steps"]
-    return {
+    found |= beside_calibration(folder, about["task"], test, summary)
+    return found | {
         "held": score_of(summary["best"], about["task"]),
-        "score": score_of(found["metrics"], about["task"]),
+        "score": score_of(measured["metrics"], about["task"]),
         "steps": summary["steps"],
         "tokens": round(tokens),
         "seconds": seconds,
     }
+
+
+def calibration_error(scores, gold):
+    """The expected calibration error, 15 bins: of the best label, or of each of several."""
+    import numpy
+
+    right = gold if scores.shape == gold.shape else scores.argmax(1) == gold
+    sure = scores if scores.shape == gold.shape else scores.max(1)
+    sure, right = sure.ravel(), right.ravel().astype(float)
+    bins = numpy.minimum((sure * 15).astype(int), 14)
+    of = lambda values: numpy.bincount(bins, weights=values, minlength=15)
+    return float(numpy.abs(of(sure) - of(right)).sum() / len(sure))
+
+
+def beside_calibration(folder, task, test, summary):
+    """The calibration errors of the test rows before and after a calibration, and for several
+    labels F1 with and without thresholds; nothing of a run without a calibration.
+
+    The logits before the calibration are those after it, times the temperature."""
+    import numpy
+    from sklearn.metrics import f1_score
+
+    if "calibration" not in summary:
+        return {}
+    predict = [BITFIT, "predict", "--run", folder / "run", "--input", folder / "test.jsonl"]
+    lines = subprocess.run([*predict, "--no-text"], check=True, capture_output=True).stdout
+    scores = [json.loads(line)["scores"] for line in lines.decode().splitlines()]
+    names = list(scores[0])
+    after = numpy.array([[row[name] for name in names] for row in scores], dtype=float)
+    after = after.clip(1e-7, 1 - 1e-7)
+    found = {"temperature": summary["calibration"]["temperature"]}
+    if task == "multi_label":
+        gold = numpy.array([[name in row["label"] for name in names] for row in test], dtype=int)
+        before = 1 / (1 + (1 / after - 1) ** found["temperature"])
+        least = numpy.array([summary["calibration"]["thresholds"][name] for name in names])
+        for mode in ("micro", "macro"):
+            f1 = lambda given: float(f1_score(gold, given, average=mode, zero_division=0))
+            found |= {f"f1_{mode}_half": f1(before >= 0.5), f"f1_{mode}": f1(after >= least)}
+    else:
+        gold = numpy.array([names.index(row["label"]) for row in test])
+        before = after ** found["temperature"]
+        before /= before.sum(1, keepdims=True)
+    errors = {"ece_before": before, "ece_after": after}
+    return found | {key: calibration_error(scores, gold) for key, scores in errors.items()}
 
 
 def embeddings(texts):
@@ -176,13 +230,22 @@ def setfit(about, train, test):
     return {"score": right / len(test), "seconds": seconds}
 
 
-def ways_of(way, rows):
+def ways_of(way, rows, task):
     """The cells of a way: a name, and the keys that bitfit is given; None for the peers."""
     if way == "before":
         one_rate = {"training.learning_rate": 1e-3, "training.num_train_epochs": 3}
         return [("before", one_rate | {"model.pooling": "first"})]
     if way == "default":
         return [("default", {})]
+    if way == "tune":
+        return [("tune", {})]
+    if way == "windows":
+        return [("windows", {"data.long_texts": "windows"})]
+    if way == "calibrated":
+        # A third of 100 rows is too few.
+        keys = {"calibration.fraction": 1 / 3}
+        several = {"calibration.thresholds": "f1"} if task == "multi_label" else {}
+        return [(way, keys | several)] if rows >= 200 and task != "regression" else []
     if way != "grid":
         return [(way, None)]
     keys = ("training.learning_rate", "training.lr_scheduler_type", "training.num_train_epochs")
@@ -197,7 +260,8 @@ def measure(known):
         map(int, args.seeds.split(",")),
     )
     for way, rows, name, seed in wanted:
-        for cell, keys in ways_of(way, rows):
+        task = json.loads((args.data / name / "set.json").read_text("utf-8"))["task"]
+        for cell, keys in ways_of(way, rows, task):
             key = (cell, rows, name, seed)
             if key in known:
                 continue
@@ -205,7 +269,8 @@ def measure(known):
             folder = pathlib.Path(tempfile.mkdtemp(prefix="bitfit-tune-"))
             try:
                 if keys is not None:
-                    found = bitfit_run(folder, about, train, test, seed, keys)
+                    runs = TUNE_RUNS[rows] if way == "tune" else None
+                    found = bitfit_run(folder, about, train, test, seed, keys, runs)
                 else:
                     found = (probe if way == "probe" else setfit)(about, train, test)
             finally:
@@ -260,8 +325,29 @@ def table(results):
             )
 
 
+def calibration_table(results):
+    """Markdown: the calibration errors and F1 of test rows, before and after, means over seeds."""
+    print(
+        "| set | rows | temperature | ece before | ece after | f1_micro at a half, thresholds |",
+        end="",
+    )
+    print(" f1_macro at a half, thresholds |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name in sets:
+        of = [r for r in results if (r["set"], r["cell"]) == (name, "calibrated")]
+        for rows in sorted({r["rows"] for r in of}):
+            number = lambda key: mean(r[key] for r in of if r["rows"] == rows and key in r)
+            shown = lambda key: "" if number(key) is None else f"{number(key):.3f}"
+            pair = lambda key: ", ".join(filter(None, [shown(key + "_half"), shown(key)]))
+            print(
+                f"| {name} | {of[0]['used']} | {shown('temperature')} | {shown('ece_before')} "
+                f"| {shown('ece_after')} | {pair('f1_micro')} | {pair('f1_macro')} |"
+            )
+
+
 results = lines(results_file) if results_file.exists() else []
 if args.table:
     table(results)
+    calibration_table(results)
 else:
     measure({(r["cell"], r["rows"], r["set"], r["seed"]) for r in results})

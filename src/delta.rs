@@ -26,7 +26,7 @@ const LATER_VERSION: &str = "3";
 
 /// The metadata keys that came with [`LATER_VERSION`]. An older bitfit would read such a task as
 /// another.
-const LATER_KEYS: [&str; 2] = ["pooling", "long_texts"];
+const LATER_KEYS: [&str; 3] = ["pooling", "long_texts", "thresholds"];
 
 /// The metadata of a delta.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +118,9 @@ impl Meta {
             let key = if key == "max_length" { key.into() } else { format!("long_texts: {key}") };
             format!("{key}: found {found}, expected {expected}")
         })?;
+        self.task
+            .check_thresholds()
+            .map_err(|expected| format!("thresholds: expected {expected}"))?;
         let (count, task) = (self.task.labels.len(), self.task.task_type);
         let (enough, expected) = match task {
             TaskType::Classification => (count >= 2, "two or more"),
@@ -494,13 +497,14 @@ fn parse(path: &Path, contents: Contents) -> Result<(Option<Meta>, BTreeMap<Stri
     if checksum.is_none() {
         return Err(Error::file(path, "a delta without its checksum"));
     }
-    const AS_JSON: [&str; 9] = [
+    const AS_JSON: [&str; 10] = [
         "base_config",
         "labels",
         "labels_declared",
         "pairs",
         "max_length",
         "long_texts",
+        "thresholds",
         "method",
         "freeze_plan",
         "metrics",

@@ -51,7 +51,8 @@ pub mod escape {
 pub mod eval {
     pub use crate::eval::{
         ClassificationReport, Constant, ConstantAnswer, ConstantTest, ConstantVerdict, MATRIX,
-        MultiLabel, classification, in_batches, regression,
+        MultiLabel, Objective, Reliability, classification, in_batches, inverse_temperature,
+        regression, thresholds,
     };
 }
 pub mod files {

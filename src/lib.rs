@@ -176,7 +176,8 @@ mod weights;
 pub mod internal;
 
 pub use config::{
-    BitfitSection, DataSection, MethodSection, ModelSection, RunConfig, TrainingSection,
+    BitfitSection, CalibrationSection, DataSection, MethodSection, ModelSection, RunConfig,
+    TrainingSection,
 };
 pub use engine::{Engine, EngineBuilder};
 pub use error::{Error, Result};
@@ -186,7 +187,7 @@ pub use nn::{Pooling, Precision};
 pub use predict::{Input, Prediction, Predictor, PredictorBuilder};
 pub use tasks::{RefusedTask, Tasks, TasksBuilder};
 pub use tch::{self, Device};
-pub use train::{Event, MetricsRecord, ModelPlan, Summary, Trainer};
+pub use train::{Calibration, Event, MetricsRecord, ModelPlan, Summary, Trainer};
 
 /// The types of a [`RunConfig`]'s keys.
 pub mod settings {
@@ -196,7 +197,7 @@ pub mod settings {
     };
     pub use crate::config::{
         Balanced, ClassWeights, DeviceName, Interval, LongTextMode, MethodName, Metric,
-        PoolingChoice,
+        PoolingChoice, ThresholdGoal,
     };
     pub use crate::methods::{AdapterConfig, LoraBias, Rank};
     pub use crate::models::{LongTexts, Term, WindowSettings};

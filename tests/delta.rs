@@ -31,6 +31,7 @@ fn meta(base: &TaskModel) -> Meta {
             max_length: 32,
             pooling: Pooling::First,
             long_texts: LongTexts::Cut,
+            thresholds: vec![],
         },
         method: Method::Bitfit,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],

@@ -303,7 +303,7 @@ fn a_run_reads_windows_in_every_command() {
         succeeded(&output);
         let said = stderr(&output);
         assert!(said.contains("training texts are longer than max_length = 12"), "{said}");
-        assert!(said.contains("windows of") && said.contains("data.most_windows = 2"), "{said}");
+        assert!(said.contains("not read whole: at most data.most_windows = 2"), "{said}");
         assert!(said.contains("long texts   up to 2 windows, each 4 tokens"), "{said}");
         let best = summary(&scratch, "run")["best"].clone();
         let eval = scratch.bitfit(&["eval", "--run", "run", "--json"]);

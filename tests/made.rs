@@ -40,9 +40,19 @@ fn long_texts(seed: u64) -> LongTexts {
     }
 }
 
-/// A task of `base`, whose tokenizer has `fingerprint`: any type, 2 to 150 labels, one text or
-/// pairs, any length, any reading of long texts, a head on first tokens or on means, and one of the
-/// freeze plans of the methods that share a batch.
+/// The thresholds of a made task: none, or one for each label that can have one.
+fn thresholds(task_type: TaskType, labels: usize, seed: u64) -> Vec<f32> {
+    let count = match task_type {
+        TaskType::MultiLabel if seed.is_multiple_of(3) => labels,
+        TaskType::Classification if labels == 2 => 1,
+        _ => 0,
+    };
+    (0..count).map(|label| 0.25 + (label % 7) as f32 / 16.0).collect()
+}
+
+/// A task of `base`, whose tokenizer has `fingerprint`: any type, 2 to 150 labels, with or
+/// without thresholds, one text or pairs, any length, any reading of long texts, a head on first
+/// tokens or on means, and one of the freeze plans of the methods that share a batch.
 pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
     let mut random = random(seed);
     let (task_type, labels) = match seed % 4 {
@@ -65,8 +75,7 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
         _ => Method::Head,
     };
     if let Method::Lora(_) = method {
-        method.place(&mut model).unwrap();
-        model.allocate_added().unwrap();
+        method.add(&mut model).unwrap();
     }
     let layer = |name: &str| name.split('.').find_map(|part| part.parse::<usize>().ok());
     let mut trains = |name: &str| match (plan, name.ends_with(".bias")) {
@@ -100,6 +109,7 @@ pub fn task(base: &Base, fingerprint: &str, seed: u64) -> Delta {
             max_length: 16 + below(&mut random, config.max_length() as usize - 15),
             pooling,
             long_texts: long_texts(seed),
+            thresholds: thresholds(task_type, labels, seed),
         },
         method,
         freeze_plan: tensors.keys().cloned().collect(),

@@ -235,6 +235,7 @@ fn a_mistake_says_what_is_expected_and_how_sure_the_task_is() {
             max_length: 8,
             pooling: Pooling::First,
             long_texts: LongTexts::Cut,
+            thresholds: vec![],
         };
         let found = Mistake::of(&task, 0, &target, logits);
         found.map(|found| serde_json::to_value(&found).unwrap())

@@ -39,7 +39,7 @@ fn a_task_reads_what_its_base_was_trained_for() {
         let summary = std::fs::read_to_string(scratch.path("run/summary.json")).unwrap();
         let summary: Value = serde_json::from_str(&summary).unwrap();
         assert_eq!(found["metrics"], summary["best"], "{name}");
-        assert!(summary["best"]["accuracy"].as_f64().unwrap() > 0.7, "{name}: {summary}");
+        assert!(summary["best"]["accuracy"].as_f64().unwrap() > 0.6, "{name}: {summary}");
         // A run that goes on from a checkpoint has the same pooling, and the same bytes.
         let whole = std::fs::read(scratch.path("run/delta.safetensors")).unwrap();
         let longer = [&epochs[..], &["--set", "training.output_dir=again"]].concat();

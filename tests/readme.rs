@@ -162,7 +162,7 @@ impl Project {
                 columns = (1..=last).map(|number| number.to_string()).collect();
             }
             let mut text = if data.header { columns.join("\t") + "\n" } else { String::new() };
-            for row in 0..24 {
+            for row in 0..300 {
                 let label = match &written.model.label_names {
                     Some(names) => names[row % names.len()].clone(),
                     None => (row % 2).to_string(),

@@ -712,8 +712,8 @@ fn bad_clients_harm_nobody_else() {
 }
 
 /// Sends requests from `threads` threads until `stop`, each on a connection of its own. Returns the
-/// status of each answer, and 0 for a refused connection. Panics at a reset, if the request was sent
-/// as soon as the server let it in.
+/// status of each answer, and 0 for a refused connection. Panics at a reset, unless this thread was
+/// slow to send its request.
 fn hammer(address: &str, threads: usize, body: &Value, stop: &AtomicBool) -> Vec<u16> {
     let ask = request(
         "POST",

@@ -173,7 +173,10 @@ fn warnings_and_hang_ups_end_a_run_after_its_step() {
     };
     for signals in [&["-HUP"][..], &["-USR1", "-USR1", "-XCPU", "-USR2", "-TERM"]] {
         let run = signals.concat();
-        let (mut child, reader) = begun(command(&long(&scratch, &run)));
+        // Far longer than the signals take to come.
+        let mut longest = command(&long(&scratch, &run));
+        longest.args(["--set", "training.max_steps=5000", "--set", "training.logging_steps=50"]);
+        let (mut child, reader) = begun(longest);
         send(child.id(), signals);
         assert_eq!(child.wait().unwrap().code(), Some(130), "{signals:?}");
         drop(reader);

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bank;
+mod calibration;
 mod common;
 mod compare;
 mod config;

@@ -549,7 +549,7 @@ _bitfit() {
             return 0
             ;;
         bitfit__subcmd__predict)
-            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --top-k --no-text --scores --prefix --label-separator --help"
+            opts="-h --run --model --revision --weights --delta --tasks --task --task-column --device --precision --tf32 --batch-size --text-column --text-pair-column --no-header --header --delimiter --text-pair --input --output --top-k --min-score --no-text --scores --prefix --label-separator --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -624,6 +624,10 @@ _bitfit() {
                     return 0
                     ;;
                 --top-k)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-score)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -9,7 +9,7 @@ use crate::delta::Delta;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::freeze::{FreezePlan, Group, Places, StepCost, Switches};
-use crate::models::LongTexts;
+use crate::models::{LongTexts, Task};
 use crate::nn::Pooling;
 use crate::numbers::thousands;
 use crate::sources::{Model, Sources};
@@ -234,6 +234,14 @@ fn best_metric(run: &RunDir) -> Option<(&'static str, f64)> {
     Some((metric, *run.summary.as_ref()?.best.get(metric)?))
 }
 
+/// A line of the thresholds of `task`; empty if it has none.
+fn thresholds(task: &Task) -> String {
+    let shown = task.named_thresholds();
+    let shown: Vec<String> =
+        shown.map(|(label, value)| format!("{} {value:.4}", escape::quoted(label))).collect();
+    if shown.is_empty() { String::new() } else { format!("\nthresholds   {}", shown.join(", ")) }
+}
+
 fn show_delta(path: &Path, json: bool) -> Result<()> {
     let delta = Delta::read(path)?;
     let meta = &delta.meta;
@@ -258,7 +266,7 @@ fn show_delta(path: &Path, json: bool) -> Result<()> {
         match meta.task.long_texts {
             LongTexts::Cut => String::new(),
             long_texts => format!("\nlong texts   {long_texts}"),
-        },
+        } + &thresholds(&meta.task),
         if meta.metrics.is_empty() { "none".into() } else { list(&meta.metrics) },
         "group",
         "tensors",

@@ -4,7 +4,7 @@ use super::inputs::{Asked, Inputs};
 use super::json_line;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::models::Task;
+use crate::models::{Task, TaskType};
 use crate::predict::{
     Asking, Extent, Input, Prediction, Table, TableFormat, TableOptions, TableWriter,
 };
@@ -27,6 +27,10 @@ pub struct OutputArgs {
     /// score_K.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     top_k: Option<u32>,
+    /// Give no label where its probability is below P: the line has "label": null and "unsure":
+    /// true, and a table an empty cell. For tasks with one label a text.
+    #[arg(long, value_name = "P", value_parser = probability)]
+    min_score: Option<f32>,
     /// Leave out the texts: each line has its input's prediction alone, in the order of the inputs;
     /// a table has the other columns of the input.
     #[arg(long)]
@@ -41,6 +45,12 @@ pub struct OutputArgs {
     /// data.label_separator, or ;].
     #[arg(long, value_name = "TEXT")]
     label_separator: Option<String>,
+}
+
+/// The probability in `text`. The error is what was expected.
+fn probability(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "expected a probability from 0 to 1".into())
 }
 
 /// The inputs to predict, and what predicts them.
@@ -115,6 +125,18 @@ impl OutputArgs {
             ))),
             None => Ok(format),
         }
+    }
+
+    /// Checks that a task of --min-score gives one label. `name` is the task's name among several.
+    pub fn check_least(&self, name: Option<&str>, task: &Task) -> Result<()> {
+        let what = match task.task_type {
+            TaskType::Classification => return Ok(()),
+            TaskType::MultiLabel => "gives several labels, each from its own threshold on",
+            TaskType::Regression => "predicts a number",
+        };
+        let Some(least) = self.min_score else { return Ok(()) };
+        let which = name.map_or("the task".into(), |name| format!("the task {name}"));
+        Err(Error::Usage(format!("--min-score: found {least}; {which} {what}")))
     }
 
     /// Checks that a task of --top-k has labels.
@@ -199,12 +221,15 @@ impl OutputArgs {
         json_line(&Line { task: asked.task.as_deref(), input, prediction })
     }
 
-    /// The predictions with the scores that --top-k leaves.
-    fn cut(&self, predictions: Vec<Prediction>) -> Vec<Prediction> {
-        match self.top_k {
-            Some(most) => predictions.into_iter().map(|p| p.with_top(most as usize)).collect(),
-            None => predictions,
+    /// The predictions with the labels that --min-score leaves, and the scores that --top-k leaves.
+    fn cut(&self, mut predictions: Vec<Prediction>) -> Vec<Prediction> {
+        if let Some(least) = self.min_score {
+            predictions = predictions.into_iter().map(|p| p.at_least(least)).collect();
         }
+        if let Some(most) = self.top_k {
+            predictions = predictions.into_iter().map(|p| p.with_top(most as usize)).collect();
+        }
+        predictions
     }
 
     /// A bar of the inputs that are done; hidden where the predictions appear on a terminal.

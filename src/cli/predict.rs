@@ -83,6 +83,7 @@ impl Predict {
         let dirs = [Some(predictor.base_dir()), run_dir].into_iter().flatten();
         self.check_output(dirs, self.task.delta())?;
         self.output.check_top(predictor.task())?;
+        self.output.check_least(None, predictor.task())?;
         let columns = self.read.columns(run);
         let separator = match &columns.labels {
             LabelColumns::One { separator, .. } => separator.clone(),
@@ -120,6 +121,7 @@ impl Predict {
             return Err(failed(&refused));
         }
         let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        named.iter().try_for_each(|(name, task)| self.output.check_least(Some(name), task))?;
         let check = |asked: &Asked| {
             let check = |name| tasks.check(name, &asked.input).map_err(|why| asked.error(why));
             match &asked.task {

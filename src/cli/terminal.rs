@@ -106,6 +106,9 @@ impl Terminal {
         if summary.interrupted {
             return;
         }
+        if let Some(found) = &summary.calibration {
+            tracing::info!("calibrated: {found}");
+        }
         if let Some(found) = &summary.constant {
             match &summary.advice {
                 Some(advice) => tracing::warn!("{}; {advice}", beside_constant(found)),

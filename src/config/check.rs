@@ -5,7 +5,7 @@ use super::origin::Origin;
 use super::sections::Length;
 use super::{
     BitfitSection, ClassWeights, DataSection, LongTextMode, MethodName, MethodSection, Metric,
-    RunConfig, values,
+    RunConfig, ThresholdGoal, values,
 };
 use crate::bounds::{Count, Integer, Positive, Probability, ReductionFactor};
 use crate::data::{DELIMITER, Labels, can_delimit};
@@ -27,7 +27,41 @@ pub fn all(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
     long_texts(origin, &config.data)?;
     tokens(origin, config)?;
     head_rate(origin, config, method)?;
+    calibration(origin, config)?;
     loss(origin, config)
+}
+
+/// Errs where nothing could be calibrated, and at keys without effect.
+fn calibration(origin: &Origin, config: &RunConfig) -> Result<()> {
+    let Some(section) = &config.calibration else { return Ok(()) };
+    let task = config.model.task_type;
+    origin.ensure(
+        task != TaskType::Regression,
+        "calibration",
+        &"a section",
+        "none with task_type = \"regression\", which predicts no probabilities",
+    )?;
+    origin.ensure(
+        section.fraction > 0.0 && section.fraction < 1.0,
+        "calibration.fraction",
+        &section.fraction,
+        "a share above 0 and below 1",
+    )?;
+    origin.ensure(
+        section.temperature || section.thresholds.is_some(),
+        "calibration.temperature",
+        &section.temperature,
+        "true without calibration.thresholds, because nothing is left to calibrate",
+    )?;
+    for (key, cost) in [
+        ("calibration.false_positive_cost", section.false_positive_cost),
+        ("calibration.false_negative_cost", section.false_negative_cost),
+    ] {
+        let Some(cost) = cost else { continue };
+        let with_cost = section.thresholds == Some(ThresholdGoal::Cost);
+        origin.ensure(with_cost, key, &cost, "none without calibration.thresholds = \"cost\"")?;
+    }
+    Ok(())
 }
 
 /// Errs where the head of `method` has no learning rate of its own.

@@ -18,8 +18,9 @@ pub use reference::{page, schema, schema_of};
 pub use resolve::Run;
 pub use run_dir::{CONFIG, config_of};
 pub use sections::{
-    Balanced, BitfitSection, ClassWeights, DataSection, Interval, LongTextMode, MethodName,
-    MethodSection, Metric, ModelSection, PoolingChoice, RunConfig, TrainingSection,
+    Balanced, BitfitSection, CalibrationSection, ClassWeights, DataSection, Interval, LongTextMode,
+    MethodName, MethodSection, Metric, ModelSection, PoolingChoice, RunConfig, ThresholdGoal,
+    TrainingSection,
 };
 
 use crate::error::{Error, Result};

@@ -1,8 +1,9 @@
 //! A [`Run`]: a configuration that passed all checks which need neither the model nor the data.
 
 use super::origin::Origin;
-use super::{BitfitSection, ClassWeights, MethodSection, Metric, RunConfig, check, values};
+use super::{BitfitSection, CalibrationSection, ClassWeights, MethodSection, Metric};
 use super::{DataSection, DataSize, ModelSection, TrainingSection, auto};
+use super::{RunConfig, check, values};
 use crate::bounds::{Count, Names, Positive, Probability};
 use crate::data::{Columns, LabelColumns, Labels, MIN_LENGTH};
 use crate::error::{Error, Result};
@@ -126,6 +127,11 @@ impl Run {
     /// The `[training]` section. The data may still decide class weights.
     pub fn training(&self) -> &TrainingSection {
         &self.config.training
+    }
+
+    /// The calibration; `None` without one.
+    pub fn calibration(&self) -> Option<&CalibrationSection> {
+        self.config.calibration.as_ref()
     }
 
     /// The configuration as written, with absolute paths and without resolved values.

@@ -6,6 +6,7 @@ use crate::bounds::{
     Count, Fraction, Integer, Names, NonEmpty, NonNegative, Positive, Probability, ReductionFactor,
 };
 use crate::data::{BatchSize, MIN_LENGTH};
+use crate::eval::Objective;
 use crate::methods::{AdapterPlacement, LoraBias, Rank};
 use crate::models::{LongTexts, MOST_WINDOWS, Reading, TaskType, Term, WindowSettings};
 use crate::nn::{NonLinearity, Pooling, Precision, WindowPooling};
@@ -33,6 +34,9 @@ pub struct RunConfig {
     pub data: DataSection,
     /// The training, with the keys of Hugging Face's `TrainingArguments`.
     pub training: TrainingSection,
+    /// The calibration of the scores after the training; without this section, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationSection>,
 }
 
 impl RunConfig {
@@ -413,6 +417,70 @@ pub enum Interval {
     Epoch,
     /// Never during the training.
     No,
+}
+
+/// `[calibration]`: what makes the scores of a classification or of several labels mean what they
+/// say. The rows for it neither train nor choose the best state.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CalibrationSection {
+    /// Share of the training rows, stratified by class, that is kept for the calibration: 50 rows
+    /// or more.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub fraction: f64,
+    /// Whether a temperature is fitted, by which the logits are divided. The saved head has it in
+    /// its weight and bias.
+    pub temperature: bool,
+    /// What thresholds are chosen for: `"accuracy"`, `"f1"` or the least `"cost"`. A label is given
+    /// from its threshold on. Only with several labels, or two classes; by default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<ThresholdGoal>,
+    /// With `"cost"`, the cost of a label (of two classes, the second) that is given and wrong; by
+    /// default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub false_positive_cost: Option<Positive>,
+    /// With `"cost"`, the cost of a label that is missing; by default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub false_negative_cost: Option<Positive>,
+}
+
+impl Default for CalibrationSection {
+    fn default() -> Self {
+        Self {
+            fraction: 0.2,
+            temperature: true,
+            thresholds: None,
+            false_positive_cost: None,
+            false_negative_cost: None,
+        }
+    }
+}
+
+impl CalibrationSection {
+    /// What the thresholds make best; `None` without thresholds.
+    pub fn objective(&self) -> Option<Objective> {
+        let cost = |cost: Option<Positive>| cost.map_or(1.0, Into::into);
+        Some(match self.thresholds? {
+            ThresholdGoal::Accuracy => Objective::Accuracy,
+            ThresholdGoal::F1 => Objective::F1,
+            ThresholdGoal::Cost => Objective::Cost {
+                false_positive: cost(self.false_positive_cost),
+                false_negative: cost(self.false_negative_cost),
+            },
+        })
+    }
+}
+
+/// What the thresholds of a calibration are chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ThresholdGoal {
+    /// The most right decisions.
+    Accuracy,
+    /// The best F1 of each label; of two classes, of the second.
+    F1,
+    /// The least cost of wrong decisions.
+    Cost,
 }
 
 /// The metric that decides which evaluation is the best.

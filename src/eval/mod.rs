@@ -1,12 +1,14 @@
 //! Evaluates a model on labelled examples.
 //!
 //! The files in reading order; each imports only from those before it: `metrics`, `report`,
-//! `constant`.
+//! `constant`, `calibration`.
 
+mod calibration;
 mod constant;
 mod metrics;
 mod report;
 
+pub use calibration::{CALIBRATION_ERROR, Objective, Reliability, inverse_temperature, thresholds};
 pub use constant::{Constant, ConstantAnswer, ConstantTest, ConstantVerdict};
 pub use metrics::{MultiLabel, classification, regression};
 pub use report::{ClassificationReport, MATRIX};
@@ -49,6 +51,7 @@ pub fn evaluate(
     let sizes: Vec<TextSize> = examples.iter().map(|example| example.tokens.size()).collect();
     let rows: Vec<usize> = (0..examples.len()).collect();
     let (mut loss, mut seen) = (0.0, Predictions::new(task));
+    let mut reliability = Reliability::default();
     in_batches(&sizes, batch_size, device, &mut |range| {
         let rows = rows.get(range.clone()).unwrap_or_default();
         let (packed, targets) = Batch::from_examples(examples, rows, None).to_device(device)?;
@@ -57,11 +60,16 @@ pub fn evaluate(
         let (its_loss, logits) = (f64::try_from(&its_loss)?, to_rows(&logits)?);
         loss += its_loss;
         for (example, logits) in rows.iter().filter_map(|&row| examples.get(row)).zip(&logits) {
-            seen.add(&example.target, logits);
+            let scores = task.task_type.scores_of_row(logits);
+            reliability.count(&example.target, &scores);
+            seen.add(&example.target, task, &scores);
         }
         done(range, &logits)
     })?;
     let mut found = seen.measure(examples, &task.labels);
+    if task.task_type != TaskType::Regression {
+        found.metrics.insert(CALIBRATION_ERROR.into(), reliability.error());
+    }
     found.metrics.insert("loss".into(), loss / examples.len().max(1) as f64);
     Ok(found)
 }
@@ -121,22 +129,23 @@ impl Predictions {
         }
     }
 
-    fn add(&mut self, target: &Target, logits: &[f32]) {
+    /// Counts a row of `task`, of which `scores [L]` are probabilities, or a number.
+    fn add(&mut self, target: &Target, task: &Task, scores: &[f32]) {
         match (self, target) {
             (Self::Classes { gold, guess }, Target::Class(class)) => {
                 gold.push(*class);
-                guess.push(best(logits));
+                guess.push(task.class(scores));
             }
             (Self::Labels { counts, wrong }, Target::Labels { present, .. }) => {
-                // A logit of 0 is a probability of a half.
-                let guess = logits.iter().zip(0..).filter(|(x, _)| **x >= 0.0);
+                let guess = scores.iter().zip(0..);
+                let guess = guess.filter(|(score, label)| task.gives(*label as usize, **score));
                 let guess: Vec<u32> = guess.map(|(_, label)| label).collect();
                 counts.add(present, &guess);
                 wrong.push(metrics::wrong(present, &guess));
             }
             (Self::Numbers { gold, guess }, Target::Number(number)) => {
                 gold.push(f64::from(*number));
-                guess.extend(logits.iter().map(|&x| f64::from(x)));
+                guess.extend(scores.iter().map(|&x| f64::from(x)));
             }
             _ => {}
         }
@@ -167,9 +176,4 @@ impl Predictions {
         };
         Evaluation { metrics, report, constant }
     }
-}
-
-/// Returns the class with the largest value, the first one if several are equal.
-pub fn best(values: &[f32]) -> usize {
-    values.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class)
 }

@@ -64,7 +64,7 @@ impl Card<'_> {
         let _ = write!(
             text,
             "\n# {}\n\n{} that {what}.{pairs} It was fine-tuned from {base} by bitfit {}, with the method \
-             {}.\n\n## Use\n\n```python\n{}```\n{}",
+             {}.\n\n## Use\n\n```python\n{}```\n{}{}",
             markdown(self.name),
             match self.format {
                 ExportFormat::SentenceTransformers => "A SentenceTransformer".into(),
@@ -73,6 +73,7 @@ impl Card<'_> {
             env!("CARGO_PKG_VERSION"),
             how_named(&meta.method),
             self.snippet(),
+            self.thresholds(),
             in_python(&meta.task),
         );
         text += &self.trained()?;
@@ -88,8 +89,13 @@ impl Card<'_> {
              - {}\n\
              - The metrics were measured on the evaluation data that the model was selected on. Texts of another kind may give other results.{unsaid}\n\
              - The language, the licence and the biases are those of the base: see the card of {base}.\n\
-             - Scores are not calibrated probabilities.\n",
-            limit(&meta.task)
+             - {}\n",
+            limit(&meta.task),
+            match is_calibrated(self.run, &meta.task) {
+                true =>
+                    "Scores were calibrated on rows like those of the training; of other texts they may be too high or too low.",
+                false => "Scores are not calibrated probabilities.",
+            }
         );
         Ok(text)
     }
@@ -161,11 +167,7 @@ impl Card<'_> {
         let (meta, name) = (&self.task.meta, quoted(self.name));
         let length = meta.task.max_length;
         let (one, two) = ("\"A text.\"", "\"Another text.\"");
-        let of_logits = match meta.task.task_type {
-            TaskType::Classification => ".softmax(-1)",
-            TaskType::MultiLabel => ".sigmoid()",
-            TaskType::Regression => "",
-        };
+        let of_logits = of_logits(&meta.task);
         match self.format {
             ExportFormat::Hf => {
                 let scores = match meta.task.task_type {
@@ -212,6 +214,50 @@ impl Card<'_> {
                 )
             }
         }
+    }
+
+    /// What Python's lines need to give the labels that thresholds give; empty without thresholds.
+    fn thresholds(&self) -> String {
+        let task = &self.task.meta.task;
+        if task.thresholds.is_empty() {
+            return String::new();
+        }
+        let (config, scores) = match self.format {
+            ExportFormat::Hf => {
+                let sigmoid = match task.task_type {
+                    TaskType::MultiLabel => ", function_to_apply=\"sigmoid\"",
+                    _ => "",
+                };
+                (
+                    "classify.model.config",
+                    format!(
+                        "{{s[\"label\"]: s[\"score\"] for s in classify(\"A text.\", top_k=None{sigmoid})}}"
+                    ),
+                )
+            }
+            ExportFormat::Peft => {
+                let of_logits = of_logits(task);
+                let logits = format!("model(**inputs).logits[0]{of_logits}.tolist()");
+                ("config", format!("dict(zip(config.label2id, {logits}))"))
+            }
+            ExportFormat::SentenceTransformers => {
+                let logits = format!("logits[0]{}.tolist()", of_logits(task));
+                ("model[0].auto_model.config", format!("dict(zip(labels.values(), {logits}))"))
+            }
+        };
+        let labels = match (task.task_type, task.labels.first()) {
+            (TaskType::Classification, Some(first)) => {
+                format!("print(given or [{}])", quoted(first))
+            }
+            _ => "print(given)".into(),
+        };
+        format!(
+            "\nA label is given from its threshold on, not from a half:\n\n```python\n\
+             thresholds = {config}.bitfit[\"thresholds\"]\n\
+             scores = {scores}\n\
+             given = [label for label, least in thresholds.items() if scores[label] >= least]\n\
+             {labels}\n```\n"
+        )
     }
 
     /// The section on what trained, by group.
@@ -273,6 +319,21 @@ fn limit(task: &Task) -> String {
             settings.most_windows
         ),
     }
+}
+
+/// What makes scores of a tensor of the logits of `task`, in Python.
+fn of_logits(task: &Task) -> &'static str {
+    match task.task_type {
+        TaskType::Classification => ".softmax(-1)",
+        TaskType::MultiLabel => ".sigmoid()",
+        TaskType::Regression => "",
+    }
+}
+
+/// Whether the scores of `task`, which `run` trained, are calibrated.
+fn is_calibrated(run: Option<&Run>, task: &Task) -> bool {
+    let section = run.and_then(Run::calibration);
+    !task.thresholds.is_empty() || section.is_some_and(|section| section.temperature)
 }
 
 /// What Python's lines do otherwise than bitfit; empty if nothing.

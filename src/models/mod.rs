@@ -25,7 +25,7 @@ pub use sentence_transformers::{SENTENCE_FILES, declared_pooling};
 pub use spec::{
     Architecture, ConfigKeys, EmbeddingNames, HeadSpec, LayerNames, Spec, TokenAlgorithm,
 };
-pub use task::Task;
+pub use task::{Task, largest};
 pub use term::Term;
 
 use crate::error::{Error, Result};

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::nn::Pooling;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The values of `problem_type`.
@@ -79,7 +80,7 @@ impl Task {
             .and_then(|length| usize::try_from(length).ok())
             .map_or(longest, |length| length.min(longest));
         let long_texts = long_texts(path, ours, max_length)?;
-        Ok(Some(Self {
+        let mut task = Self {
             task_type,
             labels: if task_type == TaskType::Regression { vec![] } else { labels },
             labels_declared: true,
@@ -87,7 +88,10 @@ impl Task {
             max_length,
             pooling: Pooling::First,
             long_texts,
-        }))
+            thresholds: vec![],
+        };
+        task.thresholds = thresholds(path, ours, &task)?;
+        Ok(Some(task))
     }
 
     /// The text of the base's `config.json` at `path`, changed to that of a classifier with this
@@ -140,11 +144,20 @@ impl Task {
 
     /// The settings that Hugging Face has no key for.
     fn own_settings(&self) -> Value {
-        let mut settings = json!({"pairs": self.pairs, "max_length": self.max_length});
-        if let Some(settings) = settings.as_object_mut().filter(|_| !self.long_texts.is_cut()) {
+        let mut settings = Map::new();
+        settings.insert("pairs".into(), json!(self.pairs));
+        settings.insert("max_length".into(), json!(self.max_length));
+        if !self.long_texts.is_cut() {
             settings.insert("long_texts".into(), json!(self.long_texts));
         }
-        settings
+        if !self.thresholds.is_empty() {
+            let named: Map<_, _> = self
+                .named_thresholds()
+                .map(|(label, value)| (label.clone(), json!(value)))
+                .collect();
+            settings.insert("thresholds".into(), named.into());
+        }
+        settings.into()
     }
 }
 
@@ -161,6 +174,22 @@ fn long_texts(path: &Path, ours: Option<&Value>, max_length: usize) -> Result<Lo
         Error::file(path, problem)
     })?;
     Ok(long_texts)
+}
+
+/// The thresholds of `task` in the settings `ours` of the file at `path`, which has them by label.
+fn thresholds(path: &Path, ours: Option<&Value>, task: &Task) -> Result<Vec<f32>> {
+    let Some(value) = ours.and_then(|ours| ours.get("thresholds")) else { return Ok(vec![]) };
+    let problem = |problem: String| Error::file(path, format!("{OURS}.thresholds: {problem}"));
+    let named = BTreeMap::<String, f32>::deserialize(value).map_err(|e| problem(e.to_string()))?;
+    let first = usize::from(task.task_type == TaskType::Classification);
+    let of_label = |label: &String| {
+        let found = named.get(label).copied();
+        found.ok_or_else(|| problem(format!("found none for the label {label:?}")))
+    };
+    let thresholds = task.labels.iter().skip(first).map(of_label).collect::<Result<Vec<f32>>>()?;
+    let task = Task { thresholds, ..task.clone() };
+    task.check_thresholds().map_err(|expected| problem(format!("expected {expected}")))?;
+    Ok(task.thresholds)
 }
 
 /// The names of the labels, as in transformers. The error is the wrong key, and what was expected.

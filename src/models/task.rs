@@ -6,7 +6,7 @@ use crate::nn::Pooling;
 use serde::{Deserialize, Serialize};
 
 /// A task: what the head predicts, and from which inputs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// What the head predicts.
     pub task_type: TaskType,
@@ -24,9 +24,58 @@ pub struct Task {
     /// What is done with inputs of more than `max_length` tokens.
     #[serde(default, skip_serializing_if = "LongTexts::is_cut")]
     pub long_texts: LongTexts,
+    /// The probability from which a label is given, by label number; of a classification with two
+    /// classes, that of the second class alone. Empty where a half decides, or the highest
+    /// probability of a class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<f32>,
+}
+
+/// The index of the largest value, of the first one if several are equal.
+pub fn largest(values: &[f32]) -> usize {
+    values.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(index, _)| index)
 }
 
 impl Task {
+    /// The class that the probabilities `scores [L]` give.
+    #[doc(hidden)]
+    pub fn class(&self, scores: &[f32]) -> usize {
+        match (&self.thresholds[..], scores) {
+            ([threshold], [_, second]) => usize::from(second >= threshold),
+            _ => largest(scores),
+        }
+    }
+
+    /// Whether a multi-label task gives the label number `label` with the probability `score`.
+    #[doc(hidden)]
+    pub fn gives(&self, label: usize, score: f32) -> bool {
+        score >= self.thresholds.get(label).copied().unwrap_or(0.5)
+    }
+
+    /// The labels that have a threshold of their own, with it.
+    #[doc(hidden)]
+    pub fn named_thresholds(&self) -> impl Iterator<Item = (&String, f32)> {
+        let first = usize::from(self.task_type == TaskType::Classification);
+        self.labels.iter().skip(first).zip(self.thresholds.iter().copied())
+    }
+
+    /// Checks the thresholds against the labels. The error is what was expected.
+    pub(crate) fn check_thresholds(&self) -> std::result::Result<(), String> {
+        let count = match self.task_type {
+            TaskType::MultiLabel => self.labels.len(),
+            TaskType::Classification if self.labels.len() == 2 => 1,
+            _ => 0,
+        };
+        let found = self.thresholds.len();
+        if found != 0 && found != count {
+            return Err(format!("{count} thresholds, not {found}"));
+        }
+        match self.thresholds.iter().find(|threshold| !(0.0..=1.0).contains(*threshold)) {
+            Some(threshold) => Err(format!("numbers from 0 to 1, not {threshold}")),
+            None => Ok(()),
+        }
+    }
+
     /// The number of outputs of the head, `L`.
     #[doc(hidden)]
     pub fn outputs(&self) -> usize {

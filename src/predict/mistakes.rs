@@ -44,8 +44,7 @@ impl Mistake {
             }
             (Target::Labels { present, .. }, Prediction { labels: Some(found), scores, .. }) => {
                 let sure = scores.iter().zip(0..).filter_map(|((_, score), number)| {
-                    // A score of a half or more gives the label.
-                    match (*score >= 0.5, present.contains(&number)) {
+                    match (task.gives(number as usize, *score), present.contains(&number)) {
                         (true, false) => Some(*score),
                         (false, true) => Some(1.0 - score),
                         _ => None,

@@ -17,13 +17,14 @@ use crate::data::{
 };
 use crate::delta::{Delta, Meta};
 use crate::error::{Error, Result};
-use crate::eval::{self, Evaluation, evaluate, in_batches};
+use crate::eval::{Evaluation, evaluate, in_batches};
 use crate::methods::Method;
 use crate::models::{LongTexts, Task, TaskType};
 use crate::nn::{Precision, to_rows};
 use crate::task_model::TaskModel;
 use crate::threads;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -80,27 +81,53 @@ impl From<Row> for Input {
 
 /// The prediction for an input. A classification has `label`, `score` and `scores`; a multi-label
 /// task has `labels` and `scores`; a regression has `score`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
-    /// The most likely label.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The most likely label; with two classes and a threshold, the second if its probability
+    /// reaches that. `None` if the prediction is unsure.
     pub label: Option<String>,
-    /// The labels with a probability of a half or more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The labels whose probability reaches the task's threshold, which is a half if it was not
+    /// calibrated.
     pub labels: Option<Vec<String>>,
     /// The probability of `label`, or the number that a regression predicts.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
+    /// Whether the label is left out, because its probability is below the least that was asked
+    /// for.
+    pub unsure: bool,
     /// The probability of each label, in the order of class numbers.
-    #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<(String, f32)>,
 }
 
-fn as_map<S: serde::Serializer>(
-    pairs: &[(String, f32)],
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, score)| (name, score)))
+/// Writes what the prediction has; of an unsure one, `label` too, as null.
+impl Serialize for Prediction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if self.unsure || self.label.is_some() {
+            map.serialize_entry("label", &self.label)?;
+        }
+        if let Some(labels) = &self.labels {
+            map.serialize_entry("labels", labels)?;
+        }
+        if let Some(score) = self.score {
+            map.serialize_entry("score", &score)?;
+        }
+        if self.unsure {
+            map.serialize_entry("unsure", &true)?;
+        }
+        if !self.scores.is_empty() {
+            map.serialize_entry("scores", &Pairs(&self.scores))?;
+        }
+        map.end()
+    }
+}
+
+/// Scores by label, as a map in their order.
+struct Pairs<'a>(&'a [(String, f32)]);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, score)| (name, score)))
+    }
 }
 
 impl Prediction {
@@ -108,19 +135,28 @@ impl Prediction {
     /// of a regression.
     pub(crate) fn new(task: &Task, scores: &[f32]) -> Self {
         let named = || task.labels.iter().cloned().zip(scores.iter().copied());
-        let best = named().nth(eval::best(scores));
+        let best = named().nth(task.class(scores));
         let (label, labels, score) = match task.task_type {
             TaskType::Classification => {
                 let (label, score) = best.unzip();
                 (label, None, score)
             }
             TaskType::MultiLabel => {
-                let has = named().filter(|(_, score)| *score >= 0.5).map(|(name, _)| name);
+                let has = |(number, (_, score)): &(usize, (_, f32))| task.gives(*number, *score);
+                let has = named().enumerate().filter(has).map(|(_, (name, _))| name);
                 (None, Some(has.collect()), None)
             }
             TaskType::Regression => (None, None, scores.first().copied()),
         };
-        Self { label, labels, score, scores: named().collect() }
+        Self { label, labels, score, unsure: false, scores: named().collect() }
+    }
+
+    /// The prediction without its label if the label's probability is below `least`.
+    pub(crate) fn at_least(mut self, least: f32) -> Self {
+        if self.label.is_some() && self.score.is_some_and(|score| score < least) {
+            (self.label, self.unsure) = (None, true);
+        }
+        self
     }
 
     /// The prediction with the scores of only the `most` most likely labels, from the highest down.

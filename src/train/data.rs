@@ -15,12 +15,17 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// The fewest rows on which a temperature says more than chance.
+const FEWEST_TO_CALIBRATE: usize = 50;
+
 /// The rows of both data sets, before tokenizing.
 pub struct RawRows {
     /// Training rows.
     pub train: Vec<Row>,
     /// Evaluation rows.
     pub eval: Vec<Row>,
+    /// Rows for the calibration.
+    pub calibration: Vec<Row>,
     /// The names of the classes.
     pub labels: Labels,
 }
@@ -31,11 +36,13 @@ pub struct RunData {
     pub train: Vec<Example>,
     /// Evaluation examples.
     pub eval: Vec<Example>,
+    /// Examples for the calibration, which neither train nor evaluate.
+    pub calibration: Vec<Example>,
     /// The names of the classes.
     pub labels: Labels,
     /// The tokenizer, whose files go into the run directory.
     pub tokenizer: Tokenizer,
-    /// SHA-256 over the token ids and targets of the training and evaluation rows.
+    /// SHA-256 over the token ids and targets of all rows.
     pub fingerprint: String,
     /// The file and line of each training row.
     places: Vec<RowOrigin>,
@@ -160,7 +167,8 @@ impl RawRows {
         };
         draw(run, "train_samples", &mut train, section.train_samples, task, &labels)?;
         draw(run, "eval_samples", &mut eval, section.eval_samples, task, &labels)?;
-        Ok(Self { train, eval, labels })
+        let calibration = take_for_calibration(run, &mut train, task, &labels)?;
+        Ok(Self { train, eval, calibration, labels })
     }
 
     /// Reads the evaluation rows of a resolved run. `declared` is [`Labels::declared`] for the
@@ -192,6 +200,7 @@ impl RawRows {
         let (task, reading) = (run.model().task_type, run.data().reading());
         let encode = |rows| examples(&tokenizer, rows, task, &self.labels, reading);
         let (train, eval) = (encode(&self.train)?, encode(&self.eval)?);
+        let calibration = encode(&self.calibration)?;
         for (what, rows, examples) in
             [("training", &self.train, &train), ("evaluation", &self.eval, &eval)]
         {
@@ -203,18 +212,28 @@ impl RawRows {
             let only = self.labels.names.get(*first).map_or("", String::as_str);
             return Err(Labels::one_class(&run.data().train, only));
         }
-        let fingerprint = fingerprint(&train, &eval);
+        let mut sets = vec![&train, &eval];
+        sets.extend(Some(&calibration).filter(|rows| !rows.is_empty()));
+        let fingerprint = fingerprint(&sets);
         let places = self.train.into_iter().map(|row| row.place).collect();
-        Ok(RunData { train, eval, labels: self.labels, tokenizer, fingerprint, places })
+        Ok(RunData {
+            train,
+            eval,
+            calibration,
+            labels: self.labels,
+            tokenizer,
+            fingerprint,
+            places,
+        })
     }
 }
 
 /// SHA-256 over the rows' token ids and targets, in order.
-fn fingerprint(train: &[Example], eval: &[Example]) -> String {
+fn fingerprint(sets: &[&Vec<Example>]) -> String {
     let mut hash = Sha256::new();
-    for examples in [train, eval] {
+    for examples in sets {
         hash.update(examples.len().to_le_bytes());
-        for example in examples {
+        for example in *examples {
             let Example { tokens, target } = example;
             for window in tokens.iter() {
                 hash.update(window.ids.len().to_le_bytes());
@@ -293,6 +312,37 @@ fn draw(
     }
     *rows = pick(rows, &data::draw(&classes(task, labels, rows)?, samples, run.data_seed()));
     Ok(())
+}
+
+/// Takes the rows for the calibration from `train`, class by class; none without a calibration.
+fn take_for_calibration(
+    run: &Run,
+    train: &mut Vec<Row>,
+    task: TaskType,
+    labels: &Labels,
+) -> Result<Vec<Row>> {
+    let Some(section) = run.calibration() else { return Ok(vec![]) };
+    let count = labels.names.len();
+    if let Some(goal) = section.thresholds
+        && task == TaskType::Classification
+        && count != 2
+    {
+        let goal = format!("{goal:?}").to_lowercase();
+        let found = format!("{goal:?} with {count} classes");
+        let expected = "two classes, or task_type = \"multi_label\"; of several classes the most likely is given";
+        return Err(run.error("calibration.thresholds", &found, expected));
+    }
+    let classes = classes(task, labels, train)?;
+    let (keep, take) = data::split_by_class(&classes, section.fraction, run.data_seed());
+    if take.len() < FEWEST_TO_CALIBRATE || keep.is_empty() {
+        let (found, of) = (take.len(), train.len());
+        let found = format!("{}, which are {found} of {of} rows", section.fraction);
+        let expected = format!("a share with {FEWEST_TO_CALIBRATE} rows or more");
+        return Err(run.error("calibration.fraction", &found, &expected));
+    }
+    let taken = pick(train, &take);
+    *train = pick(train, &keep);
+    Ok(taken)
 }
 
 /// Returns the class of each row, 0 for all rows if the task is no classification.

@@ -2,6 +2,7 @@
 
 mod advice;
 mod cache;
+mod calibrate;
 pub mod data;
 mod doubts;
 mod events;
@@ -22,6 +23,7 @@ mod trainer;
 pub mod watch;
 
 pub use advice::Evidence;
+pub use calibrate::Calibration;
 pub use data::{RawRows, RunData};
 pub use events::{Event, Listener, Listeners, MetricsRecord};
 pub use manifest::Manifest;
@@ -168,7 +170,7 @@ impl Training<'_> {
         let training = self.run.training();
         let output_dir = &training.output_dir;
         let ended = self.take_steps();
-        let interrupted = matches!(ended, Err(Error::Interrupted(_)));
+        let mut interrupted = matches!(ended, Err(Error::Interrupted(_)));
         let saved = match &ended {
             Err(Error::Interrupted(_) | Error::Diverged { .. }) => {
                 self.progress.save_once(self.run, &self.session)
@@ -189,6 +191,15 @@ impl Training<'_> {
             self.session.delta(&BTreeMap::new())?.write(&self.run.delta_path())?;
             (state.kept, state.kept_constant, state.kept_checksum) = (None, None, None);
         }
+        if !interrupted {
+            match self.calibrate() {
+                Err(Error::Interrupted(_)) => {
+                    interrupted = true;
+                    self.progress.save_once(self.run, &self.session)?;
+                }
+                ended => ended?,
+            }
+        }
         let summary = self.progress.summary(&self.session, interrupted)?;
         summary.write(output_dir)?;
         self.listener.on_event(&Event::Finished { summary: &summary, output_dir })?;
@@ -207,6 +218,28 @@ impl Training<'_> {
                 "the same command with --resume continues after step {step}; {delta} holds the state after that step"
             ),
         }))
+    }
+
+    /// Calibrates the task in `delta.safetensors`, if the configuration asks for it.
+    ///
+    /// A checkpoint has the task as it was before, so a run that is resumed calibrates it again.
+    fn calibrate(&mut self) -> Result<()> {
+        let Some(section) = self.run.calibration() else { return Ok(()) };
+        let batch_size = self.run.training().per_device_eval_batch_size.size();
+        let (listener, stop) = (&mut *self.listener, self.stop);
+        let mut on_rows = |done, total| {
+            listener.on_event(&Event::Evaluating { done, total })?;
+            go_on(stop)
+        };
+        let path = self.run.delta_path();
+        let (found, evaluation) =
+            self.session.calibrate(section, &path, batch_size, &mut on_rows)?;
+        let state = &mut self.progress.state;
+        let step = state.kept.as_ref().map_or(state.step, |(step, _)| *step);
+        state.kept = Some((step, evaluation.metrics));
+        state.kept_constant = Some(evaluation.constant);
+        self.progress.calibration = Some(found);
+        Ok(())
     }
 
     /// Returns the error that ends a run whose directory was moved from `dir` to `now`. Saves the

@@ -195,6 +195,7 @@ fn task(run: &Run, data: &RunData, pooling: Pooling) -> Task {
         max_length,
         pooling,
         long_texts,
+        thresholds: vec![],
     }
 }
 
@@ -229,6 +230,9 @@ impl std::fmt::Display for ModelPlan {
         let (train, eval) = (self.data.train.len(), self.data.eval.len());
         let count = labels.names.len();
         write!(f, "data         {train} training rows, {eval} evaluation rows, ")?;
+        if !self.data.calibration.is_empty() {
+            write!(f, "{} rows for the calibration, ", self.data.calibration.len())?;
+        }
         match self.meta.task.task_type {
             TaskType::Classification => writeln!(f, "{count} labels: {labels}")?,
             TaskType::MultiLabel => writeln!(f, "any of {count} labels: {labels}")?,

@@ -1,6 +1,7 @@
 //! The progress of a run, and what the run costs.
 
 use super::advice::Evidence;
+use super::calibrate::Calibration;
 use super::metrics_file;
 use super::plan::ModelPlan;
 use super::policy::{self, Policy};
@@ -29,6 +30,8 @@ pub struct RunProgress {
     step_times: Vec<Duration>,
     /// The largest resident memory after any of the first ten steps, in MiB.
     usual_rss_mib: u64,
+    /// What the calibration at the end found.
+    pub calibration: Option<Calibration>,
     /// Step and metrics of the last evaluation.
     pub latest: Option<(u64, BTreeMap<String, f64>)>,
 }
@@ -63,6 +66,7 @@ impl RunProgress {
             seconds_to_first_step: None,
             step_times: vec![],
             usual_rss_mib: 0,
+            calibration: None,
             latest: None,
         }
     }
@@ -263,6 +267,7 @@ impl RunProgress {
             best,
             best_step,
             constant: self.state.kept_constant.clone(),
+            calibration: self.calibration.clone(),
             advice: self.advice(&session.plan.resolved.training, interrupted),
             interrupted,
         })

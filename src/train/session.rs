@@ -6,6 +6,7 @@ use crate::config::Run;
 use crate::data::Target;
 use crate::delta::{Delta, Meta, change_output};
 use crate::error::{Error, Result};
+use crate::eval::CALIBRATION_ERROR;
 use crate::models::{Shaping, TaskType};
 use crate::optim::AdamW;
 use serde_json::json;
@@ -131,7 +132,7 @@ impl Session {
         let ModelPlan { model, meta, initial, .. } = &self.plan;
         model.base.check_unchanged()?;
         self.optimizer.check_finite()?;
-        let meta = Meta { metrics: metrics.clone(), ..meta.clone() };
+        let meta = Meta { metrics: recorded(metrics), ..meta.clone() };
         let mut delta = Delta::take(model, &initial.differs, meta)?;
         delta.tensors.extend(self.folded()?);
         Ok(delta)
@@ -165,6 +166,14 @@ impl Session {
         self.plan.model.set_all(pairs(&training))?;
         done
     }
+}
+
+/// The metrics that a task file records: all but the calibration error, so that a task's file is
+/// that of versions without this metric.
+pub fn recorded(metrics: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let mut recorded = metrics.clone();
+    recorded.remove(CALIBRATION_ERROR);
+    recorded
 }
 
 fn pairs(tensors: &BTreeMap<String, Tensor>) -> impl Iterator<Item = (&str, &Tensor)> {

@@ -2,6 +2,7 @@
 
 #![deny(clippy::missing_errors_doc)]
 
+use super::calibrate::Calibration;
 use crate::error::{Error, Result};
 use crate::eval::Constant;
 use crate::files;
@@ -48,6 +49,9 @@ pub struct Summary {
     pub best_step: Option<u64>,
     /// The constant answer on the rows that `best` was measured on; `None` if `best` is empty.
     pub constant: Option<Constant>,
+    /// What the calibration found, whose task `best` was measured on; `None` without a calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// Advice for a finished run whose state has not learned; `None` for any other run.
     pub advice: Option<String>,
     /// Whether a signal ended the run early.

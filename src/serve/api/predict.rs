@@ -31,6 +31,11 @@ pub struct PredictRequest {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
+    /// The probability below which no label is given: the answer is then unsure. For tasks with one
+    /// label a text.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub min_score: Option<f32>,
     /// What makes scores of logits.
     #[serde(default)]
     pub activation: ScoreFunction,
@@ -61,6 +66,10 @@ pub struct PredictRow {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub top_k: Option<usize>,
+    /// The request's `min_score`, for this row.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub min_score: Option<f32>,
     /// The request's `activation`, for this row.
     #[serde(default)]
     pub activation: Option<ScoreFunction>,
@@ -95,15 +104,19 @@ struct TaskScores {
     task: String,
     /// The version of the task that answered.
     version: String,
-    /// The most likely label.
+    /// The most likely label, or what the task's threshold gives of two; null if the answer is
+    /// unsure.
     #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<String>,
-    /// The labels with a probability of a half or more.
+    label: Option<Option<String>>,
+    /// The labels whose probability reaches the task's threshold, by default a half.
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Vec<String>>,
-    /// The score of `label`, or the number that a regression predicts.
+    /// The score of the label, or the number that a regression predicts.
     #[serde(skip_serializing_if = "Option::is_none")]
     score: Option<f32>,
+    /// Whether the label's probability is below `min_score`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsure: Option<bool>,
     /// The scores by label: in the order of the task's labels, or with `top_k` from the highest
     /// down.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_map")]
@@ -128,21 +141,29 @@ fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok
     serializer.collect_map(pairs.iter().map(|(name, score)| (name, score)))
 }
 
+/// The options of a row; those of the request hold for rows that have none.
+#[derive(Clone, Copy)]
+struct RowOptions {
+    top_k: Option<usize>,
+    min_score: Option<f32>,
+    activation: ScoreFunction,
+    truncate: bool,
+}
+
 /// How a row is asked for and answered.
 struct RowPlan {
     tasks: Vec<String>,
-    top_k: Option<usize>,
-    activation: ScoreFunction,
+    options: RowOptions,
 }
 
 impl RowPlan {
-    /// Plans the row at `place`, whose options are `top_k`, `activation` and `truncate` unless it
-    /// has its own, and adds what it asks for to `asks`.
+    /// Plans the row at `place`, which has `options` where it has none of its own, and adds what it
+    /// asks for to `asks`.
     fn new(
         call: &Call,
         row: PredictRow,
         place: (&'static str, usize),
-        (top_k, activation, truncate): (Option<usize>, ScoreFunction, bool),
+        options: RowOptions,
         asks: &mut Vec<RowAsk>,
     ) -> Result<Self, Problem> {
         let tasks = match (row.task, row.tasks) {
@@ -155,12 +176,18 @@ impl RowPlan {
             (None, None) => vec![default_task(call, "give \"task\" or \"tasks\"")?],
         };
         let input = Arc::new(Input { text: row.text, text_pair: row.text_pair });
-        let truncate = row.truncate.unwrap_or(truncate);
+        let truncate = row.truncate.unwrap_or(options.truncate);
+        let min_score = row.min_score.or(options.min_score);
+        if let Some(least) = min_score.filter(|least| !(0.0..=1.0).contains(least)) {
+            let problem = format!("min_score: found {least}, expected a probability from 0 to 1");
+            return Err(Problem::invalid(problem));
+        }
         for task in &tasks {
             asks.push(RowAsk { task: task.clone(), input: input.clone(), truncate, place });
         }
-        let top_k = checked_top_k(row.top_k.or(top_k))?;
-        Ok(Self { tasks, top_k, activation: row.activation.unwrap_or(activation) })
+        let top_k = checked_top_k(row.top_k.or(options.top_k))?;
+        let activation = row.activation.unwrap_or(options.activation);
+        Ok(Self { tasks, options: RowOptions { top_k, min_score, activation, truncate } })
     }
 
     /// The row's answers, of which `scorings` yields the next.
@@ -184,15 +211,26 @@ impl RowPlan {
     }
 
     fn answer(&self, scored: &Scored) -> Result<TaskScores, Problem> {
-        let prediction = scored.prediction();
-        let scores = scored.scores(self.activation)?;
+        let mut prediction = scored.prediction();
+        let RowOptions { top_k, min_score, activation, .. } = self.options;
+        let scores = scored.scores(activation)?;
         let best = prediction
             .label
             .as_ref()
             .map(|label| scores.labels.iter().position(|other| other == label).unwrap_or_default());
         let score = scores.scores.get(best.unwrap_or_default()).copied();
-        let pairs: Vec<(&str, f32)> = match self.top_k {
-            Some(_) => scores.descending(self.top_k),
+        if let Some(least) = min_score {
+            if prediction.label.is_none() {
+                let problem = format!(
+                    "min_score: found {least}, and the task {} does not give one label",
+                    scored.name
+                );
+                return Err(Problem::invalid(problem));
+            }
+            prediction = prediction.at_least(least);
+        }
+        let pairs: Vec<(&str, f32)> = match top_k {
+            Some(_) => scores.descending(top_k),
             None => scores.labels.iter().copied().zip(scores.scores.iter().copied()).collect(),
         };
         let is_regression = prediction.scores.is_empty();
@@ -200,8 +238,9 @@ impl RowPlan {
         Ok(TaskScores {
             task: scored.name.to_string(),
             version: scored.task.version.to_string(),
-            score: score.filter(|_| is_regression || prediction.label.is_some()),
-            label: prediction.label,
+            score: score.filter(|_| is_regression || best.is_some()),
+            unsure: prediction.unsure.then_some(true),
+            label: (prediction.unsure || prediction.label.is_some()).then_some(prediction.label),
             labels: prediction.labels,
             scores: if is_regression { vec![] } else { pairs.into_iter().map(named).collect() },
             tokens: scored.tokens,
@@ -216,7 +255,12 @@ pub async fn predict(call: Call) -> Result<Response, Problem> {
         return predict_lines(call).await;
     }
     let request: PredictRequest = read(&call.body)?;
-    let options = (request.top_k, request.activation, request.truncate);
+    let options = RowOptions {
+        top_k: request.top_k,
+        min_score: request.min_score,
+        activation: request.activation,
+        truncate: request.truncate,
+    };
     let (mut asks, mut plans) = (vec![], vec![]);
     for (row, number) in request.rows.into_iter().zip(0..) {
         let plan = RowPlan::new(&call, row, ("rows", number), options, &mut asks);
@@ -247,7 +291,12 @@ async fn predict_lines(call: Call) -> Result<Response, Problem> {
             continue;
         }
         plans.push(read(line).and_then(|row: PredictRow| {
-            let options = (None, ScoreFunction::Auto, true);
+            let options = RowOptions {
+                top_k: None,
+                min_score: None,
+                activation: ScoreFunction::Auto,
+                truncate: true,
+            };
             RowPlan::new(&call, row, ("line", number), options, &mut asks)
         }));
     }

@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -51,8 +52,13 @@ struct LoadedTask {
     labels: Vec<String>,
     /// Whether it takes pairs of texts; null if it takes both.
     pairs: Option<bool>,
-    /// The number of tokens that a text is cut to.
+    /// The number of tokens that are read at once.
     max_length: usize,
+    /// What is done with longer texts.
+    long_texts: String,
+    /// The probability from which a label is given, for the labels of a calibrated task.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    thresholds: BTreeMap<String, f32>,
     /// What trained it; null for the head that a base was saved with.
     method: Option<&'static str>,
     /// The bytes of its values.
@@ -89,6 +95,7 @@ fn loaded(name: &str, slot: &TaskSlot, error: Option<&String>) -> TaskObject {
     let task = &slot.task;
     let used = slot.last_used.load(Ordering::Relaxed);
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(used);
+    let thresholds = task.task.named_thresholds();
     TaskObject {
         name: name.to_owned(),
         state: State::Loaded,
@@ -98,6 +105,8 @@ fn loaded(name: &str, slot: &TaskSlot, error: Option<&String>) -> TaskObject {
             labels: task.task.labels.clone(),
             pairs: task.task.pairs,
             max_length: task.task.max_length,
+            long_texts: task.task.long_texts.to_string(),
+            thresholds: thresholds.map(|(label, value)| (label.clone(), value)).collect(),
             method: task.method,
             bytes: task.bytes,
             requests: slot.requests.load(Ordering::Relaxed),

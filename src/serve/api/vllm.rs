@@ -62,7 +62,7 @@ pub struct VllmResponse {
 struct VllmAnswer {
     /// The number of the text.
     index: usize,
-    /// The most likely label; `LABEL_0` for a regression.
+    /// The task's label, or the most likely of several; `LABEL_0` for a regression.
     label: String,
     /// The scores, in the order of the task's labels.
     probs: Vec<f32>,
@@ -143,7 +143,8 @@ pub async fn classify(call: Call) -> Result<Response, Problem> {
     for (index, row) in scored.iter().enumerate() {
         let scores = row.scores(function)?;
         let best = scores.descending(Some(1));
-        let label = best.first().map_or("", |(label, _)| label).to_owned();
+        let best = best.first().map_or("", |(label, _)| label);
+        let label = row.prediction().label.unwrap_or_else(|| best.to_owned());
         tokens += row.tokens;
         let num_classes = scores.scores.len();
         data.push(VllmAnswer { index, label, probs: scores.scores, num_classes });
