@@ -12,8 +12,8 @@
     venv/bin/python scripts/check_export.py sentence-transformers EXPORT scores.jsonl
 
 A PEFT export is checked twice: as an adapter, and merged into its base. Fails if a score differs by
-more than 1e-4, if the export has missing or unexpected tensors, or if its labels differ from the
-labels of the predictions.
+more than 1e-4, if a row gets another label, if the export has missing or unexpected tensors, or if
+its labels differ from the labels of the predictions.
 """
 
 import argparse, json, pathlib, sys, warnings
@@ -96,8 +96,21 @@ scores = {
 }[task]
 
 
+least = config.bitfit.get("thresholds", {}) if hasattr(config, "bitfit") else {}
+
+
+def given_labels(row):
+    """The labels that the row's scores give, with the thresholds in config.json."""
+    if task == "multi_label":
+        return [name for name, score in zip(labels, row) if score >= least.get(name, 0.5)]
+    if least:
+        [(second, threshold)] = least.items()
+        return second if row[labels.index(second)] >= threshold else labels[0]
+    return labels[row.index(max(row))]
+
+
 def compare(how):
-    worst = 0.0
+    worst, others = 0.0, 0
     for at in range(0, len(rows), 32):
         some = rows[at : at + 32]
         texts = [[row[key] for row in some] for key in ("text", "text_pair") if key in some[0]]
@@ -114,11 +127,14 @@ def compare(how):
             [list(row["scores"].values()) if labels else [row["score"]] for row in some]
         )
         worst = max(worst, (ours - theirs).abs().nan_to_num(torch.inf).max().item())
+        if labels:
+            expected = [row.get("label", row.get("labels")) for row in some]
+            others += sum(a != b for a, b in zip(map(given_labels, ours.tolist()), expected))
     print(
-        f"{how}: {len(rows)} texts, {task}, {len(labels)} labels: "
-        f"largest score difference {worst:.1e}"
+        f"{how}: {len(rows)} texts, {task}, {len(labels)} labels, {len(least)} thresholds: "
+        f"largest score difference {worst:.1e}, other labels in {others} rows"
     )
-    return worst
+    return worst if others == 0 else float("inf")
 
 
 worst = compare("adapter" if given.format == "peft" else "model")

@@ -316,7 +316,7 @@ fn labels_that_are_not_sure_are_left_out() {
     let all = scratch.bitfit(&predict[..5]);
     let least = scratch.bitfit(&[&predict[..], &["0"]].concat());
     assert_eq!(stdout(&all), stdout(&least), "nothing is left out, and no key is new");
-    let table = [&predict[..], &["1", "--output", "x.csv", "--no-text"]].concat();
+    let table = [&predict[..], &["1", "--output", "x.csv", "--no-text", "--prefix", "p_"]].concat();
     succeeded(&scratch.bitfit(&table));
     let table = std::fs::read_to_string(scratch.path("x.csv")).unwrap();
     assert!(table.lines().skip(1).all(|line| line.contains(",,") || line.ends_with(",1.0")));

@@ -307,14 +307,15 @@ fn the_constant_answer_to_labels_is_tested_as_by_scipy() {
             |(a, b): (&Vec<u8>, &Vec<u8>)| a.iter().zip(b).filter(|(a, b)| a != b).count() as u32;
         let wrong: Vec<u32> = labels.iter().zip(&predictions).map(differ).collect();
         let gold: Vec<&[u32]> = gold.iter().map(Vec::as_slice).collect();
-        let found = Constant::of_labels(&gold, &wrong, &names);
+        let counts = counted(&labels, &predictions, answer.len());
+        let found = Constant::of_labels(&gold, &counts, &wrong, &names);
         let named = ones(&answer).iter().map(|&label| names[label as usize].clone()).collect();
         assert_eq!(found.answer, ConstantAnswer::Labels(named));
         assert_eq!(found.test, ConstantTest::Sign);
         let always = counted(&labels, &vec![answer.clone(); labels.len()], answer.len());
         assert_eq!(found.metrics, always.metrics());
         tested_like(&found, &case);
-        assert_eq!(found.learned, found.verdict == ConstantVerdict::Better);
+        assert!(found.learned || found.verdict != ConstantVerdict::Better);
     }
 }
 
@@ -349,12 +350,45 @@ fn a_constant_answer_to_odd_rows_has_a_verdict() {
     for found in [
         Constant::of_classes(&[], &[], &[]),
         Constant::of_classes(&[7, 0], &[0, usize::MAX], &names(2)),
-        Constant::of_labels(&[], &[], &names(2)),
-        Constant::of_labels(&[&[5], &[0, 0]], &[1, 1], &[]),
+        Constant::of_labels(&[], &MultiLabel::new(2), &[], &names(2)),
+        Constant::of_labels(&[&[5], &[0, 0]], &MultiLabel::new(0), &[1, 1], &[]),
     ] {
         assert!(found.p.unwrap() > 0.999 && !found.learned, "{found:?}");
         assert_eq!(found.verdict, ConstantVerdict::NoBetter);
     }
+}
+
+/// A model that finds rare labels, with wrong ones beside them, has more wrong labels than no label
+/// at all.
+#[test]
+fn a_model_that_finds_rare_labels_has_learned() {
+    let gold: Vec<Vec<u32>> =
+        (0..200_u32).map(|row| if row % 20 == 0 { vec![0] } else { vec![] }).collect();
+    let learned = |guess: &dyn Fn(u32) -> Vec<u32>| {
+        let mut counts = MultiLabel::new(2);
+        let rows = gold.iter().zip(0..);
+        let wrong: Vec<u32> = rows
+            .map(|(gold, row)| {
+                counts.add(gold, &guess(row));
+                let given = guess(row);
+                let missing = gold.iter().filter(|label| !given.contains(label)).count();
+                let extra = given.iter().filter(|label| !gold.contains(label)).count();
+                (missing + extra) as u32
+            })
+            .collect();
+        let gold: Vec<&[u32]> = gold.iter().map(Vec::as_slice).collect();
+        let found = Constant::of_labels(&gold, &counts, &wrong, &names(2));
+        assert_eq!(found.verdict, ConstantVerdict::Worse);
+        found.learned
+    };
+    // Each tenth row beside those that are right.
+    assert!(learned(&|row| if row % 20 == 0 || row % 10 == 5 || row % 8 == 3 {
+        vec![0]
+    } else {
+        vec![]
+    }));
+    assert!(!learned(&|row| if row % 7 == 3 { vec![0] } else { vec![] }));
+    assert!(!learned(&|_| vec![0]), "a label of every row tells no rows apart");
 }
 
 /// A model that finds a rare class has no more rows right than the largest class has.

@@ -198,15 +198,15 @@ pub fn beside_constant(found: &Constant) -> String {
     };
     let verdict = match (found.verdict, found.learned) {
         (ConstantVerdict::Better, _) => "the model is better",
-        (ConstantVerdict::NoBetter, true) => "the model's accuracy is not shown to be better",
+        (ConstantVerdict::NoBetter, true) => "the model is not shown to have more right",
         (ConstantVerdict::NoBetter, false) => "the model is no better",
-        (ConstantVerdict::Worse, true) => "the model's accuracy is worse",
+        (ConstantVerdict::Worse, true) => "the model has fewer right",
         (ConstantVerdict::Worse, false) => "the model is worse",
     };
     let learned = match (found.verdict, found.learned) {
         (ConstantVerdict::Better, _) => "",
         (_, true) => {
-            "; matthews shows that it has learned, which accuracy hides where rows are few or classes rare"
+            "; yet it has learned: its answers follow the labels by more than chance explains"
         }
         (_, false) => ": it has not learned",
     };

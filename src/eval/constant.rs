@@ -21,9 +21,10 @@ pub struct Constant {
     pub p: Option<f64>,
     /// The test's conclusion.
     pub verdict: ConstantVerdict,
-    /// Whether the model has learned: the verdict is [`ConstantVerdict::Better`], or, with one
-    /// class a row, `matthews` is larger than chance explains. With rare classes, a model can find
-    /// them and have no more rows right than the largest class has.
+    /// Whether the model has learned: the verdict is [`ConstantVerdict::Better`], or the
+    /// correlation of its answers with the labels (`matthews`; the mean over several labels) is
+    /// larger than chance explains. With rare classes or labels, a model can find them and have no
+    /// more right than the constant answer.
     pub learned: bool,
 }
 
@@ -115,9 +116,15 @@ impl Constant {
         }
     }
 
-    /// The constant answer to rows with the labels `gold`, as numbers in ascending order. The model
-    /// has `wrong_labels` wrong labels in each row.
-    pub fn of_labels(gold: &[&[u32]], wrong_labels: &[u32], names: &[String]) -> Self {
+    /// The constant answer to rows with the labels `gold`, as numbers in ascending order. `counts`
+    /// are of the model's answers, which have `wrong_labels` wrong labels in each row.
+    pub fn of_labels(
+        gold: &[&[u32]],
+        counts: &MultiLabel,
+        wrong_labels: &[u32],
+        names: &[String],
+    ) -> Self {
+        let follows = counts.follows_labels();
         let mut counts = vec![0_usize; names.len()];
         for label in gold.iter().copied().flatten() {
             counts.get_mut(*label as usize).into_iter().for_each(|count| *count += 1);
@@ -137,7 +144,7 @@ impl Constant {
             test: ConstantTest::Sign,
             p,
             verdict,
-            learned: verdict == ConstantVerdict::Better,
+            learned: verdict == ConstantVerdict::Better || follows,
         }
     }
 

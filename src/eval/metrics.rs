@@ -78,6 +78,28 @@ impl MultiLabel {
     }
 }
 
+impl MultiLabel {
+    /// Whether the predictions follow the labels by more than chance explains. An answer that does
+    /// not depend on the row has a Matthews correlation of 0 with each label, with a standard
+    /// deviation of 1 / sqrt(rows), and so has the mean over labels with one of
+    /// 1 / sqrt(rows x labels), if labels are independent.
+    pub(super) fn follows_labels(&self) -> bool {
+        let rows = self.rows as f64;
+        let correlations: Vec<f64> = self
+            .counts
+            .iter()
+            .filter_map(|label| {
+                let (support, predicted) = (label.support as f64, label.predicted as f64);
+                let spread = support * (rows - support) * predicted * (rows - predicted);
+                let covariance = label.hits as f64 * rows - support * predicted;
+                (spread > 0.0).then(|| covariance / spread.sqrt())
+            })
+            .collect();
+        let labels = correlations.len() as f64;
+        correlations.iter().sum::<f64>() / labels > 2.0 / (rows * labels).sqrt()
+    }
+}
+
 /// Returns the number of labels in which two rows differ, both as label numbers in ascending order.
 pub fn wrong(labels: &[u32], predictions: &[u32]) -> u32 {
     let both = labels.iter().filter(|label| predictions.binary_search(label).is_ok()).count();

@@ -167,7 +167,7 @@ impl Predictions {
                 (
                     counts.metrics(),
                     Some(ClassificationReport::multi_label(counts, names)),
-                    Constant::of_labels(&gold.collect::<Vec<_>>(), wrong, names),
+                    Constant::of_labels(&gold.collect::<Vec<_>>(), counts, wrong, names),
                 )
             }
             Self::Numbers { gold, guess } => {
