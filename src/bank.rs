@@ -576,7 +576,9 @@ fn pooled(pooling: WindowPooling, mut windows: Vec<Vec<f32>>) -> Result<Vec<f32>
 /// Errs if tasks of `method` cannot share a batch with others.
 fn check_method(path: &Path, method: &Method) -> Result<()> {
     let advice = match method {
-        Method::Bitfit | Method::Head | Method::LayerNorm | Method::Lora(_) => return Ok(()),
+        Method::Bitfit | Method::Head | Method::LayerNorm | Method::Lora(_) | Method::Probe(_) => {
+            return Ok(());
+        }
         Method::Full => {
             "is a base of its own: export it with bitfit export --format hf, and name the export \
              with --model"
@@ -585,8 +587,8 @@ fn check_method(path: &Path, method: &Method) -> Result<()> {
     };
     let method = method.name();
     let problem = format!(
-        "a task of the method {method}, which {advice}; expected bitfit, head, layer_norm or lora, \
-         whose tasks share a batch"
+        "a task of the method {method}, which {advice}; expected bitfit, head, layer_norm, lora or \
+         probe, whose tasks share a batch"
     );
     Err(Error::file(path, problem))
 }

@@ -141,6 +141,13 @@ number! {
     { "type": "number", "minimum": 0.0625 }
 }
 
+number! {
+    /// The factor of a probe's losses beside its penalty.
+    ProbeC: "a number from 1e-9 to 1e9",
+    |number| number >= 1e-9 && number <= 1e9,
+    { "type": "number", "minimum": 1e-9, "maximum": 1e9 }
+}
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "u64", into = "u64")]

@@ -70,7 +70,7 @@ pub mod lock {
     pub use crate::lock::Lock;
 }
 pub mod methods {
-    pub use crate::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method};
+    pub use crate::methods::{AdapterConfig, AdapterPlacement, LoraConfig, Method, ProbeConfig};
 }
 pub mod models {
     pub use crate::models::{
@@ -96,7 +96,10 @@ pub mod numbers {
     pub use crate::numbers::thousands;
 }
 pub mod optim {
-    pub use crate::optim::{AdamW, AdamWSettings, LossScale, LrSchedule, Schedule};
+    pub use crate::optim::{
+        AdamW, AdamWSettings, Features, LinearModel, Link, LossScale, LrSchedule, Schedule,
+        Solution,
+    };
 }
 pub mod predict {
     pub use crate::predict::{Input, Mistake, Prediction, Predictor};

@@ -193,7 +193,7 @@ pub use train::{Calibration, Event, MetricsRecord, ModelPlan, Summary, Trainer};
 pub mod settings {
     pub use crate::bounds::{
         Count, Fraction, Integer, Names, NonEmpty, NonNegative, OutOfBounds, Positive, Probability,
-        ReductionFactor,
+        ProbeC, ReductionFactor,
     };
     pub use crate::config::{
         Balanced, ClassWeights, DeviceName, Interval, LongTextMode, MethodName, Metric,

@@ -99,6 +99,14 @@ const BAD_GRIDS: &[(&str, &[&str])] = &[
         "[[arm]]\nname = \"a\"\n[[arm]]\nname = \"b\"\nset = { \"training.metric_for_best_model\" = \"f1\" }\n",
         &["metric_for_best_model", "one metric"],
     ),
+    (
+        "[[arm]]\nname = \"a\"\nset = { \"method.name\" = \"probe\" }\nlearning_rates = [1.0]\n",
+        &["arm \"a\"", "training.learning_rate", "takes no steps"],
+    ),
+    (
+        "[[arm]]\nname = \"a\"\nset = { \"method.name\" = \"probe\", \"training.eval_steps\" = 5 }\n",
+        &["arm \"a\"", "training.eval_steps", "takes no steps"],
+    ),
 ];
 
 #[test]
@@ -141,11 +149,45 @@ fn the_keys_of_a_run_come_from_base_grid_task_arm_and_rate() {
     assert_eq!(config.data.max_length.get(), 16);
     assert_eq!(config.data.train, scratch.path("moved/train.tsv"), "by the grid's directory");
     assert_eq!(config.data.eval, Some(scratch.path("eval.tsv")), "by the base's");
-    assert_eq!((run.learning_rate(), training.seed), (0.5, 4));
+    assert_eq!((run.learning_rate(), training.seed), (Some(0.5), 4));
     assert_eq!(config.training.output_dir, scratch.path("out/runs/one/a/lr-5e-1-seed-4"));
     let cells = of.cells(0, 1).unwrap();
     let plain = &cells[0].run.written().training;
     assert_eq!((plain.learning_rate.unwrap().get(), plain.logging_steps.get()), (1e-2, 5));
+}
+
+#[test]
+fn a_probe_has_no_learning_rate_and_the_keys_of_steps_are_for_the_others() {
+    let scratch = grid(
+        "learning_rates = [1e-3, 1e-2]\n[training]\nnum_train_epochs = 1\nwarmup_steps = 2\n\
+         [[arm]]\nname = \"BitFit\"\n[[arm]]\nname = \"Probe\"\nset = { \"method.name\" = \"probe\", \"method.c\" = 10.0 }\n",
+    );
+    let sets = ["--set", "training.weight_decay=0.1"];
+    let shown = compare(&scratch, &[&sets[..], &["--dry-run", "--json"]].concat());
+    succeeded(&shown);
+    let shown: Value = serde_json::from_str(&stdout(&shown)).unwrap();
+    let probe = &shown["arms"][1];
+    assert_eq!((&probe["steps"], &probe["runs"]), (&1.into(), &2.into()), "{shown}");
+    assert_eq!(probe["learning_rates"].as_array().unwrap().len(), 0);
+    succeeded(&compare(&scratch, &sets));
+    let found = report(&scratch, "out");
+    let arms = &found["tasks"][0]["arms"];
+    assert_eq!(
+        (&arms[0]["learning_rate"].is_f64(), &arms[0]["rates"][1].is_object()),
+        (&true, &true)
+    );
+    assert_eq!((&arms[1]["method"], &arms[1]["learning_rate"]), (&"probe".into(), &Value::Null));
+    assert_eq!(arms[1]["by_seed"].as_array().unwrap().len(), 2);
+    assert!(arms[1]["quality"]["mean"].as_f64().unwrap() > 0.7, "{arms}");
+    assert!(scratch.path("out/runs/grid/probe/seed-2/delta.safetensors").exists());
+    let page = std::fs::read_to_string(scratch.path("out/report.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| Probe")).collect();
+    assert!(rows.len() > 2 && rows.iter().any(|row| row.contains("| – | 2 |")), "{page}");
+    let json = scratch.path("out/report.json");
+    let again = ["compare", "--render", json.to_str().unwrap(), "--output", "again"];
+    succeeded(&scratch.bitfit(&again));
+    let rendered = std::fs::read_to_string(scratch.path("again/report.md")).unwrap();
+    assert_eq!(rendered, page);
 }
 
 #[test]

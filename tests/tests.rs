@@ -30,6 +30,7 @@ mod models;
 mod native;
 mod policy;
 mod pooling;
+mod probe;
 mod properties;
 mod readme;
 mod resume;

@@ -312,6 +312,38 @@ fn other_methods_are_tried_at_their_own_rates() {
 }
 
 #[test]
+fn a_probe_is_tried_with_three_penalties() {
+    let scratch = scratch("eval_steps = 3\n");
+    let methods = ["--runs", "100", "--folds", "2", "--methods", "bitfit,probe"];
+    succeeded(&command(&scratch, &methods));
+    let all = tried(&scratch);
+    let probes: Vec<&String> = all.keys().filter(|name| name.starts_with("probe, ")).collect();
+    assert_eq!(probes[..3], ["probe, c 0.1", "probe, c 1", "probe, c 10"], "{all:?}");
+    assert!(probes.iter().all(|name| all[*name][0] == 2), "{all:?}");
+    let state = state(&scratch);
+    let candidates = state["candidates"].as_array().unwrap();
+    let keys =
+        candidates.iter().find(|it| it["name"] == "probe, c 10").unwrap()["keys"].to_string();
+    for part in ["[\"method.c\",10.0]", "[\"training.num_train_epochs\",null]", "eval_steps\",null"]
+    {
+        assert!(keys.contains(part), "{part}: {keys}");
+    }
+    let failed = candidates.iter().filter(|it| it["failed"].is_string());
+    assert_eq!(failed.count(), 0, "{state}");
+    // A configuration of the method has no other lengths, and other methods are longer.
+    let own = ["--overwrite", "--set", "method.name=probe", "--set", "training.num_train_epochs="];
+    let none =
+        ["--set", "training.per_device_train_batch_size=16", "--set", "training.eval_steps="];
+    succeeded(&command(&scratch, &[&own[..], &none, &["--runs", "200", "--folds", "2"]].concat()));
+    let names: Vec<String> = tried(&scratch).into_keys().collect();
+    assert_eq!(names[..3], ["as configured", "c 0.1", "c 10"], "{names:?}");
+    let written = text(scratch.path("task.tuned.toml"));
+    assert!(written.contains("name = \"probe\""), "{written}");
+    let tuned = scratch.path("task.tuned.toml");
+    succeeded(&scratch.bitfit(&["train", "--config", tuned.to_str().unwrap()]));
+}
+
+#[test]
 fn a_candidate_that_diverges_is_left_out_and_an_evaluation_file_decides() {
     let scratch = scratch("learning_rate = 1e30\n");
     scratch.write("eval.tsv", crate::common::reviews(12, 2));

@@ -178,12 +178,13 @@ impl Compare {
                 let plan =
                     ModelPlan::read(&cell.run, &Sources::find(&cell.run, &mut downloads(bars))?)?;
                 let sampler = plan.data.sampler(&cell.run);
-                let steps = Policy::new(cell.run.training(), &sampler).total;
+                let steps = Policy::of(&cell.run, &sampler).total;
                 let (trainable, rows) = (plan.freeze.counts().trainable, plan.data.train.len());
                 let runs = grid.count(a);
                 // `compare::done` also counts runs at learning rates that are no longer chosen.
                 let done = compare::done(grid, t, a)?.min(runs);
-                let mut rates: Vec<f64> = cells.iter().map(|cell| cell.learning_rate).collect();
+                let mut rates: Vec<f64> =
+                    cells.iter().filter_map(|cell| cell.learning_rate).collect();
                 rates.truncate(arm.learning_rates.len().max(1));
                 arms.push(json!({
                     "task": task, "arm": arm.name, "trainable": trainable, "train_rows": rows, "steps": steps, "runs": runs, "done": done,

@@ -96,8 +96,9 @@ impl Terminal {
             .best_step
             .map_or(String::new(), |step| format!(" at step {step}: {}", list(&summary.best)));
         tracing::info!(
-            "{} steps in {:.1} s, {:.0} tokens/s, first step after {:.2} s, peak memory {} MiB; kept{at}",
+            "{} {} in {:.1} s, {:.0} tokens/s, first step after {:.2} s, peak memory {} MiB; kept{at}",
             summary.steps,
+            if summary.steps == 1 { "step" } else { "steps" },
             summary.seconds_in_steps,
             summary.tokens_per_second,
             summary.seconds_to_first_step,
@@ -156,6 +157,12 @@ impl Listener for Terminal {
             }
             Event::Caching { done, total } => {
                 self.show_beside("caching   ", *done, *total);
+                if done == total {
+                    self.clear_beside();
+                }
+            }
+            Event::Embedding { done, total } => {
+                self.show_beside("embedding ", *done, *total);
                 if done == total {
                     self.clear_beside();
                 }

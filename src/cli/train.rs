@@ -51,7 +51,7 @@ Keys that are often set:
   training.per_device_train_batch_size      [default: 16]
   training.learning_rate                    [default: 2e-3 for BitFit, 1e-2 for the head; each method has its own]
   training.eval_strategy                    \"steps\", every eval_steps, or \"epoch\"
-  method.name                               bitfit, full, lora, adapter, head or layer_norm
+  method.name                               bitfit, full, lora, adapter, head, layer_norm or probe
   bitfit.train_attention_bias, ...          which groups of biases train
   docs/configuration.md has all of them; --dry-run shows what a configuration would train.
 

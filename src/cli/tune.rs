@@ -21,7 +21,8 @@ What it tries:
   bitfit, layer_norm    head rates 3e-3, 1e-2, 3e-2 with rates 2e-3, 5e-3 of the biases or the LayerNorms
   head                  head rates 3e-3, 1e-2, 3e-2
   full, lora, adapter   the configured or default rate, times 0.3 and 3
-  all                   1, 2 and 0.5 times the number of epochs
+  probe                 the configured or default c, times 10 and 0.1
+  all but probe         1, 2 and 0.5 times the number of epochs
   then on top           label smoothing 0.1; balanced class weights if classes are uneven; the other pooling
   The configuration as it is always runs to the end, so that the answer can be: it is best as it is.
 
@@ -57,7 +58,8 @@ pub struct Tune {
     /// [default: 3 with fewer than 1,000 rows, else 1].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(2..=20))]
     folds: Option<u64>,
-    /// Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter
+    /// Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter,
+    /// probe
     /// [default: method.name].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = method)]
     methods: Vec<MethodName>,

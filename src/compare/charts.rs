@@ -1,6 +1,6 @@
 //! The plots of a report.
 
-use super::format::{self, digits, rate_name, short, slug};
+use super::format::{self, digits, rate_name, rate_or_dash, short, slug};
 use super::plot::{Axis, Caption, Heat, Plot, PlotBar, Point, Series};
 use super::report::{ArmReport, CompareReport, RateReport, TaskReport};
 use super::scale::Scale;
@@ -88,8 +88,8 @@ fn rates(task: &TaskReport) -> Option<Plot> {
         .iter()
         .filter(|arm| arm.rates.len() > 1)
         .map(|arm| {
-            let mut points: Vec<Point> =
-                arm.rates.iter().map(|at| point(at.learning_rate, &at.quality)).collect();
+            let at = |at: &RateReport| Some(point(at.learning_rate?, &at.quality));
+            let mut points: Vec<Point> = arm.rates.iter().filter_map(at).collect();
             points.sort_by(|a, b| a.x.total_cmp(&b.x));
             series(arm, points)
         })
@@ -100,7 +100,7 @@ fn rates(task: &TaskReport) -> Option<Plot> {
     let x = Axis { label: "learning rate", scale: Scale::Log, shown: tick_rate };
     let text = words(task, |arm| {
         let at = |rate: &RateReport| {
-            format!("{} at {}", format::spread(&rate.quality), rate_name(rate.learning_rate))
+            format!("{} at {}", format::spread(&rate.quality), rate_or_dash(rate.learning_rate))
         };
         arm.rates.iter().map(at).collect::<Vec<_>>().join(", ")
     });
@@ -125,8 +125,13 @@ fn costs(task: &TaskReport) -> Vec<Plot> {
         let text = text.collect::<Vec<_>>().join("; ");
         Plot::bars(caption(task, kind, title.into(), text), bars)
     };
-    let seconds = bars(&|arm| Some(arm.cost.step_seconds), &format::seconds);
-    let mut plots = vec![plot("seconds", "Seconds per step", &seconds)];
+    // What a method without steps does is no step beside the others'.
+    let per_step = |arm: &ArmReport| arm.learning_rate.map(|_| arm.cost.step_seconds);
+    let seconds = bars(&per_step, &format::seconds);
+    let mut plots = vec![];
+    if !seconds.is_empty() {
+        plots.push(plot("seconds", "Seconds per step", &seconds));
+    }
     let mib = |value: f64| format!("{} MiB", digits(value, 3));
     let memory = bars(&|arm| arm.cost.peak_gpu_mib.or(arm.cost.peak_rss_mib), &mib);
     if !memory.is_empty() {

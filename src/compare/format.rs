@@ -85,6 +85,11 @@ pub fn rate_name(rate: f64) -> String {
     format!("{rate:e}")
 }
 
+/// A learning rate, or a dash for a method that takes no steps.
+pub fn rate_or_dash(rate: Option<f64>) -> String {
+    rate.map_or("–".into(), rate_name)
+}
+
 /// A name as part of a file name: lower-case letters, digits and dashes.
 pub fn slug(name: &str) -> String {
     let mut slug = String::new();

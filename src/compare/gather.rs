@@ -185,7 +185,7 @@ fn seed_report(result: &CellResult) -> Option<SeedReport> {
 
 /// The metric at each learning rate, in the order of the results.
 fn rates(results: &[&CellResult]) -> Vec<RateReport> {
-    let mut rates: Vec<f64> = vec![];
+    let mut rates: Vec<Option<f64>> = vec![];
     for result in results {
         if !rates.contains(&result.cell.learning_rate) {
             rates.push(result.cell.learning_rate);
@@ -198,13 +198,13 @@ fn rates(results: &[&CellResult]) -> Vec<RateReport> {
     rates.into_iter().filter_map(report).collect()
 }
 
-/// The learning rate at which an arm is reported.
+/// The learning rate at which an arm is reported; `Some(None)` if its method takes no steps.
 fn chosen_rate(
     grid: &Grid,
     place: usize,
     results: &[&CellResult],
     rates: &[RateReport],
-) -> Option<f64> {
+) -> Option<Option<f64>> {
     if grid.tunes(place) {
         let first_seed = |result: &&CellResult| grid.seeds.first() == Some(&result.cell.seed);
         return best_rate(results.iter().copied().filter(first_seed));

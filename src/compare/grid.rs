@@ -5,7 +5,7 @@ use super::format::{rate_name, slug};
 use super::grid_file::{ArmSection, CompareSection, GridFile, TaskSection, is_of_grid, key_of};
 use super::report::FailedRun;
 use crate::bounds::Positive;
-use crate::config::{Run, RunConfig, plain, start_of_paths};
+use crate::config::{MethodName, Run, RunConfig, plain, start_of_paths};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -84,8 +84,8 @@ pub struct GridCell {
     pub task: usize,
     /// Index of the arm in [`Grid::arms`].
     pub arm: usize,
-    /// The learning rate.
-    pub learning_rate: f64,
+    /// The learning rate; `None` if the arm's method takes no steps.
+    pub learning_rate: Option<f64>,
     /// The seed.
     pub seed: u64,
     /// The run, whose output directory is below the grid's.
@@ -197,8 +197,15 @@ impl Grid {
         let written = config.training.learning_rate.is_some();
         apply(&mut config, &its.layer)?;
         let mut config = config.with(&self.given, &self.path)?;
-        // All arms have one schedule, whichever sets a rate of its own.
-        config.training.settle_schedule(written);
+        if config.method.name.takes_steps() {
+            // All arms have one schedule, whichever sets a rate of its own.
+            config.training.settle_schedule(written);
+        } else {
+            // What the file says of steps is for the other arms, unless this arm says it itself.
+            let steps = config.training.of_steps()?;
+            config.training = config.training.without_steps();
+            apply(&mut config, &its.layer.only(|key| steps.iter().any(|(of, _)| of == key)))?;
+        }
         let rate = rate.map(Positive::try_from).transpose()?;
         config.training.learning_rate = rate.or(config.training.learning_rate);
         config.training.seed = seed;
@@ -213,7 +220,10 @@ impl Grid {
         })?;
         // The rate is known only now: if no key sets it, the method's default applies.
         let learning_rate = run.learning_rate();
-        let name = format!("lr-{}-seed-{seed}", rate_name(learning_rate));
+        let name = match learning_rate {
+            Some(rate) => format!("lr-{}-seed-{seed}", rate_name(rate)),
+            None => format!("seed-{seed}"),
+        };
         let dir = run.output_dir().join(name);
         let run = run.with_output_dir(dir);
         Ok(GridCell { task, arm, learning_rate, seed, run })
@@ -263,12 +273,12 @@ impl Grid {
     /// A run's name, as shown to people.
     pub fn place(&self, cell: &GridCell) -> String {
         let arm = self.arms.get(cell.arm).map_or("", |arm| &arm.name);
-        let rate = rate_name(cell.learning_rate);
+        let rate = cell.learning_rate.map(|rate| format!("learning rate {}, ", rate_name(rate)));
         let task = match self.tasks.get(cell.task).filter(|_| self.tasks.len() > 1) {
             Some(task) => format!("{task}, "),
             None => String::new(),
         };
-        format!("{task}{arm}, learning rate {rate}, seed {}", cell.seed)
+        format!("{task}{arm}, {}seed {}", rate.unwrap_or_default(), cell.seed)
     }
 }
 
@@ -340,7 +350,11 @@ impl GridSource<'_> {
 
     fn arms(&self, arms: Vec<ArmSection>, learning_rates: &[f64]) -> Result<Vec<Arm>> {
         let read = |ArmSection { name, set, learning_rates: own }: ArmSection| {
-            let learning_rates = own.unwrap_or_else(|| learning_rates.to_vec());
+            let layer = KeyLayer::new(Owner::Arm(name.clone()), set).checked(self.path)?;
+            let learning_rates = match own {
+                None if layer.takes_no_steps() => vec![],
+                own => own.unwrap_or_else(|| learning_rates.to_vec()),
+            };
             let good = learning_rates.iter().all(|rate| *rate > 0.0 && rate.is_finite());
             let shown: BTreeSet<String> =
                 learning_rates.iter().map(|rate| rate_name(*rate)).collect();
@@ -349,7 +363,6 @@ impl GridSource<'_> {
                 let found = format!("{learning_rates:?}");
                 return Err(self.error(&key, &found, "different positive numbers"));
             }
-            let layer = KeyLayer::new(Owner::Arm(name.clone()), set).checked(self.path)?;
             if !learning_rates.is_empty() && layer.sets_rate() {
                 let expected = "no rate here, because the arm has learning_rates";
                 return Err(self.error(&layer.name_of(RATE), &"a rate", expected));
@@ -446,6 +459,19 @@ impl KeyLayer {
             }
         }
         Ok(self)
+    }
+
+    /// The layer with those keys that `keep` says.
+    fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let values = self.values.iter().filter(|(key, _)| keep(key)).cloned();
+        Self { owner: self.owner.clone(), values: values.collect() }
+    }
+
+    /// Whether the layer sets a method that takes no steps.
+    fn takes_no_steps(&self) -> bool {
+        let method = self.values.iter().rev().find(|(key, _)| key == "method.name");
+        let method = method.and_then(|(_, value)| value.clone().try_into::<MethodName>().ok());
+        method.is_some_and(|method| !method.takes_steps())
     }
 
     fn sets_rate(&self) -> bool {

@@ -79,8 +79,9 @@ pub struct ArmReport {
     pub eval_rows: usize,
     /// The training method, such as `bitfit` or `full`.
     pub method: String,
-    /// The chosen learning rate. All fields below except `rates` are measured at it.
-    pub learning_rate: f64,
+    /// The chosen learning rate, at which all fields below except `rates` are measured; `None` if
+    /// the method takes no steps.
+    pub learning_rate: Option<f64>,
     /// The metric at every learning rate that was tried, in the grid's order.
     pub rates: Vec<RateReport>,
     /// The task's metric over the seeds.
@@ -112,8 +113,8 @@ pub struct ArmReport {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateReport {
-    /// The learning rate.
-    pub learning_rate: f64,
+    /// The learning rate; `None` if the method takes no steps.
+    pub learning_rate: Option<f64>,
     /// The task's metric over the seeds that ran at it.
     pub quality: Spread,
 }
@@ -265,8 +266,8 @@ pub struct FailedRun {
     pub task: String,
     /// The arm's name.
     pub arm: String,
-    /// The learning rate.
-    pub learning_rate: f64,
+    /// The learning rate; `None` if the method takes no steps.
+    pub learning_rate: Option<f64>,
     /// The seed.
     pub seed: u64,
     /// The error message.

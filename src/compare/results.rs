@@ -25,8 +25,8 @@ impl CellResult {
 
 /// The learning rate of the best of `results`, the first of ties; `None` if each metric is missing
 /// or NaN.
-pub fn best_rate<'a>(results: impl IntoIterator<Item = &'a CellResult>) -> Option<f64> {
-    let mut best: Option<(f64, f64)> = None;
+pub fn best_rate<'a>(results: impl IntoIterator<Item = &'a CellResult>) -> Option<Option<f64>> {
+    let mut best: Option<(Option<f64>, f64)> = None;
     for result in results {
         let Some(value) = result.value().filter(|value| !value.is_nan()) else { continue };
         let greater = result.cell.run.greater_is_better;

@@ -1,7 +1,7 @@
 //! The report's tables and sentences, the same in Markdown and HTML.
 
 use super::format::{
-    bytes, digits, percent, probability, rate_name, seconds, signed, spread, with,
+    bytes, digits, percent, probability, rate_name, rate_or_dash, seconds, signed, spread, with,
 };
 use super::report::{
     ArmReport, ArmVerdict, BesideConstant, Claim, CompareReport, TaskReport, Versus,
@@ -255,7 +255,7 @@ pub fn arms(task: &TaskReport) -> ReportTable {
         let mut row = vec![
             arm.name.clone(),
             spread(&arm.quality),
-            rate_name(arm.learning_rate),
+            rate_or_dash(arm.learning_rate),
             arm.quality.n.to_string(),
             thousands(arm.trainable),
             percent(arm.trainable as f64 / arm.all.max(1) as f64),
@@ -290,7 +290,7 @@ pub fn costs(task: &TaskReport) -> ReportTable {
         let cost = &arm.cost;
         let mut row = vec![
             arm.name.clone(),
-            with(&cost.step_seconds, seconds),
+            arm.learning_rate.map_or("–".into(), |_| with(&cost.step_seconds, seconds)),
             with(&cost.tokens_per_second, |value| digits(value, 3)),
             mib(&cost.peak_rss_mib),
             with(&cost.seconds, seconds),
@@ -339,8 +339,8 @@ fn verdict(arm: &ArmReport, versus: &Versus, reference: &str) -> String {
 
 /// The metric at each learning rate tried on a task; `None` if no arm has more than one rate.
 pub fn rates(task: &TaskReport) -> Option<ReportTable> {
-    let mut rates: Vec<f64> =
-        task.arms.iter().flat_map(|arm| arm.rates.iter().map(|rate| rate.learning_rate)).collect();
+    let rates = task.arms.iter().flat_map(|arm| &arm.rates);
+    let mut rates: Vec<f64> = rates.filter_map(|rate| rate.learning_rate).collect();
     rates.sort_by(f64::total_cmp);
     rates.dedup();
     if task.arms.iter().all(|arm| arm.rates.len() < 2) {
@@ -349,10 +349,12 @@ pub fn rates(task: &TaskReport) -> Option<ReportTable> {
     let mut table = ReportTable::new(&["arm"]);
     table.head.extend(rates.iter().map(|rate| rate_name(*rate)));
     for arm in &task.arms {
-        let at = |rate: &f64| arm.rates.iter().find(|its| its.learning_rate == *rate);
+        let at = |rate: &f64| arm.rates.iter().find(|its| its.learning_rate == Some(*rate));
         let mut row = vec![arm.name.clone()];
         row.extend(rates.iter().map(|rate| match at(rate) {
-            Some(its) if *rate == arm.learning_rate => format!("{} (chosen)", spread(&its.quality)),
+            Some(its) if Some(*rate) == arm.learning_rate => {
+                format!("{} (chosen)", spread(&its.quality))
+            }
             Some(its) => spread(&its.quality),
             None => "–".into(),
         }));
@@ -368,7 +370,7 @@ pub fn failures(report: &CompareReport) -> Option<ReportTable> {
         table.push(vec![
             failure.arm.clone(),
             failure.task.clone(),
-            rate_name(failure.learning_rate),
+            rate_or_dash(failure.learning_rate),
             failure.seed.to_string(),
             failure.problem.clone(),
         ]);

@@ -7,13 +7,14 @@ use super::{
     BitfitSection, ClassWeights, DataSection, LongTextMode, MethodName, MethodSection, Metric,
     RunConfig, ThresholdGoal, values,
 };
-use crate::bounds::{Count, Integer, Positive, Probability, ReductionFactor};
+use crate::bounds::{Count, Integer, Positive, Probability, ProbeC, ReductionFactor};
 use crate::data::{DELIMITER, Labels, can_delimit};
 use crate::error::Result;
 use crate::freeze::{Group, Layers, Switches};
 use crate::hub;
-use crate::methods::{AdapterConfig, LoraConfig, Method, Rank};
+use crate::methods::{AdapterConfig, LoraConfig, Method, ProbeConfig, Rank};
 use crate::models::{Reading, TaskType, Term};
+use crate::nn::{Pooling, WindowPooling};
 use std::collections::BTreeSet;
 
 /// Checks everything but the method, the switches and the metric.
@@ -28,6 +29,9 @@ pub fn all(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
     tokens(origin, config)?;
     head_rate(origin, config, method)?;
     calibration(origin, config)?;
+    if !method.takes_steps() {
+        without_steps(origin, config, method)?;
+    }
     loss(origin, config)
 }
 
@@ -73,6 +77,38 @@ fn head_rate(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()>
         method.name()
     );
     origin.ensure(has_own, "training.head_learning_rate", &rate, &expected)
+}
+
+/// Errs where a key is set that has no meaning for a `method` without steps, or that its head
+/// cannot follow.
+fn without_steps(origin: &Origin, config: &RunConfig, method: &Method) -> Result<()> {
+    let (model, training) = (&config.model, &config.training);
+    let with = format!("with method.name = {:?}", method.name());
+    let no_dense = format!(
+        "\"mean\" or \"auto\" {with}: a head on first tokens has a dense layer, for which there is no solution to compute"
+    );
+    let first = model.pooling.fixed() != Some(Pooling::First);
+    origin.ensure(first, "model.pooling", &"first", &no_dense)?;
+    let start = model.init_delta.as_ref().map(|path| path.display().to_string());
+    let expected = format!("none {with}, whose solution is the same wherever it starts");
+    origin.ensure(start.is_none(), "model.init_delta", &start.unwrap_or_default(), &expected)?;
+    let pooling = config.data.window_pooling.unwrap_or_default();
+    let expected = format!(
+        "\"mean\" {with}: the head is solved for the mean of a text's windows, of which the logits are the mean"
+    );
+    let mean = pooling == WindowPooling::Mean;
+    origin.ensure(mean, "data.window_pooling", &pooling.name(), &expected)?;
+    let smoothing = training.label_smoothing_factor;
+    let expected = format!("0 {with}, which has no label smoothing");
+    let none = smoothing.get() == 0.0;
+    origin.ensure(none, "training.label_smoothing_factor", &smoothing, &expected)?;
+    match training.of_steps()?.first() {
+        None => Ok(()),
+        Some((key, value)) => {
+            let expected = format!("its default {with}, which takes no steps");
+            Err(origin.error(key, value, &expected))
+        }
+    }
 }
 
 /// Checks that the paths without default are given.
@@ -170,6 +206,9 @@ fn settings(section: &MethodSection) -> Method {
         MethodName::Full => Method::Full,
         MethodName::Head => Method::Head,
         MethodName::LayerNorm => Method::LayerNorm,
+        MethodName::Probe => Method::Probe(ProbeConfig {
+            c: section.c.map_or(ProbeConfig::default().c, ProbeC::get),
+        }),
         MethodName::Lora => Method::Lora(LoraConfig {
             r: section.r.map_or(lora.r, Rank::signed),
             lora_alpha: section.lora_alpha.map_or(lora.lora_alpha, Positive::get),
@@ -193,6 +232,7 @@ fn only_own_keys(origin: &Origin, section: &MethodSection, method: &Method) -> R
     let others = [
         Method::Lora(LoraConfig::default()),
         Method::Adapter(AdapterConfig::new(Default::default())),
+        Method::Probe(ProbeConfig::default()),
     ];
     for (key, value) in values(section)? {
         if own.contains_key(&key) {

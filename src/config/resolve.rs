@@ -2,7 +2,7 @@
 
 use super::origin::Origin;
 use super::{BitfitSection, CalibrationSection, ClassWeights, MethodSection, Metric};
-use super::{DataSection, DataSize, ModelSection, TrainingSection, auto};
+use super::{DataSection, DataSize, ModelSection, PoolingChoice, TrainingSection, auto};
 use super::{RunConfig, check, values};
 use crate::bounds::{Count, Names, Positive, Probability};
 use crate::data::{Columns, LabelColumns, Labels, MIN_LENGTH};
@@ -69,14 +69,18 @@ impl Run {
         let training = &mut resolved.training;
         let (rate, of_head) =
             (rate_of(&rates, Group::Embeddings)?, rate_of(&rates, Group::Classifier)?);
-        training.learning_rate.get_or_insert(rate);
-        if of_head != rate {
-            training.head_learning_rate = Some(of_head);
+        if method.takes_steps() {
+            training.learning_rate.get_or_insert(rate);
+            if of_head != rate {
+                training.head_learning_rate = Some(of_head);
+            }
+            training.settle_schedule(config.training.learning_rate.is_some());
+        } else {
+            resolved.model.pooling = PoolingChoice::Mean;
         }
         if config.model.task_type == TaskType::Regression {
             training.standardize_target.get_or_insert(true);
         }
-        training.settle_schedule(config.training.learning_rate.is_some());
         training.metric_for_best_model = Some(metric);
         training.greater_is_better = Some(greater_is_better);
         training.precision = training.precision.on(device)?;
@@ -177,6 +181,9 @@ impl Run {
     /// The same run with what the configuration leaves to data of `size`: the number of epochs, if
     /// it names neither epochs nor steps, and whether the best state is kept.
     pub fn with_data(mut self, size: DataSize) -> Result<Self> {
+        if !self.method.takes_steps() {
+            return Ok(self);
+        }
         let training = &mut self.config.training;
         let falls = training.lr_scheduler_type.unwrap_or_default() != LrSchedule::Constant;
         let best = !falls || size.eval_rows >= auto::FEW_EVAL_ROWS;
@@ -191,6 +198,9 @@ impl Run {
     /// How long and at which rates the run trains, in a line for people. A line says what of it the
     /// configuration leaves to the defaults.
     pub fn describe(&self) -> [String; 2] {
+        if !self.method.takes_steps() {
+            return ["one pass over the rows, and a solution".into(), "none".into()];
+        }
         let (training, written) = (&self.config.training, &self.written.training);
         let why = self.why_epochs.map(|why| format!(" (none configured: {why})"));
         let length = match training.max_steps {
@@ -201,7 +211,7 @@ impl Run {
                 why.unwrap_or_default()
             ),
         };
-        let (rate, head) = (self.learning_rate(), self.head_learning_rate());
+        let (rate, head) = (self.rate_of(Group::Embeddings), self.head_learning_rate());
         let of_head = if rate == head { String::new() } else { format!(", of the head {head:e}") };
         let schedule = training.lr_scheduler_type.unwrap_or_default();
         let chosen = if written.learning_rate.is_some() { "" } else { " (none configured)" };
@@ -233,14 +243,19 @@ impl Run {
         Ok(config)
     }
 
-    /// AdamW's learning rate where no key of the configuration has another.
-    pub fn learning_rate(&self) -> f64 {
-        self.adamw.rates.get(&Group::Embeddings).copied().unwrap_or_default()
+    /// AdamW's learning rate where no key of the configuration has another; `None` for a method
+    /// that takes no steps.
+    pub fn learning_rate(&self) -> Option<f64> {
+        self.method.takes_steps().then(|| self.rate_of(Group::Embeddings))
     }
 
     /// AdamW's learning rate for the head.
     pub fn head_learning_rate(&self) -> f64 {
-        self.adamw.rates.get(&Group::Classifier).copied().unwrap_or_default()
+        self.rate_of(Group::Classifier)
+    }
+
+    fn rate_of(&self, group: Group) -> f64 {
+        self.adamw.rates.get(&group).copied().unwrap_or_default()
     }
 
     /// Turns a usage error in `result` into one that names the configuration file; anything else is
@@ -369,7 +384,8 @@ fn rates(config: &RunConfig, method: &Method) -> Result<BTreeMap<Group, Positive
     let bitfit = &config.bitfit;
     let rate = match config.training.learning_rate {
         Some(rate) => rate,
-        None => Positive::try_from(method.learning_rate())?,
+        // Without steps, no rate is ever used.
+        None => Positive::try_from(method.learning_rate().unwrap_or(1.0))?,
     };
     let of_head = match (config.training.learning_rate, method.head_learning_rate()) {
         (None, Some(own)) => Positive::try_from(own)?,

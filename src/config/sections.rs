@@ -1,11 +1,13 @@
 //! Every key of a configuration file, with its default, under Hugging Face's names. What depends on
 //! the data has its default in `auto.rs`.
 
-use super::DeviceName;
+use super::{DeviceName, values};
 use crate::bounds::{
-    Count, Fraction, Integer, Names, NonEmpty, NonNegative, Positive, Probability, ReductionFactor,
+    Count, Fraction, Integer, Names, NonEmpty, NonNegative, Positive, Probability, ProbeC,
+    ReductionFactor,
 };
 use crate::data::{BatchSize, MIN_LENGTH};
+use crate::error::Result;
 use crate::eval::Objective;
 use crate::methods::{AdapterPlacement, LoraBias, Rank};
 use crate::models::{LongTexts, MOST_WINDOWS, Reading, TaskType, Term, WindowSettings};
@@ -93,7 +95,8 @@ pub struct ModelSection {
     pub task_type: TaskType,
     /// What the head reads of the last layer's output: the `"first"` token, as transformers does,
     /// or the `"mean"` over all tokens, as most models of sentence-transformers do. `"auto"` takes
-    /// what sentence-transformers' files in the base say, and the first token if there are none.
+    /// what sentence-transformers' files in the base say, and the first token if there are none;
+    /// the method probe always reads the mean.
     pub pooling: PoolingChoice,
     /// Number of classes. Without `label_names`, the labels are then 0 to `num_labels` - 1; by
     /// default the number of labels in the data.
@@ -168,6 +171,16 @@ pub enum MethodName {
     Head,
     /// The weight and bias of every LayerNorm, and the new head.
     LayerNorm,
+    /// The head alone, solved on the base's embeddings as scikit-learn's `LogisticRegression` or
+    /// `Ridge` would be; no steps are taken.
+    Probe,
+}
+
+impl MethodName {
+    /// Whether AdamW's steps train the method, and not a solver.
+    pub(crate) fn takes_steps(self) -> bool {
+        self != Self::Probe
+    }
 }
 
 /// `[method]`: the fine-tuning method. Keys of a method that is not chosen would have no effect, so
@@ -203,6 +216,10 @@ pub struct MethodSection {
     /// `"swish"` for `"houlsby"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_linearity: Option<NonLinearity>,
+    /// Factor of a probe's losses beside the penalty on its weight, as scikit-learn's `C`; of a
+    /// regression, `1 / c` is the `alpha` of `Ridge`; by default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub c: Option<ProbeC>,
 }
 
 /// `[bitfit]`: what BitFit trains, and the learning rates of the biases.
@@ -699,6 +716,35 @@ pub struct TrainingSection {
 const WARMUP: Fraction = Fraction::constant(0.06);
 
 impl TrainingSection {
+    /// The section without what only steps of training read: those keys have their defaults.
+    pub(crate) fn without_steps(&self) -> Self {
+        let its = self.clone();
+        Self {
+            output_dir: its.output_dir,
+            per_device_eval_batch_size: its.per_device_eval_batch_size,
+            class_weights: its.class_weights,
+            standardize_target: its.standardize_target,
+            seed: its.seed,
+            save_strategy: its.save_strategy,
+            metric_for_best_model: its.metric_for_best_model,
+            greater_is_better: its.greater_is_better,
+            device: its.device,
+            precision: its.precision,
+            tf32: its.tf32,
+            ..Self::default()
+        }
+    }
+
+    /// The keys that only steps of training read and that have another value than their default,
+    /// as `training.KEY` with that value.
+    pub(crate) fn of_steps(&self) -> Result<Vec<(String, toml::Value)>> {
+        // A path that is not UTF-8 has no form in TOML.
+        let its = Self { output_dir: PathBuf::new(), ..self.clone() };
+        let others = values(&its.without_steps())?;
+        let its = values(&its)?.into_iter().filter(|(key, value)| others.get(key) != Some(value));
+        Ok(its.map(|(key, value)| (format!("training.{key}"), value)).collect())
+    }
+
     /// Whether the best evaluated state is kept, instead of the last.
     pub fn keeps_best(&self) -> bool {
         self.load_best_model_at_end.unwrap_or(true)

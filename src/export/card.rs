@@ -6,7 +6,7 @@ use crate::delta::Delta;
 use crate::error::Result;
 use crate::escape::{code, markdown, quoted};
 use crate::freeze::{Group, Places};
-use crate::methods::Method;
+use crate::methods::{Method, ProbeConfig};
 use crate::models::{LongTexts, Task, TaskType};
 use crate::numbers::thousands;
 use crate::sources::Model;
@@ -403,6 +403,23 @@ fn how(run: &Run) -> String {
     if !data.reading().long_texts.is_cut() {
         rows.push(("long_texts", data.reading().long_texts.to_string()));
     }
+    match &run.method {
+        Method::Probe(ProbeConfig { c }) => rows.push(("c", c.to_string())),
+        _ => rows.extend(of_steps(run)),
+    }
+    rows.extend([
+        ("seed", training.seed.to_string()),
+        ("precision", training.precision.to_string()),
+    ]);
+    let row = |(key, value): &(&str, String)| format!("| {key} | {} |\n", markdown(value));
+    let rows: String = rows.iter().map(row).collect();
+    format!("\n## How it was trained\n\n| key | value |\n|---|---|\n{rows}")
+}
+
+/// The keys that affect the steps of a training.
+fn of_steps(run: &Run) -> Vec<(&'static str, String)> {
+    let training = run.training();
+    let mut rows = vec![];
     if training.max_steps > 0 {
         rows.push(("max_steps", training.max_steps.to_string()));
     } else if let Some(epochs) = training.num_train_epochs {
@@ -440,10 +457,6 @@ fn how(run: &Run) -> String {
         ("lr_scheduler_type", training.lr_scheduler_type.unwrap_or_default().to_string()),
         ("max_grad_norm", training.max_grad_norm.to_string()),
         ("label_smoothing_factor", training.label_smoothing_factor.to_string()),
-        ("seed", training.seed.to_string()),
-        ("precision", training.precision.to_string()),
     ]);
-    let row = |(key, value): &(&str, String)| format!("| {key} | {} |\n", markdown(value));
-    let rows: String = rows.iter().map(row).collect();
-    format!("\n## How it was trained\n\n| key | value |\n|---|---|\n{rows}")
+    rows
 }

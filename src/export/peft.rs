@@ -32,7 +32,9 @@ pub fn write(
             let error = "PEFT has no such adapters; AdapterHub's package adapters can load delta.safetensors, whose tensors have its names";
             return Err(Error::Usage(format!("--format peft: {error}")));
         }
-        Method::Bitfit | Method::Head | Method::LayerNorm => beft(base, model, task)?,
+        Method::Bitfit | Method::Head | Method::LayerNorm | Method::Probe(_) => {
+            beft(base, model, task)?
+        }
     };
     config.insert(
         "base_model_name_or_path".into(),

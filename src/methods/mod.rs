@@ -7,9 +7,11 @@ mod full;
 mod head;
 mod layer_norm;
 mod lora;
+mod probe;
 
 pub use adapter::{AdapterConfig, AdapterPlacement};
 pub use lora::{LoraBias, LoraConfig, Rank, modules as lora_modules};
+pub use probe::ProbeConfig;
 
 use crate::bounds::OutOfBounds;
 use crate::error::{Error, Result};
@@ -37,6 +39,8 @@ pub enum Method {
     Head,
     /// Every LayerNorm, weight and bias.
     LayerNorm,
+    /// A linear probe: the head's output layer alone, which is solved.
+    Probe(ProbeConfig),
 }
 
 /// A setting with a value that is not allowed: its key, and what was found and expected.
@@ -52,19 +56,27 @@ impl Method {
             Self::Adapter(_) => "adapter",
             Self::Head => "head",
             Self::LayerNorm => "layer_norm",
+            Self::Probe(_) => "probe",
         }
     }
 
-    /// AdamW's default learning rate for this method.
-    pub fn learning_rate(&self) -> f64 {
-        match self {
+    /// AdamW's default learning rate for this method; `None` for a method that is solved without
+    /// steps.
+    pub fn learning_rate(&self) -> Option<f64> {
+        Some(match self {
             Self::Bitfit => bitfit::LEARNING_RATE,
             Self::Full => full::LEARNING_RATE,
             Self::Lora(_) => lora::LEARNING_RATE,
             Self::Adapter(_) => adapter::LEARNING_RATE,
             Self::Head => head::LEARNING_RATE,
             Self::LayerNorm => layer_norm::LEARNING_RATE,
-        }
+            Self::Probe(_) => return None,
+        })
+    }
+
+    /// Whether AdamW's steps train the method, and not a solver.
+    pub fn takes_steps(&self) -> bool {
+        self.learning_rate().is_some()
     }
 
     /// AdamW's default learning rate for the head; `None` for methods whose head has the rate of
@@ -72,7 +84,7 @@ impl Method {
     pub fn head_learning_rate(&self) -> Option<f64> {
         match self {
             Self::Bitfit | Self::Head | Self::LayerNorm => Some(head::LEARNING_RATE),
-            Self::Full | Self::Lora(_) | Self::Adapter(_) => None,
+            Self::Full | Self::Lora(_) | Self::Adapter(_) | Self::Probe(_) => None,
         }
     }
 
@@ -95,6 +107,7 @@ impl Method {
         match self {
             Self::Lora(lora) => lora.check(),
             Self::Adapter(adapter) => adapter.check(),
+            Self::Probe(probe) => probe.check(),
             _ => Ok(()),
         }
     }
@@ -145,7 +158,7 @@ impl Method {
             Self::Full => where_trains(full::trains),
             Self::Lora(lora) => lora.plan(architecture, &shapes, &new, switches),
             Self::Adapter(_) => where_trains(adapter::trains),
-            Self::Head => where_trains(head::trains),
+            Self::Head | Self::Probe(_) => where_trains(head::trains),
             Self::LayerNorm => where_trains(layer_norm::trains),
         }
     }
@@ -173,6 +186,7 @@ impl std::fmt::Display for Method {
         match self {
             Self::Lora(lora) => write!(f, " ({lora})"),
             Self::Adapter(adapter) => write!(f, " ({adapter})"),
+            Self::Probe(probe) => write!(f, " ({probe})"),
             _ => Ok(()),
         }
     }

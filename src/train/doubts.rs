@@ -92,7 +92,7 @@ fn classes_of_one_row(run: &Run, data: &RunData) -> Option<String> {
 }
 
 fn high_rate(run: &Run) -> Option<String> {
-    let (rate, usual) = (run.learning_rate(), run.method.learning_rate());
+    let (rate, usual) = run.learning_rate().zip(run.method.learning_rate())?;
     (rate >= HIGH_RATE).then(|| {
         format!(
             "training.learning_rate = {rate}: AdamW moves every value by about this much in each \

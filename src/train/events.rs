@@ -40,7 +40,14 @@ pub enum Event<'a> {
         /// Rows that fit into the cache.
         total: usize,
     },
-    /// A step was taken.
+    /// The training rows' embeddings are being computed, on which the method probe solves its head.
+    Embedding {
+        /// Rows done.
+        done: usize,
+        /// Rows of the set.
+        total: usize,
+    },
+    /// A step was taken. What the method probe does is one step.
     Step {
         /// The step's number, counted from 1.
         step: u64,

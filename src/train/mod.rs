@@ -12,6 +12,7 @@ mod metrics_file;
 pub mod output;
 pub mod plan;
 mod policy;
+mod probe;
 mod profile;
 mod progress;
 mod run_dir;
@@ -43,6 +44,7 @@ use crate::config::{Interval, Run};
 use crate::data::{DropoutKeys, Sampler};
 use crate::error::{Error, Result};
 use crate::eval::{Evaluation, evaluate};
+use crate::methods::Method;
 use crate::sources::Sources;
 use crate::{checkpoint, escape, lock};
 use cache::Cache;
@@ -86,7 +88,7 @@ pub fn train_since(
     let mut session = Session::start(run, plan)?;
     let _ours_alone = output::claim(run, &session.plan, start)?;
     let sampler = session.plan.data.sampler(run);
-    let policy = Policy::new(run.training(), &sampler);
+    let policy = Policy::of(run, &sampler);
     let mut progress = RunProgress::new(&session.plan, &policy, began);
     let newest = if start == Start::Resume { Checkpoint::newest(output_dir)? } else { None };
     if let Some((path, checkpoint)) = &newest {
@@ -169,7 +171,10 @@ impl Training<'_> {
     fn finish(&mut self) -> Result<Summary> {
         let training = self.run.training();
         let output_dir = &training.output_dir;
-        let ended = self.take_steps();
+        let ended = match &self.run.method {
+            Method::Probe(settings) => probe::solve(self, settings),
+            _ => self.take_steps(),
+        };
         let mut interrupted = matches!(ended, Err(Error::Interrupted(_)));
         let saved = match &ended {
             Err(Error::Interrupted(_) | Error::Diverged { .. }) => {
@@ -208,6 +213,9 @@ impl Training<'_> {
         }
         let delta = self.run.delta_path().display().to_string();
         Err(Error::Interrupted(match summary.best_step {
+            _ if summary.steps == 0 && !self.run.method.takes_steps() => {
+                "the head was not solved, and nothing was saved; the same command with --resume begins again".into()
+            }
             _ if summary.steps == 0 => "no step was taken, and nothing was saved".into(),
             Some(best) if !last_asked => {
                 format!(
@@ -390,6 +398,12 @@ impl Training<'_> {
                 "{name} contained NaN or infinity before the first step; it was read from {file}{}, so use another file",
                 or.unwrap_or_default()
             ));
+        }
+        if !self.run.method.takes_steps() {
+            return Ok(
+                "every value of the base is finite, so training.precision = \"fp32\" may help"
+                    .into(),
+            );
         }
         Ok(match (nothing_changed, &self.run.training().class_weights) {
             (false, _) => "a lower training.learning_rate usually helps",

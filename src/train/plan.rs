@@ -255,7 +255,7 @@ impl std::fmt::Display for ModelPlan {
         writeln!(f, "length       {length}")?;
         writeln!(f, "rates        {rates}")?;
         let cost = self.cost();
-        if cost.saved() >= 0.005 {
+        if self.method().takes_steps() && cost.saved() >= 0.005 {
             writeln!(f, "backward     {cost}")?;
         }
         write!(f, "{}", self.freeze.counts())

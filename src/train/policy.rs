@@ -1,7 +1,7 @@
 //! Decides when to log, evaluate and save, by pure functions of the step.
 
 use crate::bounds::{Count, Fraction};
-use crate::config::{Interval, TrainingSection};
+use crate::config::{Interval, Run, TrainingSection};
 use crate::data::{BatchSize, Sampler};
 use crate::optim::Schedule;
 
@@ -83,6 +83,23 @@ impl Policy {
             logging_steps: training.logging_steps.get(),
             evaluate: (training.eval_strategy, training.eval_steps.get()),
             save: (training.save_strategy, training.save_steps.get()),
+        }
+    }
+
+    /// The policy of `run`, whose method may take no steps: what it does once then counts as one
+    /// step, and as one epoch.
+    pub fn of(run: &Run, sampler: &Sampler) -> Self {
+        let training = run.training();
+        if run.method.takes_steps() {
+            return Self::new(training, sampler);
+        }
+        Self {
+            total: 1,
+            schedule: schedule(training, 1),
+            epochs: Epochs::Same(1),
+            logging_steps: 1,
+            evaluate: (Interval::Epoch, 1),
+            save: (training.save_strategy, 1),
         }
     }
 

@@ -11,6 +11,7 @@ use crate::bounds::Count;
 use crate::checkpoint::{self, Checkpoint, TrainerState};
 use crate::config::{Run, TrainingSection};
 use crate::error::Result;
+use crate::methods::{Method, ProbeConfig};
 use crate::nn::Precision;
 use crate::optim::LossScale;
 use crate::{native, process};
@@ -208,10 +209,20 @@ impl RunProgress {
     }
 
     /// Returns advice for a run whose kept state has not learned; `None` for any other run.
-    fn advice(&self, training: &TrainingSection, interrupted: bool) -> Option<String> {
+    fn advice(
+        &self,
+        training: &TrainingSection,
+        method: &Method,
+        interrupted: bool,
+    ) -> Option<String> {
         let (_, metrics) = self.state.kept.as_ref()?;
         if interrupted || self.state.kept_constant.as_ref()?.learned {
             return None;
+        }
+        if let Method::Probe(ProbeConfig { c }) = method {
+            return Some(format!(
+                "try another method.c (found {c}), or a method that trains the encoder, method.name = \"bitfit\""
+            ));
         }
         let epochs = training.num_train_epochs.map_or(0, Count::get);
         let more_steps = match training.early_stopping_patience {
@@ -268,7 +279,11 @@ impl RunProgress {
             best_step,
             constant: self.state.kept_constant.clone(),
             calibration: self.calibration.clone(),
-            advice: self.advice(&session.plan.resolved.training, interrupted),
+            advice: self.advice(
+                &session.plan.resolved.training,
+                session.plan.method(),
+                interrupted,
+            ),
             interrupted,
         })
     }

@@ -8,7 +8,7 @@ use crate::delta::{Delta, Meta, change_output};
 use crate::error::{Error, Result};
 use crate::eval::CALIBRATION_ERROR;
 use crate::models::{Shaping, TaskType};
-use crate::optim::AdamW;
+use crate::optim::{AdamW, Moments};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -67,6 +67,19 @@ impl Session {
         self.check_inputs(path, state)?;
         delta.apply(path, &mut self.plan.model)?;
         self.plan.model.set_all(pairs(unfolded))?;
+        if self.plan.method().takes_steps() {
+            self.resume_optimizer(path, state.step, moments)?;
+        }
+        self.optimizer.check_bound(&self.plan.model.store)
+    }
+
+    /// Restores the optimizer after `step` steps, with `moments` of the checkpoint at `path`.
+    fn resume_optimizer(
+        &mut self,
+        path: &Path,
+        step: u64,
+        moments: &BTreeMap<String, Moments>,
+    ) -> Result<()> {
         for p in self.plan.freeze.trainable() {
             let count = p.shape.iter().product::<i64>();
             let good = moments.get(&p.name).is_some_and(|moments| {
@@ -79,8 +92,7 @@ impl Session {
                 return Err(of_another_run(path, "moments", &"others", &expected));
             }
         }
-        self.optimizer.set_moments(state.step, moments)?;
-        self.optimizer.check_bound(&self.plan.model.store)
+        self.optimizer.set_moments(step, moments)
     }
 
     /// Checks that `meta` of a checkpoint describes this run's task. The metrics may differ.

@@ -18,7 +18,7 @@ pub const FILE: &str = "summary.json";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Summary {
-    /// The method: `bitfit`, `full`, `lora`, `adapter`, `head` or `layer_norm`.
+    /// The method: `bitfit`, `full`, `lora`, `adapter`, `head`, `layer_norm` or `probe`.
     pub method: String,
     /// Number of parameters that train.
     pub trainable: u64,

@@ -125,7 +125,10 @@ impl Listener for TensorBoard {
                 self.resumed = Some(*step);
                 cut(&self.folder, *step, *evaluation_due)
             }
-            Event::Caching { .. } | Event::Step { .. } | Event::Evaluating { .. } => self.open(),
+            Event::Caching { .. }
+            | Event::Embedding { .. }
+            | Event::Step { .. }
+            | Event::Evaluating { .. } => self.open(),
             Event::Record(MetricsRecord::Step {
                 step,
                 epoch,

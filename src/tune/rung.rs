@@ -144,10 +144,13 @@ impl Tuning<'_> {
         let steps: Count = between(total).try_into()?;
         let training = &mut config.training;
         training.output_dir = self.run_dir(place, split);
-        (training.eval_strategy, training.save_strategy) = (Interval::Steps, Interval::Steps);
-        (training.eval_steps, training.save_steps) = (steps, steps);
-        training.save_total_limit = 1_u64.try_into()?;
-        training.early_stopping_patience = None;
+        training.save_strategy = Interval::Steps;
+        if config.method.name.takes_steps() {
+            training.eval_strategy = Interval::Steps;
+            (training.eval_steps, training.save_steps) = (steps, steps);
+            training.save_total_limit = 1_u64.try_into()?;
+            training.early_stopping_patience = None;
+        }
         Ok((self.run.again(config)?.with_data(rows.size)?, total))
     }
 
@@ -211,8 +214,9 @@ impl Tuning<'_> {
 
     /// The length of a candidate's run, in runs of the configuration.
     pub(super) fn weight(&self, place: usize) -> Result<f64> {
-        let (own, its) = (self.run_of(0, 0)?.1, self.run_of(place, 0)?.1);
-        Ok(its as f64 / own as f64)
+        let Some(split) = self.splits.all.first() else { return Ok(1.0) };
+        let epochs = |place| split.epochs(&self.run_of(place, 0)?.0);
+        Ok(epochs(place)? / epochs(0)?)
     }
 
     /// Runs of the configuration on one split that have as many steps as all candidates took.

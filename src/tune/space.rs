@@ -2,10 +2,11 @@
 
 use super::keys::{Keys, table_of, with_keys};
 use super::splits::Splits;
-use crate::bounds::Count;
+use crate::bounds::{Count, ProbeC};
 use crate::compare::rate_name;
 use crate::config::{MethodName, Run, RunConfig};
 use crate::error::{Error, Result};
+use crate::methods::{Method, ProbeConfig};
 use crate::models::{TaskType, declared_pooling};
 use crate::nn::Pooling;
 use std::collections::BTreeSet;
@@ -19,6 +20,9 @@ const BIAS_RATES: [f64; 2] = [2e-3, 5e-3];
 
 /// Factors of the learning rate of other methods.
 const FACTORS: [f64; 3] = [1.0, 0.3, 3.0];
+
+/// Factors of the `c` of a probe.
+const PENALTIES: [f64; 3] = [1.0, 10.0, 0.1];
 
 /// Factors of the length of a run.
 const LENGTHS: [f64; 3] = [1.0, 2.0, 0.5];
@@ -113,9 +117,10 @@ fn choices(run: &Run, splits: &Splits, method: MethodName, several: bool) -> Res
         keys_of_method(run.written(), method)?
     };
     let its = run.again(with_keys(run.written(), &to_method)?)?.with_data(splits.size)?;
-    let rates = rates(&its, method)?;
+    let rates = if method == MethodName::Probe { penalties(&its) } else { rates(&its, method)? };
     let mut choices = vec![];
-    for (l, factor) in LENGTHS.into_iter().enumerate() {
+    let lengths = if method.takes_steps() { &LENGTHS[..] } else { &[1.0] };
+    for (l, &factor) in lengths.iter().enumerate() {
         let (length, length_keys) = length(&its, factor)?;
         for (r, (rate, rate_keys)) in rates.iter().enumerate() {
             let tier = match (l, r) {
@@ -152,6 +157,10 @@ fn keys_of_method(config: &RunConfig, method: MethodName) -> Result<Keys> {
         let switches = switches.filter(|name| !tutorials.contains(&name.as_str()));
         keys.extend(switches.map(|name| (format!("bitfit.{name}"), None)));
     }
+    if !method.takes_steps() {
+        keys.extend(config.training.of_steps()?.into_iter().map(|(key, _)| (key, None)));
+        return Ok(keys);
+    }
     keys.push(("training.learning_rate".into(), None));
     keys.push(("training.head_learning_rate".into(), None));
     Ok(keys)
@@ -160,7 +169,7 @@ fn keys_of_method(config: &RunConfig, method: MethodName) -> Result<Keys> {
 /// The choices of learning rates for `run`, which has the method `method`: their names and keys,
 /// the run's own rates first.
 fn rates(run: &Run, method: MethodName) -> Result<Vec<(String, Keys)>> {
-    let (rate, head) = (run.learning_rate(), run.head_learning_rate());
+    let (rate, head) = (run.learning_rate().unwrap_or_default(), run.head_learning_rate());
     let own = |name: String| (name, vec![]);
     let bias = run.written().bitfit.bias_learning_rate.map_or(rate, |rate| rate.get());
     let pairs = |bias: &str, set: &dyn Fn(f64, f64) -> Result<Keys>| -> Result<Vec<_>> {
@@ -192,6 +201,7 @@ fn rates(run: &Run, method: MethodName) -> Result<Vec<(String, Keys)>> {
             let one = |rate: f64| (format!("head {}", rate_name(rate)), vec![head_key(rate)]);
             all.extend(HEAD_RATES.map(one));
         }
+        MethodName::Probe => {}
         MethodName::Full | MethodName::Lora | MethodName::Adapter => {
             for factor in FACTORS {
                 // Two digits, because 5e-5 x 3 is 1.5000000000000001e-4.
@@ -202,6 +212,19 @@ fn rates(run: &Run, method: MethodName) -> Result<Vec<(String, Keys)>> {
         }
     }
     Ok(all)
+}
+
+/// The choices of `method.c` for `run`, whose method is a probe: their names and keys, the run's
+/// own first.
+fn penalties(run: &Run) -> Vec<(String, Keys)> {
+    let Method::Probe(ProbeConfig { c }) = run.method else { return vec![] };
+    let choice = |factor: f64| {
+        let changed = two_digits(c * factor);
+        let keys =
+            if factor == 1.0 { vec![] } else { vec![("method.c".into(), Some(changed.into()))] };
+        (format!("c {}", if factor == 1.0 { c } else { changed }), keys)
+    };
+    PENALTIES.into_iter().filter(|factor| ProbeC::contains(c * factor)).map(choice).collect()
 }
 
 fn two_digits(rate: f64) -> f64 {
@@ -250,9 +273,11 @@ pub fn extras(
     winner: &Candidate,
 ) -> Result<Vec<Candidate>> {
     let (model, training) = (run.model(), run.training());
+    let its = run.again(with_keys(run.written(), &winner.keys)?)?;
+    let takes_steps = its.method.takes_steps();
     let classes = model.task_type == TaskType::Classification;
     let mut extras: Vec<(String, &str, toml::Value)> = vec![];
-    if classes && training.label_smoothing_factor.get() == 0.0 {
+    if takes_steps && classes && training.label_smoothing_factor.get() == 0.0 {
         let name = format!("label smoothing {SMOOTHING}");
         extras.push((name, "training.label_smoothing_factor", SMOOTHING.into()));
     }
@@ -260,7 +285,7 @@ pub fn extras(
         let name = "balanced class weights".to_owned();
         extras.push((name, "training.class_weights", "balanced".into()));
     }
-    if model.pooling.fixed().is_none() && model.init_delta.is_none() {
+    if takes_steps && model.pooling.fixed().is_none() && model.init_delta.is_none() {
         let (name, value) = match declared_pooling(base)?.unwrap_or_default() {
             Pooling::First => ("pooling by the mean", "mean"),
             Pooling::Mean => ("pooling by the first token", "first"),

@@ -19,6 +19,9 @@ const FRACTION: f64 = 0.2;
 /// The default of `data.eval_fraction`.
 const DEFAULT_FRACTION: f64 = 0.1;
 
+/// The share of an epoch's time that a pass over the rows takes without the backward pass.
+const FORWARD: f64 = 1.0 / 3.0;
+
 /// How rows are held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
@@ -139,6 +142,17 @@ impl Split {
 
     /// Number of steps of a run of `run` on the rows of this split.
     pub fn steps(&self, run: &Run) -> Result<u64> {
+        Ok(self.policy(run)?.total.max(1))
+    }
+
+    /// How long a run of `run` takes on the rows of this split, in epochs of training.
+    pub fn epochs(&self, run: &Run) -> Result<f64> {
+        let policy = self.policy(run)?;
+        let share = if run.method.takes_steps() { 1.0 } else { FORWARD };
+        Ok(share * policy.epoch(policy.total.max(1)))
+    }
+
+    fn policy(&self, run: &Run) -> Result<Policy> {
         let run = run.clone().with_data(self.size)?;
         let training = run.training();
         let sampler = Sampler {
@@ -147,6 +161,6 @@ impl Split {
             shuffle: run.data().shuffle,
             step: training.batch_size().times(training.gradient_accumulation_steps.size()),
         };
-        Ok(Policy::new(training, &sampler).total.max(1))
+        Ok(Policy::of(&run, &sampler))
     }
 }
