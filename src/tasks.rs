@@ -38,8 +38,8 @@ const READ_AT_ONCE: usize = 64;
 /// Tasks of one base, by name. A batch may mix them in any order: the base's layers compute all of
 /// its texts at once, each with the biases of its own task.
 ///
-/// Tasks of the methods bitfit, head, layer_norm, lora and probe fit in; the others change more than a
-/// batch can take from each task.
+/// Tasks of the methods bitfit, head, layer_norm, lora and probe fit in; the others change more
+/// than a batch can take from each task.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;

@@ -314,8 +314,9 @@ fn other_methods_are_tried_at_their_own_rates() {
 #[test]
 fn a_probe_is_tried_with_three_penalties() {
     let scratch = scratch("eval_steps = 3\n");
+    let first = ["--set", "model.pooling=first"];
     let methods = ["--runs", "100", "--folds", "2", "--methods", "bitfit,probe"];
-    succeeded(&command(&scratch, &methods));
+    succeeded(&command(&scratch, &[&methods[..], &first].concat()));
     let all = tried(&scratch);
     let probes: Vec<&String> = all.keys().filter(|name| name.starts_with("probe, ")).collect();
     assert_eq!(probes[..3], ["probe, c 0.1", "probe, c 1", "probe, c 10"], "{all:?}");
@@ -324,8 +325,12 @@ fn a_probe_is_tried_with_three_penalties() {
     let candidates = state["candidates"].as_array().unwrap();
     let keys =
         candidates.iter().find(|it| it["name"] == "probe, c 10").unwrap()["keys"].to_string();
-    for part in ["[\"method.c\",10.0]", "[\"training.num_train_epochs\",null]", "eval_steps\",null"]
-    {
+    for part in [
+        "[\"method.c\",10.0]",
+        "[\"training.num_train_epochs\",null]",
+        "[\"model.pooling\",null]",
+        "eval_steps\",null",
+    ] {
         assert!(keys.contains(part), "{part}: {keys}");
     }
     let failed = candidates.iter().filter(|it| it["failed"].is_string());

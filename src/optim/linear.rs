@@ -98,8 +98,8 @@ impl Features {
     }
 }
 
-/// A linear model that is to be solved: `c` times the sum of the rows' losses, plus half the squared
-/// norm of the weight, is to be smallest. The intercept has no penalty.
+/// A linear model that is to be solved: `c` times the sum of the rows' losses, plus half the
+/// squared norm of the weight, is to be smallest. The intercept has no penalty.
 #[derive(Debug)]
 pub struct LinearModel {
     /// The features.

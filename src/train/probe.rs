@@ -15,7 +15,8 @@ use tch::{Kind, Tensor};
 /// The most rows that an error names.
 const MOST_PLACES: usize = 10;
 
-/// Solves the head, evaluates it and saves it. Does nothing for a run that is resumed after its end.
+/// Solves the head, evaluates it and saves it. Does nothing for a run that is resumed after its
+/// end.
 pub fn solve(training: &mut Training<'_>, settings: &ProbeConfig) -> Result<()> {
     if training.progress.state.step == 0 {
         solve_head(training, settings)?;
@@ -32,6 +33,7 @@ fn solve_head(training: &mut Training<'_>, settings: &ProbeConfig) -> Result<()>
     let model = model(&training.session.plan, features, settings.c)?;
     let stop = training.stop;
     let solution = model.solve(&mut || go_on(stop))?;
+    tracing::debug!("solved in {} steps of Newton's method", solution.steps);
     if !solution.converged {
         tracing::warn!(
             "the probe was not solved to its optimum in {} steps of Newton's method; a smaller method.c (found {}) is easier to solve",

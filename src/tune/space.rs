@@ -159,6 +159,9 @@ fn keys_of_method(config: &RunConfig, method: MethodName) -> Result<Keys> {
     }
     if !method.takes_steps() {
         keys.extend(config.training.of_steps()?.into_iter().map(|(key, _)| (key, None)));
+        if config.model.pooling.fixed() == Some(Pooling::First) {
+            keys.push(("model.pooling".into(), None));
+        }
         return Ok(keys);
     }
     keys.push(("training.learning_rate".into(), None));
