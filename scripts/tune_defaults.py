@@ -235,12 +235,14 @@ def ways_of(way, rows, task):
     if way == "before":
         one_rate = {"training.learning_rate": 1e-3, "training.num_train_epochs": 3}
         return [("before", one_rate | {"model.pooling": "first"})]
-    if way == "default":
-        return [("default", {})]
-    if way == "tune":
-        return [("tune", {})]
-    if way == "windows":
-        return [("windows", {"data.long_texts": "windows"})]
+    more = {
+        "default": {},
+        "tune": {},
+        "weights": {"training.class_weights": "balanced"},
+        "windows": {"data.long_texts": "windows"},
+    }
+    if way in more:
+        return [(way, more[way])]
     if way == "calibrated":
         # A third of 100 rows is too few.
         keys = {"calibration.fraction": 1 / 3}

@@ -17,6 +17,7 @@
 #   probe       scikit-learn's logistic or ridge regression on the base's frozen mean embeddings
 #   setfit      SetFit with its defaults
 #   calibrated  the default, with a third of the training rows for a calibration
+#   weights     the default, with balanced class weights
 #   windows     the default, reading long texts in windows
 #   tune        bitfit tune, in a quarter of the runs of the grid
 # shellcheck source=scripts/common.sh
