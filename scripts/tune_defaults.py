@@ -97,7 +97,7 @@ def bitfit_run(folder, about, train, test, seed, more, tune_runs):
     call = lambda *words: subprocess.run([BITFIT, *words], check=True, capture_output=True).stdout
     if tune_runs:
         events = call("tune", "--config", config, "--runs", str(tune_runs), "--json")
-        found["tuned"] = json.loads(events.splitlines()[-1])["result"]
+        found["tuned"] = json.loads(events.rstrip(b"\n").split(b"\n")[-1])["result"]
         config = folder / "task.tuned.toml"
     call("train", "--config", config)
     seconds = time.time() - began
@@ -139,7 +139,7 @@ def beside_calibration(folder, task, test, summary):
         return {}
     predict = [BITFIT, "predict", "--run", folder / "run", "--input", folder / "test.jsonl"]
     lines = subprocess.run([*predict, "--no-text"], check=True, capture_output=True).stdout
-    scores = [json.loads(line)["scores"] for line in lines.decode().splitlines()]
+    scores = [json.loads(line)["scores"] for line in lines.decode().split("\n") if line]
     names = list(scores[0])
     after = numpy.array([[row[name] for name in names] for row in scores], dtype=float)
     after = after.clip(1e-7, 1 - 1e-7)

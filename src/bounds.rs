@@ -120,6 +120,13 @@ number! {
 }
 
 number! {
+    /// A share that is neither nothing nor the whole.
+    Share: "a number above 0 and below 1",
+    |number| number > 0.0 && number < 1.0,
+    { "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1 }
+}
+
+number! {
     /// A finite number above 0.
     Positive: "a positive number",
     |number| number > 0.0 && number.is_finite(),

@@ -193,7 +193,7 @@ pub use train::{Calibration, Event, MetricsRecord, ModelPlan, Summary, Trainer};
 pub mod settings {
     pub use crate::bounds::{
         Count, Fraction, Integer, Names, NonEmpty, NonNegative, OutOfBounds, Positive, Probability,
-        ProbeC, ReductionFactor,
+        ProbeC, ReductionFactor, Share,
     };
     pub use crate::config::{
         Balanced, ClassWeights, DeviceName, Interval, LongTextMode, MethodName, Metric,

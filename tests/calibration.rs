@@ -351,7 +351,7 @@ fn what_cannot_be_calibrated_is_refused() {
     refused(&few, 2, &["calibration.fraction", "of 96 rows", "50 rows or more"]);
     for share in ["0", "1", "-0.5"] {
         let output = with(&[&format!("calibration.fraction={share}")]);
-        refused(&output, 2, &["calibration.fraction", "a share above 0 and below 1"]);
+        refused(&output, 2, &["calibration.fraction", "a number above 0 and below 1"]);
     }
     let regression = with(&["calibration.fraction=0.6", "model.task_type=regression"]);
     refused(&regression, 2, &["calibration", "regression"]);

@@ -175,7 +175,9 @@ fn warnings_and_hang_ups_end_a_run_after_its_step() {
         let run = signals.concat();
         // Far longer than the signals take to come.
         let mut longest = command(&long(&scratch, &run));
-        longest.args(["--set", "training.max_steps=5000", "--set", "training.logging_steps=50"]);
+        for set in ["max_steps=5000", "logging_steps=50", "eval_steps=5000"] {
+            longest.args(["--set", &format!("training.{set}")]);
+        }
         let (mut child, reader) = begun(longest);
         send(child.id(), signals);
         assert_eq!(child.wait().unwrap().code(), Some(130), "{signals:?}");

@@ -239,7 +239,7 @@ fn a_run_that_goes_on_has_no_step_twice() {
     let scratch = Scratch::new();
     let config = std::fs::read_to_string(scratch.path("config.toml")).unwrap();
     let config = config
-        .replace("num_train_epochs = 2", "num_train_epochs = 6")
+        .replace("num_train_epochs = 2", "num_train_epochs = 24")
         .replace("logging_steps = 4", "logging_steps = 1")
         .replace("save_steps = 8", "save_steps = 5")
         .replace("eval_steps = 8", "eval_steps = 3");

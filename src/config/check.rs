@@ -46,12 +46,6 @@ fn calibration(origin: &Origin, config: &RunConfig) -> Result<()> {
         "none with task_type = \"regression\", which predicts no probabilities",
     )?;
     origin.ensure(
-        section.fraction > 0.0 && section.fraction < 1.0,
-        "calibration.fraction",
-        &section.fraction,
-        "a share above 0 and below 1",
-    )?;
-    origin.ensure(
         section.temperature || section.thresholds.is_some(),
         "calibration.temperature",
         &section.temperature,

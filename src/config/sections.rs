@@ -4,7 +4,7 @@
 use super::{DeviceName, values};
 use crate::bounds::{
     Count, Fraction, Integer, Names, NonEmpty, NonNegative, Positive, Probability, ProbeC,
-    ReductionFactor,
+    ReductionFactor, Share,
 };
 use crate::data::{BatchSize, MIN_LENGTH};
 use crate::error::Result;
@@ -443,8 +443,7 @@ pub enum Interval {
 pub struct CalibrationSection {
     /// Share of the training rows, stratified by class, that is kept for the calibration: 50 rows
     /// or more.
-    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
-    pub fraction: f64,
+    pub fraction: Share,
     /// Whether a temperature is fitted, by which the logits are divided. The saved head has it in
     /// its weight and bias.
     pub temperature: bool,
@@ -464,7 +463,7 @@ pub struct CalibrationSection {
 impl Default for CalibrationSection {
     fn default() -> Self {
         Self {
-            fraction: 0.2,
+            fraction: const { Share::constant(0.2) },
             temperature: true,
             thresholds: None,
             false_positive_cost: None,

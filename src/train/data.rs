@@ -333,7 +333,7 @@ fn take_for_calibration(
         return Err(run.error("calibration.thresholds", &found, expected));
     }
     let classes = classes(task, labels, train)?;
-    let (keep, take) = data::split_by_class(&classes, section.fraction, run.data_seed());
+    let (keep, take) = data::split_by_class(&classes, section.fraction.get(), run.data_seed());
     if take.len() < FEWEST_TO_CALIBRATE || keep.is_empty() {
         let (found, of) = (take.len(), train.len());
         let found = format!("{}, which are {found} of {of} rows", section.fraction);
