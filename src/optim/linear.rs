@@ -1,10 +1,10 @@
 //! Linear models of fixed features, solved to their optimum in fp64: logistic regression by
 //! Newton's method, ridge regression in closed form.
 //!
-//! Both equal scikit-learn's `LogisticRegression` and `Ridge`. Its solver, L-BFGS, needs thousands
-//! of steps for what is nearly collinear, as embeddings are. Newton's method needs about ten,
-//! because the features are first turned and scaled so that the curvature at the start is the same
-//! in all directions.
+//! Both equal scikit-learn's `LogisticRegression` and `Ridge`. On features that are nearly
+//! collinear, the usual solver, L-BFGS, can need thousands of steps to the optimum. Newton's method
+//! needs about ten, because the features are first turned and scaled so that the curvature at the
+//! start is the same in all directions.
 
 use crate::error::{Error, Result};
 use tch::{Device, Kind, Tensor};
