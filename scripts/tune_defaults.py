@@ -293,8 +293,10 @@ def mean(values):
 
 
 def table(results):
-    """Markdown: for each set and number of rows, the mean over seeds of each way's score."""
+    """Markdown: for each set and number of rows, the mean over seeds of each way's score, and the
+    seconds of the fastest seed."""
     shown = lambda value: "" if value is None else f"{value:.3f}"
+    whole = lambda value: "" if value is None else f"{value:.0f}"
     heads = "set, SHA-256, task, rows, constant, before, default, grid's best, of the grid, steps, "
     heads += "seconds, probe, seconds, SetFit, seconds"
     print("| " + " | ".join(heads.split(", ")) + " |")
@@ -315,8 +317,8 @@ def table(results):
             floor = mean(r["constant"] for r in of)
             default, grid = mean(r["score"] for r in way("default")), mean(r["score"] for r in best)
             share = None if None in (default, grid) else (default - floor) / max(grid - floor, 1e-9)
-            steps = shown(mean(r["steps"] for r in way("default")))
-            seconds = lambda cell: shown(mean(r["seconds"] for r in way(cell))).removesuffix(".000")
+            steps = whole(mean(r["steps"] for r in way("default")))
+            seconds = lambda cell: whole(min((r["seconds"] for r in way(cell)), default=None))
             print(
                 f"| {name} | {digest} | {of[0]['task']} | {of[0]['used']} | {shown(floor)} "
                 f"| {shown(mean(r['score'] for r in way('before')))} | {shown(default)} "

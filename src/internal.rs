@@ -24,7 +24,7 @@ pub mod compare {
     pub use crate::compare::{CompareOptions, Grid, compare, left, render, schema};
 }
 pub mod config {
-    pub use crate::config::{Interval, Run, RunConfig, TrainingSection, schema};
+    pub use crate::config::{DataSize, Interval, Run, RunConfig, TrainingSection, schema};
 }
 pub mod cuda {
     pub use crate::cuda::{device_count, image};

@@ -1,7 +1,7 @@
 //! When a run logs, evaluates and saves, and the advice for a run that has not learned.
 
 use bitfit::internal::bounds::Count;
-use bitfit::internal::config::{Interval, TrainingSection};
+use bitfit::internal::config::{DataSize, Interval, Run, RunConfig, TrainingSection};
 use bitfit::internal::data::Sampler;
 use bitfit::internal::stats::Course;
 use bitfit::internal::train::{Actions, Evidence, Policy};
@@ -45,6 +45,33 @@ fn max_steps_wins() {
         !policy.after(6).evaluate && policy.after(7).evaluate,
         "a run always ends with an evaluation"
     );
+}
+
+/// The length of a run that names none follows from its data.
+#[test]
+fn the_data_make_the_epochs() {
+    let run = Run::in_code(RunConfig::new("base", "train.tsv", "run")).unwrap();
+    for (rows, mean_length, epochs, why) in [
+        (90, 20.0, 67, "about 400 steps"),
+        (900, 20.0, 8, "about 400 steps"),
+        (900, 128.0, 5, "640,000 tokens at most"),
+        (1_100, 128.0, 5, "640 tokens a row at most"),
+        (20_000, 128.0, 3, "3 at least"),
+        (10, 5.0, 200, "200 at most"),
+    ] {
+        let size = DataSize { rows, eval_rows: 10, mean_length };
+        let run = run.clone().with_data(size).unwrap();
+        assert_eq!(run.training().num_train_epochs, Some(count(epochs)), "{size:?}");
+        assert!(run.describe()[0].contains(why), "{:?}", run.describe());
+        let tokens = epochs as f64 * rows as f64 * mean_length;
+        assert!(rows > 1_000 || tokens <= 640_000.0, "{tokens}");
+    }
+    // A written number stays.
+    let mut config = RunConfig::new("base", "train.tsv", "run");
+    config.training.num_train_epochs = Some(count(2));
+    let size = DataSize { rows: 90, eval_rows: 10, mean_length: 20.0 };
+    let run = Run::in_code(config).unwrap().with_data(size).unwrap();
+    assert_eq!(run.describe()[0], "2 epochs");
 }
 
 /// 45 rows of 10 tokens, seven to a step, are seven steps.

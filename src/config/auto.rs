@@ -21,11 +21,11 @@ pub const FEW_EVAL_ROWS: usize = 100;
 /// Steps that small data need.
 const STEPS: f64 = 400.0;
 
-/// Rows from which [`TOKENS_PER_ROW`] bounds a run.
-const MANY_ROWS: usize = 1000;
-
 /// The most tokens that a run reads for each training row, in all epochs.
 const TOKENS_PER_ROW: f64 = 640.0;
+
+/// Rows for which fewer rows may take tokens too.
+const MANY_ROWS: usize = 1000;
 
 /// The fewest epochs.
 const LEAST_EPOCHS: u64 = 3;
@@ -43,9 +43,12 @@ pub fn epochs(size: DataSize, training: &TrainingSection) -> Result<(Count, &'st
     let rows = rows * training.gradient_accumulation_steps.get() as f64;
     let steps_per_epoch = (size.rows as f64 / rows).ceil().max(1.0);
     let (mut epochs, mut why) = ((STEPS / steps_per_epoch).ceil(), "about 400 steps");
-    let affordable = TOKENS_PER_ROW / size.mean_length.max(1.0);
-    if size.rows >= MANY_ROWS && affordable < epochs {
-        (epochs, why) = (affordable, "640 tokens a row at most");
+    let tokens_per_epoch = size.rows as f64 * size.mean_length.max(1.0);
+    let affordable = TOKENS_PER_ROW * size.rows.max(MANY_ROWS) as f64 / tokens_per_epoch.max(1.0);
+    if affordable < epochs {
+        let many = size.rows > MANY_ROWS;
+        epochs = affordable;
+        why = if many { "640 tokens a row at most" } else { "640,000 tokens at most" };
     }
     let epochs = epochs as u64;
     let (epochs, why) = match epochs {
