@@ -337,7 +337,8 @@ fn take_for_calibration(
     if take.len() < FEWEST_TO_CALIBRATE || keep.is_empty() {
         let (found, of) = (take.len(), train.len());
         let found = format!("{}, which are {found} of {of} rows", section.fraction);
-        let expected = format!("a share with {FEWEST_TO_CALIBRATE} rows or more");
+        let expected =
+            format!("a share with {FEWEST_TO_CALIBRATE} rows or more; fewer would fit chance");
         return Err(run.error("calibration.fraction", &found, &expected));
     }
     let taken = pick(train, &take);
