@@ -1,26 +1,19 @@
 //! Calibration: the error, temperatures and thresholds of references; what a run, its exports and a
 //! server make of them.
 
-use crate::common::{STILL, Scratch, golden_dir, refused, stderr, stdout, succeeded};
+use crate::common::{self, STILL, Scratch, golden_dir, refused, stderr, stdout, succeeded};
 use crate::serve::Server;
 use bitfit::internal::data::Target;
 use bitfit::internal::delta::Delta;
 use bitfit::internal::eval::{Objective, Reliability, inverse_temperature, thresholds};
-use bitfit::internal::models::{LongTexts, Task, TaskType};
-use bitfit::internal::nn::Pooling;
+use bitfit::internal::models::{Task, TaskType};
 use serde_json::{Value, json};
 
+/// A task whose labels are numbers.
 fn task(task_type: TaskType, labels: usize) -> Task {
-    Task {
-        task_type,
-        labels: (0..labels).map(|label| label.to_string()).collect(),
-        labels_declared: true,
-        pairs: Some(false),
-        max_length: 32,
-        pooling: Pooling::First,
-        long_texts: LongTexts::Cut,
-        thresholds: vec![],
-    }
+    let labels: Vec<String> = (0..labels).map(|label| label.to_string()).collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    common::task(task_type, &labels)
 }
 
 /// A case of scripts/make_golden_calibration.py: its task, logits and targets.
@@ -234,6 +227,7 @@ fn thresholds_give_labels_in_every_command() {
     for (wrong, why) in [
         (json!({"positive": 1.5}), "numbers from 0 to 1, not 1.5"),
         (json!({"negative": 0.5}), "found none for the label \"positive\""),
+        (json!({"positive": 0.5, "other": 0.5}), "found 2, expected those of [\"positive\"]"),
         (json!([0.5]), "bitfit.thresholds: "),
     ] {
         let mut config = config.clone();

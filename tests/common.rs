@@ -2,7 +2,7 @@
 
 use bitfit::internal::base::Base;
 use bitfit::internal::data::Encoding;
-use bitfit::internal::models::{Architecture, Dropouts, by_model_type};
+use bitfit::internal::models::{Architecture, Dropouts, LongTexts, Task, TaskType, by_model_type};
 use bitfit::internal::nn::Pooling;
 use bitfit::internal::task_model::TaskModel;
 use parquet::data_type::{ByteArrayType, DataType};
@@ -77,6 +77,20 @@ pub fn tiny(name: &str) -> TaskModel {
         base.set(&name, &golden[&name]).unwrap();
     }
     base
+}
+
+/// A task about single texts of at most 32 tokens, with these labels.
+pub fn task(task_type: TaskType, labels: &[&str]) -> Task {
+    Task {
+        task_type,
+        labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        labels_declared: true,
+        pairs: Some(false),
+        max_length: 32,
+        pooling: Pooling::First,
+        long_texts: LongTexts::Cut,
+        thresholds: vec![],
+    }
 }
 
 /// No dropout, which is much for so small a model and so short a run.

@@ -1,6 +1,6 @@
 //! The task file.
 
-use crate::common::{Scratch, golden_dir, refused, root, stderr, succeeded, tiny_base};
+use crate::common::{self, Scratch, golden_dir, refused, root, stderr, succeeded, tiny_base};
 use bitfit::internal::base::Base;
 use bitfit::internal::data::Tokenizer;
 use bitfit::internal::delta::{Delta, Meta, start_from};
@@ -23,16 +23,7 @@ fn meta(base: &TaskModel) -> Meta {
         base_fingerprint: base.base.fingerprint.clone(),
         base_config: base.config.beside_tensors(),
         tokenizer_fingerprint: "0".into(),
-        task: Task {
-            task_type: TaskType::Classification,
-            labels: ["bad", "so-so", "\"good\""].map(String::from).into(),
-            labels_declared: true,
-            pairs: Some(false),
-            max_length: 32,
-            pooling: Pooling::First,
-            long_texts: LongTexts::Cut,
-            thresholds: vec![],
-        },
+        task: common::task(TaskType::Classification, &["bad", "so-so", "\"good\""]),
         method: Method::Bitfit,
         freeze_plan: vec!["classifier.bias".into(), "classifier.weight".into()],
         metrics: BTreeMap::from([("accuracy".into(), 0.875)]),

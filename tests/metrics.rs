@@ -1,13 +1,12 @@
 //! Metrics, reports and the constant answer against scikit-learn and SciPy.
 
-use crate::common::golden_dir;
+use crate::common::{self, golden_dir};
 use bitfit::internal::data::Target;
 use bitfit::internal::eval::{
     ClassificationReport, Constant, ConstantAnswer, ConstantTest, ConstantVerdict, MATRIX,
     MultiLabel, classification, regression,
 };
-use bitfit::internal::models::{LongTexts, Task, TaskType};
-use bitfit::internal::nn::Pooling;
+use bitfit::internal::models::TaskType;
 use bitfit::internal::predict::Mistake;
 use bitfit::internal::stats::Discordant;
 use serde::de::DeserializeOwned;
@@ -226,17 +225,7 @@ fn odd_input_is_left_out_and_nothing_panics() {
 #[test]
 fn a_mistake_says_what_is_expected_and_how_sure_the_task_is() {
     let mistake = |task_type, labels: &[&str], target: Target, logits: &[f32]| {
-        let labels: Vec<String> = labels.iter().map(|&name| name.into()).collect();
-        let task = Task {
-            task_type,
-            labels,
-            labels_declared: true,
-            pairs: None,
-            max_length: 8,
-            pooling: Pooling::First,
-            long_texts: LongTexts::Cut,
-            thresholds: vec![],
-        };
+        let task = common::task(task_type, labels);
         let found = Mistake::of(&task, 0, &target, logits);
         found.map(|found| serde_json::to_value(&found).unwrap())
     };

@@ -130,6 +130,7 @@ fn keys_without_a_meaning_are_refused_by_name() {
     {
         assert!(stdout(&output).contains(part), "{part}: {}", stdout(&output));
     }
+    assert!(!stdout(&output).contains("AdamW"), "{}", stdout(&output));
     let label = "text\tlabel\na film\tgood\na plot\tgood\nacting\tgood\n";
     scratch.write("train.tsv", label);
     scratch.write("eval.tsv", label);

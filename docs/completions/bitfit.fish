@@ -124,7 +124,7 @@ complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l set -d 'Override 
 complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l minutes -d 'The time to take; only the configuration as it is may take longer. A tuning that was resumed goes on counting [default: 30]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l runs -d 'The steps to take, in runs of the configuration on one split, instead of --minutes. The result then does not depend on the clock' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l folds -d 'Split the training rows this number of times, and let the mean decide, also with data.eval [default: 3 with fewer than 1,000 rows, else 1]' -r
-complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l methods -d 'Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter, probe [default: method.name]' -r
+complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l methods -d 'Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter or probe [default: method.name]' -r
 complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l output-dir -d 'The directory of the runs and the report [default: training.output_dir with -tune]' -r -F
 complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l resume -d 'Continue the tuning in the directory; without one, begin'
 complete -c bitfit -n "__fish_bitfit_using_subcommand tune" -l overwrite -d 'Replace the tuning in the directory'

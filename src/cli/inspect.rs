@@ -100,7 +100,9 @@ impl Inspect {
         if self.json {
             return print_json(&as_json(&model.dir, fingerprint, &plan, None));
         }
-        print(&format!("base         {model}, fingerprint {fingerprint:.16}\n{}", plan.counts()))
+        let counts = plan.counts();
+        let memory = counts.memory();
+        print(&format!("base         {model}, fingerprint {fingerprint:.16}\n{counts}\n{memory}"))
     }
 }
 

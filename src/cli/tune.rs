@@ -58,9 +58,8 @@ pub struct Tune {
     /// [default: 3 with fewer than 1,000 rows, else 1].
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(2..=20))]
     folds: Option<u64>,
-    /// Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter,
-    /// probe
-    /// [default: method.name].
+    /// Methods to try, with a comma between them: bitfit, head, layer_norm, full, lora, adapter or
+    /// probe [default: method.name].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = method)]
     methods: Vec<MethodName>,
     /// The directory of the runs and the report [default: training.output_dir with -tune].

@@ -24,7 +24,7 @@ const STEPS: f64 = 400.0;
 /// The most tokens that a run reads for each training row, in all epochs.
 const TOKENS_PER_ROW: f64 = 640.0;
 
-/// Rows for which fewer rows may take tokens too.
+/// A run on fewer rows may read as many tokens as a run on this number of rows.
 const MANY_ROWS: usize = 1000;
 
 /// The fewest epochs.

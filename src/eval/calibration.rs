@@ -12,7 +12,7 @@ const BINS: usize = 15;
 /// Positive rows from which a label of several has a threshold of its own.
 const OWN_THRESHOLD: usize = 10;
 
-/// The bounds of an inverse temperature. A fit that ends there has rows that are too easy.
+/// The least and the greatest inverse temperature.
 const INVERSE_TEMPERATURES: (f64, f64) = (0.05, 20.0);
 
 /// Decisions with their probabilities, counted in bins.
@@ -229,6 +229,5 @@ fn best_threshold(mut scored: Vec<Scored>, objective: Objective) -> f32 {
         above = score;
     }
     consider(above / 2.0, given, hits);
-    // Between the two neighbours, a half decides as well.
     best.map_or(0.5, |(_, threshold)| threshold)
 }

@@ -101,7 +101,7 @@ impl std::fmt::Display for ParameterCounts {
         let (bias, weight, trainable) =
             (thousands(self.bias), thousands(self.weight), thousands(self.trainable));
         writeln!(f, "{:<12} {bias:>13} {weight:>13} {trainable:>13}", "all")?;
-        writeln!(
+        write!(
             f,
             "trainable    {trainable} of {} ({:.3} %; 1 in {:.0}): {} biases, {} weights; frozen {}",
             thousands(self.all),
@@ -110,9 +110,14 @@ impl std::fmt::Display for ParameterCounts {
             thousands(self.trainable_bias),
             thousands(self.trainable_weight),
             thousands(self.frozen),
-        )?;
-        write!(
-            f,
+        )
+    }
+}
+
+impl ParameterCounts {
+    /// The memory of the gradient and the moments beside that of full fine-tuning, in a line.
+    pub fn memory(&self) -> String {
+        format!(
             "gradient and AdamW moments {}, against {} for full fine-tuning: {} saved (without weights and activations)",
             bytes(self.training_bytes),
             bytes(self.full_training_bytes),

@@ -181,12 +181,15 @@ fn thresholds(path: &Path, ours: Option<&Value>, task: &Task) -> Result<Vec<f32>
     let Some(value) = ours.and_then(|ours| ours.get("thresholds")) else { return Ok(vec![]) };
     let problem = |problem: String| Error::file(path, format!("{OURS}.thresholds: {problem}"));
     let named = BTreeMap::<String, f32>::deserialize(value).map_err(|e| problem(e.to_string()))?;
-    let first = usize::from(task.task_type == TaskType::Classification);
     let of_label = |label: &String| {
         let found = named.get(label).copied();
         found.ok_or_else(|| problem(format!("found none for the label {label:?}")))
     };
-    let thresholds = task.labels.iter().skip(first).map(of_label).collect::<Result<Vec<f32>>>()?;
+    let labels = task.labels_of_thresholds();
+    let thresholds = labels.iter().map(of_label).collect::<Result<Vec<f32>>>()?;
+    if named.len() != labels.len() {
+        return Err(problem(format!("found {}, expected those of {labels:?}", named.len())));
+    }
     let task = Task { thresholds, ..task.clone() };
     task.check_thresholds().map_err(|expected| problem(format!("expected {expected}")))?;
     Ok(task.thresholds)

@@ -52,21 +52,25 @@ impl Task {
         score >= self.thresholds.get(label).copied().unwrap_or(0.5)
     }
 
-    /// The labels that have a threshold of their own, with it.
+    /// The labels that can have a threshold: all of several labels, the second of two classes, none
+    /// of more classes or of a number.
+    pub(crate) fn labels_of_thresholds(&self) -> &[String] {
+        match (self.task_type, &self.labels[..]) {
+            (TaskType::MultiLabel, all) => all,
+            (TaskType::Classification, [_, second]) => std::slice::from_ref(second),
+            _ => &[],
+        }
+    }
+
+    /// The thresholds, each with its label; empty without thresholds.
     #[doc(hidden)]
     pub fn named_thresholds(&self) -> impl Iterator<Item = (&String, f32)> {
-        let first = usize::from(self.task_type == TaskType::Classification);
-        self.labels.iter().skip(first).zip(self.thresholds.iter().copied())
+        self.labels_of_thresholds().iter().zip(self.thresholds.iter().copied())
     }
 
     /// Checks the thresholds against the labels. The error is what was expected.
     pub(crate) fn check_thresholds(&self) -> std::result::Result<(), String> {
-        let count = match self.task_type {
-            TaskType::MultiLabel => self.labels.len(),
-            TaskType::Classification if self.labels.len() == 2 => 1,
-            _ => 0,
-        };
-        let found = self.thresholds.len();
+        let (count, found) = (self.labels_of_thresholds().len(), self.thresholds.len());
         if found != 0 && found != count {
             return Err(format!("{count} thresholds, not {found}"));
         }

@@ -240,8 +240,9 @@ impl Training<'_> {
             go_on(stop)
         };
         let path = self.run.delta_path();
+        let before = self.progress.state.kept.as_ref().map(|(_, metrics)| metrics);
         let (found, evaluation) =
-            self.session.calibrate(section, &path, batch_size, &mut on_rows)?;
+            self.session.calibrate(section, &path, before, batch_size, &mut on_rows)?;
         let state = &mut self.progress.state;
         let step = state.kept.as_ref().map_or(state.step, |(step, _)| *step);
         state.kept = Some((step, evaluation.metrics));

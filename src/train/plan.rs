@@ -258,6 +258,11 @@ impl std::fmt::Display for ModelPlan {
         if self.method().takes_steps() && cost.saved() >= 0.005 {
             writeln!(f, "backward     {cost}")?;
         }
-        write!(f, "{}", self.freeze.counts())
+        let counts = self.freeze.counts();
+        write!(f, "{counts}")?;
+        match self.method().takes_steps() {
+            true => write!(f, "\n{}", counts.memory()),
+            false => Ok(()),
+        }
     }
 }
