@@ -292,41 +292,67 @@ def mean(values):
     return statistics.mean(values) if values else None
 
 
-def table(results):
-    """Markdown: for each set and number of rows, the mean over seeds of each way's score, and the
-    seconds of the fastest seed."""
-    shown = lambda value: "" if value is None else f"{value:.3f}"
-    whole = lambda value: "" if value is None else f"{value:.0f}"
-    heads = "set, SHA-256, task, rows, constant, before, default, grid's best, of the grid, steps, "
-    heads += "seconds, probe, seconds, SetFit, seconds"
-    print("| " + " | ".join(heads.split(", ")) + " |")
-    print("|---|---|---|" + "---:|" * 12)
+def shown(value):
+    return "" if value is None else f"{value:.3f}"
+
+
+def whole(value):
+    return "" if value is None else f"{value:,.0f}"
+
+
+def heads(names, left):
+    """The head of a table, with `left` columns of text."""
+    names = names.split(", ")
+    print("| " + " | ".join(names) + " |")
+    print("|" + "---|" * left + "---:|" * (len(names) - left))
+
+
+def table(results, rows):
+    """Markdown: for each set, the mean over seeds of each way's score, and the seconds of the
+    fastest seed."""
+    heads(
+        "set, SHA-256, task, seeds, constant, before, default, probe, steps, tokens, "
+        "seconds, seconds of the probe",
+        3,
+    )
     for name in sets:
-        path = args.data / name / "train.jsonl"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        for rows in map(int, args.rows.split(",")):
-            of = [r for r in results if (r["set"], r["rows"]) == (name, rows)]
-            if not of:
-                continue
-            way = lambda cell: [r for r in of if r["cell"] == cell]
-            best = []
-            for seed in {r["seed"] for r in of}:
-                cells = [r for r in of if r["cell"].startswith("grid") and r["seed"] == seed]
-                if len(cells) == len(GRID[rows]):
-                    best.append(max(cells, key=lambda r: r["held"]))
-            floor = mean(r["constant"] for r in of)
-            default, grid = mean(r["score"] for r in way("default")), mean(r["score"] for r in best)
-            share = None if None in (default, grid) else (default - floor) / max(grid - floor, 1e-9)
-            steps = whole(mean(r["steps"] for r in way("default")))
-            seconds = lambda cell: whole(min((r["seconds"] for r in way(cell)), default=None))
-            print(
-                f"| {name} | {digest} | {of[0]['task']} | {of[0]['used']} | {shown(floor)} "
-                f"| {shown(mean(r['score'] for r in way('before')))} | {shown(default)} "
-                f"| {shown(grid)} | {shown(share)} | {steps} "
-                f"| {seconds('default')} | {shown(mean(r['score'] for r in way('probe')))} "
-                f"| {seconds('probe')} | {shown(mean(r['score'] for r in way('setfit')))} "
-                f"| {seconds('setfit')} |"
-            )
+        digest = hashlib.sha256((args.data / name / "train.jsonl").read_bytes()).hexdigest()[:12]
+        of = [r for r in results if (r["set"], r["rows"]) == (name, rows)]
+        way = lambda cell, key: [r[key] for r in of if r["cell"] == cell]
+        if not way("default", "score"):
+            continue
+        cells = [name, digest, of[0]["task"], str(len(way("default", "score")))]
+        cells += [shown(mean(way("default", "constant")))]
+        cells += [shown(mean(way(cell, "score"))) for cell in ("before", "default", "probe")]
+        cells += [whole(mean(way("default", key))) for key in ("steps", "tokens")]
+        cells += [whole(min(way(cell, "seconds"), default=None)) for cell in ("default", "probe")]
+        print("| " + " | ".join(cells) + " |")
+
+
+def search_table(results, rows):
+    """Markdown: what searching gave, seed by seed, for sets with a whole grid or with SetFit."""
+    heads(
+        "set, seed, constant, default, the grid's choice, the grid's best, tune, runs of tune, "
+        "SetFit, seconds: default, grid, tune, SetFit",
+        1,
+    )
+    for name, seed in itertools.product(sets, map(int, args.seeds.split(","))):
+        of = [r for r in results if (r["set"], r["rows"], r["seed"]) == (name, rows, seed)]
+        one = lambda cell, key: next((r[key] for r in of if r["cell"] == cell), None)
+        grid = [r for r in of if r["cell"].startswith("grid")]
+        if len(grid) < len(GRID[rows]):
+            grid = []
+        if not grid and one("setfit", "score") is None:
+            continue
+        chosen = max(grid, key=lambda r: r["held"])["score"] if grid else None
+        tuned = one("tune", "tuned")
+        cells = [name, str(seed), shown(one("default", "constant")), shown(one("default", "score"))]
+        cells += [shown(chosen), shown(max((r["score"] for r in grid), default=None))]
+        cells += [shown(one("tune", "score")), f"{tuned['runs']:g}" if tuned else ""]
+        cells += [shown(one("setfit", "score")), whole(one("default", "seconds"))]
+        cells += [whole(sum(r["seconds"] for r in grid) if grid else None)]
+        cells += [whole(one(cell, "seconds")) for cell in ("tune", "setfit")]
+        print("| " + " | ".join(cells) + " |")
 
 
 def calibration_table(results):
@@ -351,7 +377,9 @@ def calibration_table(results):
 
 results = lines(results_file) if results_file.exists() else []
 if args.table:
-    table(results)
+    for rows in map(int, args.rows.split(",")):
+        table(results, rows)
+        search_table(results, rows)
     calibration_table(results)
 else:
     measure({(r["cell"], r["rows"], r["set"], r["seed"]) for r in results})

@@ -31,5 +31,13 @@ bench_packages
 if ! "$bench_venv/bin/python" -c 'import sklearn' 2>/dev/null; then
     "$bench_venv/bin/pip" install --quiet scikit-learn==1.9.1
 fi
+case " $* " in
+    *setfit*)
+        # setfit needs packages that the others do not need, and huggingface-hub below 1.0.
+        "$bench_venv/bin/python" -c 'import setfit' 2>/dev/null \
+            || "$bench_venv/bin/pip" install --quiet setfit==1.2.0 datasets==4.4.2 \
+                'huggingface-hub<1.0' pandas
+        ;;
+esac
 cargo build --release --locked
 "$bench_venv/bin/python" scripts/tune_defaults.py "$@"
