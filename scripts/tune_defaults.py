@@ -318,10 +318,12 @@ def table(results, rows):
     for name in sets:
         digest = hashlib.sha256((args.data / name / "train.jsonl").read_bytes()).hexdigest()[:12]
         of = [r for r in results if (r["set"], r["rows"]) == (name, rows)]
-        way = lambda cell, key: [r[key] for r in of if r["cell"] == cell]
-        if not way("default", "score"):
+        # All ways are compared on the seeds of the default.
+        seeds = {r["seed"] for r in of if r["cell"] == "default"}
+        if not seeds:
             continue
-        cells = [name, digest, of[0]["task"], str(len(way("default", "score")))]
+        way = lambda cell, key: [r[key] for r in of if r["cell"] == cell and r["seed"] in seeds]
+        cells = [name, digest, of[0]["task"], str(len(seeds))]
         cells += [shown(mean(way("default", "constant")))]
         cells += [shown(mean(way(cell, "score"))) for cell in ("before", "default", "probe")]
         cells += [whole(mean(way("default", key))) for key in ("steps", "tokens")]
@@ -333,7 +335,7 @@ def search_table(results, rows):
     """Markdown: what searching gave, seed by seed, for sets with a whole grid or with SetFit."""
     heads(
         "set, seed, constant, default, the grid's choice, the grid's best, tune, runs of tune, "
-        "SetFit, seconds: default, grid, tune, SetFit",
+        "SetFit, seconds: default, seconds: grid, seconds: tune, seconds: SetFit",
         1,
     )
     for name, seed in itertools.product(sets, map(int, args.seeds.split(","))):
@@ -357,25 +359,24 @@ def search_table(results, rows):
 
 def calibration_table(results):
     """Markdown: the calibration errors and F1 of test rows, before and after, means over seeds."""
-    print(
-        "| set | rows | temperature | ece before | ece after | f1_micro at a half, thresholds |",
-        end="",
+    heads(
+        "set, training rows, test rows, temperature, ece before, ece after, f1_micro at a half, "
+        "f1_micro by thresholds, f1_macro at a half, f1_macro by thresholds",
+        1,
     )
-    print(" f1_macro at a half, thresholds |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for name in sets:
-        of = [r for r in results if (r["set"], r["cell"]) == (name, "calibrated")]
-        for rows in sorted({r["rows"] for r in of}):
-            number = lambda key: mean(r[key] for r in of if r["rows"] == rows and key in r)
-            shown = lambda key: "" if number(key) is None else f"{number(key):.3f}"
-            pair = lambda key: ", ".join(filter(None, [shown(key + "_half"), shown(key)]))
+    keys = "temperature ece_before ece_after f1_micro_half f1_micro f1_macro_half f1_macro".split()
+    calibrated = [r for r in results if r["cell"] == "calibrated"]
+    for name, rows in itertools.product(sets, map(int, args.rows.split(","))):
+        of = [r for r in calibrated if (r["set"], r["rows"]) == (name, rows)]
+        if of:
+            cells = [shown(mean(r[key] for r in of if key in r)) for key in keys]
             print(
-                f"| {name} | {of[0]['used']} | {shown('temperature')} | {shown('ece_before')} "
-                f"| {shown('ece_after')} | {pair('f1_micro')} | {pair('f1_macro')} |"
+                "| " + " | ".join([name, str(of[0]["used"]), str(of[0]["tested"]), *cells]) + " |"
             )
 
 
 results = lines(results_file) if results_file.exists() else []
+results = [r for r in results if r["level"] == level()]
 if args.table:
     for rows in map(int, args.rows.split(",")):
         table(results, rows)

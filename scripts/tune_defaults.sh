@@ -36,7 +36,7 @@ case " $* " in
         # setfit needs packages that the others do not need, and huggingface-hub below 1.0.
         "$bench_venv/bin/python" -c 'import setfit' 2>/dev/null \
             || "$bench_venv/bin/pip" install --quiet setfit==1.2.0 datasets==4.4.2 \
-                'huggingface-hub<1.0' pandas
+                'huggingface-hub<1.0' pandas==3.1.1
         ;;
 esac
 cargo build --release --locked
